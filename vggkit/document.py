@@ -1,0 +1,210 @@
+"""YAML text → plain values that know where they stood.
+
+Nothing here knows about networks. A file is data from a stranger: it is read as a stream of libyaml's events (no
+Python object is ever constructed from a tag, and no depth of nesting recurses further than `MAX_DEPTH`), its size
+and its aliases are bounded, and plain scalars follow YAML 1.2: `1e-4` is a number, `010` is ten, `on` is a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import yaml
+
+from vggkit.errors import ConfigError, Position, Problem, shorten
+
+MAX_BYTES = 2**20
+MAX_DEPTH = 32
+MAX_VALUES = 20_000
+MAX_DIGITS = 40
+
+_INTEGER = re.compile(rf"[-+]?[0-9]{{1,{MAX_DIGITS}}}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,2})?")
+_WORDS: dict[str, object] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True,
+    "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+
+
+class Node:
+    """A value and where it stood.
+
+    `value` is None, a bool, an int, a float, a str, a list of nodes, or a dict of nodes whose keys' own nodes are in
+    `keys`. `size` is the number of values in it, aliases counted each time they are used.
+    """
+
+    __slots__ = ("keys", "position", "size", "value")
+
+    def __init__(self, value: Any, position: Position, size: int = 1) -> None:
+        self.value = value
+        self.position = position
+        self.size = size
+        self.keys: dict[str, Node] = {}
+
+    def plain(self) -> Any:
+        """Return the value without positions."""
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        return self.value
+
+    def at(self, path: Iterable[str | int]) -> Position:
+        """Return the position of a value inside, or of the last step of the path that exists."""
+        node = self
+        for step in path:
+            inside = node.value
+            if (isinstance(inside, dict) and step in inside) or (
+                isinstance(inside, list) and isinstance(step, int) and step < len(inside)
+            ):
+                node = inside[step]
+            else:
+                break
+        return node.position
+
+
+def scalar(text: str) -> Any:
+    """Resolve a plain (unquoted) scalar as YAML 1.2's core schema does, without infinities.
+
+    >>> scalar("1e-4"), scalar("010"), scalar("on"), scalar("3x224x224")
+    (0.0001, 10, 'on', '3x224x224')
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def read(text: str | bytes, file: str, problems: list[Problem]) -> Node:
+    """Read one YAML document.
+
+    Args:
+        text: the document; bytes are UTF-8.
+        file: its name, for messages.
+        problems: what is wrong but need not stop the reading is added here.
+
+    Returns:
+        The document's root.
+
+    Raises:
+        ConfigError: if it can't be read at all: not UTF-8, not YAML, too large, too deep.
+    """
+    return _Reader(text, file, problems).document()
+
+
+class _Reader:
+    def __init__(self, text: str | bytes, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        self.count = 0
+        self.anchors: dict[str, Node] = {}
+        self.text = self._decode(text)
+        self.lines = self.text.split("\n")
+        self.events: Iterator[Any] = iter(())
+
+    def _decode(self, text: str | bytes) -> str:
+        if len(text) > MAX_BYTES:
+            raise ConfigError(
+                [Problem(f"{self.file}: {len(text):,} bytes is more than a configuration may have ({MAX_BYTES:,})")]
+            )
+        try:
+            text = text.decode("utf-8-sig") if isinstance(text, bytes) else text.encode().decode("utf-8-sig")
+        except UnicodeError as error:
+            raise ConfigError([Problem(f"{self.file}: not UTF-8 text: {error}")]) from None
+        return text.replace("\r\n", "\n")
+
+    def position(self, mark: Any) -> Position:
+        line = self.lines[mark.line] if mark.line < len(self.lines) else ""
+        return Position(self.file, mark.line + 1, mark.column + 1, line)
+
+    def fail(self, message: str, mark: Any) -> ConfigError:
+        return ConfigError([*self.problems, Problem(message, self.position(mark))])
+
+    def document(self) -> Node:
+        try:
+            self.events = iter(yaml.parse(self.text, Loader=yaml.CSafeLoader))
+            next(self.events)  # the stream starts
+            start = next(self.events)
+            if isinstance(start, yaml.StreamEndEvent):
+                raise self.fail(
+                    "the file is empty; expected 'name', 'input', 'blocks' and 'classifier'", start.start_mark
+                )
+            root = self.node(next(self.events), 0)
+            next(self.events)  # the document ends
+            after = next(self.events)
+            if not isinstance(after, yaml.StreamEndEvent):
+                self.problems.append(Problem("a second document; a file holds one", self.position(after.start_mark)))
+            return root
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            message = f"not YAML: {error.problem or error.context}"
+            raise (self.fail(message, mark) if mark else ConfigError([Problem(f"{self.file}: {message}")])) from None
+        except yaml.YAMLError as error:
+            reason = str(error).split("\n")[0]
+            raise ConfigError([Problem(f"{self.file}: not YAML: {reason}")]) from None
+
+    def node(self, event: Any, depth: int) -> Node:
+        mark = event.start_mark
+        if depth > MAX_DEPTH:
+            raise self.fail(f"nested more than {MAX_DEPTH} deep", mark)
+        is_alias = isinstance(event, yaml.AliasEvent)
+        node = self.alias(event) if is_alias else self.new(event, depth)
+        self.count += node.size if is_alias else 1
+        if self.count > MAX_VALUES:
+            raise self.fail(f"more than {MAX_VALUES:,} values, aliases counted each time they are used", mark)
+        return node
+
+    def alias(self, event: Any) -> Node:
+        node = self.anchors.get(event.anchor)
+        if node is None:
+            raise self.fail(f"alias '*{event.anchor}' stands before or inside what it names", event.start_mark)
+        return node
+
+    def new(self, event: Any, depth: int) -> Node:
+        position = self.position(event.start_mark)
+        if event.tag is not None and event.tag != "!":
+            self.problems.append(Problem(f"tag {shorten(event.tag)}: tags are not used here; leave it out", position))
+        if isinstance(event, yaml.ScalarEvent):
+            unquoted = event.implicit[0]
+            node = Node(scalar(event.value) if unquoted else event.value, position)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self.sequence(position, depth)
+        else:
+            node = self.mapping(position, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = node
+        return node
+
+    def sequence(self, position: Position, depth: int) -> Node:
+        items: list[Node] = []
+        node = Node(items, position)
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            item = self.node(event, depth + 1)
+            items.append(item)
+            node.size += item.size
+        return node
+
+    def mapping(self, position: Position, depth: int) -> Node:
+        values: dict[str, Node] = {}
+        node = Node(values, position)
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.node(event, depth + 1)
+            value = self.node(next(self.events), depth + 1)
+            node.size += key.size + value.size
+            if not isinstance(event, yaml.ScalarEvent):
+                self.problems.append(Problem("a key must be a word", key.position))
+            elif event.value in values:
+                first = node.keys[event.value].position.line
+                self.problems.append(
+                    Problem(f"key {shorten(event.value)} stands here again; it was given in line {first}", key.position)
+                )
+            else:
+                values[event.value] = value
+                node.keys[event.value] = key
+        return node

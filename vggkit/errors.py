@@ -1,0 +1,134 @@
+"""The exceptions that users see: where, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class Position:
+    """Where something stood in its file; two positions always compare equal.
+
+    A position travels with the values that were read from a file, so that an error found much later can still
+    point at the line. It is no part of what those values say, hence the equality.
+
+    Args:
+        file: the file's name as the user gave it.
+        line: counted from 1.
+        column: counted from 1.
+        text: the whole line.
+    """
+
+    __slots__ = ("column", "file", "line", "text")
+
+    def __init__(self, file: str, line: int, column: int, text: str) -> None:
+        self.file = file
+        self.line = line
+        self.column = column
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, Position)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+    def __reduce__(self) -> tuple[type[Position], tuple[str, int, int, str]]:
+        return Position, (self.file, self.line, self.column, self.text)
+
+
+class Problem:
+    """One thing that is wrong, and where.
+
+    Args:
+        message: what was found, what was expected and what to do, on one line.
+        position: the place in the file, if there is one.
+    """
+
+    __slots__ = ("message", "position")
+
+    def __init__(self, message: str, position: Position | None = None) -> None:
+        self.message = message
+        self.position = position
+
+    def __str__(self) -> str:
+        return self.message if self.position is None else f"{self.position!r}: {self.message}"
+
+    def __reduce__(self) -> tuple[type[Problem], tuple[str, Position | None]]:
+        return Problem, (self.message, self.position)
+
+
+class VggkitError(Exception):
+    """The base of every error that vggkit raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(VggkitError, ValueError):
+    """A configuration that can't be found or doesn't make sense; all its problems together.
+
+    Args:
+        problems: at least one.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+class ArgumentError(VggkitError, ValueError):
+    """An argument outside its allowed values."""
+
+    exit_code = 2
+
+
+class LayerError(VggkitError, ValueError):
+    """A layer that does not fit its input; the network says where that is."""
+
+
+class TooSmallError(LayerError):
+    """A layer whose window is larger than its input."""
+
+
+class BuildError(VggkitError):
+    """A network that is well described but can't be built on this machine."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known spelling that is closest to a word, if one is close.
+
+    Args:
+        word: what was found.
+        known: what would have been right.
+
+    Returns:
+        The nearest known spelling, compared without regard to letter case, or None.
+
+    >>> nearest("kernal", ["kernel", "stride"])
+    'kernel'
+    """
+    from difflib import get_close_matches  # only when something is wrong already
+
+    spelling = {candidate.lower(): candidate for candidate in known}
+    # difflib is quadratic in the length; no right spelling is longer than this
+    matches = get_close_matches(word[:64].lower(), spelling, n=1, cutoff=0.6)
+    return spelling[matches[0]] if matches else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest known spelling, or an empty string."""
+    match = nearest(word, known)
+    return f" Did you mean '{match}'?" if match else ""
+
+
+def shorten(found: object, limit: int = 60) -> str:
+    """Return what was found as it may stand in a one-line message, however long it was."""
+    text = repr(found)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

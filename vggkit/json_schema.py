@@ -1,0 +1,214 @@
+"""The configuration file as a JSON Schema, derived from the layer classes, for editors and for checks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+from vggkit.config import OVERRIDES
+from vggkit.layers import KINDS, Layer, Padding, Padding2d, Size
+from vggkit.notation import FOLLOWERS, SHORT_FORMS, allowed_values, fields
+
+SIZE_PATTERN = "^[1-9][0-9]*x[1-9][0-9]*$"
+PADDING_PATTERN = "^[0-9]+x[0-9]+$"
+NAME_SCHEMA = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}$"}
+
+
+def schema() -> dict[str, Any]:
+    """Return the schema of a configuration file (JSON Schema 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "vggkit configuration",
+        "description": "A VGG network in the notation of Simonyan & Zisserman's Table 1.",
+        "type": "object",
+        "additionalProperties": False,
+        "anyOf": [{"required": [key]} for key in ("blocks", "classifier", "extends")],
+        "properties": {
+            "name": {"type": "string", "description": "what it is called; the file's name if absent"},
+            "aliases": {"type": "array", "items": {"type": "string"}, "description": "other names that find it"},
+            "source": {"type": "string", "description": "where it comes from"},
+            "extends": {"type": "string", "description": "a name or relative path of the configuration to start from"},
+            "input": {
+                "description": "channels × height × width of one image",
+                "anyOf": [
+                    {"type": "string", "pattern": "^[0-9]+x[0-9]+x[0-9]+$"},
+                    {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 3, "maxItems": 3},
+                ],
+            },
+            "defaults": _defaults(),
+            "blocks": {
+                "description": "a list of layers per block",
+                "type": "array",
+                "items": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/layer"}},
+            },
+            "classifier": {
+                "description": "the layers behind the blocks; none for a trunk",
+                "type": ["array", "null"],
+                "items": {"$ref": "#/$defs/layer"},
+            },
+            "overrides": {
+                "description": "changes to what is extended or written here",
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {word: {"description": o.meaning, **o.schema} for word, o in OVERRIDES.items()},
+            },
+            "reported": _reported(),
+        },
+        "$defs": {
+            "layer": {"anyOf": [_short(), *({"$ref": f"#/$defs/{kind.__name__}"} for kind in KINDS)]},
+            "norm": {"anyOf": [{"enum": ["batch", "group", "none", None]}, *_followers("norm")]},
+            "activation": {"anyOf": [{"enum": ["none", None]}, *_followers("activation")]},
+            **{kind.__name__: _long(kind) for kind in KINDS},
+            **{f"{kind.__name__}.value": _behind_keyword(kind) for kind in KINDS},
+        },
+    }
+
+
+def _any_case(word: str) -> str:
+    """Write a word as a pattern that letter case and hyphens don't matter to."""
+    letters = (f"[{char.lower()}{char.upper()}]" if char.isalpha() else char for char in word if char != "-")
+    return "[-_ ]?".join(letters)
+
+
+def _required(kind: type[Layer]) -> list[str]:
+    return [word for word, field in fields(kind).items() if field.required]
+
+
+def _short() -> dict[str, Any]:
+    size, number = "[1-9][0-9]*(x[1-9][0-9]*)?", "[1-9][0-9]*"
+    numbered = []
+    for form in SHORT_FORMS:
+        parts = [size if name == "kernel_size" else number for name in form.fields]
+        word, *rest = form.spelling.split("{}")
+        numbered.append("".join(f"{glue}{part}" for glue, part in zip((_letters(word), *rest), parts)))
+    bare = [_any_case(kind.keyword) for kind in KINDS if not _required(kind)]
+    return {
+        "description": "a layer in the paper's notation",
+        "type": "string",
+        "pattern": f"^({'|'.join([*numbered, *bare])})$",
+        "examples": ["conv3-64", "maxpool", "FC-4096", "soft-max"],
+    }
+
+
+def _letters(word: str) -> str:
+    return "".join(f"[{char.lower()}{char.upper()}]" if char.isalpha() else char for char in word)
+
+
+def _options(kind: type[Layer]) -> dict[str, Any]:
+    return {word: _value(field.type) for word, field in fields(kind).items()}
+
+
+def _behind() -> dict[str, Any]:
+    """Return what can stand behind any layer, and its name."""
+    return {
+        "norm": {"$ref": "#/$defs/norm"},
+        "activation": {"$ref": "#/$defs/activation"},
+        "dropout": {
+            "anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1}, {"enum": ["none", None, False]}]
+        },
+    }
+
+
+def _long(kind: type[Layer]) -> dict[str, Any]:
+    inside = {word: schema for word, schema in _options(kind).items() if word != _primary(kind)}
+    beside = {**_behind(), "name": NAME_SCHEMA}
+    beside.pop(kind.keyword.lower(), None)  # dropout is a layer of its own and an option of others
+    words = dict.fromkeys((kind.keyword, kind.keyword.lower(), kind.keyword.replace("-", "").lower()))
+    return {
+        "type": "object",
+        "description": (kind.__doc__ or "").split("\n")[0],
+        "additionalProperties": False,
+        "anyOf": [{"required": [word]} for word in words],
+        "properties": {**inside, **beside, **{word: {"$ref": f"#/$defs/{kind.__name__}.value"} for word in words}},
+    }
+
+
+def _primary(kind: type[Layer]) -> str | None:
+    return next((word for word, field in fields(kind).items() if field.name == kind.primary), None)
+
+
+def _behind_keyword(kind: type[Layer]) -> dict[str, Any]:
+    """Return what may stand behind a kind's keyword: its primary field, or a mapping of all its options."""
+    options, primary = _options(kind), _primary(kind)
+    mapping = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**options, **_behind(), "name": NAME_SCHEMA},
+    }
+    head = [options[primary]] if primary else []
+    return {"anyOf": [*head, mapping, *([] if _required(kind) else [{"type": "null"}])]}
+
+
+def _value(kind: Any) -> dict[str, Any]:
+    allowed = allowed_values(kind)
+    schema: dict[str, Any] = {"description": allowed.description}
+    if kind in (Size, Padding, Padding2d):
+        least = 1 if kind is Size else 0
+        sizes: list[dict[str, Any]] = [
+            {"type": "integer", "minimum": least},
+            {"type": "string", "pattern": SIZE_PATTERN if kind is Size else PADDING_PATTERN},
+            {"type": "array", "items": {"type": "integer", "minimum": least}, "minItems": 2, "maxItems": 2},
+        ]
+        return {**schema, "anyOf": [*sizes, *([{"const": "same"}] if kind is Padding else [])]}
+    inner = kind.__origin__
+    if get_origin(inner) is Literal:
+        return {**schema, "enum": list(get_args(inner))}
+    types = [_JSON_TYPES[part] for part in (get_args(inner) or (inner,))]
+    bounds = {"minimum": allowed.minimum, "exclusiveMinimum": allowed.above,
+              "exclusiveMaximum": allowed.below, "maximum": allowed.maximum}  # fmt: skip
+    schema["type"] = types[0] if len(types) == 1 else types
+    return {**schema, **{word: bound for word, bound in bounds.items() if bound is not None}}
+
+
+_JSON_TYPES = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+def _followers(role: str) -> list[dict[str, Any]]:
+    kinds = [kind for kind in KINDS if kind.role == role]
+    words = "|".join(_any_case(kind.keyword) for kind in kinds)
+    return [{"type": "string", "pattern": f"^({words})$"}, *({"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds)]
+
+
+def _defaults() -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    for kind in KINDS:
+        options = {word: schema for word, schema in _options(kind).items() if word not in _required(kind)}
+        for word in (kind.keyword, kind.keyword.lower()):
+            kinds.setdefault(
+                word, {"type": "object", "additionalProperties": False, "properties": {**options, **_behind()}}
+            )
+    followers = {word: value for word, value in _behind().items() if word in FOLLOWERS}
+    return {
+        "description": "what the layers of this file leave unsaid",
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {**kinds, **followers},
+    }
+
+
+def _reported() -> dict[str, Any]:
+    side = {"type": "integer", "minimum": 1}
+    percent = {"type": "number", "minimum": 0, "maximum": 100}
+    row = {
+        "train": {"anyOf": [side, {"type": "array", "items": side, "minItems": 2, "maxItems": 2}]},
+        "test": side,
+        "top1": percent,
+        "top5": percent,
+    }
+    return {
+        "description": "figures that a publication gives for this network",
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "parameters_in_millions": {"type": "integer", "minimum": 1, "description": "the paper's Table 2"},
+            "single_scale": {
+                "description": "the paper's Table 3: sides of training and test images, errors in percent",
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": list(row),
+                    "properties": row,
+                },
+            },
+        },
+    }

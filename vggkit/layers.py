@@ -1,0 +1,983 @@
+"""One class per layer kind, and in it every rule of that kind.
+
+A rule takes the shape of the layer's input, for one image, and answers for that kind alone. Shapes are C×H×W, or
+(features,) once flattened; the batch is multiplied elsewhere, in one place. Parameter and buffer rules return shapes
+under torch's names, so that one value counts, is compared with a `state_dict()` and checks a checkpoint. Sizes are
+pairs (height, width). Nothing here imports torch: `module` is handed the `torch.nn` namespace.
+
+A class is either abstract or final, and no rule has a default: a kind that forgets one can't be constructed.
+"""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from math import gcd
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from vggkit.errors import LayerError, TooSmallError
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Role = Literal["weight", "norm", "activation", "dropout", "other"]
+Storage = Literal["new", "in place", "view"]
+
+
+class Allowed(NamedTuple):
+    """What values a field may have, beyond their Python type.
+
+    It does the work of msgspec.Meta, which can crash the interpreter when it exits (msgspec's issue 717).
+
+    Args:
+        description: the allowed values in words, for messages and the schema.
+        minimum: the smallest, of each number.
+        above: an excluded lower bound.
+        below: an excluded upper bound.
+        maximum: the largest.
+    """
+
+    description: str
+    minimum: int | None = None
+    above: int | None = None
+    below: int | None = None
+    maximum: int | None = None
+
+    def admits(self, value: Any) -> bool:
+        """Tell whether a value, or each of a pair of values, is within the bounds."""
+        return all(
+            (self.minimum is None or number >= self.minimum)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+            and (self.maximum is None or number <= self.maximum)
+            for number in (value if isinstance(value, tuple) else (value,))
+            if isinstance(number, (int, float))
+        )
+
+
+Count = Annotated[int, Allowed("a whole number from 1", minimum=1)]
+Size = Annotated[Pair, Allowed("a whole number from 1, or height × width as in 3x1", minimum=1)]
+Padding = Annotated[
+    Pair | Literal["same"], Allowed("same, a whole number from 0, or height × width as in 1x0", minimum=0)
+]
+Padding2d = Annotated[Pair, Allowed("a whole number from 0, or height × width as in 1x0", minimum=0)]
+Number = Annotated[float, Allowed("a number")]
+Positive = Annotated[float, Allowed("a number above 0", above=0)]
+Rate = Annotated[float, Allowed("a number from 0 to below 1", minimum=0, below=1)]
+Flag = Annotated[bool, Allowed("true or false")]
+
+
+class Window(NamedTuple):
+    """How far along each axis one output value looks at its input, and how far its neighbour is from it.
+
+    Args:
+        extent: height and width of the smallest rectangle that holds every input value that is looked at.
+        step: distance, in input values, between the rectangles of neighbouring outputs.
+    """
+
+    extent: Pair
+    step: Pair
+
+
+POINT = Window((1, 1), (1, 1))
+
+
+class Kept(NamedTuple):
+    """A buffer that autograd keeps from the forward to the backward pass.
+
+    Args:
+        what: "input", "output", or the name of a buffer that only the backward pass needs.
+        shape: its shape; for input and output that of one image.
+        element_bytes: bytes per element; None means the network's own dtype.
+        per_image: whether it grows with the batch.
+    """
+
+    what: str
+    shape: Shape
+    element_bytes: int | None = None
+    per_image: bool = True
+
+
+def times(shape: Shape | Pair) -> str:
+    """Return a shape as people write it.
+
+    >>> times((64, 224, 224))
+    '64×224×224'
+    """
+    return "×".join(map(str, shape))
+
+
+def elements(shape: Shape) -> int:
+    """Return the number of elements of a shape, exact however large.
+
+    >>> elements((64, 224, 224))
+    3211264
+    """
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def pair(size: int | Pair) -> Pair:
+    """Return (height, width) of a size given as one number or two."""
+    return (size, size) if isinstance(size, int) else size
+
+
+class _LayerMeta(msgspec.StructMeta, ABCMeta):
+    """Lets a msgspec struct be abstract."""
+
+
+class Layer(msgspec.Struct, frozen=True, metaclass=_LayerMeta):
+    """What every layer kind says of itself.
+
+    The names of the fields are torch's; where the notation uses a shorter word, `rename` gives it.
+    """
+
+    keyword: ClassVar[str]
+    """Its word in the notation, in the paper's spelling."""
+    primary: ClassVar[str | None]
+    """The field that stands directly behind the keyword in the long form, `{maxpool: 3}`."""
+    stem: ClassVar[str]
+    """Its name in a network: `conv` in `block1_conv1`."""
+    role: ClassVar[Role]
+    """What it can be behind another layer; "weight" are the layers that the paper counts."""
+    followers: ClassVar[tuple[str, ...]]
+    """Which of a configuration's defaults (norm, activation, dropout) stand behind it in a hidden layer."""
+    keras_type: ClassVar[str]
+    """The class that Keras's summary prints for it."""
+
+    @abstractmethod
+    def output_shape(self, x: Shape) -> Shape:
+        """Return the output's shape, or raise LayerError if the layer does not fit its input."""
+
+    @abstractmethod
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        """Return the shape of each parameter, by torch's name."""
+
+    @abstractmethod
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        """Return the shape of each buffer (state that is not trained), by torch's name."""
+
+    @abstractmethod
+    def multiply_accumulates(self, x: Shape) -> int:
+        """Return the multiply-accumulates for one image; bias additions are not counted."""
+
+    @abstractmethod
+    def window(self, x: Shape) -> Window:
+        """Return what one output value sees of the input (of a C×H×W input; flat ones have one position)."""
+
+    @abstractmethod
+    def storage(self) -> Storage:
+        """Return where the output lives: in memory of its own, in the input's place, or as a view of the input."""
+
+    @abstractmethod
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        """Return the buffers that the backward pass keeps, parameters and their like excluded."""
+
+    @abstractmethod
+    def module(self, x: Shape, nn: Any) -> Any:
+        """Return the torch module, built from the `torch.nn` namespace that is handed in."""
+
+    @property
+    def kind(self) -> str:
+        """The keyword in lower case, as data formats print it."""
+        return self.keyword.lower()
+
+
+def _maps(layer: Layer, x: Shape) -> tuple[int, int, int]:
+    if len(x) != 3:
+        raise LayerError(f"{layer.keyword} needs channels × height × width, but its input is flat ({x[0]} features)")
+    return x[0], x[1], x[2]
+
+
+def _outputs(size: int, extent: int, stride: int, padding: int, ceil: bool) -> int:
+    """Count the positions of a window along one axis, by the formula in torch's pooling and convolution docs."""
+    room = size + 2 * padding - extent
+    count = (room + (stride - 1 if ceil else 0)) // stride + 1
+    if ceil and (count - 1) * stride >= size + padding:
+        count -= 1  # no window may start in the padding on the right
+    return count
+
+
+def _extent(kernel: Pair, dilation: Pair) -> Pair:
+    return dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
+
+
+class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_size": "kernel"}):
+    """A convolution, stride 1 and size-preserving unless said otherwise (paper, Sect. 2.1).
+
+    Args:
+        out_channels: number of output channels.
+        kernel_size: height and width of the filters.
+        stride: height and width of a step.
+        padding: zeros on each side; "same" is (k−1)/2 times the dilation.
+        dilation: distance between the filter's elements.
+        groups: the input's channels are split into so many independent groups.
+        bias: whether a bias is added.
+        padding_mode: torch's name of what the padding holds.
+    """
+
+    out_channels: Count
+    kernel_size: Size = (3, 3)
+    stride: Size = (1, 1)
+    padding: Padding = "same"
+    dilation: Size = (1, 1)
+    groups: Count = 1
+    bias: Flag = True
+    padding_mode: Annotated[
+        Literal["zeros", "reflect", "replicate", "circular"],
+        Allowed("zeros, reflect, replicate or circular"),
+    ] = "zeros"
+
+    keyword: ClassVar[str] = "conv"
+    primary: ClassVar[str | None] = "out_channels"
+    stem: ClassVar[str] = "conv"
+    role: ClassVar[Role] = "weight"
+    followers: ClassVar[tuple[str, ...]] = ("norm", "activation")
+    keras_type: ClassVar[str] = "Conv2D"
+
+    def __post_init__(self) -> None:
+        for name in ("kernel_size", "stride", "dilation"):
+            force_setattr(self, name, pair(getattr(self, name)))
+        if self.padding != "same":
+            force_setattr(self, "padding", pair(self.padding))
+
+    def pads(self) -> Pair:
+        """Return the zeros added on each side (height, width)."""
+        if self.padding != "same":
+            return self.padding
+        height, width = _extent(self.kernel_size, self.dilation)
+        if height % 2 == 0 or width % 2 == 0:
+            raise LayerError(
+                f"padding 'same' needs an odd window, and this one is {height}×{width}; say the padding as a number"
+            )
+        return height // 2, width // 2
+
+    def output_shape(self, x: Shape) -> Shape:
+        channels, *sizes = _maps(self, x)
+        for what, count in (("input", channels), ("output", self.out_channels)):
+            if count % self.groups:
+                raise LayerError(f"{self.groups} groups do not divide its {count} {what} channels")
+        extent, pads = _extent(self.kernel_size, self.dilation), self.pads()
+        if extent[0] > sizes[0] + 2 * pads[0] or extent[1] > sizes[1] + 2 * pads[1]:
+            raise TooSmallError(
+                f"a {times(extent)} window does not fit its {times(tuple(sizes))} input padded by {times(pads)}"
+            )
+        # torch.nn.functional.pad: reflection needs one value more than it mirrors, a circle as many as it repeats
+        spare = {"reflect": 1, "circular": 0}.get(self.padding_mode)
+        if spare is not None and (pads[0] + spare > sizes[0] or pads[1] + spare > sizes[1]):
+            raise LayerError(
+                f"{self.padding_mode} padding of {times(pads)} is too wide for its {times(tuple(sizes))} input"
+            )
+        height, width = (
+            _outputs(size, extent[axis], self.stride[axis], pads[axis], ceil=False) for axis, size in enumerate(sizes)
+        )
+        return self.out_channels, height, width
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        weight = (self.out_channels, x[0] // self.groups, *self.kernel_size)
+        return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        _, height, width = self.output_shape(x)
+        return elements(self.parameters(x)["weight"]) * height * width
+
+    def window(self, x: Shape) -> Window:
+        return Window(_extent(self.kernel_size, self.dilation), self.stride)
+
+    def storage(self) -> Storage:
+        return "new"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Conv2d(
+            x[0], self.out_channels, self.kernel_size, stride=self.stride, padding=self.pads(), dilation=self.dilation,
+            groups=self.groups, bias=self.bias, padding_mode=self.padding_mode,
+        )  # fmt: skip
+
+
+class _Pool2d(Layer, frozen=True):
+    """Abstract: what max and average pooling have in common. No parameters, no multiply-accumulates."""
+
+    role: ClassVar[Role] = "other"
+    followers: ClassVar[tuple[str, ...]] = ()
+    stem: ClassVar[str] = "pool"
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        return 0
+
+    def storage(self) -> Storage:
+        return "new"
+
+
+def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
+    channels, *sizes = _maps(layer, x)
+    kernel, padding, extent = layer.kernel_size, layer.padding, _extent(layer.kernel_size, dilation)
+    # torch: "pad should be at most half of effective kernel size"
+    if 2 * padding[0] > extent[0] or 2 * padding[1] > extent[1]:
+        raise LayerError(f"padding {times(padding)} is more than half of its {times(kernel)} pool")
+    height, width = (
+        _outputs(size, extent[axis], layer.stride[axis], padding[axis], layer.ceil_mode)
+        for axis, size in enumerate(sizes)
+    )
+    if height < 1 or width < 1:
+        raise TooSmallError(f"a {times(extent)} pool does not fit its {times(tuple(sizes))} input")
+    return channels, height, width
+
+
+class MaxPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
+    """Max pooling, 2×2 with stride 2 unless said otherwise (paper, Sect. 2.1).
+
+    Args:
+        kernel_size: height and width of the window.
+        stride: height and width of a step.
+        padding: minus infinity on each side.
+        dilation: distance between the window's elements.
+        ceil_mode: whether a last window that only partly fits counts.
+    """
+
+    kernel_size: Size = (2, 2)
+    stride: Size = (2, 2)
+    padding: Padding2d = (0, 0)
+    dilation: Size = (1, 1)
+    ceil_mode: Flag = False
+
+    keyword: ClassVar[str] = "maxpool"
+    primary: ClassVar[str | None] = "kernel_size"
+    keras_type: ClassVar[str] = "MaxPooling2D"
+
+    def __post_init__(self) -> None:
+        for name in ("kernel_size", "stride", "padding", "dilation"):
+            force_setattr(self, name, pair(getattr(self, name)))
+
+    def output_shape(self, x: Shape) -> Shape:
+        return _pooled(self, x, self.dilation)
+
+    def window(self, x: Shape) -> Window:
+        return Window(_extent(self.kernel_size, self.dilation), self.stride)
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        # torch keeps an int64 index per output: which input value was the largest
+        return Kept("input", x), Kept("indices", self.output_shape(x), element_bytes=8)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.MaxPool2d(
+            self.kernel_size, stride=self.stride, padding=self.padding, dilation=self.dilation, ceil_mode=self.ceil_mode
+        )
+
+
+class AvgPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
+    """Average pooling, 2×2 with stride 2 unless said otherwise.
+
+    Args:
+        kernel_size: height and width of the window.
+        stride: height and width of a step.
+        padding: zeros on each side.
+        ceil_mode: whether a last window that only partly fits counts.
+        count_include_pad: whether the padding's zeros count in the average.
+        divisor_override: a divisor to use instead of the window's size.
+    """
+
+    kernel_size: Size = (2, 2)
+    stride: Size = (2, 2)
+    padding: Padding2d = (0, 0)
+    ceil_mode: Flag = False
+    count_include_pad: Flag = True
+    divisor_override: Annotated[int | None, Allowed("a whole number from 1, or null", minimum=1)] = None
+
+    keyword: ClassVar[str] = "avgpool"
+    primary: ClassVar[str | None] = "kernel_size"
+    keras_type: ClassVar[str] = "AveragePooling2D"
+
+    def __post_init__(self) -> None:
+        for name in ("kernel_size", "stride", "padding"):
+            force_setattr(self, name, pair(getattr(self, name)))
+
+    def output_shape(self, x: Shape) -> Shape:
+        return _pooled(self, x, dilation=(1, 1))
+
+    def window(self, x: Shape) -> Window:
+        return Window(self.kernel_size, self.stride)
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.AvgPool2d(
+            self.kernel_size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad, divisor_override=self.divisor_override,
+        )  # fmt: skip
+
+
+class AdaptiveAvgPool2d(_Pool2d, frozen=True, rename={"output_size": "size"}):
+    """Average pooling to a given output size, whatever the input's (torchvision's `avgpool`).
+
+    Args:
+        output_size: height and width of the output.
+    """
+
+    output_size: Size
+
+    keyword: ClassVar[str] = "adaptive-avgpool"
+    primary: ClassVar[str | None] = "output_size"
+    stem: ClassVar[str] = "avgpool"
+    keras_type: ClassVar[str] = "AdaptiveAveragePooling2D"
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "output_size", pair(self.output_size))
+
+    def output_shape(self, x: Shape) -> Shape:
+        return (_maps(self, x)[0], *self.output_size)
+
+    def window(self, x: Shape) -> Window:
+        """Return the largest of the windows and of their steps: they vary where the sizes don't divide."""
+        _, *sizes = _maps(self, x)
+        extents, steps = zip(*map(_adaptive_axis, sizes, self.output_size))
+        return Window(extents, steps)
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        # to 1×1 torch takes a mean, whose gradient needs no values
+        return () if self.output_size == (1, 1) else (Kept("input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.AdaptiveAvgPool2d(self.output_size)
+
+
+def _adaptive_axis(size: int, outputs: int) -> tuple[int, int]:
+    """Return the largest window and step along one axis, where output i averages from ⌊i·size/n⌋ to ⌈(i+1)·size/n⌉."""
+    quotient, rest = divmod(size, outputs)
+    if rest == 0:
+        return quotient, quotient
+    # i·rest mod n runs through the multiples of their gcd; the largest, n − gcd, makes the largest window and step
+    divisor = gcd(rest, outputs)
+    extent = quotient + (2 if rest > divisor else 1)
+    last_only = rest == divisor == 1  # then the only larger step would be the one behind the last window
+    return extent, quotient + (0 if last_only else 1)
+
+
+class GlobalAvgPool2d(_Pool2d, frozen=True):
+    """The average of each whole map: C×H×W becomes C×1×1."""
+
+    keyword: ClassVar[str] = "global-avgpool"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "avgpool"
+    keras_type: ClassVar[str] = "GlobalAveragePooling2D"
+
+    def output_shape(self, x: Shape) -> Shape:
+        return _maps(self, x)[0], 1, 1
+
+    def window(self, x: Shape) -> Window:
+        _, height, width = _maps(self, x)
+        return Window((height, width), (height, width))
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return ()
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.AdaptiveAvgPool2d(1)
+
+
+class LocalResponseNorm(Layer, frozen=True):
+    """Local response normalisation over neighbouring channels (Krizhevsky et al. 2012, Sect. 3.3).
+
+    The options are torch's and Caffe's, where alpha is divided by the size: alpha 5e-4 here, over 5 channels, is
+    Krizhevsky's alpha 1e-4 (k 2, n 5, beta 0.75), which the VGG paper takes over.
+
+    Args:
+        size: number of neighbouring channels.
+        alpha: factor of their sum of squares, before it is divided by size.
+        beta: exponent.
+        k: additive constant.
+    """
+
+    size: Count = 5
+    alpha: Number = 5e-4
+    beta: Number = 0.75
+    k: Number = 2.0
+
+    keyword: ClassVar[str] = "LRN"
+    primary: ClassVar[str | None] = "size"
+    stem: ClassVar[str] = "lrn"
+    role: ClassVar[Role] = "other"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "LocalResponseNormalization"
+
+    def output_shape(self, x: Shape) -> Shape:
+        return _maps(self, x)
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        return 0
+
+    def window(self, x: Shape) -> Window:
+        return POINT
+
+    def storage(self) -> Storage:
+        return "new"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        # torch.nn.functional.local_response_norm: x / (k + alpha · mean of the padded squares) ** beta
+        channels, height, width = _maps(self, x)
+        padded = (channels + self.size - 1, height, width)
+        return Kept("input", x), Kept("padded squares", padded), Kept("base", x), Kept("divisor", x)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.LocalResponseNorm(self.size, alpha=self.alpha, beta=self.beta, k=self.k)
+
+
+class _Normalization(Layer, frozen=True):
+    """Abstract: what batch and group normalisation have in common. They look at one position of the maps."""
+
+    role: ClassVar[Role] = "norm"
+    followers: ClassVar[tuple[str, ...]] = ()
+    stem: ClassVar[str] = "norm"
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        return 0
+
+    def window(self, x: Shape) -> Window:
+        return POINT
+
+    def storage(self) -> Storage:
+        return "new"
+
+
+class BatchNorm(_Normalization, frozen=True):
+    """Batch normalisation (Ioffe & Szegedy 2015) of maps or of flat features.
+
+    Args:
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running statistics; None averages them all.
+        affine: whether each channel has a trainable scale and shift.
+        track_running_stats: whether running statistics are kept.
+    """
+
+    eps: Positive = 1e-5
+    momentum: Annotated[float | None, Allowed("a number from 0 to 1, or null", minimum=0, maximum=1)] = 0.1
+    affine: Flag = True
+    track_running_stats: Flag = True
+
+    keyword: ClassVar[str] = "batchnorm"
+    primary: ClassVar[str | None] = None
+    keras_type: ClassVar[str] = "BatchNormalization"
+
+    def output_shape(self, x: Shape) -> Shape:
+        return x
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {"weight": x[:1], "bias": x[:1]} if self.affine else {}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        if not self.track_running_stats:
+            return {}
+        return {"running_mean": x[:1], "running_var": x[:1], "num_batches_tracked": ()}
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return Kept("input", x), Kept("mean", x[:1], per_image=False), Kept("inverse deviation", x[:1], per_image=False)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        kind = nn.BatchNorm2d if len(x) == 3 else nn.BatchNorm1d
+        return kind(
+            x[0], eps=self.eps, momentum=self.momentum, affine=self.affine, track_running_stats=self.track_running_stats
+        )
+
+
+class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
+    """Group normalisation (Wu & He 2018; 32 groups are their default).
+
+    Args:
+        num_groups: the channels are split into so many groups, each normalised by itself.
+        eps: added to the variance.
+        affine: whether each channel has a trainable scale and shift.
+    """
+
+    num_groups: Count = 32
+    eps: Positive = 1e-5
+    affine: Flag = True
+
+    keyword: ClassVar[str] = "groupnorm"
+    primary: ClassVar[str | None] = "num_groups"
+    keras_type: ClassVar[str] = "GroupNormalization"
+
+    def output_shape(self, x: Shape) -> Shape:
+        if x[0] % self.num_groups:
+            raise LayerError(f"{self.num_groups} groups do not divide its {x[0]} channels")
+        return x
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {"weight": x[:1], "bias": x[:1]} if self.affine else {}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        groups = (self.num_groups,)
+        return Kept("input", x), Kept("mean", groups), Kept("inverse deviation", groups)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.GroupNorm(self.num_groups, x[0], eps=self.eps, affine=self.affine)
+
+
+class _ElementWise(Layer, frozen=True):
+    """Abstract: what treats each value by itself. It changes no shape, has no parameters and sees one position."""
+
+    def output_shape(self, x: Shape) -> Shape:
+        return x
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        return 0
+
+    def window(self, x: Shape) -> Window:
+        return POINT
+
+
+class _Activation(_ElementWise, frozen=True):
+    """Abstract: an activation function that torch can only compute into new memory."""
+
+    role: ClassVar[Role] = "activation"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "Activation"
+
+    def storage(self) -> Storage:
+        return "new"
+
+
+class InPlaceActivation(_ElementWise, frozen=True):
+    """Abstract: an activation function that torch can compute in the input's place.
+
+    Args:
+        inplace: whether it does; the network switches it off where the input is needed elsewhere.
+    """
+
+    inplace: Flag = True
+
+    role: ClassVar[Role] = "activation"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "Activation"
+
+    def storage(self) -> Storage:
+        return "in place" if self.inplace else "new"
+
+
+class ReLU(InPlaceActivation, frozen=True):
+    """max(0, x), behind every hidden layer of the paper (Sect. 2.1)."""
+
+    keyword: ClassVar[str] = "relu"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "relu"
+    keras_type: ClassVar[str] = "ReLU"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.ReLU(inplace=self.inplace)
+
+
+class LeakyReLU(InPlaceActivation, frozen=True, kw_only=True):
+    """x, or a fraction of it below 0.
+
+    Args:
+        negative_slope: that fraction.
+    """
+
+    negative_slope: Number = 0.01
+
+    keyword: ClassVar[str] = "leaky-relu"
+    primary: ClassVar[str | None] = "negative_slope"
+    stem: ClassVar[str] = "leakyrelu"
+    keras_type: ClassVar[str] = "LeakyReLU"
+
+    def __post_init__(self) -> None:
+        if self.negative_slope < 0:  # torch has no gradient for it in place
+            force_setattr(self, "inplace", False)
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output" if self.inplace else "input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.LeakyReLU(self.negative_slope, inplace=self.inplace)
+
+
+class ELU(InPlaceActivation, frozen=True, kw_only=True):
+    """x, or alpha·(exp(x)−1) below 0.
+
+    Args:
+        alpha: that factor.
+    """
+
+    alpha: Number = 1.0
+
+    keyword: ClassVar[str] = "elu"
+    primary: ClassVar[str | None] = "alpha"
+    stem: ClassVar[str] = "elu"
+    keras_type: ClassVar[str] = "ELU"
+
+    def __post_init__(self) -> None:
+        if self.alpha < 0:  # torch has no gradient for it in place
+            force_setattr(self, "inplace", False)
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output" if self.inplace else "input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.ELU(self.alpha, inplace=self.inplace)
+
+
+class SiLU(InPlaceActivation, frozen=True):
+    """x·sigmoid(x)."""
+
+    keyword: ClassVar[str] = "silu"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "silu"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        # its gradient needs the input: working in place, autograd clones it first
+        return (Kept("clone of the input" if self.inplace else "input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.SiLU(inplace=self.inplace)
+
+
+class Hardtanh(InPlaceActivation, frozen=True, kw_only=True):
+    """x, kept between two bounds.
+
+    Args:
+        min_val: the lower bound.
+        max_val: the upper bound.
+    """
+
+    min_val: Number = -1.0
+    max_val: Number = 1.0
+
+    keyword: ClassVar[str] = "hardtanh"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "hardtanh"
+
+    def output_shape(self, x: Shape) -> Shape:
+        if self.max_val <= self.min_val:
+            raise LayerError(f"max_val {self.max_val} is not above min_val {self.min_val}")
+        return x
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output" if self.inplace else "input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Hardtanh(self.min_val, self.max_val, inplace=self.inplace)
+
+
+class GELU(_Activation, frozen=True):
+    """x·Φ(x) (Hendrycks & Gimpel 2016).
+
+    Args:
+        approximate: "none", or "tanh" for the approximation.
+    """
+
+    approximate: Annotated[Literal["none", "tanh"], Allowed("none or tanh")] = "none"
+
+    keyword: ClassVar[str] = "gelu"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "gelu"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.GELU(approximate=self.approximate)
+
+
+class Tanh(_Activation, frozen=True):
+    """The hyperbolic tangent."""
+
+    keyword: ClassVar[str] = "tanh"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "tanh"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Tanh()
+
+
+class Sigmoid(_Activation, frozen=True):
+    """1/(1+exp(−x))."""
+
+    keyword: ClassVar[str] = "sigmoid"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "sigmoid"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Sigmoid()
+
+
+class Dropout(_ElementWise, frozen=True):
+    """In training, sets values to zero with probability p (paper, Sect. 3.1: 0.5 behind the hidden FC layers).
+
+    Args:
+        p: that probability.
+    """
+
+    p: Rate = 0.5
+
+    keyword: ClassVar[str] = "dropout"
+    primary: ClassVar[str | None] = "p"
+    stem: ClassVar[str] = "dropout"
+    role: ClassVar[Role] = "dropout"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "Dropout"
+
+    def storage(self) -> Storage:
+        return "view"  # outside training it hands its input on
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("mask", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Dropout(self.p)
+
+
+class Flatten(Layer, frozen=True):
+    """C×H×W to a flat vector.
+
+    Args:
+        order: "chw" as torch and Caffe flatten, or "hwc" as Keras does.
+    """
+
+    order: Annotated[Literal["chw", "hwc"], Allowed("chw or hwc")] = "chw"
+
+    keyword: ClassVar[str] = "flatten"
+    primary: ClassVar[str | None] = "order"
+    stem: ClassVar[str] = "flatten"
+    role: ClassVar[Role] = "other"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "Flatten"
+
+    def output_shape(self, x: Shape) -> Shape:
+        return (elements(x),)
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        return 0
+
+    def window(self, x: Shape) -> Window:
+        """Return the whole map: a flat vector has one position, as if the layer behind it were a convolution."""
+        return Window((x[1], x[2]), (1, 1)) if len(x) == 3 else POINT
+
+    def storage(self) -> Storage:
+        return "view" if self.order == "chw" else "new"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return ()
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        if self.order == "chw" or len(x) != 3:
+            return nn.Flatten()
+        # a shuffle in C groups transposes C × (H·W), and so puts the channels last
+        return nn.Sequential(nn.Flatten(), nn.Unflatten(1, (elements(x), 1)), nn.ChannelShuffle(x[0]), nn.Flatten())
+
+
+class Linear(Layer, frozen=True, rename={"out_features": "units"}):
+    """A fully connected layer (FC in the paper).
+
+    Args:
+        out_features: number of units.
+        bias: whether a bias is added.
+    """
+
+    out_features: Count
+    bias: Flag = True
+
+    keyword: ClassVar[str] = "FC"
+    primary: ClassVar[str | None] = "out_features"
+    stem: ClassVar[str] = "fc"
+    role: ClassVar[Role] = "weight"
+    followers: ClassVar[tuple[str, ...]] = ("activation", "dropout")
+    keras_type: ClassVar[str] = "Dense"
+
+    def output_shape(self, x: Shape) -> Shape:
+        if len(x) != 1:
+            raise LayerError(f"FC needs a flat input, but gets {times(x)}; put flatten before it")
+        return (self.out_features,)
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        weight = (self.out_features, x[0])
+        return {"weight": weight, "bias": (self.out_features,)} if self.bias else {"weight": weight}
+
+    def buffers(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def multiply_accumulates(self, x: Shape) -> int:
+        return x[0] * self.out_features
+
+    def window(self, x: Shape) -> Window:
+        return POINT
+
+    def storage(self) -> Storage:
+        return "new"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Linear(x[0], self.out_features, bias=self.bias)
+
+
+class Softmax(_ElementWise, frozen=True):
+    """Scores to probabilities, over the channels or features."""
+
+    keyword: ClassVar[str] = "soft-max"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "softmax"
+    role: ClassVar[Role] = "other"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "Softmax"
+
+    def storage(self) -> Storage:
+        return "view"  # counted with the scores it turns into probabilities: models hand on the scores
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Softmax(dim=1)
+
+
+KINDS: tuple[type[Layer], ...] = tuple(
+    kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Layer) and not getattr(kind, "__abstractmethods__", ())
+)
+"""Every layer kind: each final class above."""

@@ -1,0 +1,246 @@
+"""Config → Network: the flat, ordered list of placed layers, each with its name and shapes.
+
+What the notation leaves implicit (ReLU, normalisation, dropout, flatten) is made explicit here, once, for everybody:
+the analysis, the memory plan, the torch module and the weights all read this list, and nobody walks the shapes a
+second time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from vggkit.config import Config, Entry
+from vggkit.errors import ConfigError, LayerError, Position, Problem, TooSmallError
+from vggkit.layers import Dropout, Flatten, InPlaceActivation, Layer, Linear, Pair, Shape, times
+
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
+"""Bytes per element of each dtype, by torch's name."""
+
+
+class PlacedLayer(msgspec.Struct, frozen=True):
+    """A layer at its place in a network.
+
+    Args:
+        name: `block1_conv1`, or the name that the configuration gives it.
+        module: the path of its torch module: `block1.conv1`.
+        block: the block it stands in; None in the classifier.
+        layer: the layer itself.
+        input_shape: of one image.
+        output_shape: of one image.
+        receptive_field: height and width of the input region that one output value sees, padding ignored.
+        stride: distance in input pixels between the regions of neighbouring output values.
+    """
+
+    name: str
+    module: str
+    block: str | None
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    receptive_field: Pair
+    stride: Pair
+
+
+class Network(msgspec.Struct, frozen=True):
+    """A configuration with every layer placed.
+
+    Args:
+        config: what it was made from.
+        layers: in the order in which they run.
+    """
+
+    config: Config
+    layers: tuple[PlacedLayer, ...]
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str] | Config | Network, **overrides: Any) -> Network:
+        """Return the network of a configuration.
+
+        Args:
+            source: a name, a path, a Config, or a Network.
+            overrides: changes to make, as for `load`.
+
+        Raises:
+            ConfigError: if the configuration can't be found, is wrong, or a layer does not fit its input.
+            ArgumentError: if an override is unknown or its value is not allowed.
+
+        >>> Network.of("D").layers[0].output_shape
+        (64, 224, 224)
+        """
+        from vggkit.zoo import load
+
+        if isinstance(source, Network):
+            if not any(value is not None for value in overrides.values()):
+                return source
+            source = source.config
+        return place(load(source, **overrides))
+
+    @property
+    def name(self) -> str:
+        """The configuration's name."""
+        return self.config.name
+
+    @property
+    def input_shape(self) -> Shape:
+        """Channels × height × width of one image."""
+        return self.config.input
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the last layer's output, for one image."""
+        return self.layers[-1].output_shape
+
+    def __iter__(self) -> Iterator[PlacedLayer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def layer(self, name: str) -> PlacedLayer:
+        """Return a layer by its name here, in the original authors' model or in torchvision's.
+
+        Raises:
+            ArgumentError: if there is none of that name.
+        """
+        from vggkit.naming import find
+
+        return find(self, name)
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of this network, one line each."""
+        flatten = next((index for index, placed in enumerate(self.layers) if isinstance(placed.layer, Flatten)), None)
+        if flatten is None or flatten + 1 >= len(self.layers):
+            return []
+        maps, first = self.layers[flatten], self.layers[flatten + 1]
+        if maps.input_shape[1:] != (1, 1) or maps.block or self.layers[flatten - 1].block is None:
+            return []
+        if not isinstance(first.layer, Linear) or first.layer.out_features <= maps.output_shape[0]:
+            return []
+        return [
+            f"{self.name} at {times(self.input_shape)}: the maps end at 1×1, so {first.name} has"
+            f" {first.input_shape[0]:,} inputs for {first.layer.out_features:,} units. head=gap classifies without the"
+            f" wide FC layers; another input, such as 3x224x224, gives them larger maps."
+        ]
+
+
+def place(config: Config) -> Network:
+    """Place every layer of a configuration.
+
+    Raises:
+        ConfigError: if a layer does not fit its input, or two layers have one name; with its place in the file.
+    """
+    walk = _Walk(config)
+    for number, block in enumerate(config.blocks, start=1):
+        walk.enter(f"block{number}")
+        for entry in block:
+            walk.place_entry(entry)
+    walk.enter(None)
+    weights = [entry for entry in config.classifier if entry.layer.role == "weight"]
+    for entry in config.classifier:
+        walk.place_entry(entry, last=bool(weights) and entry is weights[-1])
+    return Network(config, tuple(walk.layers))
+
+
+class _Walk:
+    """The one walk over the shapes."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.shape = config.input
+        self.receptive_field: Pair = (1, 1)
+        self.stride: Pair = (1, 1)
+        self.writable = False  # the input is the caller's
+        self.layers: list[PlacedLayer] = []
+        self.names: set[str] = {f"block{number}" for number in range(1, len(config.blocks) + 1)}
+        self.enter(None)
+
+    def enter(self, block: str | None) -> None:
+        """Begin a block, or the classifier."""
+        self.block = block
+        self.counts: dict[str, int] = {}
+        self.number = ""
+        self.children: set[str] = set()
+
+    def place_entry(self, entry: Entry, *, last: bool = False) -> None:
+        if isinstance(entry.layer, Linear) and len(self.shape) == 3:
+            self.place(Flatten(), None, entry.position)
+        self.place(entry.layer, entry.name or ("predictions" if last else None), entry.position)
+        for layer in (entry.norm, entry.activation, Dropout(entry.dropout) if entry.dropout else None):
+            if layer is not None:
+                self.place(layer, None, entry.position)
+
+    def place(self, layer: Layer, given: str | None, position: Position | None) -> None:
+        child = self.child_name(layer)
+        full = f"{self.block}_{child}" if self.block and not given else given or child
+        child = given or child
+        if full in self.names:
+            raise self.error(f"two parts of the network are named '{full}'; give this one another name", position)
+        self.names.add(full)
+        self.children.add(child)
+        try:
+            output, window = layer.output_shape(self.shape), layer.window(self.shape)
+        except LayerError as error:
+            raise self.error(f"{full}: {error}{self.history(error)}", position) from None
+        layer = self.settle_in_place(layer)
+        self.receptive_field = _grown(self.receptive_field, window.extent, self.stride)
+        self.stride = (self.stride[0] * window.step[0], self.stride[1] * window.step[1])
+        self.layers.append(
+            PlacedLayer(
+                name=full,
+                module=f"{self.block}.{child}" if self.block else child,
+                block=self.block,
+                layer=layer,
+                input_shape=self.shape,
+                output_shape=output,
+                receptive_field=self.receptive_field,
+                stride=self.stride,
+            )
+        )
+        self.shape = output
+
+    def child_name(self, layer: Layer) -> str:
+        """Name a layer inside its block: weight layers count from 1, what stands behind one has its number."""
+        stem = layer.stem
+        if layer.role == "weight":
+            self.counts[stem] = self.counts.get(stem, 0) + 1
+            self.number = str(self.counts[stem])
+            return f"{stem}{self.number}"
+        attached = layer.role in ("norm", "activation", "dropout")
+        base = f"{stem}{self.number}" if attached else stem
+        name, count = base, 1
+        while name in self.children:
+            count += 1
+            name = f"{base}_{count}" if attached else f"{base}{count}"
+        return name
+
+    def settle_in_place(self, layer: Layer) -> Layer:
+        """Let an activation work in place only where nobody else needs the values that it overwrites."""
+        if isinstance(layer, InPlaceActivation) and layer.inplace and not self.writable:
+            layer = replace(layer, inplace=False)
+        keeps_output = any(kept.what == "output" for kept in layer.kept(self.shape))
+        self.writable = not keeps_output and (layer.storage() != "view" or self.writable)
+        return layer
+
+    def history(self, error: LayerError) -> str:
+        """Say how the maps became so small."""
+        height, width = self.stride
+        if not isinstance(error, TooSmallError) or (height, width) == (1, 1):
+            return ""
+        halvings = height.bit_length() - 1
+        done = f"halved {halvings} times" if height == width == 2**halvings else f"divided by {times(self.stride)}"
+        return f" ({times(self.config.input)} has been {done.replace(' 1 times', ' once')} before it)"
+
+    def error(self, message: str, position: Position | None) -> ConfigError:
+        if position is None:
+            message = f"{self.config.name}: {message}"
+        return ConfigError([Problem(message, position)])
+
+
+def _grown(field: Pair, extent: Pair, stride: Pair) -> Pair:
+    """Grow a receptive field by a window that steps over it (Araujo et al. 2019, "Computing receptive fields")."""
+    return field[0] + (extent[0] - 1) * stride[0], field[1] + (extent[1] - 1) * stride[1]

@@ -1,0 +1,83 @@
+"""How exact integers are shortened for people; the only place where bytes become MB."""
+
+from __future__ import annotations
+
+
+def grouped(number: int) -> str:
+    """Write a number in full.
+
+    >>> grouped(138357544)
+    '138,357,544'
+    """
+    return f"{number:,}"
+
+
+def megabytes(size: int) -> str:
+    """Write bytes in the largest decimal unit that leaves a number from 1, from kB to EB; small ones in B.
+
+    >>> megabytes(60950432), megabytes(553430176), megabytes(600)
+    ('60.95 MB', '553.43 MB', '600 B')
+    """
+    return _in_units(size, 1000, ("kB", "MB", "GB", "TB", "PB", "EB"))
+
+
+def mebibytes(size: int) -> str:
+    """Write bytes in binary units, from KiB.
+
+    >>> mebibytes(553430176)
+    '527.79 MiB'
+    """
+    return _in_units(size, 1024, ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+
+
+def _in_units(size: int, base: int, units: tuple[str, ...]) -> str:
+    if size < base:
+        return f"{size} B"
+    power = 1
+    while power < len(units) and round(size / base**power, 2) >= base:
+        power += 1
+    return f"{size / base**power:,.2f} {units[power - 1]}"
+
+
+def shortened(number: int) -> str:
+    """Write a count with four significant digits and its unit.
+
+    >>> shortened(15470264320), shortened(86704128), shortened(0), shortened(950)
+    ('15.47 G', '86.70 M', '0', '950')
+    """
+    if number < 1000:
+        return str(number)
+    units = ("k", "M", "G", "T", "P", "E")
+    power = 1
+    while power < len(units) and round(number / 1000**power, 2) >= 1000:
+        power += 1
+    return f"{number / 1000**power:,.2f} {units[power - 1]}"
+
+
+def keras_size(size: int) -> str:
+    """Write bytes as Keras's summary does: divided by 1024, but called MB.
+
+    >>> keras_size(553430176), keras_size(0)
+    ('527.79 MB', '0.00 B')
+    """
+    value, unit = float(size), "B"
+    for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
+        if value < 1024 or unit == "PB":
+            break
+        value /= 1024
+    return f"{value:.2f} {unit}"
+
+
+def lecture_count(number: int) -> str:
+    """Write a count as the CS231n lecture does: two significant digits, small ones in full.
+
+    >>> lecture_count(3211264), lecture_count(802816), lecture_count(25088), lecture_count(4096)
+    ('3.2M', '800K', '25K', '4096')
+    """
+    if number < 10_000:
+        return str(number)
+    rounded = round(number, 1 - (len(str(number)) - 1))
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if rounded >= size:
+            return f"{rounded / size:g}{unit}"
+    return f"{rounded // 1000}K"

@@ -1,0 +1,1 @@
+"""Values → text and pictures. Nothing here computes a figure."""

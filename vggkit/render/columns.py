@@ -1,0 +1,219 @@
+"""Tables of any kind of row, in every text format: a column is a value, a format is one function."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+RowType = TypeVar("RowType")
+
+
+class Column(NamedTuple, Generic[RowType]):
+    """A column of a table.
+
+    Args:
+        header: its title.
+        cell: a row's text in it.
+        align: "left" or "right".
+        rank: in a narrow terminal the columns of the highest rank go first; rank 0 always stays.
+        style: rich's style for its cells.
+    """
+
+    header: str
+    cell: Callable[[RowType], str]
+    align: Literal["left", "right"] = "left"
+    rank: int = 0
+    style: str = ""
+
+
+class Grid(NamedTuple):
+    """A table as text: what every format draws.
+
+    Args:
+        headers: titles of the columns.
+        aligns: "left" or "right" for each.
+        ranks: for each column, as in `Column`.
+        styles: for each column, as in `Column`.
+        rows: the cells.
+        footer: cells of a last row of totals, or None.
+        sections: the indexes of rows behind which a new section starts.
+    """
+
+    headers: Sequence[str]
+    aligns: Sequence[Literal["left", "right"]]
+    ranks: Sequence[int]
+    styles: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    footer: Sequence[str] | None = None
+    sections: frozenset[int] = frozenset()
+
+
+def grid(
+    columns: Sequence[Column[RowType]],
+    rows: Iterable[RowType],
+    footer: Sequence[str] | None = None,
+    sections: frozenset[int] = frozenset(),
+) -> Grid:
+    """Fill a grid: each column's cell of each row."""
+    return Grid(
+        [column.header for column in columns],
+        [column.align for column in columns],
+        [column.rank for column in columns],
+        [column.style for column in columns],
+        [[column.cell(row) for column in columns] for row in rows],
+        footer,
+        sections,
+    )
+
+
+class FittedTable:
+    """A rich renderable that leaves columns out, by rank, until it fits the console's width."""
+
+    def __init__(self, grid: Grid, title: str | None = None) -> None:
+        self.grid = grid
+        self.title = title
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        yield self.table(options.max_width)
+
+    def table(self, width: int) -> Any:
+        """Return the rich table with the columns that fit."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = self.grid
+        kept = fitting(grid, width)
+        title = Text(self.title, style="bold") if self.title else None
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+        for index in kept:
+            table.add_column(
+                Text(grid.headers[index]), justify=grid.aligns[index], style=grid.styles[index], no_wrap=True
+            )
+        for number, row in enumerate(grid.rows):
+            table.add_row(*(Text(row[index]) for index in kept), end_section=number in grid.sections)
+        if grid.footer is not None:
+            table.add_section()
+            footer = grid.footer
+            table.add_row(*(Text(footer[index], style="bold") for index in kept))
+        return table
+
+
+def fitting(grid: Grid, width: int) -> list[int]:
+    """Return the indexes of the columns that fit a width; those of rank 0 are kept in any case."""
+    from rich.cells import cell_len
+
+    lines = [grid.headers, *grid.rows, *([grid.footer] if grid.footer else [])]
+    widths = [max(cell_len(line[index]) for line in lines) for index in range(len(grid.headers))]
+    kept = list(range(len(widths)))
+    while sum(widths[index] + 2 for index in kept) > width and any(grid.ranks[index] for index in kept):
+        kept.remove(max(kept, key=lambda index: (grid.ranks[index], index)))
+    return kept
+
+
+def markdown(grid: Grid) -> str:
+    """Write a grid as a GitHub table."""
+    rule = ["---:" if align == "right" else "---" for align in grid.aligns]
+    lines = [grid.headers, rule, *([_markdown_cell(cell) for cell in row] for row in grid.rows)]
+    if grid.footer is not None:
+        lines.append([f"**{cell}**" if cell else "" for cell in grid.footer])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _markdown_cell(cell: str) -> str:
+    return "".join(f"\\{char}" if char in "|\\`*_<[" else char for char in cell)
+
+
+def latex(grid: Grid) -> str:
+    """Write a grid as a LaTeX tabular; it needs the package booktabs."""
+    spec = "".join(align[0] for align in grid.aligns)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{spec}}}",
+        "\\toprule",
+        _latex_row(grid.headers),
+        "\\midrule",
+    ]
+    for number, row in enumerate(grid.rows):
+        lines.append(_latex_row(row))
+        if number in grid.sections and number + 1 < len(grid.rows):
+            lines.append("\\addlinespace")
+    if grid.footer is not None:
+        lines += ["\\midrule", _latex_row(grid.footer)]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "×": "$\\times$", "·": "$\\cdot$",
+}  # fmt: skip
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join("".join(_LATEX.get(char, char) for char in cell) for cell in cells) + " \\\\"
+
+
+def html(grid: Grid, title: str) -> str:
+    """Write a grid as an HTML table, for notebooks."""
+    from html import escape
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(
+            f'<{tag} style="text-align:{align}">{escape(cell)}</{tag}>' for cell, align in zip(cells, grid.aligns)
+        )
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in grid.rows)
+    foot = f"<tfoot><tr>{line(grid.footer, 'th')}</tr></tfoot>" if grid.footer is not None else ""
+    return (
+        f"<table><caption>{escape(title)}</caption><thead><tr>{line(grid.headers, 'th')}</tr></thead>"
+        f"<tbody>{body}</tbody>{foot}</table>"
+    )
+
+
+def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write comma-separated values; lists are joined by x, as shapes are read."""
+    import csv as csv_module
+    import io
+
+    out = io.StringIO()
+    writer = csv_module.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(["x".join(map(str, value)) if isinstance(value, list) else value for value in row])
+    return out.getvalue()
+
+
+def json(value: object) -> str:
+    """Write a value as indented JSON."""
+    import json as json_module
+
+    return json_module.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+PIPE_WIDTH = 10_000
+"""Width where there is no terminal and no COLUMNS: nothing is left out."""
+
+
+def show(renderable: Any) -> None:
+    """Print to stdout: as wide as the terminal; through a pipe without colour and, unless COLUMNS says, in full."""
+    import click
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(renderable)
+        return
+    columns = os.environ.get("COLUMNS", "")
+    click.echo(text(renderable, int(columns) if columns.isdigit() and int(columns) else PIPE_WIDTH), nl=False)
+
+
+def text(renderable: Any, width: int = PIPE_WIDTH) -> str:
+    """Return a renderable as plain text, without spaces at the ends of its lines."""
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, highlight=False, legacy_windows=False).print(renderable)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

@@ -1,0 +1,201 @@
+"""A summary as a table in the terminal, in Markdown, LaTeX, HTML and CSV."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from vggkit.layers import Pair, Shape, times
+from vggkit.numbers import grouped, megabytes, shortened
+from vggkit.render import columns
+from vggkit.render.columns import Column, FittedTable, Grid, grid
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from vggkit.analysis import Row, Summary
+
+
+def window(size: Pair) -> str:
+    """Write a size in one number if its sides are equal.
+
+    >>> window((212, 212)), window((14, 6))
+    ('212', '14×6')
+    """
+    return str(size[0]) if size[0] == size[1] else times(size)
+
+
+def count(number: int) -> str:
+    """Write a count in full, and nothing for zero."""
+    return grouped(number) if number else ""
+
+
+def weight_formula(row: Row, dot: str = "·") -> str:
+    """Write how a layer's weights are counted: `(3·3·64)·64` for a convolution, `7·7·512·4096` for an FC layer.
+
+    Args:
+        row: the layer.
+        dot: the sign for times.
+    """
+    if len(row.weight_shape) == 4:
+        filters, channels, height, width = row.weight_shape
+        return f"({height}{dot}{width}{dot}{channels}){dot}{filters}"
+    if len(row.weight_shape) == 2:
+        return dot.join(map(str, (*channels_last(row.input_shape), row.weight_shape[0])))
+    return "".join(map(str, row.weight_shape))
+
+
+def channels_last(shape: Shape) -> Shape:
+    """Return height, width, channels, as formulas are written."""
+    return (*shape[1:], shape[0])
+
+
+def _with_formula(formula: str, number: int) -> str:
+    return f"{formula} = {grouped(number)}" if number else ""
+
+
+def _weights(row: Row) -> str:
+    return _with_formula(weight_formula(row), row.weights)
+
+
+def _parameters(row: Row) -> str:
+    bias = f" + {row.biases}" if row.biases else ""
+    return _with_formula(weight_formula(row) + bias, row.parameters)
+
+
+def _multiply_accumulates(summary: Summary) -> Any:
+    batch = f"{summary.batch}·" if summary.batch > 1 else ""
+
+    def cell(row: Row) -> str:
+        positions = "".join(f"·{size}" for size in row.output_shape[1:])
+        return _with_formula(f"{batch}{weight_formula(row)}{positions}", row.multiply_accumulates)
+
+    return cell
+
+
+def _block_cell(summary: Summary) -> Any:
+    """Return a cell function that names a block in its first row only."""
+    first: dict[str, str] = {}
+    for row in summary:
+        if row.block is not None:
+            first.setdefault(row.block, row.name)
+    starts = {name: block.removeprefix("block") for block, name in first.items()}
+    return lambda row: starts.get(row.name, "")
+
+
+def table_columns(summary: Summary, formula: bool = False) -> list[Column[Row]]:
+    """Return the table's columns.
+
+    Args:
+        summary: what is to be shown.
+        formula: whether each count stands behind its working.
+    """
+    return [
+        Column("block", _block_cell(summary), "right", rank=4, style="dim"),
+        Column("layer", lambda row: row.name),
+        Column("what", lambda row: row.notation, style="cyan"),
+        Column("output shape", lambda row: times(row.output_shape), "right"),
+        Column("weights", _weights if formula else lambda row: count(row.weights), "right", rank=7),
+        Column("biases", lambda row: count(row.biases), "right", rank=6),
+        Column("parameters", _parameters if formula else lambda row: count(row.parameters), "right", style="green"),
+        Column(
+            "MACs",
+            _multiply_accumulates(summary) if formula else lambda row: count(row.multiply_accumulates),
+            "right",
+            rank=2,
+        ),
+        Column(
+            "activations", lambda row: megabytes(row.activation_bytes) if row.activation_bytes else "", "right", rank=3
+        ),
+        Column("field", lambda row: window(row.receptive_field), "right", rank=5, style="dim"),
+    ]
+
+
+def _footer(summary: Summary) -> list[str]:
+    totals = summary.totals
+    counts = (totals.weights, totals.biases, totals.parameters, totals.multiply_accumulates)
+    return ["", "total", "", "", *map(grouped, counts), megabytes(totals.activation_bytes), ""]
+
+
+def summary_grid(summary: Summary, formula: bool = False) -> Grid:
+    """Return the summary as a grid, with a section behind the input and behind each block."""
+    rows = list(summary)
+    ends = frozenset(
+        index for index, (row, after) in enumerate(pairwise(rows)) if row.block != after.block or row.layer is None
+    )
+    return grid(table_columns(summary, formula), rows, _footer(summary), ends)
+
+
+def title(summary: Summary) -> str:
+    """Return one line that says what the table is of."""
+    return f"{summary.name}: {times(summary.input)}, batch {summary.batch}, {summary.dtype}"
+
+
+def figures(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return the lines below the table: what, how much, and a word on it."""
+    totals = summary.totals
+    kinds = ", ".join(f"{number} {kind}" for kind, number in totals.layers_by_kind.items())
+    statistics = ("running statistics", grouped(totals.statistics), megabytes(totals.statistics_bytes))
+    return [
+        ("weight layers", str(totals.weight_layers), kinds),
+        (
+            "MACs",
+            grouped(totals.multiply_accumulates),
+            f"two FLOPs each: {shortened(totals.floating_point_operations)}FLOPs",
+        ),
+        (
+            "activations",
+            grouped(totals.activation_elements),
+            f"elements, {megabytes(totals.activation_bytes)}, input included",
+        ),
+        *([statistics] if totals.statistics else []),
+        ("weights", grouped(totals.weights), f"with the biases {megabytes(totals.parameter_bytes)} in {summary.dtype}"),
+        ("biases", grouped(totals.biases), ""),
+        ("parameters", grouped(totals.parameters), ""),
+    ]
+
+
+def table(summary: Summary, formula: bool = False) -> Group:
+    """Return the summary for the terminal: a table that fits it, and the totals."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    below = Table.grid(padding=(0, 2))
+    below.add_column(no_wrap=True)
+    below.add_column(justify="right", no_wrap=True)
+    below.add_column(style="dim", overflow="ellipsis", no_wrap=True)
+    for what, number, word in figures(summary):
+        below.add_row(Text(what), Text(number, style="bold"), Text(word))
+    return Group(FittedTable(summary_grid(summary, formula), title(summary)), below)
+
+
+def table_text(summary: Summary) -> str:
+    """Return the table as plain text, without a line break at its end."""
+    return columns.text(table(summary)).rstrip("\n")
+
+
+def html_text(summary: Summary) -> str:
+    """Return the table as HTML."""
+    return columns.html(summary_grid(summary), title(summary))
+
+
+def markdown_text(summary: Summary, formula: bool = False) -> str:
+    """Return the table as Markdown."""
+    return columns.markdown(summary_grid(summary, formula))
+
+
+def latex_text(summary: Summary, formula: bool = False) -> str:
+    """Return the table as LaTeX."""
+    return columns.latex(summary_grid(summary, formula))
+
+
+def csv_text(summary: Summary) -> str:
+    """Return a line per row, with the JSON's keys as header."""
+    rows = [row.to_dict() for row in summary]
+    return columns.csv(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def json_text(summary: Summary) -> str:
+    """Return the documented JSON."""
+    return columns.json(summary.to_dict())

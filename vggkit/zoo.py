@@ -1,0 +1,179 @@
+"""Finding a configuration: by name, by alias or by path; the shipped ones and your own."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from vggkit.config import Config, dumps, override, parse_config
+from vggkit.document import MAX_BYTES
+from vggkit.errors import ConfigError, Problem, did_you_mean, shorten
+
+Source = str | os.PathLike[str] | Config
+"""What can be loaded: a name, an alias, a path, or a configuration itself."""
+
+
+@lru_cache(maxsize=1)
+def folder() -> Path:
+    """Return the folder of the shipped configurations: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    inside = here / "configs"
+    return inside if inside.is_dir() else here.parent / "configs"
+
+
+def names() -> list[str]:
+    """Return the names of the shipped configurations, in the paper's order.
+
+    >>> names()
+    ['A', 'A-LRN', 'B', 'C', 'D', 'E']
+    """
+    return list(_files())
+
+
+def known_names() -> list[str]:
+    """Return every name and alias that finds a shipped configuration."""
+    return [alias for path in _files().values() for alias in (path.stem, *_aliases(path))]
+
+
+def _files() -> dict[str, Path]:
+    """Return the shipped files by name."""
+    paths = sorted(folder().glob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: path for path in paths}
+
+
+def load(source: Source, **overrides: Any) -> Config:
+    """Load a configuration.
+
+    Args:
+        source: a name or alias of a shipped one (letter case, - and _ don't matter; `_bn` behind it adds batch norm),
+            the path of a YAML file, or a Config.
+        overrides: changes to make: num_classes, input, in_channels, batch_norm, dropout, width, activation, pool, head.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: if it can't be found or is wrong; every problem with its file, line and column.
+        ArgumentError: if an override is unknown or its value is not allowed.
+
+    >>> load("vgg16").name
+    'D'
+    """
+    config = source if isinstance(source, Config) else _load(os.fspath(source), (), None)
+    return override(config, overrides)
+
+
+def loads(text: str | bytes, file: str = "<text>", **overrides: Any) -> Config:
+    """Load a configuration from YAML text.
+
+    Args:
+        text: the YAML.
+        file: a name for messages; `extends:` with a relative path starts from its folder.
+        overrides: as for `load`.
+
+    Raises:
+        ConfigError: with every problem of the text.
+        ArgumentError: if an override is unknown or its value is not allowed.
+
+    >>> loads("blocks: [[conv3-64]]").blocks[0][0].layer.out_channels
+    64
+    """
+    return override(_parse(text, file, (), Path(file).parent), overrides)
+
+
+def dump(config: Source, path: str | os.PathLike[str] | None = None) -> str:
+    """Write a configuration as canonical YAML, which loads to an equal Config.
+
+    Args:
+        config: what to write.
+        path: a file to write it to as well.
+
+    Returns:
+        The text.
+
+    >>> print(dump("A").splitlines()[0])
+    name: A
+    """
+    from vggkit.files import write_text
+
+    text = dumps(load(config))
+    if path is not None:
+        write_text(path, text)
+    return text
+
+
+def _load(source: str, chain: tuple[str, ...], base: Path | None) -> Config:
+    """Load by name or path.
+
+    Args:
+        source: the name or path.
+        chain: the files that led here through `extends`.
+        base: the folder that a relative path starts from; None is the working directory.
+    """
+    if _is_path(source):
+        return _load_file(Path(source) if base is None else base / source, chain)
+    return _load_name(source, chain)
+
+
+def _is_path(source: str) -> bool:
+    return "/" in source or os.sep in source or source.lower().endswith((".yaml", ".yml"))
+
+
+def _load_file(path: Path, chain: tuple[str, ...]) -> Config:
+    name = path.name if path.parent == folder() else os.fspath(path)
+    try:
+        real = os.path.realpath(path)
+        if real in chain:
+            raise ConfigError(
+                [Problem(f"extends itself through {' → '.join(Path(link).name for link in (*chain, real))}")]
+            )
+        with open(path, "rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([Problem(f"{name}: no such file")]) from None
+    except OSError as error:
+        raise ConfigError([Problem(f"{name}: can't be read: {error.strerror or error}")]) from None
+    except ValueError as error:  # a NUL byte
+        raise ConfigError([Problem(f"{shorten(name)}: not a path: {error}")]) from None
+    return _parse(text, name, (*chain, real), path.parent)
+
+
+def _parse(text: str | bytes, file: str, chain: tuple[str, ...], base: Path) -> Config:
+    return parse_config(text, file, lambda name: _load(name, chain, base))
+
+
+def _load_name(name: str, chain: tuple[str, ...]) -> Config:
+    wanted = _plain(name)
+    for candidate, batch_norm in ((wanted, False), (wanted.removesuffix("bn"), True)):
+        path = _find(candidate)
+        if path is not None and candidate:
+            config = _load_file(path, chain)
+            return _with_batch_norm(config) if batch_norm else config
+    known = known_names()
+    advice = did_you_mean(name, known) or f" Known: {', '.join(known)}; or give a path that ends in .yaml"
+    raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{advice}")])
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_ ]", "", name).lower()
+
+
+def _find(plain_name: str) -> Path | None:
+    for name, path in _files().items():
+        if _plain(name) == plain_name:
+            return path
+    return next((path for path in _files().values() if plain_name in map(_plain, _aliases(path))), None)
+
+
+def _aliases(path: Path) -> tuple[str, ...]:
+    return _load_file(path, ()).aliases
+
+
+def _with_batch_norm(config: Config) -> Config:
+    aliases = tuple(f"{alias}_bn" for alias in config.aliases)
+    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
