@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vggkit.analysis import Summary, summarize
     from vggkit.config import Config
     from vggkit.errors import ArgumentError, BuildError, ConfigError, VggkitError
+    from vggkit.liveness import MemoryPlan, max_batch, memory
     from vggkit.model import VGG, build
     from vggkit.network import Network
     from vggkit.zoo import dump, load, loads, names
@@ -22,6 +23,7 @@ _HOMES = {
     "BuildError": "errors",
     "Config": "config",
     "ConfigError": "errors",
+    "MemoryPlan": "liveness",
     "Network": "network",
     "Summary": "analysis",
     "VGG": "model",
@@ -30,6 +32,8 @@ _HOMES = {
     "dump": "zoo",
     "load": "zoo",
     "loads": "zoo",
+    "max_batch": "liveness",
+    "memory": "liveness",
     "names": "zoo",
     "summarize": "analysis",
 }
@@ -40,6 +44,7 @@ __all__ = [
     "BuildError",
     "Config",
     "ConfigError",
+    "MemoryPlan",
     "Network",
     "Summary",
     "VggkitError",
@@ -47,6 +52,8 @@ __all__ = [
     "dump",
     "load",
     "loads",
+    "max_batch",
+    "memory",
     "names",
     "summarize",
 ]

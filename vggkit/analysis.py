@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vggkit.errors import ArgumentError, shorten
-from vggkit.layers import Layer, Pair, Shape, elements
+from vggkit.layers import LARGEST, Layer, Pair, Shape, elements
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
 from vggkit.notation import describe
 
@@ -233,8 +233,7 @@ def summarize(
     >>> summarize("D").totals.parameters
     138357544
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ArgumentError(f"batch: expected a whole number from 1, found {shorten(batch)}")
+    check_batch(batch)
     if dtype not in ELEMENT_BYTES:
         raise ArgumentError(f"dtype: expected one of {', '.join(ELEMENT_BYTES)}, found {shorten(dtype)}")
     network = Network.of(source, **overrides)
@@ -256,6 +255,16 @@ def summarize(
         rows=tuple(every),
         totals=_totals(rows, element_bytes),
     )
+
+
+def check_batch(batch: object) -> None:
+    """Refuse what is no number of images.
+
+    Raises:
+        ArgumentError: says what was found and what was expected.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= LARGEST:
+        raise ArgumentError(f"batch: expected a whole number from 1 to {LARGEST:.0e}, found {shorten(batch)}")
 
 
 def _has_row(placed: PlacedLayer) -> bool:

@@ -67,16 +67,17 @@ output_option = click.option(
 )
 
 
-def list_format_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --format for lists."""
-    return click.option(
-        "--format",
-        "format",
-        type=click.Choice(LIST_FORMATS),
-        default="table",
-        show_default=True,
-        help="How it is written.",
-    )(function)
+def format_of(format: str | None, output: Path | None) -> str:
+    """Return the format that is asked for, or that a file's ending asks for."""
+    return format or SUFFIXES.get(output.suffix.lower() if output else "", "table")
+
+
+list_format_option = click.option(
+    "--format",
+    "format",
+    type=click.Choice(LIST_FORMATS),
+    help="How it is written.  [default: table, or by FILE's ending]",
+)
 
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
@@ -105,12 +106,17 @@ def write(content: Any, output: Path | None) -> None:
         else:
             columns.show(content)
         return
-    from vggkit.files import write_text
+    write_file(output, (content if isinstance(content, str) else columns.text(content)).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, or end in a clear line."""
+    from vggkit.files import write_bytes
 
     try:
-        write_text(output, content if isinstance(content, str) else columns.text(content))
+        write_bytes(path, content)
     except OSError as error:
-        raise VggkitError(f"{output}: can't be written: {error.strerror or error}") from None
+        raise VggkitError(f"{path}: can't be written: {error.strerror or error}") from None
 
 
 @click.group(
@@ -137,6 +143,7 @@ def main() -> None:
 @set_option
 @click.option("--formula", is_flag=True, help="Show how each count comes about, as (3·3·64)·64.")
 @click.option("--expand", is_flag=True, help="A row for every torch module, ReLU and dropout too.")
+@click.option("--training", is_flag=True, help="Show what each layer keeps for the backward pass, too.")
 @click.option(
     "--format", "format", type=click.Choice(FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
 )
@@ -149,6 +156,7 @@ def summarize(
     settings: tuple[str, ...],
     formula: bool,
     expand: bool,
+    training: bool,
     format: str | None,
     output: Path | None,
 ) -> None:
@@ -156,20 +164,30 @@ def summarize(
     from vggkit.analysis import summarize as call
     from vggkit.network import Network
 
-    format = format or SUFFIXES.get(output.suffix.lower() if output else "", "table")
+    format = format_of(format, output)
     if formula and format not in ("table", "markdown", "latex"):
         raise ArgumentError(f"--formula: expected --format table, markdown or latex with it, found {format}")
-    if expand and format in ("keras", "cs231n"):
-        raise ArgumentError(f"--expand: {format} has the rows that it has; expected another --format")
+    for flag, is_set in (("--expand", expand), ("--training", training)):
+        if is_set and format in ("keras", "cs231n"):
+            raise ArgumentError(f"{flag}: {format} has the rows and columns that it has; expected another --format")
     network = Network.of(source, **overrides(settings, input=input))
     batch_or_one = 1 if batch is None else batch
     summary = call(network, batch=batch_or_one, dtype=dtype, expand=expand or format == "keras")
+    saved = _saved_bytes(network, summary) if training else None
     for note in network.notes():
         click.echo(f"{click.style('Note:', fg='yellow')} {note}", err=True)
-    write(_summary_in(format, summary, formula, batch), output)
+    write(_summary_in(format, summary, formula, batch, saved), output)
 
 
-def _summary_in(format: str, summary: Any, formula: bool, batch: int | None) -> Any:
+def _saved_bytes(network: Any, summary: Any) -> dict[str, int]:
+    """Return what the rows of a summary keep for the backward pass."""
+    from vggkit.liveness import memory, saved_by_row
+
+    plan = memory(network, batch=summary.batch, dtype=summary.dtype)
+    return saved_by_row(plan, [row.name for row in summary])
+
+
+def _summary_in(format: str, summary: Any, formula: bool, batch: int | None, saved: dict[str, int] | None) -> Any:
     from vggkit.render import summary as render
 
     if format == "keras":
@@ -181,26 +199,174 @@ def _summary_in(format: str, summary: Any, formula: bool, batch: int | None) -> 
 
         return cs231n.listing(summary)
     formats: dict[str, Callable[[], Any]] = {
-        "table": lambda: render.table(summary, formula),
-        "json": lambda: render.json_text(summary),
-        "csv": lambda: render.csv_text(summary),
-        "markdown": lambda: render.markdown_text(summary, formula),
-        "latex": lambda: render.latex_text(summary, formula),
+        "table": lambda: render.table(summary, formula, saved),
+        "json": lambda: render.json_text(summary, saved),
+        "csv": lambda: render.csv_text(summary, saved),
+        "markdown": lambda: render.markdown_text(summary, formula, saved),
+        "latex": lambda: render.latex_text(summary, formula, saved),
     }
     return formats[format]()
+
+
+def names_option(name: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an option that takes names separated by commas, and may be repeated."""
+    return click.option(name, metavar="NAME,…", multiple=True, help=help)
+
+
+def split(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a repeatable option, each of which may hold several."""
+    return tuple(name.strip() for text in names for name in text.split(",") if name.strip())
+
+
+def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what a training step is like: the options of `vggkit.memory`."""
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        input_option,
+        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64."),
+        click.option(
+            "--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]"
+        ),
+        names_option("--freeze", "Blocks and layers whose parameters are not trained, as block1,block2."),
+        names_option("--checkpoint", "Blocks that are run again in the backward pass, as block1,block2."),
+        click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
+        set_option,
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw --fit 24GiB")
+@source_argument
+@click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
+@click.option("--mode", default="training", show_default=True, help="training or inference.")
+@step_options
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--fit", "limits", multiple=True, metavar="SIZE", help="The largest batch in 24GiB, 80GB, …; repeatable.")
+@click.option(
+    "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
+)
+@click.option(
+    "--timeline", type=click.Path(dir_okay=False, path_type=Path), help="Draw the step to a .svg, .png or .html file."
+)
+@list_format_option
+@output_option
+def memory(
+    source: str,
+    batch: int | None,
+    mode: str,
+    input: str | None,
+    settings: tuple[str, ...],
+    limits: tuple[str, ...],
+    solve: str | None,
+    timeline: Path | None,
+    format: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Say what a training step or a forward pass holds, to the byte, and what fits a card."""
+    from vggkit import liveness
+    from vggkit.network import Network
+    from vggkit.render import memory as render
+
+    _check_memory_options(batch, limits, solve, timeline)
+    format = _list_format(format_of(format, output))
+    network = Network.of(source, **overrides(settings, input=input))
+    options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
+    checked = liveness.checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
+    plan = liveness.plan(network, checked)
+    if limits:
+        sizes = [parse_limit(limit) for limit in limits]
+        if solve == "image":
+            fits = [liveness.fit_image(network, checked, size) for size in sizes]
+        else:
+            fits = [liveness.fit_batch(network, checked, size) for size in sizes]
+        write(render.fits_in_format(render.title(plan, solved=solve or "batch"), fits, format), output)
+        click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
+    if timeline is not None:
+        from vggkit.render.timeline import picture
+
+        write_file(timeline, picture(plan, timeline.suffix.lower().lstrip(".")))
+        click.echo(f"{timeline} drawn", err=True)
+    write(render.in_format(plan, liveness.alternatives(network, checked), format), output)
+
+
+def _list_format(format: str) -> str:
+    if format not in LIST_FORMATS:
+        raise ArgumentError(f"--output: expected a file that ends in .json, .csv or .md, or --format, found {format}")
+    return format
+
+
+def parse_limit(text: str) -> int:
+    """Read the value of --fit."""
+    from vggkit.numbers import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ArgumentError as error:
+        raise ArgumentError(f"--fit: {error}") from None
+
+
+def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str | None, timeline: Path | None) -> None:
+    if solve and not limits:
+        raise ArgumentError("--solve: expected --fit with it, such as --fit 24GiB")
+    if limits and batch is not None and solve != "image":
+        raise ArgumentError("--batch: --fit asks for the batch; leave it out, or ask with --solve image")
+    if limits and timeline is not None:
+        raise ArgumentError("--timeline: expected no --fit with it")
+    if timeline is not None and timeline.suffix.lower() not in (".svg", ".png", ".html"):
+        raise ArgumentError(
+            f"--timeline: expected a file that ends in .svg, .png or .html, found {shorten(str(timeline))}"
+        )
+
+
+@main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")
+@source_argument
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+@step_options
+@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda to measure on the card as well.")
+@list_format_option
+@output_option
+def verify(
+    source: str,
+    batch: int,
+    input: str | None,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Build the real model, run it, and set what torch measures beside what vggkit claims. Exit 1 if they differ."""
+    from vggkit import liveness
+    from vggkit.network import Network
+    from vggkit.render import memory as render_memory
+    from vggkit.render import verification as render
+
+    format = _list_format(format_of(format, output))
+    network = Network.of(source, **overrides(settings, input=input))
+    options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
+    checked = liveness.checked_options(network, batch=batch, mode="training", **options)
+    from vggkit.verification import verify as call  # torch
+
+    claims = list(call(network, checked))
+    heading = render_memory.title(liveness.plan(network, checked))
+    write(render.in_format(heading, claims, format), output)
+    click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)
 
 
 @main.command("list", epilog="Example: vggkit list")
 @list_format_option
 @output_option
-def list_command(format: str, output: Path | None) -> None:
+def list_command(format: str | None, output: Path | None) -> None:
     """List the configurations that come with vggkit."""
     from vggkit.analysis import summarize as call
     from vggkit.render import listing
     from vggkit.zoo import names
 
     summaries = [call(name) for name in names()]
-    write(listing.in_format(listing.zoo_grid(summaries), listing.zoo_dicts(summaries), format), output)
+    write(
+        listing.in_format(listing.zoo_grid(summaries), listing.zoo_dicts(summaries), format_of(format, output)), output
+    )
 
 
 @main.command(epilog="Example: vggkit names D")
@@ -208,14 +374,14 @@ def list_command(format: str, output: Path | None) -> None:
 @set_option
 @list_format_option
 @output_option
-def names(source: str, settings: tuple[str, ...], format: str, output: Path | None) -> None:
+def names(source: str, settings: tuple[str, ...], format: str | None, output: Path | None) -> None:
     """Show each layer's name here, in the authors' Caffe model, in torchvision and in Keras."""
     from vggkit.naming import all_names
     from vggkit.network import Network
     from vggkit.render import listing
 
     every = all_names(Network.of(source, **overrides(settings)))
-    write(listing.in_format(listing.names_grid(every), listing.names_dicts(every), format), output)
+    write(listing.in_format(listing.names_grid(every), listing.names_dicts(every), format_of(format, output)), output)
 
 
 @main.command(epilog="Example: vggkit show vgg16_bn > my.yaml")
@@ -231,7 +397,7 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
     if output is None and sys.stdout.isatty():
         from rich.syntax import Syntax
 
-        write(Syntax(text, "yaml", background_color="default", word_wrap=True), None)
+        write(Syntax(text.rstrip("\n"), "yaml", background_color="default", word_wrap=True), None)
     else:
         write(text, output)
 

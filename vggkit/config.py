@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from vggkit.document import Node, read, scalar
 from vggkit.errors import ArgumentError, ConfigError, Position, Problem, did_you_mean, shorten
 from vggkit.layers import (
+    LARGEST,
     Allowed,
     AvgPool2d,
     BatchNorm,
@@ -272,7 +273,7 @@ class _FileReader:
 
     def input(self, default: Shape) -> Shape:
         node = self.root.value.get("input")
-        if node is None:
+        if node is None or node.value is None:
             return default
         try:
             return input_shape(node.plain())
@@ -304,7 +305,7 @@ class _FileReader:
                     self.problem(f"defaults: unknown key {shorten(word)}.{advice}", node.keys[word].position)
             except NotationError as error:
                 for fault in error.faults:
-                    self.problem(f"defaults: {fault.told()}", value.at(fault.path))
+                    self.problem(f"defaults: {fault.told()}", value.at(fault.path, key=fault.at_key))
             except ValueError as error:
                 self.problem(f"defaults: {word}: {error}", value.position)
         return replace(base, **said, kinds=kinds)
@@ -351,7 +352,7 @@ class _FileReader:
                 specs.append((parse(node.plain()), node.position))
             except NotationError as error:
                 for fault in error.faults:
-                    self.problem(fault.told(where), node.at(fault.path))
+                    self.problem(fault.told(where), node.at(fault.path, key=fault.at_key))
         return specs
 
     def reported(self) -> Reported | None:
@@ -385,6 +386,7 @@ class _FileReader:
 
 def _stem(file: str) -> str:
     stem = re.sub(r"\.ya?ml$", "", re.split(r"[/\\]", file)[-1])
+    stem = "".join(char for char in stem if char.isprintable())
     return stem if stem and not stem.startswith("<") else "network"
 
 
@@ -409,7 +411,7 @@ def input_shape(value: Any) -> Shape:
     (3, 64, 96)
     """
     parts = list(value) if isinstance(value, tuple) else value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,40}([x×][0-9]{1,40}){2}", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}([x×][0-9]{1,19}){2}", value.strip()):
         parts = [int(part) for part in re.split("[x×]", value.strip())]
     shape: Shape = typed(parts, InputShape)
     return shape
@@ -569,7 +571,10 @@ def _with_width(config: Config, factor: float) -> Config:
     def scale(entry: Entry) -> Entry:
         if entry.layer.role != "weight" or entry is last:
             return entry
-        return _resized(entry, max(1, int(_width(entry.layer) * exact)))
+        width = max(1, int(_width(entry.layer) * exact))
+        if width > LARGEST:
+            raise ValueError(f"expected a factor that leaves widths up to {LARGEST:.0e}, found {factor}")
+        return _resized(entry, width)
 
     return _map_entries(config, scale)
 

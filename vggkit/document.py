@@ -8,7 +8,8 @@ and its aliases are bounded, and plain scalars follow YAML 1.2: `1e-4` is a numb
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 import yaml
@@ -19,9 +20,12 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
 MAX_DIGITS = 40
+MAX_CHARACTERS = 1_000
 
 _INTEGER = re.compile(rf"[-+]?[0-9]{{1,{MAX_DIGITS}}}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,2})?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _WORDS: dict[str, object] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True,
@@ -52,18 +56,23 @@ class Node:
             return {key: item.plain() for key, item in self.value.items()}
         return self.value
 
-    def at(self, path: Iterable[str | int]) -> Position:
-        """Return the position of a value inside, or of the last step of the path that exists."""
+    def at(self, path: Sequence[str | int], *, key: bool = False) -> Position:
+        """Return the position of a value inside, or of the last step of the path that exists.
+
+        Args:
+            path: keys and indexes that lead to it.
+            key: whether the place of the last key is meant, rather than that of its value.
+        """
         node = self
+        position = self.position
         for step in path:
             inside = node.value
-            if (isinstance(inside, dict) and step in inside) or (
-                isinstance(inside, list) and isinstance(step, int) and step < len(inside)
-            ):
-                node = inside[step]
-            else:
+            known = range(len(inside)) if isinstance(inside, list) else inside if isinstance(inside, dict) else ()
+            if step not in known:
                 break
-        return node.position
+            position = node.keys[step].position if key and isinstance(step, str) else inside[step].position
+            node = inside[step]
+        return position
 
 
 def scalar(text: str) -> Any:
@@ -76,8 +85,8 @@ def scalar(text: str) -> Any:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
         return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
+    if _FLOAT.fullmatch(text) and isfinite(number := float(text)):
+        return number
     return text
 
 
@@ -105,19 +114,27 @@ class _Reader:
         self.count = 0
         self.anchors: dict[str, Node] = {}
         self.text = self._decode(text)
-        self.lines = self.text.split("\n")
+        self.lines = _LINE_END.split(self.text)
         self.events: Iterator[Any] = iter(())
 
     def _decode(self, text: str | bytes) -> str:
+        start = Position(self.file, 1, 1, "")
         if len(text) > MAX_BYTES:
-            raise ConfigError(
-                [Problem(f"{self.file}: {len(text):,} bytes is more than a configuration may have ({MAX_BYTES:,})")]
-            )
+            raise ConfigError([Problem(f"more than the {MAX_BYTES:,} bytes that a file may have", start)])
         try:
-            text = text.decode("utf-8-sig") if isinstance(text, bytes) else text.encode().decode("utf-8-sig")
-        except UnicodeError as error:
-            raise ConfigError([Problem(f"{self.file}: not UTF-8 text: {error}")]) from None
-        return text.replace("\r\n", "\n")
+            text = (text if isinstance(text, str) else text.decode("utf-8")).removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            place = self._place(error.object[: error.start].decode("utf-8"))
+            raise ConfigError([Problem(f"not UTF-8 text: {error.reason}", place)]) from None
+        if found := _UNPRINTABLE.search(text):
+            place = self._place(text[: found.start()])
+            raise ConfigError([Problem(f"character {found.group()!r} may not stand in YAML", place)])
+        return text
+
+    def _place(self, before: str) -> Position:
+        """Return the position behind a text."""
+        lines = _LINE_END.split(before)
+        return Position(self.file, len(lines), len(lines[-1]) + 1, lines[-1])
 
     def position(self, mark: Any) -> Position:
         line = self.lines[mark.line] if mark.line < len(self.lines) else ""
@@ -171,8 +188,7 @@ class _Reader:
         if event.tag is not None and event.tag != "!":
             self.problems.append(Problem(f"tag {shorten(event.tag)}: tags are not used here; leave it out", position))
         if isinstance(event, yaml.ScalarEvent):
-            unquoted = event.implicit[0]
-            node = Node(scalar(event.value) if unquoted else event.value, position)
+            node = Node(self.scalar(event, position), position)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self.sequence(position, depth)
         else:
@@ -180,6 +196,15 @@ class _Reader:
         if event.anchor is not None:
             self.anchors[event.anchor] = node
         return node
+
+    def scalar(self, event: Any, position: Position) -> Any:
+        text: str = event.value
+        if len(text) > MAX_CHARACTERS:
+            message = f"{len(text):,} characters in one value; expected at most {MAX_CHARACTERS:,}"
+            self.problems.append(Problem(message, position))
+            text = text[:MAX_CHARACTERS]
+        unquoted = event.implicit[0]
+        return scalar(text) if unquoted else text
 
     def sequence(self, position: Position, depth: int) -> Node:
         items: list[Node] = []

@@ -130,5 +130,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def shorten(found: object, limit: int = 60) -> str:
     """Return what was found as it may stand in a one-line message, however long it was."""
-    text = repr(found)
+    try:
+        text = repr(found)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a number of thousands of digits"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file beside it, then renamed.
+    """Write a text file, as UTF-8, whole or not at all.
 
     Args:
         path: where to.
@@ -17,11 +17,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         OSError: if the folder is not there or can't be written.
     """
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", text=True)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, then renamed.
+
+    Args:
+        path: where to.
+        content: what.
+
+    Raises:
+        OSError: if the folder is not there or can't be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
+        target.write_bytes(content)
+        return
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(handle, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:

@@ -25,6 +25,10 @@ Role = Literal["weight", "norm", "activation", "dropout", "other"]
 Storage = Literal["new", "in place", "view"]
 
 
+LARGEST = 10**18
+"""No number in a configuration is larger; sums and products of them may be."""
+
+
 class Allowed(NamedTuple):
     """What values a field may have, beyond their Python type.
 
@@ -45,9 +49,10 @@ class Allowed(NamedTuple):
     maximum: int | None = None
 
     def admits(self, value: Any) -> bool:
-        """Tell whether a value, or each of a pair of values, is within the bounds."""
+        """Tell whether a value, or each of a pair of values, is finite and within the bounds."""
         return all(
-            (self.minimum is None or number >= self.minimum)
+            -LARGEST <= number <= LARGEST
+            and (self.minimum is None or number >= self.minimum)
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
             and (self.maximum is None or number <= self.maximum)
@@ -180,6 +185,19 @@ class Layer(msgspec.Struct, frozen=True, metaclass=_LayerMeta):
     def module(self, x: Shape, nn: Any) -> Any:
         """Return the torch module, built from the `torch.nn` namespace that is handed in."""
 
+    @abstractmethod
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        """Run it on a tensor without values, by the operations that torch's code for it calls.
+
+        Args:
+            x: an `eager.Tensor`.
+            parameters: `eager.Parameter`s by torch's names.
+            eager: the `eager.Eager` whose operations are to be called.
+
+        Returns:
+            The output, with a reference to it.
+        """
+
     @property
     def kind(self) -> str:
         """The keyword in lower case, as data formats print it."""
@@ -296,6 +314,27 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        padded = self._padded(x, eager)
+        source, weight, bias, casts = eager.lower(padded or x, parameters["weight"], parameters.get("bias"))
+        y = eager.op(source, weight, bias, shape=self.output_shape(x.shape), keeps=(source, weight))
+        eager.release(*casts, padded)
+        return y
+
+    def _padded(self, x: Any, eager: Any) -> Any:
+        """Return a padded copy, as torch's module makes for any padding but zeros; None where it makes none."""
+        height, width = self.pads()
+        if self.padding_mode == "zeros" or (height, width) == (0, 0):
+            return None
+        channels, *sizes = x.shape
+        shape = (channels, sizes[0] + 2 * height, sizes[1] + 2 * width)
+        if self.padding_mode == "circular":
+            return eager.pad_circular(x, shape, (height, width))
+        source, cast = eager.raise_precision(x)
+        padded = eager.op(source, shape=shape, keeps=(source,))
+        eager.release(cast)
+        return padded
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Conv2d(
             x[0], self.out_channels, self.kernel_size, stride=self.stride, padding=self.pads(), dilation=self.dilation,
@@ -321,6 +360,9 @@ class _Pool2d(Layer, frozen=True):
 
     def storage(self) -> Storage:
         return "new"
+
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.apply(self, x, parameters)
 
 
 def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
@@ -539,6 +581,22 @@ class LocalResponseNorm(Layer, frozen=True):
         padded = (channels + self.size - 1, height, width)
         return Kept("input", x), Kept("padded squares", padded), Kept("base", x), Kept("divisor", x)
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        squares = eager.op(x, x, keeps=(x, x))
+        padded = eager.op(squares, shape=(x.shape[0] + self.size - 1, *x.shape[1:]))
+        eager.release(squares)
+        source, cast = eager.raise_precision(padded)
+        means = eager.op(source, shape=x.shape, keeps=(source,))
+        eager.release(cast, padded)
+        scaled = eager.op(means)
+        base = eager.add_number(scaled)
+        eager.release(scaled)
+        divisor = eager.power(base)
+        eager.release(base, means)
+        y = eager.divide(x, divisor)
+        eager.release(divisor)
+        return y
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.LocalResponseNorm(self.size, alpha=self.alpha, beta=self.beta, k=self.k)
 
@@ -593,6 +651,9 @@ class BatchNorm(_Normalization, frozen=True):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return Kept("input", x), Kept("mean", x[:1], per_image=False), Kept("inverse deviation", x[:1], per_image=False)
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.normalize(self, x, parameters, statistics=eager.training or not self.track_running_stats)
+
     def module(self, x: Shape, nn: Any) -> Any:
         kind = nn.BatchNorm2d if len(x) == 3 else nn.BatchNorm1d
         return kind(
@@ -632,6 +693,9 @@ class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
         groups = (self.num_groups,)
         return Kept("input", x), Kept("mean", groups), Kept("inverse deviation", groups)
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.normalize(self, x, parameters, statistics=True, decomposed=True)
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.GroupNorm(self.num_groups, x[0], eps=self.eps, affine=self.affine)
 
@@ -665,6 +729,9 @@ class _Activation(_ElementWise, frozen=True):
     def storage(self) -> Storage:
         return "new"
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.apply(self, x, parameters)
+
 
 class InPlaceActivation(_ElementWise, frozen=True):
     """Abstract: an activation function that torch can compute in the input's place.
@@ -681,6 +748,9 @@ class InPlaceActivation(_ElementWise, frozen=True):
 
     def storage(self) -> Storage:
         return "in place" if self.inplace else "new"
+
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.apply(self, x, parameters)
 
 
 class ReLU(InPlaceActivation, frozen=True):
@@ -784,7 +854,7 @@ class Hardtanh(InPlaceActivation, frozen=True, kw_only=True):
         return x
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
-        return (Kept("output" if self.inplace else "input", x),)
+        return (Kept("clone of the input" if self.inplace else "input", x),)
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Hardtanh(self.min_val, self.max_val, inplace=self.inplace)
@@ -857,6 +927,13 @@ class Dropout(_ElementWise, frozen=True):
     def storage(self) -> Storage:
         return "view"  # outside training it hands its input on
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        if not eager.training:
+            return eager.alias(x)
+        # on the CPU the mask is made of the input's numbers, on CUDA of bools
+        mask = elements(x.shape) * (1 if eager.device == "cuda" else x.element_bytes)
+        return eager.op(x, extras=((mask, 0),))
+
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("mask", x),)
 
@@ -898,6 +975,11 @@ class Flatten(Layer, frozen=True):
 
     def storage(self) -> Storage:
         return "view" if self.order == "chw" else "new"
+
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        if self.order == "chw" or len(x.shape) != 3:
+            return eager.view(x, self.output_shape(x.shape))
+        return eager.apply(self, x, parameters)
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return ()
@@ -951,6 +1033,9 @@ class Linear(Layer, frozen=True, rename={"out_features": "units"}):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
 
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.linear(x, parameters["weight"], parameters.get("bias"), self.output_shape(x.shape))
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Linear(x[0], self.out_features, bias=self.bias)
 
@@ -967,6 +1052,9 @@ class Softmax(_ElementWise, frozen=True):
 
     def storage(self) -> Storage:
         return "view"  # counted with the scores it turns into probabilities: models hand on the scores
+
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.op(x, keeps_output=True)
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output", x),)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.config import Config
-from vggkit.errors import ArgumentError, BuildError, did_you_mean, shorten
+from vggkit.errors import ArgumentError, BuildError, shorten
 from vggkit.layers import Flatten, Linear, Shape, Softmax, elements, times
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
 from vggkit.numbers import megabytes
@@ -22,11 +23,13 @@ class VGG(nn.Module):
     Args:
         network: what to build; its parameters are made by torch's defaults, `build` initialises them.
         softmax: whether the output is probabilities, if the configuration ends in soft-max; else it is scores.
+        checkpoint: blocks that are run again in the backward pass instead of keeping what it needs.
     """
 
-    def __init__(self, network: Network, *, softmax: bool = False) -> None:
+    def __init__(self, network: Network, *, softmax: bool = False, checkpoint: Iterable[str] = ()) -> None:
         super().__init__()
         self.network = network
+        self._checkpoint = network.blocks(checkpoint, "checkpoint")
         self._blocks: list[str] = []
         self._classifier: list[str] = []
         blocks: dict[str, OrderedDict[str, nn.Module]] = {}
@@ -54,7 +57,8 @@ class VGG(nn.Module):
             x: images, batch × channels × height × width.
         """
         for name in self._blocks:
-            x = getattr(self, name)(x)
+            block = getattr(self, name)
+            x = run_again(block, x, use_reentrant=False) if name in self._checkpoint else block(x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,16 +70,34 @@ class VGG(nn.Module):
         Raises:
             ValueError: if the FC layers were made for another input.
         """
-        features = self.forward_features(x)
-        y = features
+        y = self.forward_features(x)
+        maps = y.shape[-2:]
         for name in self._classifier:
             y = getattr(self, name)(y)
             if name == self._flat[0] and y.shape[-1] != self._flat[1]:
-                raise ValueError(self._misfit(x, features))
+                raise ValueError(self._misfit(x, maps))
         return y
 
-    def _misfit(self, x: Tensor, features: Tensor) -> str:
-        maps = times(tuple(features.shape[-2:]))
+    def freeze(self, *names: str) -> VGG:
+        """Stop training the parameters of blocks and layers.
+
+        Args:
+            names: `block1`, `fc1`, `conv4_3`, …
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ArgumentError: if there is no such block or layer.
+        """
+        frozen = self.network.parts(names, "freeze")
+        for placed in self.network:
+            if placed.name in frozen and placed.layer.parameters(placed.input_shape):
+                self.get_submodule(placed.module).requires_grad_(False)
+        return self
+
+    def _misfit(self, x: Tensor, features: torch.Size) -> str:
+        maps = times(tuple(features))
         expected = times(next(p.output_shape for p in reversed(self.network.layers) if p.block is not None)[1:])
         fed = "x".join(map(str, x.shape[1:]))
         return (
@@ -157,6 +179,8 @@ def build(
     dtype: str | torch.dtype | None = None,
     softmax: bool = False,
     seed: int | None = None,
+    freeze: Iterable[str] = (),
+    checkpoint: Iterable[str] = (),
 ) -> VGG:
     """Build a network as a PyTorch model.
 
@@ -176,6 +200,8 @@ def build(
         dtype: of the parameters; torch's default if absent.
         softmax: whether `forward` ends in probabilities, if the configuration does; else it gives scores.
         seed: makes the weights reproducible without touching torch's global generator.
+        freeze: blocks and layers whose parameters are not trained.
+        checkpoint: blocks that are run again in the backward pass, through `torch.utils.checkpoint`.
 
     Returns:
         The model, in training mode.
@@ -193,9 +219,7 @@ def build(
         width=width, activation=activation, pool=pool, head=head,
     )  # fmt: skip
     if init not in INITIALIZERS:
-        raise ArgumentError(
-            f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}.{did_you_mean(str(init), INITIALIZERS)}"
-        )
+        raise ArgumentError(f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}")
     target, number = _device(device), _dtype(dtype)
     if softmax and not isinstance(network.layers[-1].layer, Softmax):
         raise ArgumentError(f"softmax: expected False, found True: {network.name} does not end in soft-max")
@@ -203,7 +227,7 @@ def build(
         raise ArgumentError(f"seed: expected a whole number from 0, found {shorten(seed)}")
     _check_size(network, target, number)
     with torch.device("meta"):
-        model = VGG(network, softmax=softmax).to(number)
+        model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number).freeze(*freeze)
     if target.type == "meta":
         return model
     model.to_empty(device=target)

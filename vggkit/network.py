@@ -8,14 +8,23 @@ second time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from vggkit.config import Config, Entry
-from vggkit.errors import ConfigError, LayerError, Position, Problem, TooSmallError
+from vggkit.errors import (
+    ArgumentError,
+    ConfigError,
+    LayerError,
+    Position,
+    Problem,
+    TooSmallError,
+    did_you_mean,
+    shorten,
+)
 from vggkit.layers import Dropout, Flatten, InPlaceActivation, Layer, Linear, Pair, Shape, times
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
@@ -110,6 +119,41 @@ class Network(msgspec.Struct, frozen=True):
         from vggkit.naming import find
 
         return find(self, name)
+
+    def parts(self, names: Iterable[str], argument: str) -> frozenset[str]:
+        """Return the names of the layers that are meant by names of blocks and layers.
+
+        Args:
+            names: `block1`, `fc1`, `conv4_3`, …
+            argument: what they were given for, for the message.
+
+        Raises:
+            ArgumentError: if there is no such block or layer.
+        """
+        found: set[str] = set()
+        for name in names:
+            block = [placed.name for placed in self.layers if placed.block == name]
+            try:
+                found.update(block or [self.layer(name).name])
+            except ArgumentError:
+                known = [part for placed in self.layers for part in (placed.block or placed.name, placed.name)]
+                advice = did_you_mean(name, known) or f" `vggkit names {self.name}` lists them"
+                message = f"{argument}: {self.name} has no block or layer {shorten(name)}.{advice}"
+                raise ArgumentError(message) from None
+        return frozenset(found)
+
+    def blocks(self, names: Iterable[str], argument: str) -> frozenset[str]:
+        """Check names of blocks.
+
+        Raises:
+            ArgumentError: if there is no such block.
+        """
+        known = list(dict.fromkeys(placed.block for placed in self.layers if placed.block))
+        for name in names:
+            if name not in known:
+                allowed = f"{known[0]} … {known[-1]}" if known else "no block, as there is none"
+                raise ArgumentError(f"{argument}: expected {allowed} of {self.name}, found {shorten(name)}")
+        return frozenset(names)
 
     def notes(self) -> list[str]:
         """Return what a user should know of this network, one line each."""

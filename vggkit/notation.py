@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vggkit.errors import VggkitError, did_you_mean, shorten
-from vggkit.layers import KINDS, Allowed, Conv2d, Layer, Linear, Padding, Padding2d, Rate, Size
+from vggkit.layers import KINDS, LARGEST, Allowed, Conv2d, Layer, Linear, Padding, Padding2d, Rate, Size
 
 
 class ShortForm(NamedTuple):
@@ -34,8 +34,8 @@ class ShortForm(NamedTuple):
     spelling: str
 
 
-_NUMBER = r"([0-9]{1,40})"
-_SIZE = r"([0-9]{1,40}(?:x[0-9]{1,40})?)"
+_NUMBER = r"([0-9]{1,19})"
+_SIZE = r"([0-9]{1,19}(?:x[0-9]{1,19})?)"
 
 SHORT_FORMS = (
     ShortForm(
@@ -59,11 +59,13 @@ class Fault(NamedTuple):
         path: the keys that lead to it inside the entry.
         message: what was found and expected.
         advice: a sentence on what to do, if there is one.
+        at_key: whether the last key is wrong, rather than the value behind it.
     """
 
     path: tuple[str, ...]
     message: str
     advice: str = ""
+    at_key: bool = False
 
     def told(self, where: str = "") -> str:
         """Return it as one line; where the entry as a whole is wrong, with its place (" in block 2")."""
@@ -149,7 +151,7 @@ def parse(entry: object) -> Spec:
     """
     if isinstance(entry, str):
         return _parse_short(entry)
-    if isinstance(entry, Mapping):
+    if isinstance(entry, Mapping) and all(isinstance(key, str) for key in entry):
         return _parse_long(entry)
     raise NotationError(Fault((), f"expected a layer such as conv3-64, found {shorten(entry)}"))
 
@@ -173,7 +175,7 @@ def _advice(text: str) -> str:
 
 def _respelt(text: str) -> list[str]:
     """Return the short forms with the numbers of a misspelt one."""
-    numbers = re.findall(r"[0-9]{1,40}", text)
+    numbers = re.findall(r"[0-9]{1,19}", text)
     return [form.spelling.format(*numbers) for form in SHORT_FORMS if len(form.fields) == len(numbers)]
 
 
@@ -216,7 +218,7 @@ def parse_options(kind: type[Layer], options: Mapping[str, Any]) -> Spec:
         NotationError: with everything that is wrong with them.
     """
     single = [word for word in options if word in (*_required(kind), "name")]
-    faults = [Fault((word,), f"{kind.keyword}: {word} can have no default") for word in single]
+    faults = [Fault((word,), f"{kind.keyword}: {word} can have no default", at_key=True) for word in single]
     try:
         spec = _checked(kind, {word: value for word, value in options.items() if word not in single}, partly=True)
     except NotationError as error:
@@ -234,7 +236,8 @@ def _parse_long(entry: Mapping[str, Any]) -> Spec:
     if isinstance(primary, Mapping):
         inner, options = tuple(primary), {**options, **primary}
         if twice := [word for word in primary if word in entry]:
-            raise NotationError(Fault((twice[0],), f"{keyword}: {twice[0]} is said inside and beside it"))
+            message = f"{keyword}: {shorten(twice[0])} is said inside and beside it"
+            raise NotationError(Fault((twice[0],), message, at_key=True))
     elif primary is not None:
         if kind.primary is None:
             words = ", ".join(fields(kind)) or "none"
@@ -243,7 +246,8 @@ def _parse_long(entry: Mapping[str, Any]) -> Spec:
             )
         word = next(word for word, field in fields(kind).items() if field.name == kind.primary)
         if word in options:
-            raise NotationError(Fault((word,), f"{keyword}: {word} is said twice, behind {keyword} and beside it"))
+            message = f"{keyword}: {word} is said twice, behind {keyword} and beside it"
+            raise NotationError(Fault((word,), message, at_key=True))
         options = {word: primary, **options}
         return _checked(kind, options, {word: (keyword,)})
     return _checked(kind, options, {word: (keyword, word) for word in inner})
@@ -256,10 +260,11 @@ def _keyword(entry: Mapping[str, Any]) -> tuple[str, type[Layer]]:
     if len(found) == 1:
         return next(iter(found.items()))
     if found:
-        raise NotationError(Fault((list(found)[1],), f"two layers in one entry: {' and '.join(found)}"))
+        raise NotationError(Fault((list(found)[1],), f"two layers in one entry: {' and '.join(found)}", at_key=True))
     first = next(iter(entry), "")
     message = f"no layer in this entry: expected a key such as conv, maxpool or fc, found {shorten(first)}"
-    raise NotationError(Fault((first,), message, did_you_mean(first, [kind.keyword for kind in KINDS])))
+    advice = did_you_mean(first, [kind.keyword for kind in KINDS])
+    raise NotationError(Fault((first,), message, advice, at_key=True))
 
 
 def _checked(
@@ -294,7 +299,7 @@ def _checked(
             else:
                 every = [*known, *FOLLOWERS, "name"]
                 advice = did_you_mean(word, every) or f" Known: {', '.join(every)}"
-                faults.append(Fault(path, f"{kind.keyword}: unknown option {shorten(word)}", advice))
+                faults.append(Fault(path, f"{kind.keyword}: unknown option {shorten(word)}", advice, at_key=True))
         except (ValueError, msgspec.ValidationError) as error:
             faults.append(Fault(path, f"{kind.keyword}: {word}: {error}"))
     missing = [] if partly else [word for word in _required(kind) if word not in options]
@@ -320,9 +325,10 @@ def typed(value: Any, kind: Any) -> Any:
     try:
         result = msgspec.convert(raw, kind)
     except msgspec.ValidationError:
-        result = None
-    if (result is None and value is not None) or not allowed.admits(result):
-        raise ValueError(f"expected {allowed.description}, found {shorten(value)}")
+        raise ValueError(f"expected {allowed.description}, found {shorten(value)}") from None
+    if not allowed.admits(result):
+        limit = f" to {LARGEST:.0e}" if isinstance(value, (int, float)) and value > LARGEST else ""
+        raise ValueError(f"expected {allowed.description}{limit}, found {shorten(value)}")
     return result
 
 
@@ -418,7 +424,7 @@ def spell(layer: Layer, default: Layer | None = None, **others: Any) -> str | di
     known = fields(kind)
     unsaid = {word: getattr(default, field.name) if default else field.default for word, field in known.items()}
     said = {word: getattr(layer, field.name) for word, field in known.items()}
-    changed = {word: value for word, value in said.items() if value != unsaid[word]}
+    changed = {word: value for word, value in said.items() if known[word].required or value != unsaid[word]}
     form = next((form for form in SHORT_FORMS if form.kind is kind), None)
     short = set(form.fields) if form else set()
     if not others and all(known[word].name in short for word in changed):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from vggkit.errors import ArgumentError, shorten
+
 
 def grouped(number: int) -> str:
     """Write a number in full.
@@ -54,6 +58,15 @@ def shortened(number: int) -> str:
     return f"{number / 1000**power:,.2f} {units[power - 1]}"
 
 
+def percent(part: int, whole: int) -> str:
+    """Write a share.
+
+    >>> percent(553430176, 1722992880), percent(1, 10**9)
+    ('32.1 %', '0.0 %')
+    """
+    return f"{100 * part / whole:.1f} %"
+
+
 def keras_size(size: int) -> str:
     """Write bytes as Keras's summary does: divided by 1024, but called MB.
 
@@ -81,3 +94,32 @@ def lecture_count(number: int) -> str:
         if rounded >= size:
             return f"{rounded / size:g}{unit}"
     return f"{rounded // 1000}K"
+
+
+_UNITS = {
+    f"{prefix}{i}b": base**power for power, prefix in enumerate("kmgtp", 1) for i, base in (("", 1000), ("i", 1024))
+}
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory.
+
+    Args:
+        text: a number and its unit: `24GiB` is 24·1024³ bytes, `24GB` is 24·10⁹, `600MB`, `1.5 TB`, `512 B`.
+
+    Returns:
+        Bytes, rounded down.
+
+    Raises:
+        ArgumentError: if there is no number or no unit.
+
+    >>> parse_bytes("24GiB"), parse_bytes("24GB")
+    (25769803776, 24000000000)
+    """
+    from fractions import Fraction
+
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]+)\s*", text)
+    unit = {**_UNITS, "b": 1}.get(match.group(2).lower()) if match else None
+    if match is None or unit is None:
+        raise ArgumentError(f"expected a number and a unit, as in 24GiB, 24GB or 800MB, found {shorten(text)}")
+    return int(Fraction(match.group(1)) * unit)

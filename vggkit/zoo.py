@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from vggkit.config import Config, dumps, override, parse_config
 from vggkit.document import MAX_BYTES
-from vggkit.errors import ConfigError, Problem, did_you_mean, shorten
+from vggkit.errors import ArgumentError, ConfigError, Problem, did_you_mean, shorten
+
+MAX_CHAIN = 16
 
 Source = str | os.PathLike[str] | Config
 """What can be loaded: a name, an alias, a path, or a configuration itself."""
@@ -64,6 +66,8 @@ def load(source: Source, **overrides: Any) -> Config:
     >>> load("vgg16").name
     'D'
     """
+    if not isinstance(source, (str, os.PathLike, Config)):
+        raise ArgumentError(f"source: expected a name, a path or a Config, found {shorten(source)}")
     config = source if isinstance(source, Config) else _load(os.fspath(source), (), None)
     return override(config, overrides)
 
@@ -126,20 +130,23 @@ def _is_path(source: str) -> bool:
 
 def _load_file(path: Path, chain: tuple[str, ...]) -> Config:
     name = path.name if path.parent == folder() else os.fspath(path)
+    name = name if name.isprintable() else repr(name)
     try:
         real = os.path.realpath(path)
-        if real in chain:
-            raise ConfigError(
-                [Problem(f"extends itself through {' → '.join(Path(link).name for link in (*chain, real))}")]
-            )
+    except ValueError as error:  # a NUL byte
+        raise ConfigError([Problem(f"{shorten(name)}: not a path: {error}")]) from None
+    if real in chain:
+        names = " → ".join(Path(link).name for link in (*chain, real))
+        raise ConfigError([Problem(f"extends itself through {names}")])
+    if len(chain) >= MAX_CHAIN:
+        raise ConfigError([Problem(f"{name}: more than {MAX_CHAIN} files extend one another")])
+    try:
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError([Problem(f"{name}: no such file")]) from None
     except OSError as error:
         raise ConfigError([Problem(f"{name}: can't be read: {error.strerror or error}")]) from None
-    except ValueError as error:  # a NUL byte
-        raise ConfigError([Problem(f"{shorten(name)}: not a path: {error}")]) from None
     return _parse(text, name, (*chain, real), path.parent)
 
 

@@ -68,6 +68,10 @@ def grid(
     )
 
 
+GAP = 2
+"""Spaces between two columns: one of padding and one that divides."""
+
+
 class FittedTable:
     """A rich renderable that leaves columns out, by rank, until it fits the console's width."""
 
@@ -76,6 +80,10 @@ class FittedTable:
         self.title = title
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        if self.title:
+            from rich.text import Text
+
+            yield Text(f"{self.title}\n", style="bold")
         yield self.table(options.max_width)
 
     def table(self, width: int) -> Any:
@@ -86,8 +94,7 @@ class FittedTable:
 
         grid = self.grid
         kept = fitting(grid, width)
-        title = Text(self.title, style="bold") if self.title else None
-        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+        table = Table(box=SIMPLE_HEAD, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0))
         for index in kept:
             table.add_column(
                 Text(grid.headers[index]), justify=grid.aligns[index], style=grid.styles[index], no_wrap=True
@@ -108,7 +115,7 @@ def fitting(grid: Grid, width: int) -> list[int]:
     lines = [grid.headers, *grid.rows, *([grid.footer] if grid.footer else [])]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(grid.headers))]
     kept = list(range(len(widths)))
-    while sum(widths[index] + 2 for index in kept) > width and any(grid.ranks[index] for index in kept):
+    while sum(widths[index] + GAP for index in kept) - GAP + 1 > width and any(grid.ranks[index] for index in kept):
         kept.remove(max(kept, key=lambda index: (grid.ranks[index], index)))
     return kept
 
@@ -205,7 +212,7 @@ def show(renderable: Any) -> None:
         Console(highlight=False).print(renderable)
         return
     columns = os.environ.get("COLUMNS", "")
-    click.echo(text(renderable, int(columns) if columns.isdigit() and int(columns) else PIPE_WIDTH), nl=False)
+    click.echo(text(renderable, int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH), nl=False)
 
 
 def text(renderable: Any, width: int = PIPE_WIDTH) -> str:

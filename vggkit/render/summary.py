@@ -83,18 +83,23 @@ def _block_cell(summary: Summary) -> Any:
     return lambda row: starts.get(row.name, "")
 
 
-def table_columns(summary: Summary, formula: bool = False) -> list[Column[Row]]:
+Saved = dict[str, int]
+"""Bytes that are kept for the backward pass, by the name of the row."""
+
+
+def table_columns(summary: Summary, formula: bool = False, saved: Saved | None = None) -> list[Column[Row]]:
     """Return the table's columns.
 
     Args:
         summary: what is to be shown.
         formula: whether each count stands behind its working.
+        saved: for a column of what is kept for the backward pass.
     """
     return [
         Column("block", _block_cell(summary), "right", rank=4, style="dim"),
         Column("layer", lambda row: row.name),
-        Column("what", lambda row: row.notation, style="cyan"),
-        Column("output shape", lambda row: times(row.output_shape), "right"),
+        Column("what", lambda row: row.notation, rank=1, style="cyan"),
+        Column("output shape", lambda row: times(row.output_shape), "right", rank=1),
         Column("weights", _weights if formula else lambda row: count(row.weights), "right", rank=7),
         Column("biases", lambda row: count(row.biases), "right", rank=6),
         Column("parameters", _parameters if formula else lambda row: count(row.parameters), "right", style="green"),
@@ -107,23 +112,30 @@ def table_columns(summary: Summary, formula: bool = False) -> list[Column[Row]]:
         Column(
             "activations", lambda row: megabytes(row.activation_bytes) if row.activation_bytes else "", "right", rank=3
         ),
+        *([_saved_column(saved)] if saved is not None else []),
         Column("field", lambda row: window(row.receptive_field), "right", rank=5, style="dim"),
     ]
 
 
-def _footer(summary: Summary) -> list[str]:
+def _saved_column(saved: Saved) -> Column[Row]:
+    return Column("saved", lambda row: megabytes(saved[row.name]) if saved.get(row.name) else "", "right", rank=3)
+
+
+def _footer(summary: Summary, saved_bytes: int | None) -> list[str]:
     totals = summary.totals
     counts = (totals.weights, totals.biases, totals.parameters, totals.multiply_accumulates)
-    return ["", "total", "", "", *map(grouped, counts), megabytes(totals.activation_bytes), ""]
+    kept = [] if saved_bytes is None else [megabytes(saved_bytes)]
+    return ["", "total", "", "", *map(grouped, counts), megabytes(totals.activation_bytes), *kept, ""]
 
 
-def summary_grid(summary: Summary, formula: bool = False) -> Grid:
+def summary_grid(summary: Summary, formula: bool = False, saved: Saved | None = None) -> Grid:
     """Return the summary as a grid, with a section behind the input and behind each block."""
     rows = list(summary)
     ends = frozenset(
         index for index, (row, after) in enumerate(pairwise(rows)) if row.block != after.block or row.layer is None
     )
-    return grid(table_columns(summary, formula), rows, _footer(summary), ends)
+    footer = _footer(summary, None if saved is None else sum(saved.values()))
+    return grid(table_columns(summary, formula, saved), rows, footer, ends)
 
 
 def title(summary: Summary) -> str:
@@ -131,43 +143,36 @@ def title(summary: Summary) -> str:
     return f"{summary.name}: {times(summary.input)}, batch {summary.batch}, {summary.dtype}"
 
 
+FIGURES_COLUMNS: list[Column[tuple[str, str, str]]] = [
+    Column("", lambda figure: figure[0]),
+    Column("", lambda figure: figure[1], "right", style="bold"),
+    Column("", lambda figure: figure[2], rank=1, style="dim"),
+]
+
+
 def figures(summary: Summary) -> list[tuple[str, str, str]]:
     """Return the lines below the table: what, how much, and a word on it."""
     totals = summary.totals
     kinds = ", ".join(f"{number} {kind}" for kind, number in totals.layers_by_kind.items())
     statistics = ("running statistics", grouped(totals.statistics), megabytes(totals.statistics_bytes))
+    operations = f"{shortened(totals.floating_point_operations)}FLOPs (two each)"
     return [
         ("weight layers", str(totals.weight_layers), kinds),
-        (
-            "MACs",
-            grouped(totals.multiply_accumulates),
-            f"two FLOPs each: {shortened(totals.floating_point_operations)}FLOPs",
-        ),
-        (
-            "activations",
-            grouped(totals.activation_elements),
-            f"elements, {megabytes(totals.activation_bytes)}, input included",
-        ),
+        ("MACs", grouped(totals.multiply_accumulates), operations),
+        ("activations", grouped(totals.activation_elements), f"{megabytes(totals.activation_bytes)}, input included"),
         *([statistics] if totals.statistics else []),
-        ("weights", grouped(totals.weights), f"with the biases {megabytes(totals.parameter_bytes)} in {summary.dtype}"),
+        ("weights", grouped(totals.weights), f"{megabytes(totals.parameter_bytes)} with the biases"),
         ("biases", grouped(totals.biases), ""),
         ("parameters", grouped(totals.parameters), ""),
     ]
 
 
-def table(summary: Summary, formula: bool = False) -> Group:
+def table(summary: Summary, formula: bool = False, saved: Saved | None = None) -> Group:
     """Return the summary for the terminal: a table that fits it, and the totals."""
     from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
 
-    below = Table.grid(padding=(0, 2))
-    below.add_column(no_wrap=True)
-    below.add_column(justify="right", no_wrap=True)
-    below.add_column(style="dim", overflow="ellipsis", no_wrap=True)
-    for what, number, word in figures(summary):
-        below.add_row(Text(what), Text(number, style="bold"), Text(word))
-    return Group(FittedTable(summary_grid(summary, formula), title(summary)), below)
+    below = FittedTable(grid(FIGURES_COLUMNS, figures(summary)))
+    return Group(FittedTable(summary_grid(summary, formula, saved), title(summary)), "", below)
 
 
 def table_text(summary: Summary) -> str:
@@ -180,22 +185,27 @@ def html_text(summary: Summary) -> str:
     return columns.html(summary_grid(summary), title(summary))
 
 
-def markdown_text(summary: Summary, formula: bool = False) -> str:
+def markdown_text(summary: Summary, formula: bool = False, saved: Saved | None = None) -> str:
     """Return the table as Markdown."""
-    return columns.markdown(summary_grid(summary, formula))
+    return columns.markdown(summary_grid(summary, formula, saved))
 
 
-def latex_text(summary: Summary, formula: bool = False) -> str:
+def latex_text(summary: Summary, formula: bool = False, saved: Saved | None = None) -> str:
     """Return the table as LaTeX."""
-    return columns.latex(summary_grid(summary, formula))
+    return columns.latex(summary_grid(summary, formula, saved))
 
 
-def csv_text(summary: Summary) -> str:
+def csv_text(summary: Summary, saved: Saved | None = None) -> str:
     """Return a line per row, with the JSON's keys as header."""
-    rows = [row.to_dict() for row in summary]
+    rows = _dicts(summary, saved)
     return columns.csv(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def json_text(summary: Summary) -> str:
+def json_text(summary: Summary, saved: Saved | None = None) -> str:
     """Return the documented JSON."""
-    return columns.json(summary.to_dict())
+    return columns.json({**summary.to_dict(), "layers": _dicts(summary, saved)})
+
+
+def _dicts(summary: Summary, saved: Saved | None) -> list[dict[str, Any]]:
+    rows = [row.to_dict() for row in summary]
+    return rows if saved is None else [{**row, "saved_bytes": saved.get(row["name"], 0)} for row in rows]

@@ -1,0 +1,112 @@
+"""What every test may use: golden files, and the command as a process of its own."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --update-golden."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files that differ")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with tests/golden/NAME, or rewrite that under --update-golden."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+        if not path.exists():
+            pytest.fail(f"no golden file {name}; look at this, then run pytest --update-golden:\n{text}", pytrace=False)
+        wanted = path.read_text(encoding="utf-8")
+        if text != wanted:
+            lines = difflib.unified_diff(wanted.splitlines(), text.splitlines(), name, "now", lineterm="")
+            pytest.fail("\n".join(lines), pytrace=False)
+
+    return compare
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what would change a table's width or colour."""
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TERM", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def process() -> Run:
+    """Run `python -m vggkit ARGUMENTS` as a process of its own; keywords are environment variables."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return subprocess.run(
+            [sys.executable, "-m", "vggkit", *arguments],
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+            timeout=60,
+        )
+
+    return run
+
+
+KERAS = """
+import json, os, random
+import keras
+from keras.src.utils.summary_utils import readable_memory_size
+
+def listing(model, columns):
+    os.environ["COLUMNS"] = str(columns)
+    lines = []
+    model.summary(print_fn=lambda text, line_break=True: lines.append(text))
+    return "\\n".join(lines)
+
+said = {}
+for name in ("VGG16", "VGG19"):
+    keras.backend.clear_session()
+    model = getattr(keras.applications, name)(weights=None)
+    for columns in (60, 80, 140):
+        said[f"{name} {columns}"] = listing(model, columns)
+keras.backend.clear_session()
+x = image = keras.Input((32, 32, 3))
+for layer in (
+    keras.layers.Conv2D(8, 3, padding="same", name="block1_conv1"),
+    keras.layers.BatchNormalization(name="block1_norm1"),
+    keras.layers.MaxPooling2D(name="block1_pool"),
+    keras.layers.Flatten(name="flatten"),
+    keras.layers.Dense(10, name="predictions"),
+):
+    x = layer(x)
+said["batch norm"] = listing(keras.Model(image, x, name="small"), 80)
+sizes = random.Random(1).choices(range(64), k=2000)
+sizes = [0, 1, 1023, 1024, 1025, 2**20 - 1, *(random.Random(i).randrange(2**bits + 1) for i, bits in enumerate(sizes))]
+said["sizes"] = [[size, readable_memory_size(size)] for size in sizes]
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="session")
+def keras_says() -> dict[str, Any]:
+    """What Keras itself prints, asked once, in a process of its own: VGG16 takes 553 MB."""
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", KERAS], capture_output=True, env=environment, timeout=300, text=True)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said

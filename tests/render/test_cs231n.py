@@ -1,0 +1,123 @@
+"""The listing of the lecture CS231n, held against the lecture."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner
+
+from vggkit.cli import main
+
+# https://cs231n.github.io/convolutional-networks/, "VGGNet in detail", its own lines (there "weights:", on the slides
+# "params:"). Its two totals are not here: it says "TOTAL memory: 24M * 4 bytes ~= 93MB / image", but these lines add
+# up to 15.2M values, which are 60.95 MB (reported as cs231n.github.io issue 88 in 2016, never answered).
+LECTURE = """\
+INPUT: [224x224x3]        memory:  224*224*3=150K   weights: 0
+CONV3-64: [224x224x64]  memory:  224*224*64=3.2M   weights: (3*3*3)*64 = 1,728
+CONV3-64: [224x224x64]  memory:  224*224*64=3.2M   weights: (3*3*64)*64 = 36,864
+POOL2: [112x112x64]  memory:  112*112*64=800K   weights: 0
+CONV3-128: [112x112x128]  memory:  112*112*128=1.6M   weights: (3*3*64)*128 = 73,728
+CONV3-128: [112x112x128]  memory:  112*112*128=1.6M   weights: (3*3*128)*128 = 147,456
+POOL2: [56x56x128]  memory:  56*56*128=400K   weights: 0
+CONV3-256: [56x56x256]  memory:  56*56*256=800K   weights: (3*3*128)*256 = 294,912
+CONV3-256: [56x56x256]  memory:  56*56*256=800K   weights: (3*3*256)*256 = 589,824
+CONV3-256: [56x56x256]  memory:  56*56*256=800K   weights: (3*3*256)*256 = 589,824
+POOL2: [28x28x256]  memory:  28*28*256=200K   weights: 0
+CONV3-512: [28x28x512]  memory:  28*28*512=400K   weights: (3*3*256)*512 = 1,179,648
+CONV3-512: [28x28x512]  memory:  28*28*512=400K   weights: (3*3*512)*512 = 2,359,296
+CONV3-512: [28x28x512]  memory:  28*28*512=400K   weights: (3*3*512)*512 = 2,359,296
+POOL2: [14x14x512]  memory:  14*14*512=100K   weights: 0
+CONV3-512: [14x14x512]  memory:  14*14*512=100K   weights: (3*3*512)*512 = 2,359,296
+CONV3-512: [14x14x512]  memory:  14*14*512=100K   weights: (3*3*512)*512 = 2,359,296
+CONV3-512: [14x14x512]  memory:  14*14*512=100K   weights: (3*3*512)*512 = 2,359,296
+POOL2: [7x7x512]  memory:  7*7*512=25K  weights: 0
+FC: [1x1x4096]  memory:  4096  weights: 7*7*512*4096 = 102,760,448
+FC: [1x1x4096]  memory:  4096  weights: 4096*4096 = 16,777,216
+FC: [1x1x1000]  memory:  1000 weights: 4096*1000 = 4,096,000
+""".splitlines()
+
+
+def listing(*arguments: str) -> list[str]:
+    """Return the lines that the command prints."""
+    result = CliRunner().invoke(main, ["summarize", *arguments, "--format", "cs231n"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout.splitlines()
+
+
+def words(line: str) -> str:
+    """Return a line with single blanks, in the slides' words."""
+    return " ".join(line.replace("weights:", "params:").split())
+
+
+def test_the_listing_is_the_lectures_line_by_line() -> None:
+    """22 lines, the same but for the number of blanks."""
+    ours = listing("D")
+    for line, wanted in zip(ours, LECTURE):
+        assert words(line) == words(wanted)
+    assert ours[len(LECTURE)] == ""
+
+
+def test_the_listing_of_d_stands_as_a_golden_file(golden: Callable[[str, str], None]) -> None:
+    """With its totals."""
+    golden("cs231n-D.txt", "\n".join(listing("D")) + "\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["D"], ["C"], ["E", "--batch", "8"], ["vgg16_bn", "--dtype", "float16"], ["A-LRN", "--set", "head=gap"]],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_the_totals_are_the_sums_of_the_lines(arguments: list[str]) -> None:
+    """Memory: the products of each line, added; parameters: the counts behind each =, added."""
+    lines = listing(*arguments)
+    rows, (memory, params) = lines[:-3], lines[-2:]
+    values = 0
+    for row in rows:
+        product = row.split("memory:")[1].split()[0].split("=")[0]
+        assert re.fullmatch(r"[\d*]+", product)
+        values += eval(product)
+    counts = [int(row.rsplit(" = ")[-1].replace(",", "")) for row in rows if " = " in row]
+    found = re.fullmatch(r"TOTAL memory: ([\d,]+) \* (\d) bytes = ([\d.]+) MB / .+ \(only forward\)", memory)
+    assert found
+    assert int(found[1].replace(",", "")) == values
+    assert abs(values * int(found[2]) / 1e6 - float(found[3].replace(",", ""))) <= 0.005
+    assert params == f"TOTAL params: {sum(counts):,} (biases not counted)"
+
+
+def test_each_lines_product_is_its_count() -> None:
+    """What stands before a = is what stands behind it: exactly for weights, to two digits for memory."""
+    for row in listing("D")[:-3]:
+        memory, params = row.split("memory:")[1].split("params:")
+        if " = " in params:
+            product, count = params.split(" = ")
+            assert eval(product) == int(count.replace(",", ""))
+        if "=" in memory:
+            product, short = memory.strip().split("=")
+            value = float(short[:-1]) * {"K": 1e3, "M": 1e6}[short[-1]]
+            assert abs(eval(product) / value - 1) < 0.05
+
+
+def test_d_has_the_corrected_total() -> None:
+    """15,237,608 values and 138,344,128 weights, where the lecture says 24M and 138M."""
+    memory, params = listing("D")[-2:]
+    assert memory == "TOTAL memory: 15,237,608 * 4 bytes = 60.95 MB / image (only forward)"
+    assert params == "TOTAL params: 138,344,128 (biases not counted)"
+
+
+def test_batch_norm_lrn_and_other_pools_have_lines_of_their_own() -> None:
+    """What the lecture has no word for goes by its own."""
+    lines = "\n".join(listing("vgg16_bn", "--set", "pool=avg"))
+    assert "\nBATCHNORM: [224x224x64]  memory:  224*224*64=3.2M   params: 64 = 64\n" in lines
+    assert "\nPOOL2: [112x112x64]" in lines
+    assert "\nLRN: [224x224x64]" in "\n".join(listing("A-LRN"))
+
+
+def test_the_lectures_numbers_are_the_summarys() -> None:
+    """The listing and the JSON say the same."""
+    result = CliRunner().invoke(main, ["summarize", "D", "--format", "json"])
+    layers = json.loads(result.stdout)["layers"]
+    weights = [int(line.rsplit(" = ")[-1].replace(",", "")) if " = " in line else 0 for line in LECTURE]
+    assert [layer["weights"] for layer in layers] == weights

@@ -1,0 +1,581 @@
+"""Network → MemoryPlan: every byte that a step of eager PyTorch holds, when, and for what.
+
+The step is the second one of a training loop, when the optimizer has its state: `zero_grad(set_to_none=True)`, forward
+pass, cross-entropy, backward pass, optimizer step. Or, for inference, one forward pass in `eval()` mode without
+gradients. Workspaces of cuDNN and cuBLAS are not included: they are no tensors of the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import msgspec
+
+from vggkit.analysis import check_batch
+from vggkit.config import Config
+from vggkit.eager import (
+    BUFFERS,
+    GRADIENTS,
+    INDEX_BYTES,
+    INPUTS,
+    KINDS,
+    OPTIMIZER,
+    PARAMETERS,
+    Eager,
+    Moment,
+    Parameter,
+    PlacedRun,
+    Storage,
+    Tensor,
+)
+from vggkit.errors import ArgumentError, ConfigError, did_you_mean, shorten
+from vggkit.layers import Shape, Softmax, elements
+from vggkit.network import ELEMENT_BYTES, Network, place
+from vggkit.numbers import parse_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Source = str | os.PathLike[str] | Config | Network
+Mode = Literal["training", "inference"]
+
+
+class OptimizerRule(NamedTuple):
+    """What an optimizer keeps.
+
+    Args:
+        states: tensors as large as the parameter.
+        adaptive: whether its step needs √v, and whether it counts its steps.
+    """
+
+    states: int
+    adaptive: bool
+
+
+OPTIMIZERS = {
+    "none": OptimizerRule(0, adaptive=False),
+    "sgd": OptimizerRule(0, adaptive=False),
+    "sgd-momentum": OptimizerRule(1, adaptive=False),
+    "adam": OptimizerRule(2, adaptive=True),
+    "adamw": OptimizerRule(2, adaptive=True),
+}
+MODES = ("training", "inference")
+DEVICES = ("cpu", "cuda")
+
+STEP_BYTES = 4
+"""Adam's step counter, a float32 on the CPU for each parameter (torch/optim/adam.py)."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a step is like.
+
+    Args:
+        batch: number of images.
+        mode: "training" or "inference".
+        dtype: of parameters, images and activations.
+        optimizer: a key of `OPTIMIZERS`; "none" in inference.
+        device: "cpu" or "cuda".
+        freeze: blocks and layers whose parameters are not trained.
+        checkpoint: blocks that are run again in the backward pass.
+        autocast: whether `torch.autocast` to bfloat16 is on in the forward pass and the loss.
+    """
+
+    batch: int = 1
+    mode: Mode = "training"
+    dtype: str = "float32"
+    optimizer: str = "sgd-momentum"
+    device: Literal["cpu", "cuda"] = "cpu"
+    freeze: tuple[str, ...] = ()
+    checkpoint: tuple[str, ...] = ()
+    autocast: bool = False
+
+
+class LayerMemory(msgspec.Struct, frozen=True):
+    """What one layer holds.
+
+    Args:
+        name: the layer's; the last one is `loss`.
+        saved_bytes: what autograd keeps for its backward pass and no layer before it has kept already.
+        output_bytes: its output, 0 if that is in another layer's memory.
+    """
+
+    name: str
+    saved_bytes: int
+    output_bytes: int
+
+
+class MemoryPlan(msgspec.Struct, frozen=True):
+    """What a step holds.
+
+    Args:
+        name: the network's.
+        input: shape of one image.
+        options: what the step is like.
+        peak_bytes: most bytes alive at one moment.
+        peak_at: that moment: "backward of block3_pool".
+        by_kind: the bytes of each kind at that moment.
+        saved_for_backward_bytes: what autograd holds between the forward and the backward pass, each storage once,
+            parameters and buffers excluded.
+        steady_bytes: parameters, gradients and optimizer state, which are there between steps, too.
+        layers: what each layer holds, the loss included.
+        timeline: the alive bytes after each operation.
+    """
+
+    name: str
+    input: Shape
+    options: Options
+    peak_bytes: int
+    peak_at: str
+    by_kind: dict[str, int]
+    saved_for_backward_bytes: int
+    steady_bytes: int
+    layers: tuple[LayerMemory, ...]
+    timeline: tuple[Moment, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        return {
+            "name": self.name,
+            "batch": self.options.batch,
+            "dtype": self.options.dtype,
+            "mode": self.options.mode,
+            "optimizer": self.options.optimizer,
+            "device": self.options.device,
+            "peak_bytes": self.peak_bytes,
+            "peak_at": self.peak_at,
+            "by_kind": self.by_kind,
+            "saved_for_backward_bytes": self.saved_for_backward_bytes,
+            "steady_bytes": self.steady_bytes,
+            "layers": [
+                {"name": layer.name, "saved_bytes": layer.saved_bytes, "output_bytes": layer.output_bytes}
+                for layer in self.layers
+            ],
+            "timeline": [
+                {"event": moment.event, "bytes": moment.size, "by_kind": dict(zip(KINDS, moment.by_kind))}
+                for moment in self.timeline
+            ],
+        }
+
+    def __str__(self) -> str:
+        from vggkit.render.memory import table_text
+
+        return table_text(self)
+
+    def __rich__(self) -> Group:
+        from vggkit.render.memory import table
+
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        from vggkit.render.memory import html_text
+
+        return html_text(self)
+
+
+def memory(
+    source: Source,
+    *,
+    batch: int = 1,
+    mode: str = "training",
+    dtype: str = "float32",
+    optimizer: str | None = None,
+    device: str = "cpu",
+    freeze: Iterable[str] = (),
+    checkpoint: Iterable[str] = (),
+    autocast: bool = False,
+    **overrides: Any,
+) -> MemoryPlan:
+    """Say what a step holds, to the byte.
+
+    Args:
+        source: a name, a path, a Config or a Network.
+        batch: number of images.
+        mode: "training" or "inference".
+        dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
+        optimizer: none, sgd, sgd-momentum (the paper's, if absent), adam or adamw; none in inference.
+        device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes.
+        freeze: blocks and layers whose parameters are not trained.
+        checkpoint: blocks that are run again in the backward pass.
+        autocast: whether `torch.autocast` to bfloat16 is on; the parameters are float32 then.
+        overrides: changes to make, as for `load`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        ArgumentError: if an argument is outside its allowed values.
+
+    >>> memory("D").peak_bytes
+    1722992880
+    """
+    network = Network.of(source, **overrides)
+    options = checked_options(
+        network, batch=batch, mode=mode, dtype=dtype, optimizer=optimizer, device=device, freeze=freeze,
+        checkpoint=checkpoint, autocast=autocast,
+    )  # fmt: skip
+    return plan(network, options)
+
+
+def checked_options(network: Network, **options: Any) -> Options:
+    """Check the arguments of `memory`.
+
+    Raises:
+        ArgumentError: names the argument, what was found and what is allowed.
+    """
+    check_batch(options["batch"])
+    training = options["mode"] != "inference"
+    options["optimizer"] = options["optimizer"] or ("sgd-momentum" if training else "none")
+    for word, allowed in (
+        ("mode", MODES),
+        ("dtype", tuple(ELEMENT_BYTES)),
+        ("optimizer", tuple(OPTIMIZERS)),
+        ("device", DEVICES),
+    ):
+        if options[word] not in allowed:
+            advice = did_you_mean(str(options[word]), allowed)
+            raise ArgumentError(
+                f"{word}: expected one of {', '.join(allowed)}, found {shorten(options[word])}.{advice}"
+            )
+    if options["autocast"] and options["dtype"] != "float32":
+        raise ArgumentError(f"autocast: expected dtype float32 with it, found {options['dtype']}")
+    for word in () if training else ("optimizer", "freeze", "checkpoint"):
+        if options[word] not in ("none", (), []):
+            raise ArgumentError(f"{word}: expected mode training with it, found inference")
+    options["freeze"] = tuple(options["freeze"])
+    options["checkpoint"] = tuple(options["checkpoint"])
+    network.parts(options["freeze"], "freeze")
+    network.blocks(options["checkpoint"], "checkpoint")
+    return Options(**options)
+
+
+def plan(network: Network, options: Options) -> MemoryPlan:
+    """Walk through a step, whose options have been checked."""
+    step = _Step(network, options)
+    step.run()
+    eager = step.eager
+    peak = max(eager.moments, key=lambda moment: moment.size)
+    training = options.mode == "training"
+    saved: dict[str, int] = {}
+    for storage, layer in eager.kept.items():
+        saved[layer] = saved.get(layer, 0) + storage.size
+    outputs = step.outputs | ({"loss": 0} if training else {})
+    return MemoryPlan(
+        name=network.name,
+        input=network.input_shape,
+        options=options,
+        peak_bytes=peak.size,
+        peak_at=peak.event,
+        by_kind=dict(zip(KINDS, peak.by_kind)),
+        saved_for_backward_bytes=sum(saved.values()),
+        steady_bytes=step.steady_bytes,
+        layers=tuple(LayerMemory(name, saved.get(name, 0), size) for name, size in outputs.items()),
+        timeline=tuple(eager.moments),
+    )
+
+
+class _Step:
+    """A network and what it holds before a step."""
+
+    def __init__(self, network: Network, options: Options) -> None:
+        self.network = network
+        self.options = options
+        training = options.mode == "training"
+        self.eager = Eager(options.batch, options.device, training=training, autograd=training)
+        self.element_bytes = ELEMENT_BYTES[options.dtype]
+        self.frozen = network.parts(options.freeze, "freeze")
+        self.parameters: list[Parameter] = []
+        self.outputs: dict[str, int] = {}
+        self.blocks: list[tuple[str, list[PlacedRun]]] = []
+        self.head: list[PlacedRun] = []
+        self._place_layers()
+        images = elements(network.input_shape) * self.element_bytes
+        self.images = self.eager.new(images, kind=INPUTS)
+        self.labels = self.eager.new(INDEX_BYTES, kind=INPUTS) if training else None
+        self.trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+        self.states = self._optimizer_state() if training else []
+        self.gradients = [self.eager.new(0, p.storage.constant, GRADIENTS) for p in self.trained] if training else []
+
+    @property
+    def steady_bytes(self) -> int:
+        """Parameters, gradients and optimizer state."""
+        held = [parameter.storage for parameter in self.parameters] + self.gradients + self.states
+        return sum(storage.size for storage in held)
+
+    def run(self) -> None:
+        """Run the step."""
+        eager, options = self.eager, self.options
+        eager.note()
+        eager.release(*self.gradients)
+        eager.autocast = options.autocast
+        x = Tensor(self.images, self.network.input_shape, self.element_bytes)
+        logits = self._forward(x)
+        if self.labels is None:
+            return
+        loss = eager.cross_entropy(logits, self.labels)
+        eager.release(logits)
+        eager.end_autocast()
+        if loss.node is not None:
+            eager.backward(loss)
+        if options.optimizer != "none":
+            eager.optimizer_step(self.trained, adaptive=OPTIMIZERS[options.optimizer].adaptive)
+        eager.release(loss)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        """Run the forward pass as the model does: a block's input is held by its caller until the block returns."""
+        eager = self.eager
+        eager.hold(x.storage)
+        for name, layers in self.blocks:
+            run = eager.run_checkpoint if name in self.options.checkpoint else eager.run_layers
+            y = run(layers, x)
+            eager.release(x)
+            x = y
+        y = eager.run_layers(self.head, x)
+        eager.release(x)
+        return y
+
+    def _place_layers(self) -> None:
+        layers = self.network.layers
+        if isinstance(layers[-1].layer, Softmax):  # the model hands on the scores
+            layers = layers[:-1]
+        for placed in layers:
+            trained = placed.name not in self.frozen
+            parameters = {
+                name: self._parameter(elements(shape), trained)
+                for name, shape in placed.layer.parameters(placed.input_shape).items()
+            }
+            for shape in placed.layer.buffers(placed.input_shape).values():
+                size = elements(shape) * self.element_bytes if shape else INDEX_BYTES
+                self.eager.new(0, size, BUFFERS)
+            run = PlacedRun(placed.name, placed.layer, parameters)
+            if placed.block is None:
+                self.head.append(run)
+            elif self.blocks and self.blocks[-1][0] == placed.block:
+                self.blocks[-1][1].append(run)
+            else:
+                self.blocks.append((placed.block, [run]))
+            owns = placed.layer.storage() == "new"
+            size = elements(placed.output_shape) * self.element_bytes * self.options.batch
+            self.outputs[placed.name] = size if owns else 0
+
+    def _parameter(self, count: int, trained: bool) -> Parameter:
+        storage = self.eager.new(0, count * self.element_bytes, PARAMETERS)
+        storage.is_parameter = True
+        parameter = Parameter(storage, self.element_bytes, trained)
+        self.parameters.append(parameter)
+        return parameter
+
+    def _optimizer_state(self) -> list[Storage]:
+        rule = OPTIMIZERS[self.options.optimizer]
+        counts = rule.adaptive and self.options.device == "cpu"  # the counter stays on the CPU
+        return [
+            self.eager.new(0, size, OPTIMIZER)
+            for parameter in self.trained
+            for size in (*([STEP_BYTES] if counts else []), *[parameter.storage.constant] * rule.states)
+        ]
+
+
+def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> dict[str, int]:
+    """Return the saved bytes of the rows of a summary; what a layer without a row keeps counts with the row before.
+
+    Args:
+        plan: a training step.
+        rows: names of layers, in order.
+    """
+    rows = set(rows)
+    saved: dict[str, int] = {}
+    row = ""
+    for layer in plan.layers[:-1]:  # the last is the loss, which is no layer of the network
+        row = layer.name if layer.name in rows or not row else row
+        saved[row] = saved.get(row, 0) + layer.saved_bytes
+    return saved
+
+
+class Alternatives(msgspec.Struct, frozen=True):
+    """What the peak would be if one option were another; None where that makes no sense.
+
+    Args:
+        without_autocast: in plain float32.
+        frozen_blocks: with the convolutions frozen.
+        checkpointed_blocks: with every block checkpointed.
+    """
+
+    without_autocast: int | None = None
+    frozen_blocks: int | None = None
+    checkpointed_blocks: int | None = None
+
+
+def alternatives(network: Network, options: Options) -> Alternatives:
+    """Walk through the steps that a user might choose instead."""
+    blocks = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
+    if options.mode == "inference" or not blocks:
+        return Alternatives()
+
+    def peak(**changes: Any) -> int:
+        return plan(network, msgspec.structs.replace(options, **changes)).peak_bytes
+
+    has_head = any(placed.block is None and placed.layer.role == "weight" for placed in network)
+    return Alternatives(
+        without_autocast=peak(autocast=False) if options.autocast else None,
+        frozen_blocks=peak(freeze=blocks, checkpoint=()) if has_head and not options.freeze else None,
+        checkpointed_blocks=None if options.checkpoint or options.freeze else peak(checkpoint=blocks),
+    )
+
+
+# What fits
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """The largest step that fits.
+
+    Args:
+        limit_bytes: the memory there is.
+        solved: what was asked for: "batch" or "image".
+        largest: that many images, or a square image of that side; 0 if not even the smallest fits.
+        peak_bytes: what that needs; of the smallest if it does not fit.
+        left_bytes: what is left then; negative if it does not fit.
+        next: the one larger, or the smallest if it does not fit.
+        missing_bytes: how much is missing for it.
+    """
+
+    limit_bytes: int
+    solved: str
+    largest: int
+    peak_bytes: int
+    left_bytes: int
+    next: int
+    missing_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        return cast("dict[str, Any]", msgspec.to_builtins(self))
+
+
+def max_batch(source: Source, limit: str | int, **arguments: Any) -> int:
+    """Return the largest batch whose step fits.
+
+    Args:
+        source: a name, a path, a Config or a Network.
+        limit: bytes, or text such as "24GiB".
+        arguments: as for `memory`, except batch.
+
+    Returns:
+        The number of images; 0 if not even one fits.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        ArgumentError: if an argument is outside its allowed values.
+
+    >>> max_batch("D", "24GiB")
+    330
+    """
+    network, options = _network_and_options(source, arguments)
+    return fit_batch(network, options, _limit(limit)).largest
+
+
+def _network_and_options(source: Source, arguments: dict[str, Any]) -> tuple[Network, Options]:
+    if "batch" in arguments:
+        raise ArgumentError("batch: it is what is asked for; leave it out")
+    said = {word: arguments.pop(word) for word in list(arguments) if word in Options.__struct_fields__}
+    unsaid = {word: getattr(Options(), word) for word in Options.__struct_fields__}
+    network = Network.of(source, **arguments)
+    return network, checked_options(network, **{**unsaid, "optimizer": None, **said})
+
+
+def _limit(limit: str | int) -> int:
+    if isinstance(limit, str):
+        return parse_bytes(limit)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ArgumentError(f"limit: expected bytes or text such as '24GiB', found {shorten(limit)}")
+    return limit
+
+
+def fit_batch(network: Network, options: Options, limit: int) -> Fit:
+    """Find the largest batch that fits, by arithmetic: every moment's bytes are a line over the batch."""
+    moments = plan(network, replace_batch(options, 1)).timeline
+    growing = [(limit - moment.constant) // moment.per_image for moment in moments if moment.per_image]
+    largest = max(0, min(growing, default=0))
+    if any(moment.constant > limit for moment in moments):
+        largest = 0
+
+    def peak(batch: int) -> int:
+        if options.device == "cpu":
+            return max(moment.per_image * batch + moment.constant for moment in moments)
+        return plan(network, replace_batch(options, batch)).peak_bytes
+
+    while largest and peak(largest) > limit:  # rounding up to CUDA's blocks costs a little more than the line says
+        largest -= 1
+    return _fit(limit, "batch", largest, peak)
+
+
+def replace_batch(options: Options, batch: int) -> Options:
+    """Return the same options for another batch."""
+    return msgspec.structs.replace(options, batch=batch)
+
+
+def fit_image(network: Network, options: Options, limit: int) -> Fit:
+    """Find the side of the largest square image that fits, where the network takes any size.
+
+    Raises:
+        ArgumentError: if its parameters depend on the image's size.
+    """
+    smallest = _smallest_image(network)
+    if not _any_size(network, smallest):
+        raise ArgumentError(
+            f"image: {network.name}'s FC layers are made for one size of maps; expected head=gap, a trunk, or an"
+            f" adaptive pool before them"
+        )
+
+    def peak(side: int) -> int:
+        return plan(_square(network, side), options).peak_bytes
+
+    if peak(smallest) > limit:
+        return _fit(limit, "image", 0, peak, smallest)
+    low, high = smallest, 2 * smallest
+    while peak(high) <= limit:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if peak(middle) <= limit else (low, middle)
+    return _fit(limit, "image", low, peak)
+
+
+def _fit(limit: int, solved: str, largest: int, peak: Any, smallest: int = 1) -> Fit:
+    after = largest + 1 if largest else smallest
+    needed, missing = peak(largest or smallest), peak(after) - limit
+    return Fit(limit, solved, largest, needed, limit - needed, after, missing)
+
+
+def _square(network: Network, side: int) -> Network:
+    shape = (network.input_shape[0], side, side)
+    return place(msgspec.structs.replace(network.config, input=shape))
+
+
+def _fits_shapes(network: Network, side: int) -> bool:
+    try:
+        _square(network, side)
+    except ConfigError:
+        return False
+    return True
+
+
+def _smallest_image(network: Network) -> int:
+    high = 1
+    while not _fits_shapes(network, high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _fits_shapes(network, middle) else (middle, high)
+    return high
+
+
+def _any_size(network: Network, smallest: int) -> bool:
+    """Tell whether the parameters are the same for images of any size."""
+
+    def parameters(side: int) -> list[dict[str, Shape]]:
+        return [placed.layer.parameters(placed.input_shape) for placed in _square(network, side)]
+
+    return parameters(smallest) == parameters(4 * smallest + 64)

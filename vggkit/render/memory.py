@@ -1,0 +1,165 @@
+"""A memory plan as a table with bars and sentences, and what fits a card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vggkit.layers import times
+from vggkit.numbers import grouped, mebibytes, megabytes, percent
+from vggkit.render import columns
+from vggkit.render.columns import Column, FittedTable, Grid, grid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Group
+
+    from vggkit.liveness import Alternatives, Fit, MemoryPlan
+
+BAR = 24
+"""Cells of a bar that stands for everything."""
+
+WORDS = {
+    "parameters": "parameters",
+    "buffers": "running statistics",
+    "gradients": "gradients of parameters",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "temporaries": "gradients of activations",
+    "inputs": "images and labels",
+}
+"""What the kinds are called for people."""
+
+
+def plan_grid(plan: MemoryPlan) -> Grid:
+    """Return a row per kind that is alive at the peak, and the sum."""
+    kinds = [(kind, size) for kind, size in plan.by_kind.items() if size]
+    total = plan.peak_bytes
+    kind_columns: list[Column[tuple[str, int]]] = [
+        Column("what", lambda row: WORDS[row[0]]),
+        Column("bytes", lambda row: grouped(row[1]), "right", style="green"),
+        Column("", lambda row: megabytes(row[1]), "right", rank=2),
+        Column("share", lambda row: percent(row[1], total), "right", rank=1),
+        Column("", lambda row: bar(row[1], total), rank=3, style="cyan"),
+    ]
+    return grid(kind_columns, kinds, ["peak", grouped(total), megabytes(total), "", ""])
+
+
+def bar(part: int, whole: int) -> str:
+    """Draw a share as a bar, in eighths of a cell."""
+    eighths = round(BAR * 8 * part / whole)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
+
+
+def title(plan: MemoryPlan, solved: str = "") -> str:
+    """Return one line that says what the plan is of; what is solved for is left out."""
+    options = plan.options
+    shape = f"{plan.input[0]} channels" if solved == "image" else times(plan.input)
+    said = [] if solved == "batch" else [f"batch {options.batch}"]
+    said += [options.dtype, options.mode]
+    if options.mode == "training":
+        said.append(options.optimizer)
+    said += ["autocast to bfloat16"] if options.autocast else []
+    said += [f"frozen: {', '.join(options.freeze)}"] if options.freeze else []
+    said += [f"checkpointed: {', '.join(options.checkpoint)}"] if options.checkpoint else []
+    return f"{plan.name}: {shape}, {', '.join([*said, options.device])}"
+
+
+def sentences(plan: MemoryPlan, other: Alternatives | None = None) -> list[str]:
+    """Say what dominates, where the peak is, and what people don't expect."""
+    largest = max(plan.by_kind, key=plan.by_kind.__getitem__)
+    share = percent(plan.by_kind[largest], plan.peak_bytes)
+    said = [
+        f"The peak is {megabytes(plan.peak_bytes)} ({mebibytes(plan.peak_bytes)}), in the {plan.peak_at};"
+        f" {share} of it are {WORDS[largest]}."
+    ]
+    if plan.options.mode == "training":
+        said.append(
+            f"Kept for the backward pass: {megabytes(plan.saved_for_backward_bytes)}. Between steps stay"
+            f" {megabytes(plan.steady_bytes)} (parameters, gradients, optimizer)."
+        )
+    if plan.peak_at == "optimizer step":
+        said.append("At this batch the optimizer's own temporaries, not the activations, make the peak.")
+    if other is not None:
+        said += _alternatives(plan, other)
+    if plan.options.device == "cuda":
+        said.append("Workspaces of cuDNN and cuBLAS and the CUDA context are not included.")
+    return said
+
+
+def _alternatives(plan: MemoryPlan, other: Alternatives) -> list[str]:
+    said = []
+    if other.without_autocast is not None and other.without_autocast < plan.peak_bytes:
+        said.append(
+            f"Autocast holds more than plain float32 would ({megabytes(other.without_autocast)}): the bfloat16 copies"
+            " of the weights outweigh the smaller activations at this batch."
+        )
+    if other.frozen_blocks is not None and other.frozen_blocks < plan.peak_bytes:
+        said.append(f"With the convolutions frozen (--freeze) the peak would be {megabytes(other.frozen_blocks)}.")
+    if other.checkpointed_blocks is not None and other.checkpointed_blocks < plan.peak_bytes:
+        said.append(f"With every block checkpointed (--checkpoint) it would be {megabytes(other.checkpointed_blocks)}.")
+    return said
+
+
+def table(plan: MemoryPlan, other: Alternatives | None = None) -> Group:
+    """Return the plan for the terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(FittedTable(plan_grid(plan), title(plan)), "", *map(Text, sentences(plan, other)))
+
+
+def table_text(plan: MemoryPlan) -> str:
+    """Return the table as plain text, without a line break at its end."""
+    return columns.text(table(plan)).rstrip("\n")
+
+
+def html_text(plan: MemoryPlan) -> str:
+    """Return the table as HTML."""
+    return columns.html(plan_grid(plan), title(plan))
+
+
+def in_format(plan: MemoryPlan, other: Alternatives, format: str) -> Any:
+    """Return a plan in a format: a rich renderable for "table", text for json, csv and markdown."""
+    if format == "json":
+        return columns.json(plan.to_dict())
+    if format == "csv":
+        return columns.csv(["kind", "bytes"], [*plan.by_kind.items(), ("peak", plan.peak_bytes)])
+    if format == "markdown":
+        return columns.markdown(plan_grid(plan))
+    return table(plan, other)
+
+
+def _fits(fit: Fit) -> str:
+    word = {"batch": "batch {}", "image": "{0}×{0} images"}[fit.solved]
+    return word.format(fit.largest) if fit.largest else f"not even {word.format(fit.next)}"
+
+
+def _limit(size: int) -> str:
+    """Write a limit in the unit in which it is round."""
+    return megabytes(size) if size % 10**6 == 0 else mebibytes(size)
+
+
+def _next(fit: Fit) -> str:
+    return str(fit.next)
+
+
+FIT_COLUMNS: list[Column[Fit]] = [
+    Column("memory", lambda fit: _limit(fit.limit_bytes), "right"),
+    Column("fits", _fits, style="green"),
+    Column("peak", lambda fit: megabytes(fit.peak_bytes), "right", rank=1),
+    Column("left", lambda fit: megabytes(fit.left_bytes) if fit.largest else "–", "right"),
+    Column("next", _next, "right", rank=2),
+    Column("missing for it", lambda fit: megabytes(fit.missing_bytes), "right", rank=2),
+]
+
+
+def fits_in_format(heading: str, fits: Sequence[Fit], format: str) -> Any:
+    """Return what fits in a format, as `in_format` does."""
+    rows = grid(FIT_COLUMNS, fits)
+    if format == "json":
+        return columns.json([fit.to_dict() for fit in fits])
+    if format == "csv":
+        return columns.csv(list(fits[0].to_dict()), [list(fit.to_dict().values()) for fit in fits])
+    return columns.markdown(rows) if format == "markdown" else FittedTable(rows, heading)
