@@ -405,20 +405,30 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
 @main.command(epilog="Example: vggkit validate my.yaml")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_configuration)
 def validate(files: tuple[str, ...]) -> None:
-    """Check configuration files: notation, options and shapes. Exit 2 if one is wrong."""
-    from vggkit.analysis import summarize as call
-    from vggkit.numbers import grouped
+    """Check configuration files: notation, options, shapes, budget. Exit 2 if one is wrong, 1 if one is over budget."""
+    click.get_current_context().exit(max(map(_validate, files)))
 
-    exit_code = 0
-    for file in files:
-        try:
-            totals = call(file).totals
-        except VggkitError as error:
-            report(error)
-            exit_code = error.exit_code
-        else:
-            click.echo(f"{file}: ok, {totals.weight_layers} weight layers, {grouped(totals.parameters)} parameters")
-    click.get_current_context().exit(exit_code)
+
+def _validate(file: str) -> int:
+    """Check one file and say so; return its exit code."""
+    from vggkit.analysis import summarize as call
+    from vggkit.liveness import overruns
+    from vggkit.network import Network
+    from vggkit.numbers import grouped
+    from vggkit.render.problems import overrun_line
+
+    try:
+        network = Network.of(file)
+        over = overruns(network)
+    except VggkitError as error:
+        report(error)
+        return error.exit_code
+    for overrun in over:
+        click.echo(f"{file}: {overrun_line(overrun)}", err=True)
+    if not over:
+        totals = call(network).totals
+        click.echo(f"{file}: ok, {totals.weight_layers} weight layers, {grouped(totals.parameters)} parameters")
+    return 1 if over else 0
 
 
 @main.command(epilog="Example: vggkit schema -o schema.json")

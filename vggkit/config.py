@@ -44,6 +44,7 @@ from vggkit.notation import (
     spell_value,
     typed,
 )
+from vggkit.numbers import parse_bytes, parse_count, spell_bytes, spell_count
 
 InputShape = Annotated[tuple[int, int, int], Allowed("channels × height × width, as in 3x224x224", minimum=1)]
 
@@ -136,6 +137,34 @@ class Reported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     single_scale: tuple[SingleScale, ...] = ()
 
 
+class PeakLimit(msgspec.Struct, frozen=True):
+    """The most that a step may hold.
+
+    Args:
+        limit_bytes: that much.
+        batch: at that batch.
+    """
+
+    limit_bytes: int
+    batch: int = 1
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What a network may cost at most; `vggkit validate` checks it.
+
+    Args:
+        parameters: trainable elements.
+        multiply_accumulates: for one image.
+        inference_peak: bytes of a forward pass in float32.
+        training_peak: bytes of a training step in float32 with momentum SGD, as the paper trains.
+    """
+
+    parameters: int | None = None
+    multiply_accumulates: int | None = None
+    inference_peak: PeakLimit | None = None
+    training_peak: PeakLimit | None = None
+
+
 class Config(msgspec.Struct, frozen=True):
     """A configuration: a network in the paper's notation, every option said.
 
@@ -148,6 +177,7 @@ class Config(msgspec.Struct, frozen=True):
         blocks: lists of layers; each block is one module of the model.
         classifier: the layers behind the blocks; empty for a trunk.
         reported: published figures.
+        budget: what it may cost at most.
     """
 
     name: str
@@ -158,6 +188,7 @@ class Config(msgspec.Struct, frozen=True):
     blocks: tuple[tuple[Entry, ...], ...] = ()
     classifier: tuple[Entry, ...] = ()
     reported: Reported | None = None
+    budget: Budget | None = None
 
     def __str__(self) -> str:
         return dumps(self)
@@ -170,7 +201,9 @@ def _followers(spec: Spec) -> dict[str, Any]:
 # Reading
 
 
-KEYS = ("name", "aliases", "source", "extends", "input", "defaults", "blocks", "classifier", "overrides", "reported")
+KEYS = tuple(
+    "name aliases source extends input defaults blocks classifier overrides reported budget".split()  # noqa: SIM905
+)
 """What a file may say at its top level."""
 
 
@@ -233,6 +266,7 @@ class _FileReader:
             blocks=self.blocks(defaults, base.blocks),
             classifier=self.classifier(defaults, base.classifier),
             reported=self.reported(),
+            budget=self.budget(),
         )
         if not self.problems and not config.blocks and not config.classifier:
             self.problem(
@@ -366,6 +400,27 @@ class _FileReader:
             self.problem(f"reported: {message.replace('`', '')}", node.at(_steps(path)))
             return None
 
+    def budget(self) -> Budget | None:
+        node = self.root.value.get("budget")
+        if node is None or node.value is None:
+            return None
+        if not isinstance(node.value, dict):
+            self.problem(
+                f"budget: expected limits such as {{parameters: 140M}}, found {shorten(node.plain())}", node.position
+            )
+            return None
+        limits: dict[str, Any] = {}
+        for word, value in node.value.items():
+            if word not in BUDGET:
+                advice = did_you_mean(word, BUDGET) or f" Known: {', '.join(BUDGET)}"
+                self.problem(f"budget: unknown limit {shorten(word)}.{advice}", node.keys[word].position)
+                continue
+            try:
+                limits[word] = BUDGET[word](value.plain())
+            except ValueError as error:
+                self.problem(f"budget: {word}: {error}", value.position)
+        return Budget(**limits)
+
     def overridden(self, config: Config) -> Config:
         node = self.root.value.get("overrides")
         if node is None or node.value is None:
@@ -382,6 +437,33 @@ class _FileReader:
             except ArgumentError as error:
                 self.problem(f"overrides: {error}", node.keys[word].position)
         return config
+
+
+def peak_limit(value: Any) -> PeakLimit:
+    """Read the most that a step may hold: `24GiB at batch 64`, or `24GiB` for one image.
+
+    Raises:
+        ValueError: says what was found and what was expected.
+
+    >>> peak_limit("24GiB at batch 64")
+    PeakLimit(limit_bytes=25769803776, batch=64)
+    """
+    match = re.fullmatch(r"\s*(\S+|\S+ \S+?)(?:\s+at\s+batch\s+([1-9][0-9]{0,17}))?\s*", str(value))
+    try:
+        if match is None:
+            raise ValueError
+        return PeakLimit(parse_bytes(match.group(1)), int(match.group(2) or 1))
+    except ValueError:
+        raise ValueError(f"expected memory at a batch, as in 24GiB at batch 64, found {shorten(value)}") from None
+
+
+BUDGET: dict[str, Callable[[Any], Any]] = {
+    "parameters": parse_count,
+    "multiply_accumulates": parse_count,
+    "inference_peak": peak_limit,
+    "training_peak": peak_limit,
+}
+"""What a budget may limit, and how its limit is read."""
 
 
 def _stem(file: str) -> str:
@@ -731,7 +813,18 @@ def dumps(config: Config) -> str:
         lines.append(f"classifier: {_flow(_spell_entries(config.defaults, config.classifier, last), indent=13)}")
     if config.reported is not None:
         lines += _spell_reported(config.reported)
+    if config.budget is not None:
+        lines += ["budget:", *(f"  {word}: {limit}" for word, limit in _spell_budget(config.budget))]
     return "\n".join(lines) + "\n"
+
+
+def _spell_budget(budget: Budget) -> list[tuple[str, str]]:
+    counts = [(word, getattr(budget, word)) for word in ("parameters", "multiply_accumulates")]
+    peaks = [(word, getattr(budget, word)) for word in ("inference_peak", "training_peak")]
+    return [
+        *((word, spell_count(count)) for word, count in counts if count is not None),
+        *((word, f"{spell_bytes(peak.limit_bytes)} at batch {peak.batch}") for word, peak in peaks if peak is not None),
+    ]
 
 
 def _spell_defaults(defaults: Defaults) -> dict[str, Any]:

@@ -186,6 +186,11 @@ class Eager:
         device: "cpu" or "cuda".
         training: whether dropout drops and batch norm computes statistics of the batch.
         autograd: whether a graph is recorded.
+
+    Attributes:
+        moments: the alive bytes after each operation.
+        kept: each storage that is kept for the backward pass, and the first layer that keeps it.
+        outputs: bytes of each layer's output, 0 if that is in another's memory.
     """
 
     def __init__(
@@ -199,6 +204,7 @@ class Eager:
         self.event = "start"
         self.moments: list[Moment] = []
         self.kept: dict[Storage, str] = {}
+        self.outputs: dict[str, int] = {}
         self._kind = ACTIVATIONS
         self._alive = [0] * len(KINDS)
         self._per_image = 0
@@ -540,12 +546,13 @@ class Eager:
     def run_layers(self, layers: Sequence[PlacedRun], x: Tensor, word: str = "forward") -> Tensor:
         """Run layers as `nn.Sequential` does: each input is let go when its layer has returned.
 
-        The caller keeps its own reference to x; the output comes with one.
+        Takes over the caller's reference to x; the output comes with one.
         """
-        self.hold(x.storage)
         for placed in layers:
             self._layer, self.event = placed.name, f"{word} of {placed.name}"
             y = placed.layer.run(x, placed.parameters, self)
+            if word == "forward":
+                self.outputs[placed.name] = 0 if y.storage is x.storage else y.storage.size
             self.release(x)
             x = y
         return x
@@ -555,7 +562,7 @@ class Eager:
         if not self.autograd:
             return self.run_layers(layers, x)
         self._frame = frame = Frame(x, layers)
-        self.hold(x.storage)
+        self.hold(x.storage)  # the frame's own
         y = self.run_layers(layers, x)
         self._frame = None
         if frame.alive == 0:
@@ -570,7 +577,7 @@ class Eager:
         self._recomputed, self._scope = frame, {}
         self._kind, self.autograd, self._casts, self.autocast = ACTIVATIONS, True, {}, self._cast_in_backward
         with suppress(_RecomputedEnough):
-            self.run_layers(frame.layers, frame.x, "recomputation")
+            self.run_layers(frame.layers, self.alias(frame.x), "recomputation")
         scope, self._scope, self._recomputed = self._scope, None, None
         self.event, self._kind, self._casts, self.autocast, self._layer = before
         self.autograd = False

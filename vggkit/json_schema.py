@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args, get_origin
 
-from vggkit.config import OVERRIDES
+from vggkit.config import BUDGET, OVERRIDES
 from vggkit.layers import KINDS, Layer, Padding, Padding2d, Size
 from vggkit.notation import FOLLOWERS, SHORT_FORMS, allowed_values, fields
+from vggkit.numbers import parse_count
 
 SIZE_PATTERN = "^[1-9][0-9]*x[1-9][0-9]*$"
 PADDING_PATTERN = "^[0-9]+x[0-9]+$"
@@ -52,6 +53,7 @@ def schema() -> dict[str, Any]:
                 "properties": {word: {"description": o.meaning, **o.schema} for word, o in OVERRIDES.items()},
             },
             "reported": _reported(),
+            "budget": _budget(),
         },
         "$defs": {
             "layer": {"anyOf": [_short(), *({"$ref": f"#/$defs/{kind.__name__}"} for kind in KINDS)]},
@@ -182,6 +184,18 @@ def _defaults() -> dict[str, Any]:
         "type": ["object", "null"],
         "additionalProperties": False,
         "properties": {**kinds, **followers},
+    }
+
+
+def _budget() -> dict[str, Any]:
+    count = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+ ?[kKmMgGtT]?$"}]}
+    peak = {"type": "string", "pattern": "^[0-9.]+ ?[a-zA-Z]+( at batch [0-9]+)?$"}
+    limits = {word: count if read is parse_count else peak for word, read in BUDGET.items()}
+    return {
+        "description": "what the network may cost at most; `vggkit validate` checks it",
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": limits,
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import msgspec
 
-from vggkit.analysis import check_batch
+from vggkit.analysis import check_batch, summarize
 from vggkit.config import Config
 from vggkit.eager import (
     BUFFERS,
@@ -261,7 +261,7 @@ def plan(network: Network, options: Options) -> MemoryPlan:
     saved: dict[str, int] = {}
     for storage, layer in eager.kept.items():
         saved[layer] = saved.get(layer, 0) + storage.size
-    outputs = step.outputs | ({"loss": 0} if training else {})
+    outputs = {**eager.outputs, "loss": step.loss_bytes} if training else eager.outputs
     return MemoryPlan(
         name=network.name,
         input=network.input_shape,
@@ -287,7 +287,7 @@ class _Step:
         self.element_bytes = ELEMENT_BYTES[options.dtype]
         self.frozen = network.parts(options.freeze, "freeze")
         self.parameters: list[Parameter] = []
-        self.outputs: dict[str, int] = {}
+        self.loss_bytes = 0
         self.blocks: list[tuple[str, list[PlacedRun]]] = []
         self.head: list[PlacedRun] = []
         self._place_layers()
@@ -315,6 +315,7 @@ class _Step:
         if self.labels is None:
             return
         loss = eager.cross_entropy(logits, self.labels)
+        self.loss_bytes = loss.storage.size
         eager.release(logits)
         eager.end_autocast()
         if loss.node is not None:
@@ -326,15 +327,13 @@ class _Step:
     def _forward(self, x: Tensor) -> Tensor:
         """Run the forward pass as the model does: a block's input is held by its caller until the block returns."""
         eager = self.eager
-        eager.hold(x.storage)
+        x = eager.alias(x)
         for name, layers in self.blocks:
             run = eager.run_checkpoint if name in self.options.checkpoint else eager.run_layers
-            y = run(layers, x)
+            y = run(layers, eager.alias(x))
             eager.release(x)
             x = y
-        y = eager.run_layers(self.head, x)
-        eager.release(x)
-        return y
+        return eager.run_layers(self.head, x)
 
     def _place_layers(self) -> None:
         layers = self.network.layers
@@ -356,9 +355,6 @@ class _Step:
                 self.blocks[-1][1].append(run)
             else:
                 self.blocks.append((placed.block, [run]))
-            owns = placed.layer.storage() == "new"
-            size = elements(placed.output_shape) * self.element_bytes * self.options.batch
-            self.outputs[placed.name] = size if owns else 0
 
     def _parameter(self, count: int, trained: bool) -> Parameter:
         storage = self.eager.new(0, count * self.element_bytes, PARAMETERS)
@@ -422,6 +418,43 @@ def alternatives(network: Network, options: Options) -> Alternatives:
         frozen_blocks=peak(freeze=blocks, checkpoint=()) if has_head and not options.freeze else None,
         checkpointed_blocks=None if options.checkpoint or options.freeze else peak(checkpoint=blocks),
     )
+
+
+# Budgets
+
+
+class Overrun(NamedTuple):
+    """A limit of a budget that a network exceeds.
+
+    Args:
+        limited: the name of the limit.
+        batch: the batch at which it is meant; None where it is of one image.
+        limit: what is allowed.
+        actual: what the network needs.
+    """
+
+    limited: str
+    batch: int | None
+    limit: int
+    actual: int
+
+
+def overruns(network: Network) -> list[Overrun]:
+    """Return what a network exceeds of its configuration's budget."""
+    budget = network.config.budget
+    if budget is None:
+        return []
+    totals = summarize(network).totals
+    needs = [
+        Overrun(word, None, limit, getattr(totals, word))
+        for word in ("parameters", "multiply_accumulates")
+        if (limit := getattr(budget, word)) is not None
+    ]
+    for mode, peak in (("inference", budget.inference_peak), ("training", budget.training_peak)):
+        if peak is not None:
+            actual = memory(network, batch=peak.batch, mode=mode).peak_bytes
+            needs.append(Overrun(f"{mode}_peak", peak.batch, peak.limit_bytes, actual))
+    return [need for need in needs if need.actual > need.limit]
 
 
 # What fits

@@ -123,3 +123,53 @@ def parse_bytes(text: str) -> int:
     if match is None or unit is None:
         raise ArgumentError(f"expected a number and a unit, as in 24GiB, 24GB or 800MB, found {shorten(text)}")
     return int(Fraction(match.group(1)) * unit)
+
+
+_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def parse_count(text: str | int) -> int:
+    """Read a count.
+
+    Args:
+        text: a number, with k, M, G or T behind it if you like: `140M`, `15.5G`.
+
+    Raises:
+        ArgumentError: if it is no such number.
+
+    >>> parse_count("140M"), parse_count(7)
+    (140000000, 7)
+    """
+    from fractions import Fraction
+
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kKmMgGtT]?)", str(text).strip())
+    if match is None or isinstance(text, bool):
+        raise ArgumentError(f"expected a number such as 140M or 15.5G, found {shorten(text)}")
+    return int(Fraction(match.group(1)) * _COUNT_UNITS[match.group(2).lower()])
+
+
+def spell_count(number: int) -> str:
+    """Write a count exactly, with the largest unit that divides it.
+
+    >>> spell_count(140000000), spell_count(138357544)
+    ('140M', '138357544')
+    """
+    return _spell(number, (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)), "")
+
+
+def spell_bytes(size: int) -> str:
+    """Write bytes exactly, with the largest unit that divides them.
+
+    >>> spell_bytes(25769803776), spell_bytes(24000000000), spell_bytes(7)
+    ('24GiB', '24GB', '7B')
+    """
+    binary = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    decimal = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+    return _spell(size, binary if size % 10**6 else decimal, "B")
+
+
+def _spell(number: int, units: tuple[tuple[str, int], ...], plain: str) -> str:
+    for unit, factor in units:
+        if number and number % factor == 0:
+            return f"{number // factor}{unit}"
+    return f"{number}{plain}"
