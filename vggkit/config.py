@@ -307,7 +307,7 @@ class _FileReader:
 
     def input(self, default: Shape) -> Shape:
         node = self.root.value.get("input")
-        if node is None or node.value is None:
+        if node is None:
             return default
         try:
             return input_shape(node.plain())

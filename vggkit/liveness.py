@@ -502,7 +502,7 @@ def max_batch(source: Source, limit: str | int, **arguments: Any) -> int:
         ArgumentError: if an argument is outside its allowed values.
 
     >>> max_batch("D", "24GiB")
-    330
+    327
     """
     network, options = _network_and_options(source, arguments)
     return fit_batch(network, options, _limit(limit)).largest

@@ -73,12 +73,12 @@ def keras_size(size: int) -> str:
     >>> keras_size(553430176), keras_size(0)
     ('527.79 MB', '0.00 B')
     """
-    value, unit = float(size), "B"
+    value = float(size)
     for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
-        if value < 1024 or unit == "PB":
-            break
+        if value < 1024:
+            return f"{value:.2f} {unit}"
         value /= 1024
-    return f"{value:.2f} {unit}"
+    return f"{value:.2f} PB"  # Keras divides once too often here (keras/src/utils/summary_utils.py)
 
 
 def lecture_count(number: int) -> str:

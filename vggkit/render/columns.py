@@ -208,11 +208,13 @@ def show(renderable: Any) -> None:
     import click
     from rich.console import Console
 
-    if sys.stdout.isatty():
-        Console(highlight=False).print(renderable)
-        return
     columns = os.environ.get("COLUMNS", "")
-    click.echo(text(renderable, int(columns) if columns.isdecimal() and int(columns) else PIPE_WIDTH), nl=False)
+    width = int(columns) if columns.isdecimal() and int(columns) else None
+    if sys.stdout.isatty():
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS" or width}
+        Console(highlight=False, _environ=environment).print(renderable)
+        return
+    click.echo(text(renderable, width or PIPE_WIDTH), nl=False)
 
 
 def text(renderable: Any, width: int = PIPE_WIDTH) -> str:
@@ -222,5 +224,6 @@ def text(renderable: Any, width: int = PIPE_WIDTH) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    Console(file=out, width=width, color_system=None, highlight=False, legacy_windows=False).print(renderable)
+    options: dict[str, Any] = {"color_system": None, "highlight": False, "legacy_windows": False, "_environ": {}}
+    Console(file=out, width=width, **options).print(renderable)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

@@ -1,0 +1,336 @@
+"""The memory model, held against MemTracker and autograd's hooks on the built model."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import pytest
+
+import vggkit
+from vggkit import liveness, verification
+from vggkit.eager import KINDS
+from vggkit.errors import ArgumentError
+from vggkit.liveness import Options
+from vggkit.network import Network
+from vggkit.numbers import parse_bytes
+
+NAMES = ("A", "A-LRN", "B", "C", "D", "E")
+BLOCKS = tuple(f"block{number}" for number in range(1, 6))
+
+
+def peaks(network: Network, options: Options) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the claimed and the measured peak of a training step, by kind."""
+    return liveness.plan(network, options).by_kind, verification.training_peak(network, options)
+
+
+def assert_all_equal(network: Network, options: Options) -> None:
+    """Hold the saved bytes and the training peak of a step against their judges."""
+    plan = liveness.plan(network, options)
+    assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
+    assert plan.by_kind == verification.training_peak(network, options)
+    assert plan.peak_bytes == sum(plan.by_kind.values())
+
+
+def assert_inference_equal(network: Network, options: Options) -> None:
+    """Hold the peak of a forward pass against MemTracker."""
+    inference = Options(batch=options.batch, dtype=options.dtype, mode="inference", optimizer="none")
+    assert liveness.plan(network, inference).by_kind == verification.inference_peak(network, inference)
+
+
+# The reference figures of the design
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("A", 48_769_024), ("A-LRN", 100_952_064), ("B", 68_036_608),
+        ("C", 73_254_912), ("D", 73_254_912), ("E", 78_473_216),
+    ],
+)  # fmt: skip
+def test_what_is_saved_before_the_loss_is_the_designs_figure(name: str, saved: int) -> None:
+    """What the layers keep at batch 1 adds up to the published figure."""
+    layers = vggkit.memory(name).layers
+    assert sum(layer.saved_bytes for layer in layers if layer.name != "loss") == saved
+
+
+def test_one_image_without_gradients() -> None:
+    """D's forward pass holds two 64×224×224 maps, the image and the parameters."""
+    plan = vggkit.memory("D", mode="inference")
+    held = {kind: size for kind, size in plan.by_kind.items() if size}
+    assert held == {"parameters": 553_430_176, "activations": 25_690_112, "inputs": 602_112}
+
+
+def test_one_image_with_momentum() -> None:
+    """D's step at batch 1 is the design's, in total and for each kind."""
+    plan = vggkit.memory("D", optimizer="sgd-momentum")
+    assert plan.peak_bytes == 1_722_992_880
+    assert plan.by_kind == {
+        "parameters": 553_430_176,
+        "buffers": 0,
+        "gradients": 546_488_224,
+        "optimizer": 553_430_176,
+        "activations": 62_619_656,
+        "temporaries": 6_422_528,
+        "inputs": 602_120,
+    }
+
+
+@pytest.mark.parametrize(
+    ("batch", "optimizer", "peak"),
+    [
+        (64, "sgd-momentum", 6_343_885_544),
+        (256, "sgd-momentum", 20_486_293_736),
+        (256, "adamw", 21_039_724_040),
+        (1, "adamw", 3_036_408_588),
+    ],
+)
+def test_the_other_reference_steps_of_d(batch: int, optimizer: str, peak: int) -> None:
+    """The totals of the design's other steps come out."""
+    assert vggkit.memory("D", batch=batch, optimizer=optimizer).peak_bytes == peak
+
+
+def test_adams_peak_at_batch_one_is_in_its_step() -> None:
+    """With AdamW and one image the peak is in the optimizer's step."""
+    assert vggkit.memory("D", optimizer="adamw").peak_at == "optimizer step"
+
+
+# The grid
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_each_network_at_a_small_size_is_exact(name: str, batch_norm: bool) -> None:
+    """Saved bytes, inference peak and training peak equal their judges' for the six, with and without batch norm."""
+    network = Network.of(name, batch_norm=batch_norm, input="3x64x96", num_classes=10)
+    for batch, dtype, optimizer in ((1, "float32", "adamw"), (7, "bfloat16", "sgd-momentum")):
+        options = Options(batch=batch, dtype=dtype, optimizer=optimizer)
+        assert_all_equal(network, options)
+        assert_inference_equal(network, options)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("optimizer", list(liveness.OPTIMIZERS))
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("image", "classes"), list(product(("3x224x224", "3x64x96"), (10, 1000))))
+def test_the_whole_grid_is_exact(name: str, batch_norm: bool, image: str, classes: int, optimizer: str) -> None:
+    """Every combination of network, batch norm, size, classes, batch, dtype and optimizer equals its judges."""
+    network = Network.of(name, batch_norm=batch_norm, input=image, num_classes=classes)
+    for batch, dtype in product((1, 2, 7, 32), ("float32", "bfloat16")):
+        options = Options(batch=batch, dtype=dtype, optimizer=optimizer)
+        assert_all_equal(network, options)
+        if optimizer == "none":
+            assert_inference_equal(network, options)
+
+
+@pytest.mark.parametrize("frozen", [BLOCKS[:1], BLOCKS[:3], BLOCKS, ("block2", "block4"), ("fc1",), ("conv3_2",)])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_frozen_parts_are_exact(frozen: tuple[str, ...], batch_norm: bool) -> None:
+    """A frozen prefix saves nothing and a frozen middle saves less, as the hooks see it."""
+    network = Network.of("D", batch_norm=batch_norm, input="3x64x96", num_classes=10, width=0.25)
+    for optimizer in ("none", "sgd-momentum", "adamw"):
+        assert_all_equal(network, Options(batch=3, optimizer=optimizer, freeze=frozen))
+
+
+def test_a_frozen_prefix_saves_nothing() -> None:
+    """The layers of a frozen prefix keep not one byte."""
+    plan = vggkit.memory("D", freeze=("block1", "block2"))
+    assert not any(layer.saved_bytes for layer in plan.layers if layer.name.startswith(("block1", "block2")))
+
+
+@pytest.mark.parametrize("name", ["A", "A-LRN", "D"])
+@pytest.mark.parametrize("blocks", [BLOCKS, BLOCKS[:1], ("block2", "block4")])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_checkpointed_blocks_are_exact(name: str, blocks: tuple[str, ...], batch_norm: bool) -> None:
+    """What checkpointed blocks keep and recompute is what the hooks and MemTracker see."""
+    network = Network.of(name, batch_norm=batch_norm, input="3x64x96", num_classes=10, width=0.25)
+    for optimizer, frozen in (("none", ()), ("adam", ("block1",))):
+        assert_all_equal(network, Options(batch=3, optimizer=optimizer, checkpoint=blocks, freeze=frozen))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_autocast_is_exact(name: str, batch_norm: bool) -> None:
+    """The cast weights, what stays float32 and what is cast back are what MemTracker sees."""
+    network = Network.of(name, batch_norm=batch_norm, input="3x64x96", num_classes=10, width=0.25)
+    for options in (
+        Options(batch=1, autocast=True),
+        Options(batch=16, autocast=True, optimizer="adamw", checkpoint=BLOCKS[1:3]),
+        Options(batch=2, autocast=True, freeze=("block1", "block3"), checkpoint=("block3",)),
+    ):
+        assert_all_equal(network, options)
+    inference = Options(batch=3, autocast=True, mode="inference", optimizer="none")
+    assert liveness.plan(network, inference).by_kind == verification.inference_peak(network, inference)
+
+
+ODDITIES = {
+    "group norm": "blocks: [[{conv: 8, norm: {groupnorm: 4}}, {conv: 8, norm: {groupnorm: {groups: 2, affine: false}}}]]",
+    "batch norm of its own": "blocks: [[conv3-8, {batchnorm: {affine: false}}, maxpool, {batchnorm: {track_running_stats: false}}]]",
+    "asymmetric": "blocks: [[{conv: 8, kernel: 3x1, stride: 2x1, padding: 2x0}, {maxpool: 3x2, stride: 2x1, padding: 1x0}]]",
+    "ceil mode": "blocks: [[conv3-8, {maxpool: 3, ceil_mode: true}, {avgpool: 2, ceil_mode: true}]]",
+    "no bias": "defaults: {conv: {bias: false}, fc: {bias: false}}\nblocks: [[conv3-8, conv1-4, maxpool]]",
+    "dilation and groups": "blocks: [[{conv: 8, dilation: 2}, {conv: 8, groups: 4}, {maxpool: 2, dilation: 2}]]",
+    "adaptive pool": "blocks: [[conv3-8, {adaptive-avgpool: 3x2}]]",
+    "adaptive pool to one": "blocks: [[conv3-8, {adaptive-avgpool: 1}]]",
+    "hwc flatten": "blocks: [[conv3-8, maxpool]]\nclassifier: [{flatten: hwc}, FC-16, FC-10]",
+    "reflect": "blocks: [[{conv: 8, padding_mode: reflect}, {conv: 8, padding_mode: replicate}]]",
+    "circular": "blocks: [[conv3-4, {conv: 8, padding_mode: circular}, {conv: 8, padding_mode: circular, padding: 1x0}]]",
+    "LRN twice": "blocks: [[LRN, conv3-8, {LRN: 3}, maxpool], [conv3-8, LRN]]",
+    "activations": "blocks: [[{conv: 8, activation: gelu}, {conv: 8, activation: silu}, {conv: 8, activation: tanh},"
+    " {conv: 8, activation: elu}, {conv: 8, activation: leaky-relu}, {conv: 8, activation: hardtanh}]]",
+    "activations out of place": "blocks: [[{conv: 8, activation: sigmoid}, relu, silu, {relu: {inplace: false}},"
+    " {leaky-relu: 0.1, inplace: false}, elu, hardtanh, {silu: {inplace: false}}]]",
+    "an activation first": "blocks: [[relu, conv3-8]]",
+    "dropout anywhere": "blocks: [[{dropout: 0.2}, conv3-8, {conv: 8, dropout: 0.3}, maxpool, {dropout: 0.1}]]",
+    "norms behind FC layers": "blocks: [[conv3-8]]\nclassifier: [{fc: 16, norm: batch}, {fc: 16, norm: {groupnorm: 4}}, {fc: 10, norm: batch}]",
+    "global pool": "blocks: [[conv3-8]]\nclassifier: [global-avgpool, FC-10]",
+    "soft-max in the middle": "blocks: [[conv3-8, soft-max, conv3-8]]",
+}  # fmt: skip
+"""Configurations that each hold something that the six don't."""
+
+
+@pytest.mark.parametrize("oddity", ODDITIES)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_the_six_do_not_have_is_exact(oddity: str, autocast: bool) -> None:
+    """Each other kind of layer, and each option that changes what it allocates, equals its judges."""
+    text = ODDITIES[oddity]
+    head = "" if "classifier" in text else "\nclassifier: [FC-10]"
+    network = Network.of(vggkit.loads(f"input: 3x12x10\n{text}{head}"))
+    for checkpoint, optimizer in (((), "sgd-momentum"), (("block1",), "adamw")):
+        assert_all_equal(
+            network, Options(batch=5, optimizer=optimizer, checkpoint=checkpoint, autocast=autocast)
+        )
+    assert_inference_equal(network, Options(batch=5))
+
+
+# What a plan says
+
+
+def test_the_json_has_the_documented_keys() -> None:
+    """The plan's JSON has the documented keys, in their order, and its sums hold."""
+    data = vggkit.memory("A", batch=2).to_dict()
+    assert list(data) == [
+        "name", "batch", "dtype", "mode", "optimizer", "device", "peak_bytes", "peak_at", "by_kind",
+        "saved_for_backward_bytes", "steady_bytes", "layers", "timeline",
+    ]  # fmt: skip
+    assert list(data["by_kind"]) == list(KINDS)
+    assert data["peak_bytes"] == sum(data["by_kind"].values()) == max(moment["bytes"] for moment in data["timeline"])
+    assert all(moment["bytes"] == sum(moment["by_kind"].values()) for moment in data["timeline"])
+    assert data["saved_for_backward_bytes"] == sum(layer["saved_bytes"] for layer in data["layers"])
+    assert data["timeline"][-1]["event"] == "optimizer step"
+
+
+def test_steady_bytes_are_parameters_gradients_and_state() -> None:
+    """Between steps stay the parameters, their gradients, and as many copies as the optimizer keeps."""
+    parameters = vggkit.summarize("A").totals.parameter_bytes
+    tensors = 22
+    expected = {"none": 2 * parameters, "sgd": 2 * parameters, "sgd-momentum": 3 * parameters}
+    expected |= dict.fromkeys(("adam", "adamw"), 4 * parameters + 4 * tensors)
+    assert {name: vggkit.memory("A", optimizer=name).steady_bytes for name in expected} == expected
+
+
+def test_saved_bytes_of_rows_add_up_to_the_layers() -> None:
+    """The saved column of a summary leaves nothing out."""
+    plan = vggkit.memory("A-LRN")
+    saved = liveness.saved_by_row(plan, [row.name for row in vggkit.summarize("A-LRN")])
+    assert sum(saved.values()) == 100_952_064
+
+
+# What fits
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("limit", ["2GiB", "8GB", "24GiB", "80GiB"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_largest_batch_fits_and_one_more_does_not(device: str, limit: str, optimizer: str) -> None:
+    """A step of the largest batch is within the limit, and of one image more is not."""
+    arguments = {"device": device, "optimizer": optimizer}
+    batch, size = vggkit.max_batch("D", limit, **arguments), parse_bytes(limit)
+    if batch:
+        assert vggkit.memory("D", batch=batch, **arguments).peak_bytes <= size
+    assert vggkit.memory("D", batch=batch + 1, **arguments).peak_bytes > size
+
+
+def test_peaks_grow_with_the_batch() -> None:
+    """A larger batch never needs less, so that the largest one that fits is well defined."""
+    sizes = [vggkit.memory("C", batch=batch, checkpoint=BLOCKS).peak_bytes for batch in range(1, 40)]
+    assert all(small <= large for small, large in pairwise(sizes))
+
+
+def test_nothing_fits_into_too_little() -> None:
+    """Where not even one image fits, the answer is 0, with what is missing."""
+    fit = liveness.fit_batch(Network.of("D"), Options(), parse_bytes("1GB"))
+    assert (fit.largest, fit.next, fit.missing_bytes) == (0, 1, 1_722_992_880 - 10**9)
+
+
+def test_the_largest_image_fits_and_one_pixel_more_does_not() -> None:
+    """The largest square image of a network that takes any size is exact to the pixel."""
+    network, limit = Network.of("D", head="gap"), parse_bytes("8GiB")
+    side = liveness.fit_image(network, Options(batch=4), limit).largest
+    arguments = {"batch": 4, "head": "gap"}
+    assert vggkit.memory("D", input=(3, side, side), **arguments).peak_bytes <= limit
+    assert vggkit.memory("D", input=(3, side + 1, side + 1), **arguments).peak_bytes > limit
+
+
+def test_an_image_is_not_solved_for_where_the_fc_layers_fix_it() -> None:
+    """D's own FC layers take one size of maps, and asking for another size says what would help."""
+    with pytest.raises(ArgumentError, match="head=gap"):
+        liveness.fit_image(Network.of("D"), Options(), 10**10)
+
+
+# CUDA
+
+
+def test_cuda_differs_in_rounding_masks_and_the_optimizers_way() -> None:
+    """On CUDA each tensor is a multiple of 512 bytes, dropout's mask has bytes, and Adam takes all parameters at once."""
+    cpu, cuda = vggkit.memory("D", optimizer="adam"), vggkit.memory("D", optimizer="adam", device="cuda")
+    assert all(size % 512 == 0 for size in cuda.by_kind.values())
+    masks = {plan.options.device: next(l.saved_bytes for l in plan.layers if l.name == "dropout1") for plan in (cpu, cuda)}
+    assert masks == {"cpu": 4 * 4096, "cuda": 4096}
+    assert cuda.by_kind["optimizer"] > 3 * vggkit.summarize("D").totals.parameter_bytes
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch": 0}, "batch: expected a whole number from 1"),
+        ({"mode": "train"}, "mode: expected one of training, inference, found 'train'. Did you mean 'training'?"),
+        ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64"),
+        ({"optimizer": "adan"}, "Did you mean 'adam'?"),
+        ({"device": "tpu"}, "device: expected one of cpu, cuda, found 'tpu'"),
+        ({"freeze": ["block9"]}, "freeze: D has no block or layer 'block9'"),
+        ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of D, found 'fc1'"),
+        ({"autocast": True, "dtype": "float16"}, "autocast: expected dtype float32 with it"),
+        ({"mode": "inference", "optimizer": "adam"}, "optimizer: expected mode training with it"),
+        ({"mode": "inference", "freeze": ["block1"]}, "freeze: expected mode training with it"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
+    """A wrong argument ends in a line that names it and the allowed values."""
+    with pytest.raises(ArgumentError) as caught:
+        vggkit.memory("D", **arguments)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", ["3", "GiB", "24 parsecs", "", "-1GB", 0, True])
+def test_a_limit_without_number_or_unit_is_refused(limit: str | int) -> None:
+    """A limit needs a number and a unit, or bytes."""
+    with pytest.raises(ArgumentError, match="expected"):
+        vggkit.max_batch("D", limit)
+
+
+# Budgets
+
+
+def test_a_budget_that_is_kept_says_nothing_and_one_that_is_not_says_all() -> None:
+    """Each limit that is exceeded is told with both figures."""
+    text = "extends: D\nbudget: {{parameters: {}, multiply_accumulates: 16G, training_peak: {} at batch 64}}"
+    assert liveness.overruns(Network.of(vggkit.loads(text.format("140M", "24GiB")))) == []
+    over = liveness.overruns(Network.of(vggkit.loads(text.format("138M", "4GiB"))))
+    assert [(overrun.limited, overrun.actual) for overrun in over] == [
+        ("parameters", 138_357_544),
+        ("training_peak", 6_343_885_544),
+    ]
