@@ -359,10 +359,11 @@ class Eager:
                 size = elements(kept.shape) * statistic_bytes
                 extras.append((size, 0) if kept.per_image else (0, size))
         keeps: list[Tensor | Parameter] = [x, *([weight] if weight else [])]
-        mixed = decomposed and self.device == "cpu" and weight is not None and weight.element_bytes != x.element_bytes
-        if not mixed:
-            return self.op(x, *parameters.values(), keeps=keeps, extras=extras)
-        sizes = [x.cast_size(4) if x.edge else None, *(p.size if p.edge else None for p in parameters.values())]
+        fake = self.device == "cpu"  # where fake tensors differ from real ones, the CPU's figures are theirs
+        mixed = fake and decomposed and weight is not None and weight.element_bytes != x.element_bytes
+        always = fake and not decomposed  # batch norm's fake kernel makes the input's gradient even if nobody wants it
+        of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge or always else None
+        sizes = [of_x, *(p.size if p.edge else None for p in parameters.values())]
 
         def backward(_: Storage) -> Gradients:
             made = [None if size is None else self.new(*size) for size in sizes]
@@ -370,7 +371,7 @@ class Eager:
             return made
 
         def adjust(_: Storage, made: Gradients) -> Gradients:
-            if made[0] is None:
+            if not mixed or made[0] is None:
                 return made
             cast = self.new(*x.size)
             self.note()
@@ -475,11 +476,11 @@ class Eager:
         self.hold(x.storage)
         return x
 
-    def clone(self, x: Tensor) -> Storage:
-        """Return a copy."""
+    def like(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same size, outside the graph: a copy, or noise."""
         storage = self.new(*x.size)
         self.note()
-        return storage
+        return Tensor(storage, x.shape, x.element_bytes)
 
     def node(self, edges: Sequence[Edge]) -> Node | None:
         """Record a node, if a gradient is wanted of any of its inputs."""
@@ -533,9 +534,9 @@ class Eager:
             else:
                 size = elements(kept.shape) * (kept.element_bytes or x.element_bytes)
                 extras.append((size, 0) if kept.per_image else (0, size))
-        copy = self.clone(x) if clones else None
+        copy = self.like(x) if clones else None
         if copy is not None:
-            keeps.append(Tensor(copy, x.shape, x.element_bytes))
+            keeps.append(copy)
         y = self.op(
             x, *parameters.values(), shape=layer.output_shape(x.shape), keeps=keeps, keeps_output=keeps_output,
             extras=extras, in_place=layer.storage() == "in place",

@@ -930,9 +930,12 @@ class Dropout(_ElementWise, frozen=True):
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         if not eager.training:
             return eager.alias(x)
-        # on the CPU the mask is made of the input's numbers, on CUDA of bools
-        mask = elements(x.shape) * (1 if eager.device == "cuda" else x.element_bytes)
-        return eager.op(x, extras=((mask, 0),))
+        if eager.device == "cuda":  # one kernel makes the output and a mask of bools
+            return eager.op(x, extras=((elements(x.shape), 0),))
+        mask = eager.like(x)
+        y = eager.op(x, keeps=(mask,))
+        eager.release(mask)
+        return y
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("mask", x),)
@@ -976,8 +979,12 @@ class Flatten(Layer, frozen=True):
     def storage(self) -> Storage:
         return "view" if self.order == "chw" else "new"
 
+    def settled(self, x: Shape) -> Flatten:
+        """Return the same as a view where both orders are one: of flat features, one channel, or one position."""
+        return Flatten() if len(x) != 3 or x[0] == 1 or x[1:] == (1, 1) else self
+
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        if self.order == "chw" or len(x.shape) != 3:
+        if self.order == "chw":
             return eager.view(x, self.output_shape(x.shape))
         return eager.apply(self, x, parameters)
 
@@ -985,7 +992,7 @@ class Flatten(Layer, frozen=True):
         return ()
 
     def module(self, x: Shape, nn: Any) -> Any:
-        if self.order == "chw" or len(x) != 3:
+        if self.order == "chw":
             return nn.Flatten()
         # a shuffle in C groups transposes C × (H·W), and so puts the channels last
         return nn.Sequential(nn.Flatten(), nn.Unflatten(1, (elements(x), 1)), nn.ChannelShuffle(x[0]), nn.Flatten())

@@ -205,6 +205,8 @@ class _Walk:
 
     def enter(self, block: str | None) -> None:
         """Begin a block, or the classifier."""
+        if block is not None:
+            self.writable = False  # a checkpointed block needs its input once more
         self.block = block
         self.counts: dict[str, int] = {}
         self.number = ""
@@ -230,7 +232,7 @@ class _Walk:
             output, window = layer.output_shape(self.shape), layer.window(self.shape)
         except LayerError as error:
             raise self.error(f"{full}: {error}{self.history(error)}", position) from None
-        layer = self.settle_in_place(layer)
+        layer = self.settle(layer)
         self.receptive_field = _grown(self.receptive_field, window.extent, self.stride)
         self.stride = (self.stride[0] * window.step[0], self.stride[1] * window.step[1])
         self.layers.append(
@@ -262,8 +264,10 @@ class _Walk:
             name = f"{base}_{count}" if attached else f"{base}{count}"
         return name
 
-    def settle_in_place(self, layer: Layer) -> Layer:
+    def settle(self, layer: Layer) -> Layer:
         """Let an activation work in place only where nobody else needs the values that it overwrites."""
+        if isinstance(layer, Flatten):
+            layer = layer.settled(self.shape)
         if isinstance(layer, InPlaceActivation) and layer.inplace and not self.writable:
             layer = replace(layer, inplace=False)
         keeps_output = any(kept.what == "output" for kept in layer.kept(self.shape))
