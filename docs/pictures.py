@@ -1,4 +1,4 @@
-"""Draw the pictures of the README: `python docs/pictures.py`."""
+"""Draw the pictures of the README and of the documentation: `python docs/pictures.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from vggkit import summarize
+from vggkit import memory, summarize
+from vggkit.render.timeline import picture
 
 WIDTH = 118
 
@@ -20,5 +21,12 @@ def summary_svg() -> str:
     return console.export_svg(title="vggkit summarize D", theme=MONOKAI, unique_id="summarize-D")
 
 
+def memory_svg() -> bytes:
+    """Return a training step's timeline as an SVG picture with real text."""
+    return picture(memory("D", batch=16, optimizer="adam"), "svg")
+
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "summarize-D.svg").write_text(summary_svg(), encoding="utf-8")
+    folder = Path(__file__).parent
+    (folder / "summarize-D.svg").write_text(summary_svg(), encoding="utf-8")
+    (folder / "memory-D.svg").write_bytes(memory_svg())

@@ -444,7 +444,7 @@ def test_all_problems_of_a_file_come_together_in_order_of_their_lines() -> None:
         "my.yaml:6:16: unknown layer 'convv3-64' in block 1. Did you mean 'conv3-64'?",
         "my.yaml:6:27: unknown layer 'maxpol' in block 1. Did you mean 'maxpool'?",
         "my.yaml:7:17: conv: unknown option 'kernal'. Did you mean 'kernel'?",
-        "my.yaml:7:27: conv: channels: expected a whole number from 1, found 0",
+        "my.yaml:7:29: conv: channels: expected a whole number from 1, found 0",
         "my.yaml:8:5: block 3: expected a list such as [conv3-64, maxpool], found []",
         "my.yaml:9:14: unknown layer 'FC4096' in the classifier. Did you mean 'FC-4096'?",
         "my.yaml:9:27: FC: units: expected a whole number from 1, found -1",
@@ -678,12 +678,13 @@ def test_the_list_of_allowed_values_has_every_override() -> None:
     assert list(ALLOWED) == list(OVERRIDES)
 
 
-@pytest.mark.parametrize("name", ALLOWED)
-@pytest.mark.parametrize("value", ["foo", -1, 0.5j, [], {}, ()])
+WRONG = [(name, value) for name in ALLOWED for value in ("foo", -1, 0.5j, [], {}, ())]
+WRONG.remove(("activation", {}))  # an empty mapping has a message of its own
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_wrong_override_names_itself_and_what_is_allowed(name: str, value: object) -> None:
     """From Python: the override, the allowed values, what was found."""
-    if (name, value) == ("activation", {}):
-        pytest.skip("an empty mapping has a message of its own")
     with pytest.raises(ArgumentError) as caught:
         vggkit.load("D", **{name: value})
     assert str(caught.value).startswith(f"{name}: {ALLOWED[name]}")

@@ -236,7 +236,7 @@ def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw --fit 24GiB")
+@main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
 @click.option("--mode", default="training", show_default=True, help="training or inference.")

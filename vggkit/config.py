@@ -332,7 +332,9 @@ class _FileReader:
                     options = value.plain()
                     if not isinstance(options, dict):
                         raise ValueError(f"expected options such as {{stride: 1}}, found {shorten(options)}")
-                    kinds[kind.keyword] = _merged(kinds.get(kind.keyword), parse_options(kind, options))
+                    spec = parse_options(kind, options)
+                    spec = spec._replace(followers=_followers(spec))
+                    kinds[kind.keyword] = _merged(kinds.get(kind.keyword), spec)
                 else:
                     known = (*FOLLOWERS, "conv", "maxpool", "avgpool", "FC", "LRN", "batchnorm", "groupnorm")
                     advice = did_you_mean(word, known) or f" Known: {', '.join(known)} and the other layers"
@@ -493,8 +495,8 @@ def input_shape(value: Any) -> Shape:
     (3, 64, 96)
     """
     parts = list(value) if isinstance(value, tuple) else value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}([x×][0-9]{1,19}){2}", value.strip()):
-        parts = [int(part) for part in re.split("[x×]", value.strip())]
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}([xX×][0-9]{1,19}){2}", value.strip()):
+        parts = [int(part) for part in re.split("[xX×]", value.strip())]
     shape: Shape = typed(parts, InputShape)
     return shape
 

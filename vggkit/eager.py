@@ -430,7 +430,7 @@ class Eager:
             node = self._copy_slice(whole, x.size[0], None, self._slice(first, x.size[0]))
             rows = shape[0] * shape[1] * pads[1] * x.element_bytes
             columns = shape[0] * pads[0] * shape[2] * x.element_bytes
-            for size in (rows, rows, columns, columns):
+            for size in filter(None, (rows, rows, columns, columns)):
                 node = self._copy_slice(whole, size, node, self._slice(node, whole))
         return Tensor(storage, shape, x.element_bytes, node)
 

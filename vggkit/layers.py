@@ -338,7 +338,7 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Conv2d(
             x[0], self.out_channels, self.kernel_size, stride=self.stride, padding=self.pads(), dilation=self.dilation,
-            groups=self.groups, bias=self.bias, padding_mode=self.padding_mode,
+            groups=self.groups, bias=self.bias, padding_mode=self.padding_mode if any(self.pads()) else "zeros",
         )  # fmt: skip
 
 
@@ -928,7 +928,7 @@ class Dropout(_ElementWise, frozen=True):
         return "view"  # outside training it hands its input on
 
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        if not eager.training:
+        if not eager.training or self.p == 0:
             return eager.alias(x)
         if eager.device == "cuda":  # one kernel makes the output and a mask of bools
             return eager.op(x, extras=((elements(x.shape), 0),))
@@ -938,7 +938,7 @@ class Dropout(_ElementWise, frozen=True):
         return y
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
-        return (Kept("mask", x),)
+        return (Kept("mask", x),) if self.p else ()
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Dropout(self.p)

@@ -48,7 +48,7 @@ FOLLOWERS = ("norm", "activation", "dropout")
 """What can stand behind any layer, in this order, as an option of its long form."""
 
 _NORM_NAMES = {"batch": "batchnorm", "group": "groupnorm"}
-_PAIR = re.compile(rf"{_NUMBER}x{_NUMBER}")
+_PAIR = re.compile(rf"{_NUMBER}[x×]{_NUMBER}", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
@@ -342,7 +342,7 @@ def size(value: Any) -> Any:
     """Return [height, width] of `3`, `3x1` or `[3, 1]`, and anything else as it is."""
     if isinstance(value, int) and not isinstance(value, bool):
         return [value, value]
-    if isinstance(value, str) and (match := _PAIR.fullmatch(value.replace("×", "x"))):
+    if isinstance(value, str) and (match := _PAIR.fullmatch(value)):
         return [int(part) for part in match.groups()]
     return value
 

@@ -49,7 +49,7 @@ def test_batch_norms_counts_follow_keras(keras_says: dict[str, Any]) -> None:
     ours = columns.text(keras.listing(summary), 80).splitlines()
     wanted = [line.rstrip() for line in keras_says["batch norm"].splitlines() if line]
     assert ours == wanted
-    assert "│            32 │" in wanted[9]
+    assert sum("│            32 │" in line for line in wanted) == 1
 
 
 def test_the_totals_of_vgg16_bn_add_up() -> None:
@@ -71,8 +71,9 @@ def test_other_networks_have_a_listing_too() -> None:
     """LRN, a global average and a network without aliases: every name and type is there."""
     text = listing("A-LRN", "--set", "head=gap", columns=140)
     assert text.startswith('Model: "a-lrn"\n')
-    assert "block1_lrn (LocalResponseNormalization)" in text
-    assert "global_avgpool" in text or "GlobalAveragePooling2D" in text
+    assert "block1_lrn " in text
+    assert "(LocalResponseNormalization)" in text
+    assert "avgpool (GlobalAveragePooling2D)" in text
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are() -> None:

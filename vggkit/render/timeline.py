@@ -24,7 +24,7 @@ COLOURS = {
 }
 """The colour-blind-safe palette of Okabe & Ito (2008)."""
 
-HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "..."}
+HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
 """So that the kinds stay apart in a grey print."""
 
 SIZE = (11.0, 5.5)

@@ -1,0 +1,91 @@
+"""README and docs tell the truth: what they show is what the commands print."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from docs import pictures
+from vggkit.cli import main
+from vggkit.config import BUDGET, KEYS, OVERRIDES
+from vggkit.layers import KINDS
+from vggkit.notation import fields
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOTATION = (ROOT / "docs" / "notation.md").read_text(encoding="utf-8")
+
+
+def words(svg: str) -> str:
+    """Return the text of a picture, in order."""
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    return " ".join(html.unescape(" ".join(texts)).replace("\xa0", " ").split())
+
+
+def test_the_readmes_picture_is_what_summarize_prints() -> None:
+    """The picture of D's table has the words that the command prints today."""
+    assert words((ROOT / "docs" / "summarize-D.svg").read_text(encoding="utf-8")) == words(pictures.summary_svg())
+
+
+def test_the_documentations_timeline_is_what_memory_draws() -> None:
+    """The picture of D's step has the words and the description that the command draws today."""
+    shipped = (ROOT / "docs" / "memory-D.svg").read_text(encoding="utf-8")
+    drawn = pictures.memory_svg().decode()
+    assert words(shipped) == words(drawn)
+    assert re.findall("<desc>.*?</desc>", shipped) == re.findall("<desc>.*?</desc>", drawn)
+
+
+def test_exactly_two_commands_set_everything_up() -> None:
+    """The README's set-up is two commands: one ends in the summary, one in the tests."""
+    block = README.split("<!-- set up -->")[1].split("<!-- end -->")[0]
+    commands = [line for line in block.splitlines() if line and not line.startswith("```")]
+    assert [command.split("&&")[-1].strip() for command in commands] == ["vggkit summarize D", "pytest"]
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Return the vggkit commands of a text's shell blocks, without comments and redirections."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line.split("#")[0].split(">")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line.split()[1:] for line in lines if line.startswith("vggkit ")]
+
+
+@pytest.mark.parametrize("arguments", commands_in(README), ids=" ".join)
+def test_the_readmes_commands_are_understood(arguments: list[str]) -> None:
+    """Every command of the README names a command and options that exist."""
+    name, *rest = arguments
+    command = main.commands[name]
+    command.make_context(name, rest, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_is_in_the_readme(command: str) -> None:
+    """The README shows each command."""
+    assert f"vggkit {command}" in README
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layer_and_option_is_in_the_notation(kind: type) -> None:
+    """The notation's page has each kind's keyword and each of its options."""
+    keyword = kind.keyword.lower() if kind.keyword == "FC" else kind.keyword
+    assert f"`{kind.keyword}" in NOTATION or f"{{{keyword}:" in NOTATION
+    primary = kind.primary
+    for word, field in fields(kind).items():
+        assert field.name == primary or f"{word}:" in NOTATION
+
+
+@pytest.mark.parametrize("word", [*KEYS, *OVERRIDES, *BUDGET])
+def test_every_key_override_and_limit_is_in_the_notation(word: str) -> None:
+    """The notation's page has each key of a file, each override and each limit of a budget."""
+    assert f"`{word}`" in NOTATION or f"  {word}:" in NOTATION
+
+
+def test_every_option_says_what_it_does() -> None:
+    """No option of any command lacks its help."""
+    for command in main.commands.values():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, (command.name, parameter.name)
