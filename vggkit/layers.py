@@ -368,8 +368,8 @@ class _Pool2d(Layer, frozen=True):
 def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
     channels, *sizes = _maps(layer, x)
     kernel, padding, extent = layer.kernel_size, layer.padding, _extent(layer.kernel_size, dilation)
-    # torch: "pad should be at most half of effective kernel size"
-    if 2 * padding[0] > extent[0] or 2 * padding[1] > extent[1]:
+    # torch/aten Pool.h: "pad should be smaller than or equal to half of kernel size", dilated or not
+    if 2 * padding[0] > kernel[0] or 2 * padding[1] > kernel[1]:
         raise LayerError(f"padding {times(padding)} is more than half of its {times(kernel)} pool")
     height, width = (
         _outputs(size, extent[axis], layer.stride[axis], padding[axis], layer.ceil_mode)
