@@ -179,7 +179,7 @@ def summarize(
     write(_summary_in(format, summary, formula, batch, saved), output)
 
 
-def _saved_bytes(network: Any, summary: Any) -> dict[str, int]:
+def _saved_bytes(network: Any, summary: Any) -> Any:
     """Return what the rows of a summary keep for the backward pass."""
     from vggkit.liveness import memory, saved_by_row
 
@@ -187,7 +187,7 @@ def _saved_bytes(network: Any, summary: Any) -> dict[str, int]:
     return saved_by_row(plan, [row.name for row in summary])
 
 
-def _summary_in(format: str, summary: Any, formula: bool, batch: int | None, saved: dict[str, int] | None) -> Any:
+def _summary_in(format: str, summary: Any, formula: bool, batch: int | None, saved: Any) -> Any:
     from vggkit.render import summary as render
 
     if format == "keras":

@@ -373,7 +373,19 @@ class _Step:
         ]
 
 
-def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> dict[str, int]:
+class SavedBytes(msgspec.Struct, frozen=True):
+    """What the rows of a summary keep for the backward pass.
+
+    Args:
+        by_row: bytes by the row's name.
+        total: their sum; the loss is not in it.
+    """
+
+    by_row: dict[str, int]
+    total: int
+
+
+def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> SavedBytes:
     """Return the saved bytes of the rows of a summary; what a layer without a row keeps counts with the row before.
 
     Args:
@@ -386,7 +398,7 @@ def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> dict[str, int]:
     for layer in plan.layers[:-1]:  # the last is the loss, which is no layer of the network
         row = layer.name if layer.name in rows or not row else row
         saved[row] = saved.get(row, 0) + layer.saved_bytes
-    return saved
+    return SavedBytes(saved, sum(saved.values()))
 
 
 class Alternatives(msgspec.Struct, frozen=True):

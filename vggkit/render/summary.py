@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from vggkit.analysis import Row, Summary
+    from vggkit.liveness import SavedBytes
 
 
 def window(size: Pair) -> str:
@@ -83,11 +84,7 @@ def _block_cell(summary: Summary) -> Any:
     return lambda row: starts.get(row.name, "")
 
 
-Saved = dict[str, int]
-"""Bytes that are kept for the backward pass, by the name of the row."""
-
-
-def table_columns(summary: Summary, formula: bool = False, saved: Saved | None = None) -> list[Column[Row]]:
+def table_columns(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> list[Column[Row]]:
     """Return the table's columns.
 
     Args:
@@ -117,8 +114,10 @@ def table_columns(summary: Summary, formula: bool = False, saved: Saved | None =
     ]
 
 
-def _saved_column(saved: Saved) -> Column[Row]:
-    return Column("saved", lambda row: megabytes(saved[row.name]) if saved.get(row.name) else "", "right", rank=3)
+def _saved_column(saved: SavedBytes) -> Column[Row]:
+    return Column(
+        "saved", lambda row: megabytes(saved.by_row[row.name]) if saved.by_row.get(row.name) else "", "right", rank=3
+    )
 
 
 def _footer(summary: Summary, saved_bytes: int | None) -> list[str]:
@@ -128,13 +127,13 @@ def _footer(summary: Summary, saved_bytes: int | None) -> list[str]:
     return ["", "total", "", "", *map(grouped, counts), megabytes(totals.activation_bytes), *kept, ""]
 
 
-def summary_grid(summary: Summary, formula: bool = False, saved: Saved | None = None) -> Grid:
+def summary_grid(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> Grid:
     """Return the summary as a grid, with a section behind the input and behind each block."""
     rows = list(summary)
     ends = frozenset(
         index for index, (row, after) in enumerate(pairwise(rows)) if row.block != after.block or row.layer is None
     )
-    footer = _footer(summary, None if saved is None else sum(saved.values()))
+    footer = _footer(summary, saved.total if saved else None)
     return grid(table_columns(summary, formula, saved), rows, footer, ends)
 
 
@@ -167,7 +166,7 @@ def figures(summary: Summary) -> list[tuple[str, str, str]]:
     ]
 
 
-def table(summary: Summary, formula: bool = False, saved: Saved | None = None) -> Group:
+def table(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> Group:
     """Return the summary for the terminal: a table that fits it, and the totals."""
     from rich.console import Group
 
@@ -185,27 +184,27 @@ def html_text(summary: Summary) -> str:
     return columns.html(summary_grid(summary), title(summary))
 
 
-def markdown_text(summary: Summary, formula: bool = False, saved: Saved | None = None) -> str:
+def markdown_text(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> str:
     """Return the table as Markdown."""
     return columns.markdown(summary_grid(summary, formula, saved))
 
 
-def latex_text(summary: Summary, formula: bool = False, saved: Saved | None = None) -> str:
+def latex_text(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> str:
     """Return the table as LaTeX."""
     return columns.latex(summary_grid(summary, formula, saved))
 
 
-def csv_text(summary: Summary, saved: Saved | None = None) -> str:
+def csv_text(summary: Summary, saved: SavedBytes | None = None) -> str:
     """Return a line per row, with the JSON's keys as header."""
     rows = _dicts(summary, saved)
     return columns.csv(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def json_text(summary: Summary, saved: Saved | None = None) -> str:
+def json_text(summary: Summary, saved: SavedBytes | None = None) -> str:
     """Return the documented JSON."""
     return columns.json({**summary.to_dict(), "layers": _dicts(summary, saved)})
 
 
-def _dicts(summary: Summary, saved: Saved | None) -> list[dict[str, Any]]:
+def _dicts(summary: Summary, saved: SavedBytes | None) -> list[dict[str, Any]]:
     rows = [row.to_dict() for row in summary]
-    return rows if saved is None else [{**row, "saved_bytes": saved.get(row["name"], 0)} for row in rows]
+    return rows if saved is None else [{**row, "saved_bytes": saved.by_row.get(row["name"], 0)} for row in rows]

@@ -1,0 +1,191 @@
+"""The rules of the house: who may import whom, who computes, and what a new layer kind touches."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vggkit
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "vggkit"
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+EDGE = {"errors", "numbers", "document", "layers", "notation", "config"}
+ROOMS: dict[str, set[str]] = {
+    "__init__": {"analysis", "config", "errors", "liveness", "model", "network", "zoo"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "numbers": {"errors"},
+    "files": set(),
+    "layers": {"errors"},
+    "eager": {"layers"},
+    "document": {"errors"},
+    "notation": {"errors", "layers"},
+    "config": {"document", "errors", "layers", "notation", "numbers"},
+    "json_schema": {"config", "layers", "notation", "numbers"},
+    "zoo": {"config", "document", "errors", "files"},
+    "network": {"config", "errors", "layers", "zoo", "naming"},
+    "naming": {"errors", "network"},
+    "analysis": {"config", "errors", "layers", "network", "notation", "render/summary"},
+    "liveness": {"analysis", "config", "eager", "errors", "layers", "network", "numbers", "render/memory"},
+    "model": {"config", "errors", "layers", "network", "numbers"},
+    "verification": {"analysis", "eager", "layers", "liveness", "model", "network"},
+    "render/__init__": set(),
+    "render/columns": set(),
+    "render/summary": {"analysis", "layers", "liveness", "numbers", "render", "render/columns"},
+    "render/keras": {"analysis", "numbers"},
+    "render/cs231n": {"analysis", "numbers", "render/summary"},
+    "render/listing": {"analysis", "naming", "numbers", "render", "render/columns"},
+    "render/memory": {"layers", "liveness", "numbers", "render", "render/columns"},
+    "render/timeline": {"liveness", "numbers", "render/memory"},
+    "render/verification": {"numbers", "render", "render/columns", "verification"},
+    "render/problems": {"errors", "liveness", "numbers"},
+}
+"""What each room may import of ours. Only the command line may import everything."""
+
+
+def tree(module: str) -> ast.Module:
+    """Parse a module of the package."""
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> set[str]:
+    """Return the modules of the package that a module imports, and torch if it does."""
+    found: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & {
+                f"vggkit.{name.replace('/', '.')}" for name in MODULES
+            }
+            found |= submodules or {node.module}
+    ours = {name.removeprefix("vggkit.").replace(".", "/") for name in found if name.startswith("vggkit.")}
+    return ours | {"torch" for name in found if name.split(".")[0] == "torch"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "cli"])
+def test_rooms_import_only_what_the_design_allows(module: str) -> None:
+    """Data flows one way; a room that is not in the table needs a place there first."""
+    assert imports(module) - {"torch"} <= ROOMS[module]
+
+
+def test_only_two_rooms_need_torch() -> None:
+    """The model and its verification import torch, and nobody else does, not even lazily."""
+    assert {module for module in MODULES if "torch" in imports(module)} == {"model", "verification"}
+
+
+def test_layers_have_no_framework_at_all() -> None:
+    """The layers' room imports nothing but msgspec, the standard library and the errors."""
+    roots = set()
+    for node in ast.walk(tree("layers")):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            roots.add(node.module.split(".")[0])
+    assert roots <= {*sys.stdlib_module_names, "msgspec", "vggkit"}
+
+
+@pytest.mark.parametrize("module", ["analysis", "liveness", "eager", "network", "layers"])
+def test_what_computes_prints_nothing(module: str) -> None:
+    """No room that computes figures calls print or knows the terminal."""
+    calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+    assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
+    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    assert "import click" not in text
+    assert "Console" not in text
+
+
+COMPUTING = {"sum", "elements", "summarize", "memory", "plan", "place"}
+FIGURES = {
+    "weights", "biases", "parameters", "multiply_accumulates", "activation_elements", "activation_bytes", "peak_bytes",
+    "saved_for_backward_bytes", "steady_bytes", "stored", "statistics",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("render/")])
+def test_rendering_computes_no_figure(module: str) -> None:
+    """No figure of a row, a total or a plan takes part in arithmetic where it is drawn, and nothing is summed up.
+
+    Exceptions: widths of columns are summed up, charts divide figures by a unit, and the lecture's listing divides
+    bytes by elements to say how many one element has.
+    """
+    allowed = {"render/columns": {"sum"}}.get(module, set())
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in COMPUTING - allowed, ast.unparse(node)
+        if isinstance(node, ast.BinOp) and module not in ("render/timeline", "render/cs231n"):
+            sides = {side.attr for side in (node.left, node.right) if isinstance(side, ast.Attribute)}
+            assert not sides & FIGURES, ast.unparse(node)
+
+
+def test_no_module_hides_a_function() -> None:
+    """No module bears the name of a public function: importing it would hide the function."""
+    assert not {module.split("/")[0] for module in MODULES} & set(vggkit.__all__)
+
+
+MISH = '''
+
+class Mish(InPlaceActivation, frozen=True):
+    """x·tanh(softplus(x))."""
+
+    keyword: ClassVar[str] = "mish"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "mish"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("clone of the input" if self.inplace else "input", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.Mish(inplace=self.inplace)
+
+
+KINDS: tuple'''
+
+USE = """
+import vggkit, torch
+from vggkit import liveness, verification
+from vggkit.json_schema import schema
+text = 'input: 3x8x8\\ndefaults: {activation: mish}\\nblocks: [[conv3-4, maxpool, mish]]\\nclassifier: [FC-5]'
+config = vggkit.loads(text)
+network = vggkit.Network.of(config)
+assert vggkit.loads(vggkit.dump(config)) == config
+assert [placed.name for placed in network][:2] == ['block1_conv1', 'block1_mish1']
+assert vggkit.summarize(network, expand=True).rows[2].notation == 'mish'
+model = vggkit.build(network)
+assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+options = liveness.Options(batch=2)
+assert liveness.plan(network, options).by_kind == verification.training_peak(network, options)
+assert 'Mish' in schema()['$defs']
+"""
+
+
+def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
+    """A class added to layers.py can be written, read, summed up, built, measured and checked by the schema."""
+    shutil.copytree(PACKAGE, tmp_path / "vggkit")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    layers = tmp_path / "vggkit" / "layers.py"
+    text = layers.read_text(encoding="utf-8")
+    assert text.count("\n\nKINDS: tuple") == 1
+    layers.write_text(text.replace("\n\nKINDS: tuple", MISH), encoding="utf-8")
+    subprocess.run([sys.executable, "-c", USE], check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+
+
+ALL = [
+    "VGG", "ArgumentError", "BuildError", "Config", "ConfigError", "MemoryPlan", "Network", "Summary", "VggkitError",
+    "build", "dump", "load", "loads", "max_batch", "memory", "names", "summarize",
+]  # fmt: skip
+
+
+def test_the_public_names_are_these() -> None:
+    """The package's surface is small, and each name of it is there and says what it is."""
+    assert vggkit.__all__ == ALL
+    for name in ALL:
+        assert getattr(vggkit, name).__doc__
+    assert set(ALL) <= set(dir(vggkit))
