@@ -160,7 +160,7 @@ def summarize(
     format: str | None,
     output: Path | None,
 ) -> None:
-    """Show every layer with its shape, parameters, multiply-accumulates and memory, and the totals."""
+    """Show each layer's shape, parameters, MACs and memory, and the totals."""
     from vggkit.analysis import summarize as call
     from vggkit.network import Network
 
@@ -264,7 +264,7 @@ def memory(
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Say what a training step or a forward pass holds, to the byte, and what fits a card."""
+    """Say what a step holds, to the byte, and what fits a card."""
     from vggkit import liveness
     from vggkit.network import Network
     from vggkit.render import memory as render
@@ -336,7 +336,10 @@ def verify(
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Build the real model, run it, and set what torch measures beside what vggkit claims. Exit 1 if they differ."""
+    """Measure on the real model what vggkit claims.
+
+    Exit 1 if a claim that should be equal is not.
+    """
     from vggkit import liveness
     from vggkit.network import Network
     from vggkit.render import memory as render_memory
@@ -375,7 +378,7 @@ def list_command(format: str | None, output: Path | None) -> None:
 @list_format_option
 @output_option
 def names(source: str, settings: tuple[str, ...], format: str | None, output: Path | None) -> None:
-    """Show each layer's name here, in the authors' Caffe model, in torchvision and in Keras."""
+    """Show each layer's name here, in Caffe, torchvision and Keras."""
     from vggkit.naming import all_names
     from vggkit.network import Network
     from vggkit.render import listing
@@ -390,7 +393,7 @@ def names(source: str, settings: tuple[str, ...], format: str | None, output: Pa
 @set_option
 @output_option
 def show(source: str, input: str | None, settings: tuple[str, ...], output: Path | None) -> None:
-    """Print a configuration as YAML, with everything that it extends and overrides resolved."""
+    """Print a configuration as YAML, everything resolved."""
     from vggkit.zoo import dump, load
 
     text = dump(load(source, **overrides(settings, input=input)))
@@ -405,7 +408,10 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
 @main.command(epilog="Example: vggkit validate my.yaml")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_configuration)
 def validate(files: tuple[str, ...]) -> None:
-    """Check configuration files: notation, options, shapes, budget. Exit 2 if one is wrong, 1 if one is over budget."""
+    """Check configuration files, their shapes and budgets.
+
+    Exit 2 if one is wrong, 1 if one is over its budget.
+    """
     click.get_current_context().exit(max(map(_validate, files)))
 
 

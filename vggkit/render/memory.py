@@ -25,7 +25,7 @@ WORDS = {
     "gradients": "gradients of parameters",
     "optimizer": "optimizer",
     "activations": "activations",
-    "temporaries": "gradients of activations",
+    "temporaries": "temporaries",
     "inputs": "images and labels",
 }
 """What the kinds are called for people."""
