@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import yaml
@@ -234,6 +234,9 @@ def _place(problem: Problem) -> tuple[str, int, int]:
     return (place.file, place.line, place.column) if place else ("", 0, 0)
 
 
+MAX_PROBLEMS = 50
+
+
 class _FileReader:
     """Reads a document's parts, each with its own check, so that all problems come together."""
 
@@ -243,7 +246,12 @@ class _FileReader:
         self.problems = problems
 
     def problem(self, message: str, position: Position) -> None:
+        """Add a problem; a file that has too many is not read on."""
         self.problems.append(Problem(message, position))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise ConfigError(
+                [*self.problems, Problem(f"these are {MAX_PROBLEMS} problems; there may be more", position)]
+            )
 
     def config(self, extend: Callable[[str], Config]) -> Config:
         if not isinstance(self.root.value, dict):
@@ -782,9 +790,6 @@ OVERRIDES: dict[str, Override] = {
     ),
 }  # fmt: skip
 """Every override, in the order in which they are applied."""
-
-Head = Literal["paper", "gap"]
-Pool = Literal["max", "avg"]
 
 
 # Writing

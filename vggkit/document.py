@@ -119,7 +119,8 @@ class _Reader:
 
     def _decode(self, text: str | bytes) -> str:
         start = Position(self.file, 1, 1, "")
-        if len(text) > MAX_BYTES:
+        size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
+        if size > MAX_BYTES:
             raise ConfigError([Problem(f"more than the {MAX_BYTES:,} bytes that a file may have", start)])
         try:
             text = (text if isinstance(text, str) else text.decode("utf-8")).removeprefix("\ufeff")

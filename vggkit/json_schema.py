@@ -135,6 +135,7 @@ def _behind_keyword(kind: type[Layer]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {**options, **_behind(), "name": NAME_SCHEMA},
+        **({"required": required} if (required := _required(kind)) else {}),
     }
     head = [options[primary]] if primary else []
     return {"anyOf": [*head, mapping, *([] if _required(kind) else [{"type": "null"}])]}

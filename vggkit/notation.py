@@ -393,7 +393,7 @@ def _layer_name(value: Any) -> str:
 RESERVED_NAMES = frozenset(
     """
     T_destination add_module append apply bfloat16 buffers call_super_init children compile config cpu
-    cuda double dump_patches eval extend extra_repr float forward forward_features get_buffer
+    cuda double dump_patches eval extend extra_repr float forward forward_features freeze get_buffer
     get_extra_state get_parameter get_submodule half insert ipu load_state_dict modules mtia
     named_buffers named_children named_modules named_parameters network parameters pop
     register_backward_hook register_buffer register_forward_hook register_forward_pre_hook

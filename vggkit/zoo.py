@@ -134,7 +134,7 @@ def _load_file(path: Path, chain: tuple[str, ...]) -> Config:
     try:
         real = os.path.realpath(path)
     except ValueError as error:  # a NUL byte
-        raise ConfigError([Problem(f"{shorten(name)}: not a path: {error}")]) from None
+        raise ConfigError([Problem(f"{name[:100]}: not a path: {error}")]) from None
     if real in chain:
         names = " → ".join(Path(link).name for link in (*chain, real))
         raise ConfigError([Problem(f"extends itself through {names}")])
