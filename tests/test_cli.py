@@ -59,8 +59,8 @@ TESTED = {
         "device", "limits", "solve", "timeline", "format", "output",
     },
     "verify": {
-        "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "device",
-        "format", "output",
+        "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "format",
+        "output",
     },
     "list": {"format", "output"},
     "names": {"source", "settings", "format", "output"},

@@ -121,6 +121,10 @@ def test_the_whole_grid_is_exact(name: str, batch_norm: bool, image: str, classe
         assert_all_equal(network, options)
         if optimizer == "none":
             assert_inference_equal(network, options)
+            for parts in ({"freeze": BLOCKS[:2]}, {"checkpoint": BLOCKS}):
+                changed = Options(batch=batch, dtype=dtype, optimizer=optimizer, **parts)
+                saved = liveness.plan(network, changed).saved_for_backward_bytes
+                assert saved == verification.saved_bytes(network, changed)
 
 
 @pytest.mark.parametrize("frozen", [BLOCKS[:1], BLOCKS[:3], BLOCKS, ("block2", "block4"), ("fc1",), ("conv3_2",)])

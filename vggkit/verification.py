@@ -61,12 +61,12 @@ def verify(network: Network, options: Options) -> Iterator[Claim]:
 
     Args:
         network: whose claims.
-        options: what the training step is like.
+        options: what the training step is like; on the CPU.
     """
     yield from _static_claims(network)
     yield from _memory_claims(network, options)
-    if options.device == "cuda" and torch.cuda.is_available():
-        yield from _cuda_claims(network, options)
+    if torch.cuda.is_available():
+        yield from _cuda_claims(network, msgspec.structs.replace(options, device="cuda"))
 
 
 # Parameters, shapes and multiply-accumulates, by the real model on one image
@@ -102,13 +102,12 @@ def _built(network: Network) -> set[str]:
 
 
 def _memory_claims(network: Network, options: Options) -> Iterator[Claim]:
-    on_cpu = msgspec.structs.replace(options, device="cpu")
-    training = liveness.plan(network, on_cpu)
-    inference = liveness.plan(network, _inference(on_cpu))
+    training = liveness.plan(network, options)
+    inference = liveness.plan(network, _inference(options))
     judge = "saved-tensor hooks"
-    yield Claim("saved for backward", training.saved_for_backward_bytes, saved_bytes(network, on_cpu), judge)
-    yield from _peak_claims("inference peak", inference, inference_peak(network, on_cpu))
-    yield from _peak_claims("training peak", training, training_peak(network, on_cpu))
+    yield Claim("saved for backward", training.saved_for_backward_bytes, saved_bytes(network, options), judge)
+    yield from _peak_claims("inference peak", inference, inference_peak(network, options))
+    yield from _peak_claims("training peak", training, training_peak(network, options))
 
 
 def _inference(options: Options) -> Options:
