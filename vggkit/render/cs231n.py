@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vggkit.numbers import grouped, lecture_count, megabytes
-from vggkit.render.summary import channels_last, weight_formula
+from vggkit.render.summary import channels_last, weight_formula, with_formula
 
 if TYPE_CHECKING:
     from vggkit.analysis import Row, Summary
@@ -33,7 +33,7 @@ def listing(summary: Summary) -> str:
 
 def _line(row: Row, batch: int) -> str:
     shape = channels_last(row.output_shape) if len(row.output_shape) == 3 else (1, 1, *row.output_shape)
-    params = f"{weight_formula(row, dot='*')} = {grouped(row.weights)}" if row.weights else "0"
+    params = with_formula(weight_formula(row, dot="*"), row.weights) if row.weights else "0"
     return f"{_label(row)}: [{'x'.join(map(str, shape))}]  memory:  {_memory(row, batch)}   params: {params}"
 
 

@@ -42,7 +42,8 @@ def weight_formula(row: Row, dot: str = "·") -> str:
         filters, channels, height, width = row.weight_shape
         return f"({height}{dot}{width}{dot}{channels}){dot}{filters}"
     if len(row.weight_shape) == 2:
-        return dot.join(map(str, (*channels_last(row.input_shape), row.weight_shape[0])))
+        factors = [size for size in channels_last(row.input_shape) if size > 1] or [1]
+        return dot.join(map(str, (*factors, row.weight_shape[0])))
     return "".join(map(str, row.weight_shape))
 
 
@@ -52,7 +53,12 @@ def channels_last(shape: Shape) -> Shape:
 
 
 def _with_formula(formula: str, number: int) -> str:
-    return f"{formula} = {grouped(number)}" if number else ""
+    return with_formula(formula, number) if number else ""
+
+
+def with_formula(formula: str, number: int) -> str:
+    """Write a count behind its working, if there is any."""
+    return grouped(number) if formula == str(number) else f"{formula} = {grouped(number)}"
 
 
 def _weights(row: Row) -> str:
