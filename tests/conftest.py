@@ -95,7 +95,7 @@ for layer in (
 ):
     x = layer(x)
 said["batch norm"] = listing(keras.Model(image, x, name="small"), 80)
-sizes = random.Random(1).choices(range(60), k=2000)
+sizes = random.Random(1).choices(range(64), k=2000)
 sizes = [0, 1, 1023, 1024, 1025, 2**20 - 1, *(random.Random(i).randrange(2**bits + 1) for i, bits in enumerate(sizes))]
 said["sizes"] = [[size, readable_memory_size(size)] for size in sizes]
 print(json.dumps(said))

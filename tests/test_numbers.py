@@ -101,7 +101,7 @@ def test_a_grouped_number_is_exact(number: int) -> None:
 
 
 def test_keras_sizes_are_keras_own(keras_says: dict[str, Any]) -> None:
-    """2,000 random sizes, as keras.src.utils.summary_utils writes them (which calls 1024 PB and more 1 PB and more)."""
+    """2,000 random sizes, as keras.src.utils.summary_utils writes them, its slip above 1024 PB included."""
     wrong = [(size, keras_size(size), text) for size, text in keras_says["sizes"] if keras_size(size) != text]
     assert wrong == []
 

@@ -751,7 +751,7 @@ def _as(kind: Any) -> Callable[[Any], Any]:
     return lambda value: typed(value, kind)
 
 
-_SIZE_SCHEMA = {"type": "string", "pattern": "^[0-9]+x[0-9]+x[0-9]+$"}
+_INPUT_SCHEMA = {"$ref": "#/$defs/input"}
 _POSITIVE_SCHEMA = {"type": "integer", "minimum": 1}
 
 OVERRIDES: dict[str, Override] = {
@@ -764,7 +764,7 @@ OVERRIDES: dict[str, Override] = {
     ),
     "input": Override(
         input_shape, lambda config, shape: replace(config, input=shape), "shape of one image, as 3x224x224",
-        _SIZE_SCHEMA,
+        _INPUT_SCHEMA,
     ),
     "in_channels": Override(
         _as(Count), lambda config, count: replace(config, input=(count, *config.input[1:])), "channels of the input",
@@ -779,7 +779,7 @@ OVERRIDES: dict[str, Override] = {
     ),
     "activation": Override(
         lambda value: follower("activation", value), _with_activation, "in place of every activation, or none",
-        {"type": "string"},
+        {"$ref": "#/$defs/activation"},
     ),
     "batch_norm": Override(
         _as(Flag), _with_batch_norm, "whether batch norm stands behind the convolutions", {"type": "boolean"},

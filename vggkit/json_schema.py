@@ -9,8 +9,8 @@ from vggkit.layers import KINDS, Layer, Padding, Padding2d, Size
 from vggkit.notation import FOLLOWERS, SHORT_FORMS, allowed_values, fields
 from vggkit.numbers import parse_count
 
-SIZE_PATTERN = "^[1-9][0-9]*x[1-9][0-9]*$"
-PADDING_PATTERN = "^[0-9]+x[0-9]+$"
+SIZE_PATTERN = "^[1-9][0-9]*[xX×][1-9][0-9]*$"
+PADDING_PATTERN = "^[0-9]+[xX×][0-9]+$"
 NAME_SCHEMA = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}$"}
 
 
@@ -28,13 +28,7 @@ def schema() -> dict[str, Any]:
             "aliases": {"type": "array", "items": {"type": "string"}, "description": "other names that find it"},
             "source": {"type": "string", "description": "where it comes from"},
             "extends": {"type": "string", "description": "a name or relative path of the configuration to start from"},
-            "input": {
-                "description": "channels × height × width of one image",
-                "anyOf": [
-                    {"type": "string", "pattern": "^[0-9]+x[0-9]+x[0-9]+$"},
-                    {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 3, "maxItems": 3},
-                ],
-            },
+            "input": {"$ref": "#/$defs/input", "description": "channels × height × width of one image"},
             "defaults": _defaults(),
             "blocks": {
                 "description": "a list of layers per block",
@@ -48,7 +42,7 @@ def schema() -> dict[str, Any]:
             },
             "overrides": {
                 "description": "changes to what is extended or written here",
-                "type": "object",
+                "type": ["object", "null"],
                 "additionalProperties": False,
                 "properties": {word: {"description": o.meaning, **o.schema} for word, o in OVERRIDES.items()},
             },
@@ -57,8 +51,9 @@ def schema() -> dict[str, Any]:
         },
         "$defs": {
             "layer": {"anyOf": [_short(), *({"$ref": f"#/$defs/{kind.__name__}"} for kind in KINDS)]},
-            "norm": {"anyOf": [{"enum": ["batch", "group", "none", None]}, *_followers("norm")]},
-            "activation": {"anyOf": [{"enum": ["none", None]}, *_followers("activation")]},
+            "input": _input(),
+            "norm": _follower("norm", "batch", "group", "none"),
+            "activation": _follower("activation", "none"),
             **{kind.__name__: _long(kind) for kind in KINDS},
             **{f"{kind.__name__}.value": _behind_keyword(kind) for kind in KINDS},
         },
@@ -114,13 +109,14 @@ def _long(kind: type[Layer]) -> dict[str, Any]:
     inside = {word: schema for word, schema in _options(kind).items() if word != _primary(kind)}
     beside = {**_behind(), "name": NAME_SCHEMA}
     beside.pop(kind.keyword.lower(), None)  # dropout is a layer of its own and an option of others
-    words = dict.fromkeys((kind.keyword, kind.keyword.lower(), kind.keyword.replace("-", "").lower()))
+    keyword = f"^{_any_case(kind.keyword)}$"
     return {
         "type": "object",
         "description": (kind.__doc__ or "").split("\n")[0],
         "additionalProperties": False,
-        "anyOf": [{"required": [word]} for word in words],
-        "properties": {**inside, **beside, **{word: {"$ref": f"#/$defs/{kind.__name__}.value"} for word in words}},
+        "not": {"propertyNames": {"not": {"pattern": keyword}}},  # one of the keys is the keyword
+        "patternProperties": {keyword: {"$ref": f"#/$defs/{kind.__name__}.value"}},
+        "properties": {**inside, **beside},
     }
 
 
@@ -165,26 +161,46 @@ def _value(kind: Any) -> dict[str, Any]:
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-def _followers(role: str) -> list[dict[str, Any]]:
+def _follower(role: str, *words: str) -> dict[str, Any]:
+    """Return what an option `norm` or `activation` may say."""
     kinds = [kind for kind in KINDS if kind.role == role]
-    words = "|".join(_any_case(kind.keyword) for kind in kinds)
-    return [{"type": "string", "pattern": f"^({words})$"}, *({"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds)]
+    named = "|".join([*map(_letters, words), *(_any_case(kind.keyword) for kind in kinds)])
+    return {
+        "anyOf": [
+            {"type": "string", "pattern": f"^({named})$"},
+            {"type": "null"},
+            *({"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds),
+        ]
+    }
+
+
+def _input() -> dict[str, Any]:
+    size = "[1-9][0-9]*"
+    return {
+        "description": "channels × height × width of one image",
+        "anyOf": [
+            {"type": "string", "pattern": f"^ *{size}[xX×]{size}[xX×]{size} *$"},
+            {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 3, "maxItems": 3},
+        ],
+    }
 
 
 def _defaults() -> dict[str, Any]:
-    kinds: dict[str, Any] = {}
+    kinds = {}
     for kind in KINDS:
         options = {word: schema for word, schema in _options(kind).items() if word not in _required(kind)}
-        for word in (kind.keyword, kind.keyword.lower()):
-            kinds.setdefault(
-                word, {"type": "object", "additionalProperties": False, "properties": {**options, **_behind()}}
-            )
-    followers = {word: value for word, value in _behind().items() if word in FOLLOWERS}
+        behind = _behind()
+        mapping = {"type": "object", "additionalProperties": False, "properties": {**options, **behind}}
+        keyword = _any_case(kind.keyword)
+        # as a key of the defaults, dropout is the rate behind FC layers, and not the layer
+        if kind.role != "dropout":
+            kinds[f"^{keyword}$"] = mapping
     return {
         "description": "what the layers of this file leave unsaid",
         "type": ["object", "null"],
         "additionalProperties": False,
-        "properties": {**kinds, **followers},
+        "patternProperties": kinds,
+        "properties": {word: value for word, value in _behind().items() if word in FOLLOWERS},
     }
 
 

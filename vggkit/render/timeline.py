@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from html import escape
 from itertools import groupby
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from vggkit.numbers import megabytes, percent
@@ -28,6 +29,8 @@ HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
 """So that the kinds stay apart in a grey print."""
 
 SIZE = (11.0, 5.5)
+TITLE_WIDTH = 95
+"""Characters of a title's line."""
 
 
 def picture(plan: MemoryPlan, format: str) -> bytes:
@@ -87,7 +90,7 @@ def _draw(plan: MemoryPlan, axes: Any) -> None:
         bottom = top
     _mark_phases(plan, axes)
     _mark_peak(plan, axes, unit)
-    axes.set_title(title(plan), loc="left", fontweight="bold")
+    axes.set_title(fill(title(plan), TITLE_WIDTH), loc="left", fontweight="bold")
     axes.set_ylabel(f"alive {name}")
     axes.set_xlabel("operations of the step, in order")
     axes.set_xlim(0, len(moments))
