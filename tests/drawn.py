@@ -22,9 +22,6 @@ from vggkit.layers import Layer, Linear, Shape, elements
 Options = dict[str, Any]
 Written = str | Options
 
-LARGEST_OUTPUT = 4096
-"""Elements of one image's largest map, so that drawn networks stay quick."""
-
 
 def pairs(low: int, high: int) -> SearchStrategy[Any]:
     """Draw a size as the notation has it: a number, or height × width."""
@@ -174,25 +171,30 @@ class Walk:
         draw: hypothesis's.
         image: channels, height and width of the input.
         defaults: what the file says in `defaults:`, as written.
+        growth: how many elements a layer may add to those of its input.
     """
 
-    def __init__(self, draw: DrawFn, image: Shape, defaults: Options) -> None:
+    def __init__(self, draw: DrawFn, image: Shape, defaults: Options, growth: int = 4096) -> None:
         self.draw = draw
+        self.growth = growth
         self.shape = image
         self.defaults = read_defaults(defaults)
         self.names = 0
 
-    def entry(self, keywords: Sequence[str], *, names: bool = True) -> list[Written]:
+    def entry(self, keywords: Sequence[str]) -> list[Written]:
         """Draw an entry; return it in a list, or an empty list where it does not fit."""
-        written = self.draw(entries(keywords))
+        return [self.named(written) for written in self.fitting(self.draw(entries(keywords)))]
+
+    def fitting(self, written: Written) -> list[Written]:
+        """Place an entry; return it in a list, or an empty list where it does not fit or its map is too large."""
         try:
             shape = self.after(written)
         except LayerError:
             return []
-        if elements(shape) > LARGEST_OUTPUT:
+        if elements(shape) > self.growth + elements(self.shape):
             return []
         self.shape = shape
-        return [self.named(written) if names else written]
+        return [written]
 
     def after(self, written: Written) -> Shape:
         """Return the shape behind an entry and all that stands behind it."""
@@ -281,13 +283,18 @@ WINDOWS = ["conv", "conv", *POOLS]
 
 @st.composite
 def window_configs(draw: DrawFn, side: int) -> Config:
-    """Draw layers that look at windows, on one channel of side × side, with nothing between them.
+    """Draw up to three layers that look at windows, on one channel of side × side, with nothing between them.
 
     Args:
         draw: hypothesis's.
-        side: height and width of the input.
+        side: height and width of the input, so large that every layer fits.
     """
-    walk = Walk(draw, (1, side, side), {"activation": "none"})
-    block = [entry for _ in range(draw(st.integers(1, 4))) for entry in walk.entry(WINDOWS, names=False)]
-    document = {"input": f"1x{side}x{side}", "defaults": {"activation": "none"}, "blocks": [block or ["conv3-1"]]}
+    defaults = {"activation": "none"}
+    walk = Walk(draw, (1, side, side), defaults, growth=10 * side * side)
+    block = [
+        entry
+        for written in draw(st.lists(st.sampled_from(WINDOWS).flatmap(long_form), min_size=2, max_size=3))
+        for entry in walk.fitting(written)
+    ]
+    document = {"input": f"1x{side}x{side}", "defaults": defaults, "blocks": [block or ["conv3-1"]]}
     return vggkit.loads(yaml.safe_dump(document))

@@ -202,7 +202,7 @@ def test_a_wrong_dtype_is_refused(dtype: Any) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(drawn.networks(), st.integers(1, 3))
+@given(drawn.networks(), st.integers(2, 4))
 def test_totals_are_what_the_model_has_and_the_flop_counter_counts(network: Network, batch: int) -> None:
     """Weights, biases and parameters are the model's own; multiply-accumulates are half of its operations."""
     model = vggkit.build(network, device="meta").eval()

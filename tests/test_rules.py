@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -189,3 +190,20 @@ def test_the_public_names_are_these() -> None:
     for name in ALL:
         assert getattr(vggkit, name).__doc__
     assert set(ALL) <= set(dir(vggkit))
+
+
+def test_importing_vggkit_imports_nothing_heavy() -> None:
+    """`import vggkit` takes no torch, rich, matplotlib or YAML; the commands that need no torch take none."""
+    code = (
+        "import sys, json, vggkit\n"
+        "first = sorted({'torch', 'rich', 'matplotlib', 'yaml', 'msgspec', 'numpy'} & set(sys.modules))\n"
+        "from vggkit.cli import main\n"
+        "import io, contextlib\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    for arguments in ('summarize D', 'list', 'show D', 'names D', 'validate D', 'schema', 'memory D'):\n"
+        "        try: main(arguments.split())\n"
+        "        except SystemExit as end: assert end.code == 0\n"
+        "print(json.dumps([first, 'torch' in sys.modules, 'matplotlib' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == [[], False, False]

@@ -1,0 +1,270 @@
+"""`build` and the module that it gives: an ordinary torch module in every respect."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import vggkit
+from vggkit import VGG, ArgumentError, BuildError, Network
+from vggkit.notation import RESERVED_NAMES
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny(name: str = "A", **changes: object) -> VGG:
+    """Return a small model."""
+    return vggkit.build(name, input="3x32x32", num_classes=5, width=0.05, seed=0, **changes)  # type: ignore[arg-type]
+
+
+def images(batch: int = 2, side: int = 32) -> torch.Tensor:
+    """Return random images."""
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def test_blocks_and_layers_have_their_names() -> None:
+    """Blocks are Sequentials with named children, and the classifier's layers are attributes."""
+    model = vggkit.build("D", device="meta")
+    assert [name for name, _ in model.named_children()] == [
+        "block1", "block2", "block3", "block4", "block5",
+        "flatten", "fc1", "relu1", "dropout1", "fc2", "relu2", "dropout2", "predictions",
+    ]  # fmt: skip
+    assert isinstance(model.block5, nn.Sequential)
+    assert list(dict(model.block5.named_children())) == ["conv1", "relu1", "conv2", "relu2", "conv3", "relu3", "pool"]
+    assert model.predictions.weight.shape == (1000, 4096)
+    assert (model.network, model.config) == (Network.of("D"), vggkit.load("D"))
+
+
+def test_forward_features_is_the_last_blocks_output() -> None:
+    """Features are the maps behind the last block; the scores come from them."""
+    model, seen = tiny().eval(), []
+    model.block5.register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+    x = images()
+    features = model.forward_features(x)
+    assert torch.equal(features, seen[0])
+    assert model(x).shape == (2, 5)
+
+
+def test_config_can_be_anything_that_names_a_network(tmp_path: Path) -> None:
+    """A name, an alias, a path, a Config and a Network build the same model."""
+    path = tmp_path / "mine.yaml"
+    vggkit.dump("A", path)
+    sources = ("A", "vgg11", path, str(path), vggkit.load("A"), Network.of("A"))
+    shapes = [[p.shape for p in vggkit.build(source, device="meta").parameters()] for source in sources]
+    assert all(found == shapes[0] for found in shapes)
+
+
+# Initialisation
+
+
+def test_kaiming_is_torchvisions() -> None:
+    """Convolutions: deviation √(2 / fan out); FC layers: 0.01; biases 0."""
+    model = vggkit.build("A", input="3x32x32", seed=1)
+    weight = model.block3.conv2.weight
+    assert abs(weight.std().item() / (2 / (9 * 256)) ** 0.5 - 1) < 0.01
+    assert abs(model.fc2.weight.std().item() / 0.01 - 1) < 0.01
+    assert not any(parameter.any() for name, parameter in model.named_parameters() if name.endswith("bias"))
+
+
+def test_paper_is_a_normal_distribution_of_variance_one_hundredth() -> None:
+    """The paper's Sect. 3.1: variance 10⁻², a deviation of 0.1, and biases 0."""
+    model = vggkit.build("A", input="3x32x32", init="paper", seed=1)
+    assert all(abs(layer.weight.std().item() / 0.1 - 1) < 0.01 for layer in (model.block4.conv2, model.fc2))
+    assert not model.fc2.bias.any()
+
+
+def test_xavier_is_glorots_uniform() -> None:
+    """The weights fill ±√(6 / (fan in + fan out)) and no more."""
+    weight = vggkit.build("A", input="3x32x32", init="xavier", seed=1).fc2.weight
+    bound = (6 / (4096 + 4096)) ** 0.5
+    assert bound * 0.999 < weight.abs().max().item() <= bound
+
+
+def test_norms_start_as_the_identity() -> None:
+    """Batch norm's scale is 1, its shift 0, its statistics those of a standard distribution."""
+    norm = tiny(batch_norm=True).block1.norm1
+    assert (norm.weight == 1).all()
+    assert not norm.bias.any()
+    assert not norm.running_mean.any()
+    assert (norm.running_var == 1).all()
+
+
+def test_a_seed_makes_the_weights_and_touches_nothing_else() -> None:
+    """One seed gives the same weights, another gives others, and torch's own generator is left alone."""
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    same, again = tiny(), tiny()
+    assert torch.equal(torch.rand(3), expected)
+    other = vggkit.build("A", input="3x32x32", num_classes=5, width=0.05, seed=1)
+    assert torch.equal(same.fc1.weight, again.fc1.weight)
+    assert not torch.equal(same.fc1.weight, other.fc1.weight)
+
+
+# dtype, device, soft-max
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", torch.float64])
+def test_the_dtype_is_the_parameters(dtype: str | torch.dtype) -> None:
+    """By name or as torch's, every parameter has it."""
+    expected = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    assert {parameter.dtype for parameter in tiny(dtype=dtype).parameters()} == {expected}
+
+
+def test_meta_allocates_nothing() -> None:
+    """On the meta device a network of any size is built at once."""
+    model = vggkit.build(vggkit.loads("blocks: [[conv3-1000000000000]]"), device="meta")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 28 * 10**12
+
+
+def test_softmax_gives_probabilities() -> None:
+    """With softmax=True the output sums to one, and is the soft-max of the scores."""
+    x, scores, probabilities = images(), tiny().eval(), tiny(softmax=True).eval()
+    assert torch.equal(probabilities(x), torch.softmax(scores(x), dim=1))
+
+
+# Sizes
+
+
+def test_another_size_is_refused_with_what_would_fit() -> None:
+    """Nothing is stretched: the message names the maps, the FC layers' size, and both ways out."""
+    with pytest.raises(ValueError, match="3×64×64 ends in 2×2 maps") as caught:
+        tiny()(images(side=64))
+    assert "1×1 maps of 3×32×32" in str(caught.value)
+    assert "input='3x64x64'" in str(caught.value)
+    assert "head='gap'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["classifier: null", "overrides: {head: gap}", "classifier: [{adaptive-avgpool: 7x7}, FC-5]"]
+)
+def test_trunks_and_pooled_heads_take_any_size(text: str) -> None:
+    """Where the shapes allow, any input is taken."""
+    config = vggkit.loads(f"extends: A\n{text}")
+    model = vggkit.build(config, width=0.05, seed=0).eval()
+    assert [model(images(side=side)).shape[0] for side in (32, 50, 97)] == [2, 2, 2]
+
+
+# Torch's own ways with modules
+
+
+@pytest.mark.parametrize("name", ["A", "A-LRN", "vgg13_bn"])
+def test_it_compiles_as_one_graph(name: str) -> None:
+    """`torch.compile(fullgraph=True)` sees no break, in training and in evaluation."""
+    model, x = tiny(name), images()
+    for mode in (True, False):
+        model.train(mode)
+        assert torch.compile(model, fullgraph=True, backend="eager")(x).shape == (2, 5)
+
+
+@pytest.mark.filterwarnings("default")
+def test_it_compiles_with_inductor() -> None:
+    """Compiled code computes what the module computes."""
+    model, x = tiny().eval(), images()
+    torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x))
+
+
+def test_it_exports() -> None:
+    """`torch.export` takes the module, and what it exports gives the same scores for any batch."""
+    model, x = tiny().eval(), images()
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    assert torch.equal(exported.module()(x), model(x))
+
+
+def test_it_copies_and_pickles() -> None:
+    """A deep copy and an unpickled model have the same network, weights and scores."""
+    model, x = tiny("vgg13_bn").eval(), images()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.network == model.network
+        assert torch.equal(other(x), model(x))
+
+
+DISTRIBUTED = """
+import sys, torch, vggkit
+import torch.distributed as distributed
+from torch.nn.parallel import DistributedDataParallel
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+model = vggkit.build("A", input="3x32x32", num_classes=5, width=0.05, dropout=0, seed=rank)
+parallel = DistributedDataParallel(model)
+torch.manual_seed(rank)
+parallel(torch.randn(2, 3, 32, 32)).square().sum().backward()
+gathered = [torch.zeros_like(model.fc1.weight) for _ in range(2)]
+distributed.all_gather(gathered, model.fc1.weight.grad)
+assert torch.equal(*gathered) and gathered[0].any()
+distributed.destroy_process_group()
+"""
+
+
+def test_it_trains_in_two_processes() -> None:
+    """DistributedDataParallel over two gloo processes gives both the same gradients."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", DISTRIBUTED, str(rank), address], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"init": "papre"}, "init: expected one of kaiming, paper, xavier, found 'papre'"),
+        ({"device": "gpu"}, "device: expected cpu, cuda"),
+        ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64, found 'int8'"),
+        ({"seed": -1}, "seed: expected a whole number from 0, found -1"),
+        ({"num_classes": 0}, "num_classes: expected a whole number from 1, found 0"),
+        ({"input": "3x3"}, "input: expected channels × height × width, as in 3x224x224, found '3x3'"),
+        ({"in_channels": 1.5}, "in_channels: expected a whole number from 1, found 1.5"),
+        ({"batch_norm": "yes"}, "batch_norm: expected true or false, found 'yes'"),
+        ({"dropout": 1}, "dropout: expected a number from 0 to below 1, found 1"),
+        ({"width": 0}, "width: expected a number above 0, found 0"),
+        ({"activation": "rellu"}, "activation: expected one of relu, leaky-relu"),
+        ({"pool": "mean"}, "pool: expected max or avg, found 'mean'"),
+        ({"head": "fc"}, "head: expected paper or gap, found 'fc'"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_allowed(arguments: dict[str, object], message: str) -> None:
+    """Each argument's error names it, what was found and the allowed values."""
+    with pytest.raises(ArgumentError) as caught:
+        vggkit.build("D", **arguments)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+def test_softmax_of_a_trunk_is_refused() -> None:
+    """Only a network that ends in soft-max can give probabilities."""
+    with pytest.raises(ArgumentError, match="softmax: expected False"):
+        vggkit.build(vggkit.loads("blocks: [[conv3-4]]"), softmax=True)
+
+
+@pytest.mark.parametrize(("channels", "message"), [("1000000000000", "112.00 TB"), ("999999999999999999", "more than")])
+def test_what_no_machine_holds_is_refused_with_the_memory(channels: str, message: str) -> None:
+    """conv3-10¹² can be summed up but not built, and the error says how much memory it would need."""
+    with pytest.raises(BuildError, match=message):
+        vggkit.build(vggkit.loads(f"blocks: [[conv3-{channels}]]"))
+
+
+def test_no_layer_can_take_a_name_that_the_module_needs() -> None:
+    """Every attribute of the module that a child's name would collide with is reserved."""
+    model = tiny()
+    children = {name for name, _ in model.named_children()} | {name for name, _ in model.block1.named_children()}
+    public = {name for thing in (model, model.block1) for name in dir(thing) if not name.startswith("_")}
+    assert public - children <= RESERVED_NAMES

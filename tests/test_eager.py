@@ -1,0 +1,35 @@
+"""Drawn networks and options before MemTracker and autograd's hooks."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.drawn import networks
+from vggkit import liveness, verification
+from vggkit.liveness import Options
+from vggkit.network import Network
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(networks(), st.integers(2, 5), st.sampled_from(list(liveness.OPTIMIZERS)), st.booleans(), st.data())
+def test_memory_is_what_the_trackers_see(
+    network: Network, batch: int, optimizer: str, autocast: bool, data: st.DataObject
+) -> None:
+    """Saved bytes, inference peak and training peak equal their judges' for any network and options."""
+    flat = len(network.output_shape) == 1
+    blocks = sorted({placed.block for placed in network if placed.block})
+    some_blocks = st.lists(st.sampled_from(blocks), unique=True).map(tuple) if blocks else st.just(())
+    options = Options(
+        batch=batch,
+        optimizer=optimizer,
+        autocast=autocast,
+        checkpoint=data.draw(some_blocks),
+        freeze=data.draw(some_blocks),
+    )
+    inference = Options(batch=batch, mode="inference", optimizer="none", autocast=autocast)
+    assert liveness.plan(network, inference).by_kind == verification.inference_peak(network, inference)
+    if flat:
+        plan = liveness.plan(network, options)
+        assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
+        assert plan.by_kind == verification.training_peak(network, options)
