@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vggkit
 from tests import drawn
-from vggkit import Network
+from vggkit import ArgumentError, ConfigError, Network
 from vggkit.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Layer, MaxPool2d
 
 # Receptive fields, against the gradient of single outputs
@@ -94,3 +94,78 @@ def test_an_adaptive_pool_grows_the_field_of_what_is_before_it() -> None:
     fields = [reached(y, x, row, column) for row in range(5) for column in range(3)]
     largest = max(len(rows) for rows, _ in fields), max(len(columns) for _, columns in fields)
     assert largest == network.layers[-1].receptive_field
+
+
+@pytest.mark.parametrize(
+    ("blocks", "line"),
+    [
+        ("[conv3-4, {conv: 4, name: conv1}]", 1),
+        ("[{conv: 4, name: conv2}, conv3-4, conv3-4]", 1),
+        ("[{conv: 4, name: taken}, {conv: 4, name: taken}]", 1),
+        ("[{conv: 4, name: block1}]", 1),
+    ],
+)
+def test_two_parts_cannot_have_one_name(blocks: str, line: int) -> None:
+    """A given name that is another layer's, or a block's, is refused where it stands."""
+    with pytest.raises(ConfigError, match="two parts of the network are named") as caught:
+        Network.of(vggkit.loads(f"blocks: [{blocks}]", file="mine.yaml"))
+    assert str(caught.value).startswith(f"mine.yaml:{line}:")
+
+
+def test_names_are_those_that_keras_users_know() -> None:
+    """D's layers, in order, what is implicit in the notation included."""
+    names = [placed.name for placed in Network.of("vgg16_bn")]
+    assert names[:7] == [
+        "block1_conv1", "block1_norm1", "block1_relu1", "block1_conv2", "block1_norm2", "block1_relu2", "block1_pool",
+    ]  # fmt: skip
+    assert names[-9:] == [
+        "flatten", "fc1", "relu1", "dropout1", "fc2", "relu2", "dropout2", "predictions", "softmax",
+    ]  # fmt: skip
+
+
+def test_a_network_said_two_ways_has_the_same_layers() -> None:
+    """What stands behind a layer and what stands on its own behind it are the same network."""
+    behind = "blocks: [[{conv: 4, norm: batch, activation: gelu, dropout: 0.2}]]"
+    alone = "blocks: [[{conv: 4, activation: none}, batchnorm, gelu, {dropout: 0.2}]]"
+    assert Network.of(vggkit.loads(behind)).layers == Network.of(vggkit.loads(alone)).layers
+
+
+@pytest.mark.parametrize(("image", "blocks", "history"), [
+    ("3x16x16", ["maxpool"] * 5, "3×16×16 has been halved 4 times before it"),
+    ("3x2x2", ["maxpool"] * 2, "3×2×2 has been halved once before it"),
+    ("3x12x12", ["{maxpool: 3, stride: 3}", "{maxpool: 2, stride: 4}", "maxpool"], "3×12×12 has been divided by 12×12"),
+])  # fmt: skip
+def test_a_pool_that_does_not_fit_says_why_the_maps_are_small(image: str, blocks: list[str], history: str) -> None:
+    """The message has the input and what has been done to it."""
+    text = f"input: {image}\nblocks: [[{', '.join(blocks)}]]"
+    with pytest.raises(ConfigError) as caught:
+        Network.of(vggkit.loads(text))
+    assert f"a 2×2 pool does not fit its 1×1 input ({history}" in str(caught.value)
+
+
+def test_d_at_32_says_that_its_maps_end_at_one_by_one() -> None:
+    """The note names the maps, the FC layer, head=gap and another input; D at its own size needs none."""
+    (note,) = Network.of("D", input="3x32x32").notes()
+    for words in ("the maps end at 1×1", "fc1 has 512 inputs for 4,096 units", "head=gap", "3x224x224"):
+        assert words in note
+    assert Network.of("D").notes() == Network.of("D", input="3x32x32", head="gap").notes() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("block3_conv2", "block3_conv2"), ("block3.conv2", "block3_conv2"), ("conv3_2", "block3_conv2"),
+        ("relu5_3", "block5_relu3"), ("pool4", "block4_pool"), ("features.28", "block5_conv3"), ("fc7", "fc2"),
+        ("drop6", "dropout1"), ("fc8", "predictions"), ("classifier.6", "predictions"), ("prob", "softmax"),
+    ],
+)  # fmt: skip
+def test_a_layer_is_found_by_each_of_its_names(name: str, found: str) -> None:
+    """Our name, the module's path, the authors' and torchvision's lead to the same layer."""
+    assert Network.of("D").layer(name).name == found
+
+
+def test_a_layer_that_is_not_there_is_told_with_the_nearest_name() -> None:
+    """A misspelt name gets a suggestion."""
+    with pytest.raises(ArgumentError) as caught:
+        Network.of("D").layer("conv3_9")
+    assert str(caught.value).startswith("D has no layer 'conv3_9'. Did you mean 'conv3_")

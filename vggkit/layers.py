@@ -1073,6 +1073,6 @@ class Softmax(_ElementWise, frozen=True):
 KINDS: tuple[type[Layer], ...] = tuple(
     kind
     for kind in list(globals().values())
-    if isinstance(kind, type) and issubclass(kind, Layer) and not getattr(kind, "__abstractmethods__", ())
+    if isinstance(kind, _LayerMeta) and issubclass(kind, Layer) and not getattr(kind, "__abstractmethods__", ())
 )
 """Every layer kind: each final class above."""

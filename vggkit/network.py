@@ -224,8 +224,8 @@ class _Walk:
         child = self.child_name(layer)
         full = f"{self.block}_{child}" if self.block and not given else given or child
         child = given or child
-        if full in self.names:
-            raise self.error(f"two parts of the network are named '{full}'; give this one another name", position)
+        if full in self.names or child in self.children:
+            raise self.error(f"two parts of the network are named '{child}'; give this one another name", position)
         self.names.add(full)
         self.children.add(child)
         try:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+import msgspec
+
 RowType = TypeVar("RowType")
 
 
-class Column(NamedTuple, Generic[RowType]):
+class Column(msgspec.Struct, Generic[RowType], frozen=True):
     """A column of a table.
 
     Args:
