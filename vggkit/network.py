@@ -145,6 +145,13 @@ class Network(msgspec.Struct, frozen=True):
     def blocks(self, names: Iterable[str], argument: str) -> frozenset[str]:
         """Check names of blocks.
 
+        Args:
+            names: `block1`, `block2`, …
+            argument: what they were given for, for the message.
+
+        Returns:
+            The names.
+
         Raises:
             ArgumentError: if there is no such block.
         """
