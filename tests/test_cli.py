@@ -18,6 +18,7 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import vggkit
 from vggkit.cli import FORMATS, LIST_FORMATS, main
@@ -67,6 +68,12 @@ TESTED = {
     "show": {"source", "input", "settings", "output"},
     "validate": {"files"},
     "schema": {"output"},
+    "inspect": {"file", "config", "tensors", "format", "output"},
+    "convert": {"source", "target", "layout", "config"},
+    "classify": {
+        "images", "weights", "config", "labels", "preprocess", "top", "batch", "dense", "device", "plot", "verbose",
+        "format", "output",
+    },
 }  # fmt: skip
 
 
@@ -93,6 +100,9 @@ def test_each_helps_example_works(command: str, tmp_path: Path, monkeypatch: pyt
     """What the help shows can be typed."""
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text("blocks: [[conv3-64]]")
+    text = "{name: tiny, input: 3x8x8, preprocess: {resize: 8x8}, blocks: [[conv3-4]], classifier: [FC-3]}"
+    vggkit.save_weights(vggkit.build(vggkit.loads(text)), "model.safetensors")
+    Image.new("RGB", (9, 7), "red").save("tiger.png")
     example = printed(command, "--help").split("Example: vggkit ")[1].split("\n")[0]
     result = run(*example.split(" > ")[0].split())
     assert result.exit_code == 0

@@ -19,7 +19,21 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 EDGE = {"errors", "numbers", "document", "layers", "notation", "config"}
 ROOMS: dict[str, set[str]] = {
-    "__init__": {"analysis", "config", "errors", "liveness", "model", "network", "zoo"},
+    "__init__": {
+        "analysis",
+        "building",
+        "classifier",
+        "config",
+        "errors",
+        "liveness",
+        "model",
+        "network",
+        "surgery",
+        "taps",
+        "weights/conversion",
+        "weights/loading",
+        "zoo",
+    },
     "__main__": {"cli"},
     "errors": set(),
     "numbers": {"errors"},
@@ -28,15 +42,98 @@ ROOMS: dict[str, set[str]] = {
     "eager": {"layers"},
     "document": {"errors"},
     "notation": {"errors", "layers"},
-    "config": {"document", "errors", "layers", "notation", "numbers"},
-    "json_schema": {"config", "layers", "notation", "numbers"},
+    "preprocessing": {"errors"},
+    "labels": {"errors"},
+    "config": {"document", "errors", "layers", "notation", "numbers", "preprocessing"},
+    "json_schema": {"config", "layers", "notation", "numbers", "preprocessing"},
     "zoo": {"config", "document", "errors", "files"},
     "network": {"config", "errors", "layers", "zoo", "naming"},
     "naming": {"errors", "network"},
     "analysis": {"config", "errors", "layers", "network", "notation", "render/summary"},
     "liveness": {"analysis", "config", "eager", "errors", "layers", "network", "numbers", "render/memory"},
-    "model": {"config", "errors", "layers", "network", "numbers"},
-    "verification": {"analysis", "eager", "layers", "liveness", "model", "network"},
+    "model": {"config", "layers", "network", "surgery", "weights/loading"},
+    "surgery": {"config", "errors", "layers", "model", "network"},
+    "building": {
+        "config",
+        "errors",
+        "layers",
+        "model",
+        "network",
+        "numbers",
+        "weights/identification",
+        "weights/loading",
+    },
+    "taps": {"building", "config", "errors", "layers", "model", "network", "weights/loading"},
+    "classifier": {
+        "building",
+        "config",
+        "errors",
+        "labels",
+        "layers",
+        "model",
+        "network",
+        "preprocessing",
+        "surgery",
+        "weights/loading",
+        "weights/published",
+    },
+    "weights/__init__": set(),
+    "weights/container": {"errors"},
+    "weights/aligned": {"errors", "weights/container"},
+    "weights/layouts": {"errors", "layers", "weights/container"},
+    "weights/matching": {"errors", "layers", "naming", "network", "weights/layouts"},
+    "weights/identification": {
+        "config",
+        "errors",
+        "layers",
+        "network",
+        "weights/container",
+        "weights/layouts",
+        "weights/matching",
+        "zoo",
+    },
+    "weights/inspection": {
+        "config",
+        "errors",
+        "layers",
+        "network",
+        "weights/container",
+        "weights/identification",
+        "weights/layouts",
+        "weights/matching",
+        "weights/published",
+    },
+    "weights/loading": {
+        "config",
+        "errors",
+        "files",
+        "layers",
+        "model",
+        "network",
+        "weights/aligned",
+        "weights/container",
+        "weights/download",
+        "weights/identification",
+        "weights/layouts",
+        "weights/matching",
+        "weights/published",
+    },
+    "weights/conversion": {
+        "config",
+        "errors",
+        "files",
+        "layers",
+        "network",
+        "weights/aligned",
+        "weights/container",
+        "weights/identification",
+        "weights/layouts",
+        "weights/loading",
+        "weights/matching",
+    },
+    "weights/published": {"errors"},
+    "weights/download": {"errors", "numbers", "weights/published"},
+    "verification": {"analysis", "building", "eager", "layers", "liveness", "model", "network"},
     "render/__init__": set(),
     "render/columns": set(),
     "render/summary": {"analysis", "layers", "liveness", "numbers", "render", "render/columns"},
@@ -46,6 +143,8 @@ ROOMS: dict[str, set[str]] = {
     "render/memory": {"layers", "liveness", "numbers", "render", "render/columns"},
     "render/timeline": {"liveness", "numbers", "render/memory"},
     "render/verification": {"numbers", "render", "render/columns", "verification"},
+    "render/predictions": {"numbers", "render", "render/columns"},
+    "render/checkpoint": {"numbers", "render", "render/columns", "weights/inspection"},
     "render/problems": {"errors", "liveness", "numbers"},
 }
 """What each room may import of ours. Only the command line may import everything."""
@@ -77,9 +176,11 @@ def test_rooms_import_only_what_the_design_allows(module: str) -> None:
     assert imports(module) - {"torch"} <= ROOMS[module]
 
 
-def test_only_two_rooms_need_torch() -> None:
-    """The model and its verification import torch, and nobody else does, not even lazily."""
-    assert {module for module in MODULES if "torch" in imports(module)} == {"model", "verification"}
+def test_only_the_models_rooms_need_torch() -> None:
+    """The model, its verification, the weights and what is made of them import torch, and nobody else does."""
+    allowed = {"model", "verification", "building", "surgery", "taps", "classifier"}
+    needing = {module for module in MODULES if "torch" in imports(module)}
+    assert {module for module in needing if not module.startswith("weights/")} <= allowed
 
 
 def test_layers_have_no_framework_at_all() -> None:
@@ -179,8 +280,9 @@ def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
 
 
 ALL = [
-    "VGG", "ArgumentError", "BuildError", "Config", "ConfigError", "MemoryPlan", "Network", "Summary", "VggkitError",
-    "build", "dump", "load", "loads", "max_batch", "memory", "names", "summarize",
+    "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Config", "ConfigError", "MemoryPlan",
+    "Network", "Summary", "VggkitError", "build", "convert", "dump", "features", "load", "load_model", "load_weights",
+    "loads", "max_batch", "memory", "names", "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
 
 

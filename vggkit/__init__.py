@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vggkit.analysis import Summary, summarize
+    from vggkit.building import build, load_model
+    from vggkit.classifier import Classifier
     from vggkit.config import Config
-    from vggkit.errors import ArgumentError, BuildError, ConfigError, VggkitError
+    from vggkit.errors import ArgumentError, BuildError, CheckpointError, ConfigError, VggkitError
     from vggkit.liveness import MemoryPlan, max_batch, memory
-    from vggkit.model import VGG, build
+    from vggkit.model import VGG
     from vggkit.network import Network
+    from vggkit.surgery import to_fully_convolutional
+    from vggkit.taps import features
+    from vggkit.weights.conversion import convert
+    from vggkit.weights.loading import load_weights, save_weights
     from vggkit.zoo import dump, load, loads, names
 
 __version__ = "0.1.0"
@@ -21,6 +27,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArgumentError": "errors",
     "BuildError": "errors",
+    "CheckpointError": "errors",
+    "Classifier": "classifier",
     "Config": "config",
     "ConfigError": "errors",
     "MemoryPlan": "liveness",
@@ -28,20 +36,28 @@ _HOMES = {
     "Summary": "analysis",
     "VGG": "model",
     "VggkitError": "errors",
-    "build": "model",
+    "build": "building",
+    "convert": "weights.conversion",
     "dump": "zoo",
+    "features": "taps",
     "load": "zoo",
+    "load_model": "building",
+    "load_weights": "weights.loading",
     "loads": "zoo",
     "max_batch": "liveness",
     "memory": "liveness",
     "names": "zoo",
+    "save_weights": "weights.loading",
     "summarize": "analysis",
+    "to_fully_convolutional": "surgery",
 }
 
 __all__ = [
     "VGG",
     "ArgumentError",
     "BuildError",
+    "CheckpointError",
+    "Classifier",
     "Config",
     "ConfigError",
     "MemoryPlan",
@@ -49,13 +65,19 @@ __all__ = [
     "Summary",
     "VggkitError",
     "build",
+    "convert",
     "dump",
+    "features",
     "load",
+    "load_model",
+    "load_weights",
     "loads",
     "max_batch",
     "memory",
     "names",
+    "save_weights",
     "summarize",
+    "to_fully_convolutional",
 ]
 
 

@@ -444,3 +444,140 @@ def schema(output: Path | None) -> None:
     from vggkit.render import columns
 
     write(columns.json(call()), output)
+
+
+CLASSIFY_FORMATS = ("table", "json", "csv")
+
+
+@main.command(epilog="Example: vggkit inspect model.safetensors")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=str))
+@click.option("--config", metavar="NAME_OR_YAML", help="Hold it against this configuration instead of telling which.")
+@click.option("--tensors", is_flag=True, help="List each tensor, and the parameter that it becomes.")
+@list_format_option
+@output_option
+def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
+    """Say what a checkpoint is: layout, configuration, parameters, bytes.
+
+    FILE is one of torchvision, timm, Keras or vggkit; its values are not read where the format allows, and nothing in
+    it is executed. Exit 1 if a checkpoint does not fit the configuration of --config.
+    """
+    from vggkit.render import checkpoint as render
+    from vggkit.weights.inspection import inspect as call
+
+    inspection = call(file, config)
+    write(render.in_format(inspection, _list_format(format_of(format, output)), tensors), output)
+    click.get_current_context().exit(1 if config is not None and inspection.notes else 0)
+
+
+@main.command(epilog="Example: vggkit convert model.safetensors model.h5")
+@click.argument("source", metavar="IN", type=click.Path(path_type=str))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=str))
+@click.option("--layout", help="torchvision, timm, keras, keras3 or vggkit.  [default: by OUT's ending]")
+@click.option("--config", metavar="NAME_OR_YAML", help="Which configuration it is, where its shapes don't tell.")
+def convert(source: str, target: str, layout: str | None, config: str | None) -> None:
+    """Write a checkpoint in the layout of torchvision, timm, Keras or vggkit.
+
+    OUT's ending says the format: .pth is PyTorch's (torchvision's layout), .safetensors vggkit's layout, .h5 Keras's
+    legacy one, .weights.h5 Keras 3's. Nothing is lost, and converting back gives the same tensors.
+    """
+    from vggkit.weights.conversion import convert as call
+
+    network = call(source, target, layout=layout, config=config)
+    click.echo(f"{target}: {network.name} written", err=True)
+
+
+@main.command(epilog="Example: vggkit classify tiger.png --weights model.safetensors")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=str))
+@click.option("--weights", required=True, metavar="SOURCE", help="A checkpoint, or imagenet.")
+@click.option("--config", metavar="NAME_OR_YAML", help="The configuration.  [default: told from the checkpoint]")
+@click.option("--labels", type=click.Path(path_type=str), metavar="FILE", help="Names of the classes: lines or JSON.")
+@click.option("--preprocess", metavar="WORDS", help="torch, timm, keras or options as {resize: 256, crop: 224}.")
+@click.option("--top", type=int, default=5, show_default=True, metavar="N", help="How many classes for each picture.")
+@click.option("--batch", type=int, default=16, show_default=True, metavar="N", help="How many pictures at once.")
+@click.option("--dense", is_flag=True, help="Look at whole pictures and average the scores, as the paper does.")
+@click.option("--device", help="cpu, cuda, cuda:1, …  [default: torch's]")
+@click.option("--plot", is_flag=True, help="Draw each picture with its classes to NAME_pred.png beside it.")
+@click.option("--verbose", is_flag=True, help="Say how pictures are prepared, and what was loaded.")
+@click.option("--format", type=click.Choice(CLASSIFY_FORMATS), help="How it is written.  [default: table, or by FILE]")
+@output_option
+def classify(
+    images: tuple[str, ...],
+    weights: str,
+    config: str | None,
+    labels: str | None,
+    preprocess: str | None,
+    top: int,
+    batch: int,
+    dense: bool,
+    device: str | None,
+    plot: bool,
+    verbose: bool,
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Name what is in pictures: files, folders and patterns.
+
+    Pictures are prepared as the weights were trained. One that can't be read is reported and left out; then the exit
+    code is 1.
+    """
+    from vggkit.preprocessing import PictureError, pictures
+    from vggkit.render import predictions as render
+
+    format = format_of(format, output)
+    if format not in CLASSIFY_FORMATS:
+        raise ArgumentError(f"--output: expected a file that ends in .json or .csv, or --format, found {format}")
+    paths = list(map(str, pictures(images)))
+    from vggkit.classifier import Classifier  # torch
+
+    options = {"labels": labels, "preprocess": _plain(preprocess), "dense": dense, "device": device}
+    classifier = Classifier(config, weights=weights, **options)
+    if verbose:
+        click.echo(f"network: {classifier.network.name}\n{classifier.model.report}", err=True)
+        click.echo(f"preprocess ({classifier.preprocess_origin}): {_spelt(classifier.preprocess)}", err=True)
+    results, failed = [], False
+    for result in _with_bar(classifier.stream(paths, top=top, batch=batch), len(paths)):
+        if isinstance(result, PictureError):
+            report(result)
+            failed = True
+            continue
+        results.append(result)
+        if plot:
+            target = Path(result.image)
+            write_file(target.with_name(f"{target.stem}_pred.png"), render.picture(target, result))
+    formats: dict[str, Callable[[], Any]] = {
+        "table": lambda: render.table(results),
+        "json": lambda: render.json_text(results),
+        "csv": lambda: render.csv_text(results),
+    }
+    if results or format != "table":
+        write(formats[format](), output)
+    click.get_current_context().exit(1 if failed else 0)
+
+
+def _plain(text: str | None) -> Any:
+    """Read the value of --preprocess: a word, or options in YAML's flow style."""
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    from vggkit.document import read
+
+    problems: list[Any] = []
+    value = read(text, "--preprocess", problems).plain()
+    if problems:
+        raise ConfigError(problems)
+    return value
+
+
+def _spelt(preprocess: Any) -> str:
+    from vggkit.preprocessing import spell_preprocess
+
+    return "{" + ", ".join(f"{word}: {value}" for word, value in spell_preprocess(preprocess).items()) + "}"
+
+
+def _with_bar(results: Any, total: int) -> Any:
+    """Pass results on, with a progress bar on stderr if that is a terminal and there is something to wait for."""
+    if total < 2 or not sys.stderr.isatty():
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, "classifying", total, console=Console(stderr=True), transient=True)

@@ -45,6 +45,7 @@ from vggkit.notation import (
     typed,
 )
 from vggkit.numbers import parse_bytes, parse_count, spell_bytes, spell_count
+from vggkit.preprocessing import Preprocess, parse_preprocess, spell_preprocess
 
 InputShape = Annotated[tuple[int, int, int], Allowed("channels × height × width, as in 3x224x224", minimum=1)]
 
@@ -176,6 +177,7 @@ class Config(msgspec.Struct, frozen=True):
         defaults: what its file leaves unsaid.
         blocks: lists of layers; each block is one module of the model.
         classifier: the layers behind the blocks; empty for a trunk.
+        preprocess: how a picture becomes its input.
         reported: published figures.
         budget: what it may cost at most.
     """
@@ -187,6 +189,7 @@ class Config(msgspec.Struct, frozen=True):
     defaults: Defaults = Defaults()
     blocks: tuple[tuple[Entry, ...], ...] = ()
     classifier: tuple[Entry, ...] = ()
+    preprocess: Preprocess | None = None
     reported: Reported | None = None
     budget: Budget | None = None
 
@@ -202,7 +205,7 @@ def _followers(spec: Spec) -> dict[str, Any]:
 
 
 KEYS = tuple(
-    "name aliases source extends input defaults blocks classifier overrides reported budget".split()  # noqa: SIM905
+    "name aliases source extends input defaults blocks classifier preprocess overrides reported budget".split()  # noqa: SIM905
 )
 """What a file may say at its top level."""
 
@@ -273,6 +276,7 @@ class _FileReader:
             defaults=defaults,
             blocks=self.blocks(defaults, base.blocks),
             classifier=self.classifier(defaults, base.classifier),
+            preprocess=self.preprocess(base.preprocess),
             reported=self.reported(),
             budget=self.budget(),
         )
@@ -398,6 +402,16 @@ class _FileReader:
                 for fault in error.faults:
                     self.problem(fault.told(where), node.at(fault.path, key=fault.at_key))
         return specs
+
+    def preprocess(self, default: Preprocess | None) -> Preprocess | None:
+        node = self.root.value.get("preprocess")
+        if node is None or node.value is None:
+            return default
+        try:
+            return parse_preprocess(node.plain())
+        except ValueError as error:
+            self.problem(f"preprocess: {error}", node.position)
+            return default
 
     def reported(self) -> Reported | None:
         node = self.root.value.get("reported")
@@ -818,6 +832,8 @@ def dumps(config: Config) -> str:
     last = _last_weight(config)
     if config.classifier:
         lines.append(f"classifier: {_flow(_spell_entries(config.defaults, config.classifier, last), indent=13)}")
+    if config.preprocess is not None:
+        lines.append(f"preprocess: {_flow(spell_preprocess(config.preprocess))}")
     if config.reported is not None:
         lines += _spell_reported(config.reported)
     if config.budget is not None:

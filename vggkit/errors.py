@@ -101,6 +101,12 @@ class BuildError(VggkitError):
     """A network that is well described but can't be built on this machine."""
 
 
+class CheckpointError(VggkitError, ValueError):
+    """A checkpoint that can't be read, or whose weights don't fit the network."""
+
+    exit_code = 2
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known spelling that is closest to a word, if one is close.
 

@@ -8,6 +8,7 @@ from vggkit.config import BUDGET, OVERRIDES
 from vggkit.layers import KINDS, Layer, Padding, Padding2d, Size
 from vggkit.notation import FOLLOWERS, SHORT_FORMS, allowed_values, fields
 from vggkit.numbers import parse_count
+from vggkit.preprocessing import CHANNELS, INTERPOLATIONS, LARGEST_SIDE, PRESETS
 
 SIZE_PATTERN = "^[1-9][0-9]*[xX×][1-9][0-9]*$"
 PADDING_PATTERN = "^[0-9]+[xX×][0-9]+$"
@@ -40,6 +41,7 @@ def schema() -> dict[str, Any]:
                 "type": ["array", "null"],
                 "items": {"$ref": "#/$defs/layer"},
             },
+            "preprocess": _preprocess(),
             "overrides": {
                 "description": "changes to what is extended or written here",
                 "type": ["object", "null"],
@@ -57,6 +59,28 @@ def schema() -> dict[str, Any]:
             **{kind.__name__: _long(kind) for kind in KINDS},
             **{f"{kind.__name__}.value": _behind_keyword(kind) for kind in KINDS},
         },
+    }
+
+
+def _preprocess() -> dict[str, Any]:
+    side = {"type": "integer", "minimum": 1, "maximum": LARGEST_SIDE}
+    sides = {"anyOf": [side, {"type": "string", "pattern": SIZE_PATTERN}, {"type": "null"}]}
+    numbers = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}, {"type": "null"}]}
+    options = {
+        "resize": {"description": "the shorter side, or the exact height × width", **sides},
+        "crop": {"description": "height × width cut from the centre", **sides},
+        "scale": {"description": "values from 0 to 255 are divided by it", "type": ["number", "null"]},
+        "mean": {"description": "subtracted from each channel", **numbers},
+        "std": {"description": "divides each channel", **numbers},
+        "colour": {"enum": [*CHANNELS, None]},
+        "interpolation": {"enum": [*INTERPOLATIONS, None]},
+    }
+    return {
+        "description": "how a picture becomes the input",
+        "anyOf": [
+            {"enum": [*PRESETS, None]},
+            {"type": "object", "additionalProperties": False, "properties": options},
+        ],
     }
 
 

@@ -22,10 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vggkit import liveness
 from vggkit.analysis import summarize
+from vggkit.building import build
 from vggkit.eager import KINDS
 from vggkit.layers import Softmax
 from vggkit.liveness import MemoryPlan, Options
-from vggkit.model import VGG, build
+from vggkit.model import VGG
 from vggkit.network import Network
 
 

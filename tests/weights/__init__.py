@@ -1,0 +1,1 @@
+"""Tests of the checkpoints: reading, telling, loading, saving, converting, fetching."""

@@ -1,0 +1,318 @@
+"""Pictures → classes, prepared as the weights were trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from vggkit.building import build, load_model
+from vggkit.config import Config
+from vggkit.errors import ArgumentError, VggkitError, shorten
+from vggkit.labels import Label, imagenet_labels, read_labels
+from vggkit.layers import times
+from vggkit.model import VGG
+from vggkit.network import Network
+from vggkit.preprocessing import CHANNELS, PRESETS, PictureError, Preprocess, decode, parse_preprocess, to_array
+from vggkit.surgery import to_fully_convolutional
+from vggkit.weights.loading import Source, open_checkpoint, resolve
+from vggkit.weights.published import of_file
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGENET_CLASSES = 1000
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """A class and how likely it is.
+
+    Args:
+        label: its name.
+        wordnet_id: ImageNet's name of it; None for other classes.
+        index: its place among the network's outputs.
+        probability: from 0 to 1.
+    """
+
+    label: str
+    wordnet_id: str | None
+    index: int
+    probability: float
+
+
+class Classified(msgspec.Struct, frozen=True):
+    """What a network sees in a picture.
+
+    Args:
+        image: the picture's path as it was given.
+        predictions: the likeliest classes, the likeliest first.
+    """
+
+    image: str
+    predictions: Sequence[Prediction]
+
+
+class Classifier:
+    """A network with its weights, its classes' names and the preparation of pictures that belongs to the weights.
+
+    Args:
+        config: a name, a path, a Config or a Network; None tells it from the weights.
+        weights: a checkpoint, or "imagenet".
+        labels: names of the classes: a file, or a list. ImageNet's if absent and there are 1000 classes.
+        preprocess: "torch", "timm", "keras", or options as in a configuration's `preprocess:`; absent, what the
+            configuration or the weights' publisher says.
+        dense: whether whole pictures are looked at, the scores averaged over all positions (paper, Sect. 3.2).
+        device: torch's.
+        dtype: of the parameters.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        CheckpointError: if the weights can't be read, or don't fit.
+        ArgumentError: if the labels are not as many as the classes, or nothing says how pictures are prepared.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Config | Network | None = None,
+        *,
+        weights: Source,
+        labels: str | os.PathLike[str] | Sequence[str] | None = None,
+        preprocess: Any = None,
+        dense: bool = False,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        model = _model(config, weights, device, dtype)
+        network = model.network
+        if len(network.output_shape) != 1 or not any(p.layer.role == "weight" for p in network if p.block is None):
+            raise ArgumentError(
+                f"weights: {network.name} has no classifier; its output is {times(network.output_shape)}"
+            )
+        self.labels = _labels(labels, network)
+        self.preprocess, self.preprocess_origin = _preprocess(preprocess, network, weights)
+        if dense:
+            self.preprocess = replace(self.preprocess, crop=None)
+            model = to_fully_convolutional(model)
+        elif not _takes_any_size(network):
+            self.preprocess = _sized(self.preprocess, network, preprocess is None)
+        self.dense = dense
+        self.model = model.eval()
+        self._ends_in_probabilities = model.ends_in_softmax
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+        return self.model.network
+
+    def predict(self, images: Any, top: int = 5) -> list[list[Prediction]]:
+        """Tell what is in pictures.
+
+        Args:
+            images: a path, a Pillow image, or a list of them.
+            top: how many classes for each.
+
+        Returns:
+            For each picture its likeliest classes, the likeliest first.
+
+        Raises:
+            PictureError: if a picture can't be read.
+            ArgumentError: if `top` is not a whole number from 1.
+        """
+        single = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert")
+        inputs = [self._input(image) for image in ([images] if single else images)]
+        return [predictions for batch in _batches(inputs, 16) for predictions in self._classes(batch, _top(top))]
+
+    def stream(
+        self, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, batch: int = 16, workers: int | None = None
+    ) -> Iterator[Classified | PictureError]:
+        """Classify many pictures, decoding the next ones while a batch is being looked at.
+
+        Args:
+            paths: the pictures.
+            top: how many classes for each.
+            batch: how many pictures at once.
+            workers: threads that decode; None is one for each processor, at most 8.
+
+        Returns:
+            For each picture, in order, its classes, or the error that says why it could not be read.
+
+        Raises:
+            ArgumentError: if a number is out of its range.
+        """
+        _positive("batch", batch)
+        return self._stream(
+            [os.fspath(path) for path in paths], _top(top), batch, workers or min(8, os.cpu_count() or 1)
+        )
+
+    def _stream(self, paths: list[str], top: int, batch: int, workers: int) -> Iterator[Classified | PictureError]:
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: list[Future[Any]] = [pool.submit(self._decoded, path) for path in paths[: 2 * batch]]
+            following = iter(paths[2 * batch :])
+            for start in range(0, len(paths), batch):
+                names = paths[start : start + batch]
+                decoded = [future.result() for future in waiting[: len(names)]]
+                del waiting[: len(names)]
+                waiting += [pool.submit(self._decoded, path) for path, _ in zip(following, names)]
+                yield from self._looked_at(names, decoded, top)
+
+    def _looked_at(self, names: list[str], decoded: list[Any], top: int) -> Iterator[Classified | PictureError]:
+        """Classify what could be decoded, pictures of one size together, and give everything in order."""
+        results: list[Classified | PictureError | None] = [
+            found if isinstance(found, PictureError) else None for found in decoded
+        ]
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for index, found in enumerate(decoded):
+            if not isinstance(found, PictureError):
+                sizes.setdefault(tuple(found.shape), []).append(index)
+        for indexes in sizes.values():
+            for index, classes in zip(indexes, self._classes([decoded[index] for index in indexes], top)):
+                results[index] = Classified(names[index], classes)
+        return iter([result for result in results if result is not None])
+
+    def _decoded(self, path: str) -> Tensor | PictureError:
+        try:
+            return torch.from_numpy(decode(path, self.preprocess))
+        except PictureError as error:
+            return error
+
+    def _input(self, image: str | os.PathLike[str] | Image.Image) -> Tensor:
+        if isinstance(image, (str, os.PathLike)):
+            return torch.from_numpy(decode(image, self.preprocess))
+        if not hasattr(image, "convert"):
+            raise ArgumentError(f"images: expected paths or Pillow images, found {shorten(type(image).__name__)}")
+        return torch.from_numpy(to_array(image, self.preprocess))
+
+    def _classes(self, inputs: Sequence[Tensor], top: int) -> list[list[Prediction]]:
+        with torch.inference_mode():
+            x = torch.stack(list(inputs)).to(self._device, self._dtype)
+            try:
+                scores = self.model(x).float()
+            except (ValueError, RuntimeError) as error:
+                raise _too_small(self.network, x, error) from None
+            shares = scores if self._ends_in_probabilities else scores.softmax(1)
+            best = shares.topk(min(top, shares.shape[1]))
+        return [
+            [
+                Prediction(self.labels[index].name, self.labels[index].wordnet_id, index, probability)
+                for probability, index in zip(values, indexes)
+            ]
+            for values, indexes in zip(best.values.tolist(), best.indices.tolist())
+        ]
+
+
+def _model(config: Any, weights: Source, device: Any, dtype: Any) -> VGG:
+    if config is None and os.fspath(weights) == "imagenet":
+        raise ArgumentError("config: expected a configuration with weights='imagenet', such as D")
+    if config is None:
+        return load_model(weights, device=device, dtype=dtype)
+    return build(config, weights=weights, device=device, dtype=dtype)
+
+
+def _labels(labels: Any, network: Network) -> tuple[Label, ...]:
+    classes = network.output_shape[0]
+    if labels is None:
+        if classes == IMAGENET_CLASSES:
+            return imagenet_labels()
+        return tuple(Label(f"class {index}") for index in range(classes))
+    found = (
+        read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(Label(str(name)) for name in labels)
+    )
+    if len(found) != classes:
+        raise ArgumentError(f"labels: {network.name} has {classes} classes, found {len(found)} labels")
+    return found
+
+
+def _preprocess(given: Any, network: Network, weights: Source) -> tuple[Preprocess, str]:
+    """Return how pictures are prepared, and who says so."""
+    if given is not None:
+        try:
+            chosen = given if isinstance(given, Preprocess) else parse_preprocess(given)
+        except ValueError as error:
+            raise ArgumentError(f"preprocess: {error}") from None
+        return _checked(chosen, network, "preprocess"), "as asked for"
+    if network.config.preprocess is not None:
+        return _checked(network.config.preprocess, network, "preprocess"), f"the configuration {network.name}"
+    file = resolve(weights, network)
+    passport = of_file(file)
+    if passport is not None:
+        return _checked(
+            parse_preprocess(passport.preprocess), network, "weights"
+        ), f"{passport.origin}, {passport.file}"
+    layout = open_checkpoint(file).layout
+    preset = {"torchvision": "torch", "timm": "timm", "keras": "keras", "keras3": "keras"}.get(layout)
+    if preset is None or network.input_shape[0] != 3:
+        raise ArgumentError(
+            f"{os.fspath(weights)}: nothing says how pictures are prepared for it; give preprocess= (--preprocess), one"
+            f" of {', '.join(PRESETS)} or options such as {{resize: 32, scale: 255}}, or add preprocess: to the"
+            f" configuration"
+        )
+    return PRESETS[preset], f"usual for {layout}'s layout"
+
+
+def _checked(preprocess: Preprocess, network: Network, argument: str) -> Preprocess:
+    channels = CHANNELS[preprocess.colour]
+    if channels != network.input_shape[0]:
+        raise ArgumentError(
+            f"{argument}: {network.name} takes {network.input_shape[0]} channels, and colour {preprocess.colour} has"
+            f" {channels}"
+        )
+    return preprocess
+
+
+def _takes_any_size(network: Network) -> bool:
+    return any(placed.layer.stem == "avgpool" for placed in network if placed.block is None)
+
+
+def _sized(preprocess: Preprocess, network: Network, adjust: bool) -> Preprocess:
+    """Return a preparation that ends in the network's input size; a usual one is scaled to it."""
+    height, width = network.input_shape[1:]
+    cut = preprocess.crop if preprocess.crop is not None else preprocess.resize
+    if cut == (height, width) or (cut == height == width and preprocess.crop is not None):
+        return preprocess
+    if not adjust or network.config.preprocess is not None:
+        raise ArgumentError(
+            f"preprocess: {network.name} takes pictures of {height}×{width}; expected crop: {height}x{width}, or"
+            f" resize: {height}x{width} without a crop"
+        )
+    if preprocess.crop is None:
+        return replace(preprocess, resize=(height, width))
+    shorter = min(height, width)
+    old = preprocess.crop if isinstance(preprocess.crop, int) else min(preprocess.crop)
+    resize = preprocess.resize if isinstance(preprocess.resize, int) else old
+    return replace(preprocess, resize=round(resize * max(height, width) / old) or shorter, crop=(height, width))
+
+
+def _too_small(network: Network, x: Tensor, error: Exception) -> VggkitError:
+    side = times(tuple(x.shape[2:]))
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ArgumentError(f"preprocess: {network.name} can't take pictures of {side}: {reason}")
+
+
+def _batches(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Return inputs in batches of one size each, in order."""
+    batch: list[Tensor] = []
+    for tensor in inputs:
+        if batch and (len(batch) == size or batch[0].shape != tensor.shape):
+            yield batch
+            batch = []
+        batch.append(tensor)
+    if batch:
+        yield batch
+
+
+def _top(top: int) -> int:
+    _positive("top", top)
+    return top
+
+
+def _positive(name: str, number: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ArgumentError(f"{name}: expected a whole number from 1, found {shorten(number)}")

@@ -1,0 +1,119 @@
+"""Named activations of a pretrained network, for perceptual losses, detectors and segmentation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+from torch import Tensor, nn
+
+from vggkit.building import build
+from vggkit.config import OVERRIDES, Config
+from vggkit.errors import ArgumentError
+from vggkit.layers import InPlaceActivation
+from vggkit.model import VGG
+from vggkit.network import Network, PlacedLayer
+from vggkit.weights.loading import Source
+
+
+class Features(nn.Module):
+    """The part of a model up to the last of some layers, which returns their activations by name.
+
+    Args:
+        model: whose layers; they are shared with it, not copied.
+        layers: names of layers in any vocabulary; the activations get these names.
+    """
+
+    def __init__(self, model: VGG, layers: Iterable[str]) -> None:
+        super().__init__()
+        names = [layers] if isinstance(layers, str) else list(layers)
+        if not names:
+            raise ArgumentError("layers: expected names of layers, such as relu4_3, found none")
+        placed = {name: model.network.layer(name) for name in names}
+        wanted: dict[str, list[str]] = {}
+        for name, layer in placed.items():
+            wanted.setdefault(layer.name, []).append(name)
+        last = max(index for index, layer in enumerate(model.network) if layer.name in wanted)
+        steps = model.network.layers[: last + 1]
+        self.layers = tuple(names)
+        self.body = nn.Sequential(*(_step(model, step, written) for step, written in _with_taken(steps, wanted)))
+        self._taken = [wanted.get(step.name, []) for step in steps]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the activations, by the names that were asked for.
+
+        Args:
+            x: images, batch × channels × height × width.
+        """
+        found: dict[str, Tensor] = {}
+        for module, names in zip(self.body, self._taken):
+            x = module(x)
+            found.update(dict.fromkeys(names, x))
+        return {name: found[name] for name in self.layers}
+
+
+def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> Iterator[tuple[PlacedLayer, bool]]:
+    """Return each layer, and whether what it is given has been handed out and must not be overwritten."""
+    taken = False
+    for step in steps:
+        yield step, taken
+        in_place = isinstance(step.layer, InPlaceActivation) and step.layer.inplace and not taken
+        shares = in_place or step.layer.storage() == "view"
+        taken = step.name in wanted or (taken and shares)
+
+
+def _step(model: VGG, step: PlacedLayer, taken: bool) -> nn.Module:
+    """Return the module of a layer; an activation that would overwrite what is handed out works in new memory.
+
+    That costs what a copy of the activation would, and is faster by the copying.
+    """
+    if taken and isinstance(step.layer, InPlaceActivation) and step.layer.inplace:
+        module: nn.Module = replace(step.layer, inplace=False).module(step.input_shape, nn)
+        return module
+    return model.get_submodule(step.module)
+
+
+def features(
+    model: VGG | str | os.PathLike[str] | Config | Network,
+    layers: Iterable[str],
+    *,
+    weights: Source | None = None,
+    **options: Any,
+) -> Features:
+    """Return a module that gives a network's activations at named layers.
+
+    Args:
+        model: a model, whose layers are shared; or what `build` takes.
+        layers: names of layers as here (block3_conv3), as the authors' (relu4_3, pool5) or torchvision's
+            (features.29); `vggkit names D` lists them. It stops at the last of them.
+        weights: with a name or configuration: a checkpoint, or "imagenet"; the classifier's are not loaded.
+        options: further keywords of `build`.
+
+    Returns:
+        A module, images → {name: activation}, in the model's mode; a new model is in evaluation mode.
+
+    Raises:
+        ArgumentError: if there is no such layer.
+        CheckpointError: if the weights can't be read, or don't fit.
+
+    >>> import torch
+    >>> taps = features("A", ["conv3_1", "relu3_1", "block4_pool"], input="3x32x32", width=0.1)
+    >>> {name: tuple(tap.shape) for name, tap in taps(torch.zeros(1, 3, 32, 32)).items()}
+    {'conv3_1': (1, 25, 8, 8), 'relu3_1': (1, 25, 8, 8), 'block4_pool': (1, 51, 2, 2)}
+    """
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if isinstance(model, VGG):
+        if weights is not None or options:
+            raise ArgumentError("weights: expected none with a model that is built already")
+        return Features(model, names)
+    overrides = {word: options.pop(word) for word in OVERRIDES if word in options and options[word] != "new"}
+    options.pop("head", None)  # "new": the head's weights are not loaded in any case
+    network = Network.of(model, **overrides)
+    needs_top = any(network.layer(name).block is None for name in names)
+    if not needs_top:  # a classifier that nobody asks for is never given memory
+        network = Network.of(replace(network.config, classifier=()))
+    if weights is not None:
+        options["include_top"] = needs_top
+    return Features(build(network, weights=weights, **options), names).train(False)

@@ -1,0 +1,1 @@
+"""Checkpoints: reading them, telling what they are, loading, saving and converting them."""

@@ -1,0 +1,259 @@
+"""One layout → another, losing nothing: every tensor to the bit, its dtype, and the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vggkit.config import dumps
+from vggkit.errors import ArgumentError, CheckpointError, VggkitError, shorten
+from vggkit.files import replacing
+from vggkit.layers import Linear, Shape
+from vggkit.network import Network
+from vggkit.weights.aligned import write_safetensors
+from vggkit.weights.container import CONFIG_KEY
+from vggkit.weights.identification import identify
+from vggkit.weights.layouts import LAYOUTS, Checkpoint, to_keras
+from vggkit.weights.loading import open_checkpoint
+from vggkit.weights.matching import TIMM_HEAD, Matching, flattened, match, misfit, names_in
+
+DEFAULT_LAYOUTS = {
+    ".weights.h5": "keras3", ".h5": "keras", ".safetensors": "vggkit", ".pth": "torchvision", ".pt": "torchvision",
+    ".bin": "timm",
+}  # fmt: skip
+"""The layout that a file's ending stands for, where none is asked for."""
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    config: str | os.PathLike[str] | Network | None = None,
+) -> Network:
+    """Write a checkpoint in another layout.
+
+    Args:
+        source: a checkpoint.
+        target: where to; its ending says the format: .pth, .pt or .bin is PyTorch's, .safetensors, .h5 is Keras's
+            legacy format, .weights.h5 Keras 3's.
+        layout: torchvision, timm, keras, keras3 or vggkit; None is the one that the ending stands for.
+        config: which configuration the source is, if its shapes don't tell.
+
+    Returns:
+        The network that the checkpoint is of.
+
+    Raises:
+        CheckpointError: if the source can't be read or told, or something in it has no place in the layout.
+        ArgumentError: if the ending or the layout is unknown, or they don't go together.
+        VggkitError: if the target can't be written.
+    """
+    ending, layout = _asked(os.fspath(target), layout)
+    checkpoint = open_checkpoint(source)
+    network, matching = _told(checkpoint, config)
+    if matching.unused:
+        raise CheckpointError(f"{checkpoint.path}: {shorten(matching.unused[0])} has no place in {layout}'s layout")
+    job = _Job(checkpoint, network, matching, layout)
+    job.check()
+    try:
+        with replacing(target) as temporary:
+            WRITERS[ending](temporary, job)
+    except OSError as error:
+        raise VggkitError(f"{os.fspath(target)}: can't be written: {error.strerror or error}") from None
+    return network
+
+
+def _asked(target: str, layout: str | None) -> tuple[str, str]:
+    ending = next((ending for ending in DEFAULT_LAYOUTS if target.lower().endswith(ending)), None)
+    if ending is None:
+        raise ArgumentError(f"{target}: expected a file that ends in {', '.join(DEFAULT_LAYOUTS)}")
+    layout = layout or DEFAULT_LAYOUTS[ending]
+    if layout not in LAYOUTS:
+        raise ArgumentError(f"layout: expected one of {', '.join(LAYOUTS)}, found {shorten(layout)}")
+    needed = {"keras": ".h5", "keras3": ".weights.h5"}.get(layout)
+    if (needed or ending) != ending or (needed is None and ending.endswith(".h5")):
+        wanted = needed or ".pth or .safetensors"
+        raise ArgumentError(f"{target}: expected a file that ends in {wanted} for {layout}'s layout")
+    return ending, layout
+
+
+def _told(checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None) -> tuple[Network, Matching]:
+    if config is None:
+        identity = identify(checkpoint)
+        return identity.network, identity.matching
+    network = Network.of(config)
+    matching = match(network, checkpoint)
+    if matching.differences:
+        raise misfit(network, checkpoint, matching.differences)
+    return network, matching
+
+
+class _Job:
+    """What is to be written, and the names that it gets.
+
+    Args:
+        checkpoint: where the tensors are.
+        network: what they are of.
+        matching: which layer is which.
+        layout: whose names to give.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, network: Network, matching: Matching, layout: str) -> None:
+        self.checkpoint = checkpoint
+        self.network = network
+        self.layout = layout
+        self.pairs = {pair.placed.name: pair for pair in matching.pairs}
+        self.names = dict(zip((placed.name for placed in network), names_in(network, layout)))
+
+    def check(self) -> None:
+        """Refuse what the layout has no place for, before anything is written."""
+        nameless = next((name for name in self.pairs if self.names[name] is None), None)
+        if self.layout == "timm":
+            self._check_timm()
+        if nameless is not None:
+            raise CheckpointError(f"{self.checkpoint.path}: {nameless} has no name in {self.layout}'s layout")
+
+    def _check_timm(self) -> None:
+        head = [placed for placed in self.network if placed.block is None and placed.name in self.pairs]
+        plain = [placed for placed in head if isinstance(placed.layer, Linear) and placed.layer.bias]
+        if head and (len(head) != len(TIMM_HEAD) or plain != head):
+            raise CheckpointError(
+                f"{self.checkpoint.path}: timm's layout has three FC layers with biases behind the blocks;"
+                f" {self.network.name} has {', '.join(placed.name for placed in head)}"
+            )
+
+    def roles(self, name: str) -> dict[str, Shape]:
+        """Return the tensors that a layer has in the file, with their shapes; none for a layer without any."""
+        return dict(self.pairs[name].roles()) if name in self.pairs else {}
+
+    def read(self, name: str, role: str) -> Tensor:
+        """Read a layer's tensor in torch's order of axes."""
+        pair = self.pairs[name]
+        return self.checkpoint.read(pair.stored, role, self.roles(name)[role], pair.maps)
+
+    def maps(self, name: str) -> Shape | None:
+        """Return the maps that an FC layer flattens, if it does."""
+        return flattened(self.network, self.pairs[name].placed)
+
+
+# PyTorch and safetensors
+
+
+def _state(job: _Job) -> OrderedDict[str, Tensor]:
+    state: OrderedDict[str, Tensor] = OrderedDict()
+    for name, pair in job.pairs.items():
+        prefix = str(job.names[name])
+        for role in job.roles(name):
+            tensor = job.read(name, role)
+            if job.layout == "timm" and role == "weight" and prefix in TIMM_HEAD[:2]:
+                maps = pair.stored.maps or job.maps(name) or (pair.placed.input_shape[0], 1, 1)
+                tensor = tensor.reshape(tensor.shape[0], *maps)
+            state[f"{prefix}.{role}"] = tensor
+    return state
+
+
+def _write_pytorch(path: Path, job: _Job) -> None:
+    state = _state(job)
+    # torch keeps a state dict's metadata when it saves it, and passes by what it doesn't know when it loads it
+    state._metadata = {CONFIG_KEY: {"yaml": dumps(job.network.config)}}  # type: ignore[attr-defined] # torch's own
+    torch.save(state, path)
+
+
+def _write_safetensors(path: Path, job: _Job) -> None:
+    write_safetensors(path, _state(job), {"format": "pt", CONFIG_KEY: dumps(job.network.config)})
+
+
+# Keras
+
+MOST_ATTRIBUTE = 60_000
+"""HDF5 keeps attributes up to 64 KiB."""
+
+KERAS_WORDS = {"weight": ("kernel", "bias"), "norm": ("gamma", "beta", "moving_mean", "moving_variance")}
+"""What Keras calls the tensors of weight layers and of normalisations."""
+KERAS_CLASSES = {
+    "conv": "conv2d", "FC": "dense", "batchnorm": "batch_normalization", "groupnorm": "group_normalization",
+    "maxpool": "max_pooling2d", "avgpool": "average_pooling2d", "flatten": "flatten",
+    "global-avgpool": "global_average_pooling2d", "LRN": "lrn",
+}  # fmt: skip
+"""Keras's classes in snake case, by our keywords; it keeps layers under these."""
+TORCH_ROLES = ("weight", "bias", "running_mean", "running_var")
+
+
+def _array(job: _Job, name: str, role: str) -> Any:
+    tensor = job.read(name, role)
+    if tensor.dtype == torch.bfloat16:
+        raise CheckpointError(f"{job.checkpoint.path}: HDF5 has no bfloat16; it can't be written there unchanged")
+    return (to_keras(tensor, job.maps(name)) if role == "weight" else tensor).numpy()
+
+
+def _write_legacy(path: Path, job: _Job) -> None:
+    """Write the layout of keras.applications: a group per layer, lists of names as attributes."""
+    import h5py
+
+    shown = [placed for placed in job.network if placed.name in job.pairs or placed.layer.role == "other"]
+    with h5py.File(path, "w") as file:
+        _write_config(file, job.network)
+        file.attrs["layer_names"] = [placed.name.encode() for placed in shown]
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"2.15.0"
+        for placed in shown:
+            group = file.create_group(placed.name)
+            names = []
+            words = KERAS_WORDS["norm" if placed.layer.role == "norm" else "weight"]
+            for word, role in zip(words, TORCH_ROLES):
+                if role in job.roles(placed.name):
+                    names.append(f"{placed.name}/{word}:0")
+                    group[names[-1]] = _array(job, placed.name, role)
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            _write_counter(group, job, placed.name)
+
+
+def _write_config(file: Any, network: Network) -> None:
+    text = dumps(network.config)
+    if len(text.encode()) < MOST_ATTRIBUTE:
+        file.attrs[CONFIG_KEY] = text
+
+
+def _write_counter(group: Any, job: _Job, name: str) -> None:
+    """Keep the number of batches that a batch norm has seen, which Keras has no place for and passes by."""
+    if "num_batches_tracked" in job.roles(name):
+        group["num_batches_tracked"] = _array(job, name, "num_batches_tracked")
+
+
+def _write_keras3(path: Path, job: _Job) -> None:
+    """Write Keras 3's layout: groups by class, numbered, the layer's name as an attribute."""
+    import h5py
+
+    counts: dict[str, int] = {}
+    with h5py.File(path, "w") as file:
+        _write_config(file, job.network)
+        file.create_group("vars").attrs["name"] = job.network.name
+        file.create_group("layers/input_layer/vars").attrs["name"] = "input_layer"
+        for placed in job.network:
+            kind = KERAS_CLASSES.get(placed.layer.keyword)
+            if kind is None:  # part of the layer before it there
+                continue
+            number = counts[kind] = counts.get(kind, -1) + 1
+            owner = file.create_group(f"layers/{kind}_{number}" if number else f"layers/{kind}")
+            group = owner.create_group("vars")
+            group.attrs["name"] = placed.name
+            for index, role in enumerate(role for role in TORCH_ROLES if role in job.roles(placed.name)):
+                group[str(index)] = _array(job, placed.name, role)
+            _write_counter(owner, job, placed.name)
+
+
+WRITERS: dict[str, Callable[[Path, _Job], None]] = {
+    ".pth": _write_pytorch,
+    ".pt": _write_pytorch,
+    ".bin": _write_pytorch,
+    ".safetensors": _write_safetensors,
+    ".h5": _write_legacy,
+    ".weights.h5": _write_keras3,
+}
+"""How each format is written, by the file's ending."""

@@ -1,0 +1,140 @@
+"""A file → what it is, without reading the values of its tensors where the format allows."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from vggkit.config import dumps
+from vggkit.errors import VggkitError
+from vggkit.layers import elements
+from vggkit.network import Network
+from vggkit.weights.container import open_container
+from vggkit.weights.identification import Identity, identify
+from vggkit.weights.layouts import Checkpoint, checkpoint_of
+from vggkit.weights.matching import Matching, match
+from vggkit.weights.published import of_file
+
+LAYOUT_NAMES = {
+    "torchvision": "torchvision's state dict",
+    "timm": "timm's state dict",
+    "keras": "Keras's legacy layers",
+    "keras3": "Keras 3's layers",
+    "vggkit": "vggkit's own names",
+    "PyTorch": "a state dict with other names",
+}
+
+
+class TensorRow(msgspec.Struct, frozen=True):
+    """A tensor of a file.
+
+    Args:
+        name: in the file's words.
+        shape: as the file has it.
+        dtype: torch's name of it.
+        bytes: its size.
+        becomes: the parameter or buffer that it is for here; None if it is for none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    becomes: str | None
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What a checkpoint is.
+
+    Args:
+        file: its path.
+        format: the format of the file.
+        layout: whose names and axes it has.
+        description: the configuration in words.
+        known: the shipped configuration that it is, or a variant of; None if it is none or can't be told.
+        yaml: the configuration that builds it; None if it can't be told.
+        published: whose published file has its name; None if nobody's.
+        parameters: elements of what is trained: all but statistics of batch norm.
+        dtypes: of its tensors, the most frequent first.
+        bytes: of all tensors.
+        matched: how its layers were found to be the configuration's.
+        notes: what it does not say, and was taken as usual; or why it can't be told.
+        tensors: all of them.
+    """
+
+    file: str
+    format: str
+    layout: str
+    description: str
+    known: str | None
+    yaml: str | None
+    published: str | None
+    parameters: int
+    dtypes: tuple[str, ...]
+    bytes: int
+    matched: str
+    notes: tuple[str, ...]
+    tensors: tuple[TensorRow, ...]
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Network | None = None) -> Inspection:
+    """Tell what a checkpoint is.
+
+    Args:
+        path: the file.
+        config: which configuration to hold it against; None tells it from the file.
+
+    Raises:
+        CheckpointError: if it is no checkpoint, damaged, or would execute code.
+    """
+    checkpoint = checkpoint_of(open_container(path))
+    notes: tuple[str, ...] = ()
+    try:
+        network, matching, known, description, notes = _told(checkpoint, config)
+    except VggkitError as error:
+        if config is not None:
+            raise
+        network, matching, known = None, Matching((), "not at all"), None
+        description, notes = "can't be told", (str(error).removeprefix(f"{checkpoint.path}: "),)
+    passport = of_file(path)
+    stored = checkpoint.container.tensors.values()
+    dtypes = [tensor.dtype for tensor in stored]
+    trained = [
+        tensor for layer in checkpoint.layers for role, tensor in layer.tensors.items() if role not in STATISTICS
+    ]
+    becomes = {
+        pair.stored.tensors[role].name: f"{pair.placed.module}.{role}"
+        for pair in matching.pairs
+        for role, _ in pair.roles()
+    }
+    rows = [TensorRow(t.name, t.shape, t.dtype, t.size, becomes.get(t.name)) for t in stored]
+    return Inspection(
+        file=checkpoint.path,
+        format=checkpoint.container.format,
+        layout=LAYOUT_NAMES[checkpoint.layout],
+        description=description,
+        known=known,
+        yaml=None if network is None else dumps(network.config),
+        published=None if passport is None else f"as {passport.file} by {passport.origin}",
+        parameters=sum(elements(tensor.shape) for tensor in trained),
+        dtypes=tuple(sorted(set(dtypes), key=lambda dtype: (-dtypes.count(dtype), dtype))),
+        bytes=sum(tensor.size for tensor in stored),
+        matched=matching.by,
+        notes=notes,
+        tensors=tuple(rows),
+    )
+
+
+def _told(
+    checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None
+) -> tuple[Network, Matching, str | None, str, tuple[str, ...]]:
+    if config is None:
+        identity: Identity = identify(checkpoint)
+        return identity.network, identity.matching, identity.known, identity.description, identity.notes
+    network = Network.of(config)
+    matching = match(network, checkpoint)
+    return network, matching, network.name, f"held against {network.name}", matching.differences

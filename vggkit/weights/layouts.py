@@ -1,0 +1,339 @@
+"""The tensors of a file → weight layers in order, whatever their names, axes and wrapping; and back to names.
+
+PyTorch's convolutions are out × in × height × width and its FC layers out × in; Keras's are height × width × in × out
+and in × out, and its flattened maps run over height, width, channels. From here on all are as PyTorch's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from vggkit.errors import CheckpointError
+from vggkit.layers import Shape, elements
+from vggkit.weights.container import Container, Hdf5, KerasZip, Stored
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["conv", "fc", "norm", "other"]
+
+LAYOUTS = ("torchvision", "timm", "keras", "keras3", "vggkit")
+"""The layouts that can be written: Keras's legacy .h5 and its own .weights.h5 are two."""
+
+
+class StoredLayer(msgspec.Struct, frozen=True):
+    """A layer's tensors in a file, not read yet.
+
+    Args:
+        name: in the file's words, without what wraps all of them.
+        kind: what the shapes tell that it is.
+        tensors: by torch's names (weight, bias, running_mean, …).
+        shapes: the same in torch's order of axes; an FC layer that is kept as a convolution is flat.
+        axes: whose order of axes the file has.
+        maps: channels × height × width of what an FC layer takes, if it is kept as a convolution.
+    """
+
+    name: str
+    kind: Kind
+    tensors: dict[str, Stored]
+    shapes: dict[str, Shape]
+    axes: Literal["torch", "keras"] = "torch"
+    maps: Shape | None = None
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """An open file whose layers are known.
+
+    Args:
+        container: the file.
+        layout: one of LAYOUTS, or "PyTorch" for other names.
+        layers: those with tensors, in order.
+        others: names of layers without any, where the file has them: pools, flatten.
+        ordered: whether the file itself says the order.
+    """
+
+    container: Container
+    layout: str
+    layers: tuple[StoredLayer, ...]
+    others: tuple[str, ...] = ()
+    ordered: bool = True
+
+    @property
+    def path(self) -> str:
+        """The file, as the user gave it."""
+        return self.container.path
+
+    def read(self, layer: StoredLayer, role: str, shape: Shape, maps: Shape | None) -> torch.Tensor:
+        """Read a tensor of a layer in torch's order of axes.
+
+        Args:
+            layer: whose.
+            role: torch's name: weight, bias, running_mean, …
+            shape: the wanted one, of as many elements.
+            maps: channels × height × width that an FC layer flattens, if Keras's order of them is to be changed.
+        """
+        stored = layer.tensors[role]
+        tensor = self.container.read(stored.name)
+        if layer.axes == "keras" and role == "weight":
+            tensor = _from_keras(tensor, maps)
+        return tensor.reshape(shape)
+
+
+def _from_keras(tensor: torch.Tensor, maps: Shape | None) -> torch.Tensor:
+    """Reorder Keras's axes, in new memory, one position of the maps at a time."""
+    if tensor.ndim == 4:
+        return tensor.permute(3, 2, 0, 1).contiguous()
+    if tensor.ndim != 2:
+        return tensor
+    if maps is None or elements(maps[1:]) == 1:
+        return tensor.T.contiguous()
+    channels, height, width = maps
+    return tensor.view(height, width, channels, -1).permute(3, 2, 0, 1).reshape(tensor.shape[1], -1)
+
+
+def to_keras(tensor: torch.Tensor, maps: Shape | None) -> torch.Tensor:
+    """Reorder torch's axes to Keras's: the inverse of reading.
+
+    Args:
+        tensor: a weight in torch's order.
+        maps: channels × height × width that an FC layer flattens.
+    """
+    if tensor.ndim == 4:
+        return tensor.permute(2, 3, 1, 0).contiguous()
+    if tensor.ndim != 2:
+        return tensor
+    if maps is None or elements(maps[1:]) == 1:
+        return tensor.T.contiguous()
+    channels, height, width = maps
+    return tensor.view(-1, channels, height, width).permute(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+
+
+def checkpoint_of(container: Container) -> Checkpoint:
+    """Find the layers of an open file.
+
+    Raises:
+        CheckpointError: if it has none.
+    """
+    checkpoint = _hdf5(container) if isinstance(container, Hdf5) else _state_dict(container)
+    if not any(layer.kind in ("conv", "fc") for layer in checkpoint.layers):
+        names = ", ".join(list(container.tensors)[:3]) or "no tensor at all"
+        raise CheckpointError(f"{container.path}: expected weights of convolutions or FC layers, found {names}")
+    return checkpoint
+
+
+# PyTorch's and ours
+
+WRAPPINGS = ("module.", "_orig_mod.")
+ROLES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def _state_dict(container: Container) -> Checkpoint:
+    groups: dict[str, dict[str, Stored]] = {}
+    strip = _wrapping(container.tensors)
+    for name, stored in container.tensors.items():
+        layer, _, role = name[len(strip) :].rpartition(".")
+        groups.setdefault(layer, {})[role] = stored
+    layout = _torch_layout(groups, CONFIGURED in container.metadata)
+    names = list(groups) if container.ordered else sorted(groups, key=_natural_place)
+    layers = [_torch_layer(name, groups[name], layout) for name in names]
+    return Checkpoint(container, layout, tuple(layers), ordered=container.ordered or layout != "PyTorch")
+
+
+CONFIGURED = "vggkit.config"
+
+
+def _wrapping(names: Iterable[str]) -> str:
+    """Return the prefix, of those that wrappers add, that all names have."""
+    names, prefix = list(names), ""
+    while True:
+        added = next((word for word in WRAPPINGS if all(name.startswith(prefix + word) for name in names)), None)
+        if added is None or not names:
+            return prefix
+        prefix += added
+
+
+def _torch_layout(groups: Iterable[str], configured: bool) -> str:
+    names = [name for name in groups if name]
+    if any(re.fullmatch(r"pre_logits\.fc\d|head\.fc", name) for name in names):
+        return "timm"
+    if names and all(re.fullmatch(r"(features|classifier)\.\d+", name) for name in names):
+        return "torchvision"
+    if configured or all(re.match(r"block\d+\.|(fc|norm)\d+$|predictions$", name) for name in names):
+        return "vggkit"
+    return "PyTorch"
+
+
+def _torch_layer(name: str, tensors: dict[str, Stored], layout: str) -> StoredLayer:
+    shapes = {role: stored.shape for role, stored in tensors.items()}
+    kind, maps = _kind(shapes), None
+    if layout == "timm" and name.startswith("pre_logits."):
+        kind, maps = "fc", shapes["weight"][1:]
+        shapes["weight"] = (shapes["weight"][0], elements(maps))
+    return StoredLayer(name, kind, tensors, shapes, maps=maps)
+
+
+def _kind(shapes: dict[str, Shape]) -> Kind:
+    weight = shapes.get("weight")
+    if not set(shapes) <= set(ROLES):
+        return "other"
+    if weight is None:
+        return "norm" if "running_mean" in shapes else "other"
+    kinds: dict[int, Kind] = {4: "conv", 2: "fc", 1: "norm"}
+    return kinds.get(len(weight), "other")
+
+
+_PLACES = {"features": 0, "block": 0, "pre_logits": 1, "head": 2}
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts features.10 behind features.9."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d{1,18}|\D+", name)]
+
+
+def _natural_place(name: str) -> tuple[int, list[tuple[int, int, str]]]:
+    first = re.match(r"[a-z_]*", name.split(".")[0])
+    return _PLACES.get(first.group() if first else "", 1), natural(name)
+
+
+# Keras's
+
+_KERAS_ROLES = (
+    ("weight", r"kernel|gamma|.*_W(_\d+)?"),
+    ("bias", r"bias|beta|.*_b(_\d+)?"),
+    ("running_mean", r"moving_mean|running_mean"),
+    ("running_var", r"moving_var(iance)?|running_(var|std)"),
+    ("num_batches_tracked", r"num_batches_tracked"),
+)
+
+
+def _hdf5(container: Hdf5) -> Checkpoint:
+    legacy = next((path for path in ("", "model_weights") if "layer_names" in _attributes(container, path)), None)
+    return _keras3(container) if legacy is None else _legacy(container, legacy)
+
+
+def _attributes(container: Hdf5, path: str) -> Any:
+    with container.reading():
+        thing = container.file.get(path or "/")
+        return {} if thing is None else thing.attrs
+
+
+def _words(container: Hdf5, path: str, attribute: str) -> list[str]:
+    """Return a list of names that an attribute holds."""
+    with container.reading():
+        said = _attributes(container, path).get(attribute)
+        return [] if said is None else [word.decode() if isinstance(word, bytes) else str(word) for word in said]
+
+
+def _legacy(container: Hdf5, root: str) -> Checkpoint:
+    """Read the layout of keras.applications: a group per layer, and attributes that list them in order."""
+    layers: list[StoredLayer] = []
+    others: list[str] = []
+    for name in _words(container, root, "layer_names"):
+        path = f"{root}/{name}" if root else name
+        inside = [tensor for tensor in container.tensors if tensor.startswith(f"{path}/")]
+        weights = [f"{path}/{weight}" for weight in _words(container, path, "weight_names")]
+        order = [weight for weight in weights if weight in container.tensors] or inside
+        order += [tensor for tensor in inside if tensor not in order and tensor.endswith("num_batches_tracked")]
+        groups: dict[str, dict[str, Stored]] = {}
+        for tensor in order:
+            owner, _, last = tensor.rpartition("/")
+            owner = name if _is_own(owner, path, name) else owner.removeprefix(f"{path}/")
+            role = _keras_role(last.removesuffix(":0"))
+            groups.setdefault(owner, {})[role] = container.tensors[tensor]
+        layers += [_keras_layer(owner, tensors) for owner, tensors in groups.items()]
+        if not groups:
+            others.append(name)
+    return Checkpoint(container, "keras", tuple(layers), tuple(others))
+
+
+def _is_own(owner: str, path: str, name: str) -> bool:
+    """Tell whether a tensor belongs to the layer of its group, and not to one of a model inside that."""
+    return owner == path or owner.rpartition("/")[2] == name or owner.count("/") == path.count("/")
+
+
+def _keras_role(word: str) -> str:
+    return next((role for role, pattern in _KERAS_ROLES if re.fullmatch(pattern, word)), word)
+
+
+def _keras_layer(name: str, tensors: dict[str, Stored]) -> StoredLayer:
+    shapes: dict[str, Shape] = {role: stored.shape for role, stored in tensors.items()}
+    weight = shapes.get("weight", ())
+    if len(weight) == 4:
+        shapes["weight"] = (weight[3], weight[2], weight[0], weight[1])
+    if len(weight) == 2:
+        shapes["weight"] = (weight[1], weight[0])
+    return StoredLayer(name, _kind(shapes), tensors, shapes, axes="keras")
+
+
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
+    "group_normalization": ("weight", "bias"),
+}
+
+
+def _keras3(container: Hdf5) -> Checkpoint:
+    """Read Keras 3's layout: `layers/CLASS_NUMBER/vars/0`, the layer's own name as an attribute."""
+    groups: dict[str, list[Stored]] = {}
+    for tensor, stored in container.tensors.items():
+        owner, _, last = tensor.rpartition("/")
+        if owner.startswith(("layers/", "_layer_checkpoint_dependencies/")) and owner.endswith("/vars"):
+            groups.setdefault(owner, []).append(stored)
+        elif last == "num_batches_tracked":
+            groups.setdefault(f"{owner}/vars", []).append(stored)
+    said = _described(container)
+    layers = []
+    for owner in sorted(groups, key=natural):
+        name = str(_attributes(container, owner).get("name", owner.removesuffix("/vars").rpartition("/")[2]))
+        counts = [stored for stored in groups[owner] if stored.name.endswith("num_batches_tracked")]
+        values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: natural(stored.name))
+        if not all(stored.dtype.startswith(("float", "bfloat")) for stored in values):
+            continue  # the state of a random generator
+        tensors = dict(zip(_roles(owner, values), values))
+        if counts:
+            tensors["num_batches_tracked"] = counts[0]
+        layers.append(_keras_layer(name, tensors))
+    names = [str(_attributes(container, path).get("name", "")) for path in _empty_groups(container, groups)]
+    if said:
+        layers.sort(key=lambda layer: said.index(layer.name) if layer.name in said else len(said))
+        names.sort(key=lambda name: said.index(name) if name in said else len(said))
+    return Checkpoint(container, "keras3", tuple(layers), tuple(filter(None, names)), ordered=bool(said))
+
+
+def _roles(owner: str, values: Sequence[Stored]) -> tuple[str, ...]:
+    kind = re.sub(r"_\d+$", "", owner.removesuffix("/vars").rpartition("/")[2])
+    usual = _CLASSES.get(kind) or (ROLES[:2] if len(values) <= 2 else ROLES[:4])
+    return usual if len(values) <= len(usual) else tuple(str(number) for number in range(len(values)))
+
+
+def _empty_groups(container: Hdf5, taken: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    with container.reading():
+        container.file.visit(lambda name: found.append(name) if name.endswith("/vars") else None)
+    taken = set(taken)
+    return [path for path in found if path not in taken and path.count("/") > 1]
+
+
+def _described(container: Hdf5) -> list[str]:
+    """Return the layers' names in order, if the archive has a description of them."""
+    if not isinstance(container, KerasZip):
+        return []
+    names: list[str] = []
+
+    def walk(layer: Any) -> None:
+        config = layer.get("config") if isinstance(layer, dict) else None
+        if not isinstance(config, dict):
+            return
+        inner = config.get("layers")
+        if isinstance(inner, list):
+            for part in inner[: 10**4]:
+                walk(part)
+        elif isinstance(config.get("name"), str):
+            names.append(config["name"])
+
+    with container.reading():
+        walk(container.config())
+    return names

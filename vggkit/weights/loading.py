@@ -1,0 +1,344 @@
+"""Weights into a model, and out of one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from vggkit.config import dumps
+from vggkit.errors import ArgumentError, CheckpointError, VggkitError, shorten
+from vggkit.files import replacing
+from vggkit.layers import Conv2d, Shape
+from vggkit.model import VGG
+from vggkit.network import Network, PlacedLayer
+from vggkit.weights.aligned import write_safetensors
+from vggkit.weights.container import CONFIG_KEY, open_container
+from vggkit.weights.layouts import Checkpoint, checkpoint_of
+from vggkit.weights.matching import Pair, match, misfit
+
+Source = str | os.PathLike[str]
+"""A file, or "imagenet"."""
+
+logger = logging.getLogger("vggkit")
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """What was loaded.
+
+    Args:
+        source: the file, or what it was loaded from.
+        loaded: the network's layers that have its weights, and the names that they have there.
+        left: layers with weights that got none of it.
+        notes: what was changed on the way.
+    """
+
+    source: str
+    loaded: dict[str, str]
+    left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.loaded)} layers loaded"]
+        lines += [f"  new: {', '.join(self.left)}"] if self.left else []
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def open_checkpoint(source: Source) -> Checkpoint:
+    """Open a file with weights in it.
+
+    Args:
+        source: its path.
+
+    Raises:
+        CheckpointError: if it is no checkpoint, damaged, or would execute code.
+    """
+    return checkpoint_of(open_container(source))
+
+
+def resolve(source: Source, network: Network) -> str:
+    """Return the file of a source: downloads what `imagenet` stands for, if it is not there yet.
+
+    Args:
+        source: a path, or "imagenet".
+        network: which network's.
+
+    Raises:
+        ArgumentError: if there are no published weights for it.
+        VggkitError: if they can't be downloaded.
+    """
+    if os.fspath(source) != "imagenet":
+        return os.fspath(source)
+    from vggkit.weights.download import fetch
+    from vggkit.weights.published import imagenet
+
+    return os.fspath(fetch(imagenet(network.name)))
+
+
+def load_weights(
+    model: VGG,
+    source: Source,
+    *,
+    strict: bool = True,
+    include_top: bool = True,
+    head: str | None = None,
+    adapt_input: bool = True,
+) -> LoadReport:
+    """Load a checkpoint into a model; the layout is recognised by its content.
+
+    Args:
+        model: where to. What is on the meta device takes the file's tensors as they are, memory-mapped where the
+            format allows; else the values are copied, so that an optimizer's references stay good.
+        source: a file of torchvision, timm, Keras or vggkit, or "imagenet".
+        strict: False loads the layers that fit, and leaves the others as they are.
+        include_top: False leaves the classifier as it is.
+        head: "new" is another word for include_top=False.
+        adapt_input: whether a first convolution for 3 colours may serve another number of channels: for 1 its kernels
+            are summed up over the colours, for others repeated and rescaled.
+
+    Returns:
+        What was loaded; also kept as `model.report`.
+
+    Raises:
+        CheckpointError: if it can't be read, or does not fit; with everything that differs.
+        ArgumentError: if an argument is outside its allowed values.
+
+    >>> from vggkit import build, save_weights
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("A", input="3x32x32", width=0.1), file)
+    >>> print(load_weights(build("A", input="3x32x32", width=0.1), file).loaded["fc1"])
+    fc1
+    """
+    if not isinstance(model, VGG):
+        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
+    if head not in (None, "new"):
+        raise ArgumentError(f"head: expected 'new', found {shorten(head)}")
+    checkpoint = open_checkpoint(resolve(source, model.network))
+    return load_checkpoint(
+        model, checkpoint, strict=strict, include_top=include_top and head is None, adapt_input=adapt_input
+    )
+
+
+def load_checkpoint(
+    model: VGG,
+    checkpoint: Checkpoint,
+    *,
+    strict: bool = True,
+    include_top: bool = True,
+    adapt_input: bool = True,
+    only: Iterable[str] | None = None,
+) -> LoadReport:
+    """Load an open checkpoint into a model.
+
+    Args:
+        model: where to.
+        checkpoint: where from.
+        strict: as for `load_weights`.
+        include_top: as for `load_weights`.
+        adapt_input: as for `load_weights`.
+        only: names of the layers to load; None is all.
+
+    Raises:
+        CheckpointError: if it does not fit.
+    """
+    matching = match(model.network, checkpoint, include_top=include_top)
+    differences = list(matching.differences)
+    adapted = [pair for pair in matching.pairs if pair.adapted]
+    if adapted and not adapt_input:
+        channels = adapted[0].placed.input_shape[0]
+        differences.append(
+            f"{adapted[0].placed.name}: checkpoint has 3 input channels, model has {channels}; adapt_input=True"
+            f" converts its kernels"
+        )
+    if strict and differences:
+        raise misfit(model.network, checkpoint, [*differences, *_what_it_is(checkpoint, model.network)])
+    wanted = None if only is None else set(only)
+    pairs = [pair for pair in matching.pairs if wanted is None or pair.placed.name in wanted]
+    for pair in pairs:
+        _assign(model, checkpoint, pair)
+    notes = tuple(_told_adapted(pair) for pair in pairs if pair.adapted)
+    for note in notes:
+        logger.warning("%s", note)
+    loaded = {pair.placed.name: pair.stored.name for pair in pairs}
+    report = LoadReport(checkpoint.path, loaded, _unloaded(model.network, loaded), notes)
+    model.report = report
+    logger.info("%s", report)
+    return report
+
+
+def _what_it_is(checkpoint: Checkpoint, network: Network) -> list[str]:
+    """Say of which configuration a checkpoint is, if that is another one."""
+    from vggkit.weights.identification import identify
+
+    try:
+        identity = identify(checkpoint)
+    except VggkitError:
+        return []
+    same = identity.known in (network.name, network.name.removesuffix("-BN"))
+    return [] if same or identity.known is None else [f"the checkpoint is {identity.description}"]
+
+
+def _unloaded(network: Network, loaded: Iterable[str]) -> tuple[str, ...]:
+    loaded = set(loaded)
+    return tuple(
+        placed.name for placed in network if placed.layer.parameters(placed.input_shape) and placed.name not in loaded
+    )
+
+
+def _told_adapted(pair: Pair) -> str:
+    channels = pair.placed.input_shape[0]
+    if channels == 1:
+        return f"{pair.placed.name}: its kernels for 3 colours were summed up for 1 channel"
+    return f"{pair.placed.name}: its kernels for 3 colours were repeated and rescaled for {channels} channels"
+
+
+def _assign(model: VGG, checkpoint: Checkpoint, pair: Pair) -> None:
+    module = model.get_submodule(pair.placed.module)
+    for role, shape in pair.roles():
+        if role == "weight" and pair.adapted:
+            stored = pair.stored.shapes["weight"]
+            tensor = _adapted(checkpoint.read(pair.stored, role, stored, None), shape[1])
+        else:
+            tensor = checkpoint.read(pair.stored, role, shape, pair.maps)
+        set_tensor(module, role, tensor)
+    counter = getattr(module, "num_batches_tracked", None)
+    if isinstance(counter, Tensor) and counter.is_meta:  # Keras doesn't count
+        module.num_batches_tracked = torch.zeros_like(counter, device="cpu")
+
+
+def _adapted(weight: Tensor, channels: int) -> Tensor:
+    """Convert kernels for 3 colours so that a grey picture, or one repeated over the channels, has the same outputs."""
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeated = weight.repeat(1, -(-channels // 3), 1, 1)[:, :channels]
+    return repeated * (3 / channels)
+
+
+def set_tensor(module: nn.Module, role: str, tensor: Tensor) -> None:
+    """Give a module a value: in place, or as it is where there is nothing yet.
+
+    Args:
+        module: the module.
+        role: the parameter's or buffer's name.
+        tensor: the value.
+    """
+    old: Tensor = getattr(module, role)
+    if not old.is_meta:
+        with torch.no_grad():
+            old.copy_(tensor)
+        return
+    tensor = tensor if old.dtype == tensor.dtype else tensor.to(old.dtype)
+    if isinstance(old, nn.Parameter):
+        setattr(module, role, nn.Parameter(tensor, requires_grad=old.requires_grad))
+    else:
+        setattr(module, role, tensor)
+
+
+# Growing
+
+
+FIRST_CONVOLUTIONS = 4
+"""How many of a shallow network's convolutions start a deeper one (paper, Sect. 3.1)."""
+
+
+def grow(model: VGG, source: Source | VGG) -> LoadReport:
+    """Copy the first four convolutions and the FC layers of a shallower network, as the paper did (Sect. 3.1).
+
+    Args:
+        model: the deeper network; its other layers stay as they are.
+        source: a model, or a file.
+
+    Returns:
+        What was copied.
+
+    Raises:
+        CheckpointError: if a file can't be read, or nothing fits.
+    """
+    donor, state, name = _donor(source, model.network)
+    loaded: dict[str, str] = {}
+    for ours, theirs in _grown_pairs(model.network, donor):
+        wanted = ours.layer.parameters(ours.input_shape)
+        if wanted != theirs.layer.parameters(theirs.input_shape):
+            continue
+        for role in wanted:
+            # a copy: growing must not tie two models together
+            set_tensor(model.get_submodule(ours.module), role, state(theirs, role).clone())
+        loaded[ours.name] = theirs.name
+    if not loaded:
+        raise CheckpointError(
+            f"init_from: no layer of {name} has the shape of one of {model.network.name}'s to start from"
+        )
+    report = LoadReport(name, loaded, _unloaded(model.network, loaded))
+    model.report = report
+    logger.info("%s", report)
+    return report
+
+
+def _donor(source: Source | VGG, network: Network) -> tuple[Network, Callable[[PlacedLayer, str], Tensor], str]:
+    if isinstance(source, VGG):
+        given: VGG = source
+
+        def of_model(placed: PlacedLayer, role: str) -> Tensor:
+            tensor: Tensor = getattr(given.get_submodule(placed.module), role)
+            return tensor.detach()
+
+        return source.network, of_model, source.network.name
+    from vggkit.weights.identification import identify
+
+    checkpoint = open_checkpoint(resolve(source, network))
+    identity = identify(checkpoint)
+    pairs = {pair.placed.name: pair for pair in identity.matching.pairs}
+
+    def of_file(placed: PlacedLayer, role: str) -> Tensor:
+        pair = pairs[placed.name]
+        shape: Shape = dict(pair.roles())[role]
+        return checkpoint.read(pair.stored, role, shape, pair.maps)
+
+    return identity.network, of_file, checkpoint.path
+
+
+def _grown_pairs(network: Network, donor: Network) -> list[tuple[PlacedLayer, PlacedLayer]]:
+    """Return the layers that start from each other.
+
+    A's first four convolutions are conv1_1, conv2_1, conv3_1 and conv3_2: in a deeper network those with the same
+    names have their shapes. The classifier's layers are taken in order.
+    """
+    ours = {placed.name: placed for placed in network}
+    convolutions = [placed for placed in donor if isinstance(placed.layer, Conv2d) and placed.block is not None]
+    first = [(ours[donated.name], donated) for donated in convolutions[:FIRST_CONVOLUTIONS] if donated.name in ours]
+    return [*first, *zip(_head(network), _head(donor))]
+
+
+def _head(network: Network) -> list[PlacedLayer]:
+    return [placed for placed in network if placed.layer.role == "weight" and placed.block is None]
+
+
+# Saving
+
+
+def save_weights(model: VGG, path: Source) -> None:
+    """Save a model's weights as safetensors, with its configuration: `load_model` needs nothing else.
+
+    Args:
+        model: what to save.
+        path: where to; whole or not at all.
+
+    Raises:
+        VggkitError: if it can't be written.
+    """
+    if not isinstance(model, VGG):
+        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
+    state = model.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ArgumentError("model: it is on the meta device and has no values to save")
+    metadata = {"format": "pt", CONFIG_KEY: dumps(model.config)}
+    try:
+        with replacing(path) as temporary:
+            write_safetensors(temporary, state, metadata)
+    except OSError as error:
+        raise VggkitError(f"{os.fspath(path)}: can't be written: {error.strerror or error}") from None
