@@ -148,6 +148,13 @@ def load_model(
 
     Raises:
         CheckpointError: if the file can't be read, or its configuration can't be told.
+
+    >>> import pathlib, tempfile
+    >>> from vggkit import build, save_weights
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("A", input="3x32x32", width=0.1), file)
+    >>> load_model(file).block1.conv1.weight.shape
+    torch.Size([6, 3, 3, 3])
     """
     opened = open_checkpoint(path)
     network = identify(opened).network

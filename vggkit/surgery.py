@@ -134,6 +134,11 @@ def to_fully_convolutional(model: VGG) -> VGG:
 
     Raises:
         ArgumentError: if the classifier is not maps, flattened, then FC layers.
+
+    >>> from vggkit import build
+    >>> model = build("A", input="3x64x64", width=0.1)
+    >>> to_fully_convolutional(model).fc1.weight.shape
+    torch.Size([409, 51, 2, 2])
     """
     if any(isinstance(placed.layer, GlobalAvgPool2d) for placed in model.network if placed.block is None):
         return model

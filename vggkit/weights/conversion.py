@@ -53,6 +53,13 @@ def convert(
         CheckpointError: if the source can't be read or told, or something in it has no place in the layout.
         ArgumentError: if the ending or the layout is unknown, or they don't go together.
         VggkitError: if the target can't be written.
+
+    >>> import pathlib, tempfile
+    >>> from vggkit import build, save_weights
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("A", input="3x32x32", width=0.1), file)
+    >>> convert(file, file.with_suffix(".h5")).name
+    'A'
     """
     ending, layout = _asked(os.fspath(target), layout)
     checkpoint = open_checkpoint(source)

@@ -330,6 +330,13 @@ def save_weights(model: VGG, path: Source) -> None:
 
     Raises:
         VggkitError: if it can't be written.
+
+    >>> import pathlib, tempfile
+    >>> from vggkit import build, load_model, save_weights
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("A", input="3x32x32", width=0.1), file)
+    >>> load_model(file).network.name
+    'A'
     """
     if not isinstance(model, VGG):
         raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
