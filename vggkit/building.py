@@ -99,6 +99,8 @@ def build(
         raise ArgumentError("init_from: expected no weights= with it: one of them gives the first values")
     if weights is None and not include_top:
         raise ArgumentError("head: 'new' and include_top=False say what of weights= is loaded, and there are none")
+    if target.type == "meta" and (weights is not None or init_from is not None):
+        raise ArgumentError("device: 'meta' has no room for values; expected another with weights= or init_from=")
     _check_size(network, target, number)
     with torch.device("meta"):
         model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number).freeze(*freeze)

@@ -24,7 +24,7 @@ class Predicted(NamedTuple):
 
     label: str
     wordnet_id: str | None
-    index: int  # type: ignore[assignment]
+    index: int  # type: ignore[assignment] # a tuple has a method of this name
     probability: float
 
 
@@ -153,7 +153,7 @@ def test_nothing_overlaps_or_is_cut_off(image: Image.Image, result: Result) -> N
     figure = predictions.figure(image, result)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call] # matplotlib has no types here
     left, right = figure.axes
     parts: list[Any] = [left.title, left.images[0], *right.texts, *right.get_yticklabels(), *right.patches]
     boxes = [part.get_window_extent(renderer) for part in parts]

@@ -412,7 +412,7 @@ def test_a_body_without_end_is_left(
     assert names(tmp_path) == []
 
 
-class watching:  # noqa: N801
+class watching:  # noqa: N801 (read as a verb: with watching(…))
     """A progress bar that notes how far it got."""
 
     def __init__(self, written: list[int]) -> None:

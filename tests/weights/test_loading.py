@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_listed_in_the_networks_terms(tmp_path: Path) -> No
     for words, changes in cases.items():
         options = {"config": "A", "input": "3x64x64", "width": 0.05, "num_classes": 10, **changes}
         with pytest.raises(CheckpointError, match=words.replace("(", r"\(")):
-            vggkit.build(**options, weights=path)  # type: ignore[arg-type]
+            vggkit.build(**options, weights=path)  # type: ignore[arg-type] # a mapping of mixed values
 
 
 def test_a_new_head_keeps_its_first_values(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_a_new_head_keeps_its_first_values(tmp_path: Path) -> None:
     source = small(num_classes=10)
     path = in_layout(source, "torchvision", tmp_path)
     options = {"input": "3x64x64", "width": 0.05, "num_classes": 4, "seed": 5}
-    fresh = vggkit.build("A", **options)  # type: ignore[arg-type]
+    fresh = vggkit.build("A", **options)  # type: ignore[arg-type] # a mapping of mixed values
     for changes in ({"head": "new"}, {"include_top": False}):
-        model = vggkit.build("A", weights=path, **options, **changes)  # type: ignore[arg-type]
+        model = vggkit.build("A", weights=path, **options, **changes)  # type: ignore[arg-type] # a mapping of mixed values
         assert torch.equal(model.block5.conv2.weight, source.block5.conv2.weight)
         assert model.predictions.weight.shape == fresh.predictions.weight.shape
         assert model.predictions.weight.std() > 0
@@ -193,12 +193,12 @@ def test_kernels_for_three_colours_serve_other_channels_as_timms_do(
     path = in_layout(source, "torchvision", tmp_path)
     options = {"input": f"{channels}x64x64", "width": 0.05, "num_classes": 7, "weights": path}
     with caplog.at_level(logging.WARNING, "vggkit"):
-        model = vggkit.build("A", **options)  # type: ignore[arg-type]
+        model = vggkit.build("A", **options)  # type: ignore[arg-type] # a mapping of mixed values
     expected = adapt_input_conv(channels, source.block1.conv1.weight.detach())
     torch.testing.assert_close(model.block1.conv1.weight.detach(), expected, rtol=1e-6, atol=1e-7)
     assert "kernels for 3 colours were" in caplog.text
     with pytest.raises(CheckpointError, match=f"checkpoint has 3 input channels, model has {channels}; adapt_input"):
-        vggkit.build("A", **options, adapt_input=False)  # type: ignore[arg-type]
+        vggkit.build("A", **options, adapt_input=False)  # type: ignore[arg-type] # a mapping of mixed values
 
 
 def test_loading_keeps_an_optimizers_references(tmp_path: Path) -> None:
@@ -221,9 +221,12 @@ def test_wrong_arguments_are_told(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="head: expected 'new'"):
         vggkit.load_weights(small(), path, head="old")
     with pytest.raises(ArgumentError, match="model: expected a model of vggkit"):
-        vggkit.load_weights(torch.nn.Linear(1, 1), path)  # type: ignore[arg-type]
+        vggkit.load_weights(torch.nn.Linear(1, 1), path)  # type: ignore[arg-type] # that is the mistake
     with pytest.raises(ArgumentError, match="there are none"):
         vggkit.build("A", device="meta", head="new")
+    for values in ({"weights": path}, {"init_from": path}):
+        with pytest.raises(ArgumentError, match="'meta' has no room for values"):
+            vggkit.build("A", device="meta", **values)  # type: ignore[arg-type] # a mapping of mixed values
     with pytest.raises(ArgumentError, match="expected no weights= with it"):
         vggkit.build("A", device="meta", weights=path, init_from=path)
     with pytest.raises(ArgumentError, match="nobody has published ImageNet weights for C"):

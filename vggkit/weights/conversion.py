@@ -19,7 +19,7 @@ from vggkit.network import Network
 from vggkit.weights.aligned import write_safetensors
 from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.identification import identify
-from vggkit.weights.layouts import LAYOUTS, Checkpoint, to_keras
+from vggkit.weights.layouts import LAYOUTS, ROLES, Checkpoint, to_keras
 from vggkit.weights.loading import open_checkpoint
 from vggkit.weights.matching import TIMM_HEAD, Matching, flattened, match, misfit, names_in
 
@@ -189,7 +189,6 @@ KERAS_CLASSES = {
     "global-avgpool": "global_average_pooling2d", "LRN": "lrn",
 }  # fmt: skip
 """Keras's classes in snake case, by our keywords; it keeps layers under these."""
-TORCH_ROLES = ("weight", "bias", "running_mean", "running_var")
 
 
 def _array(job: _Job, name: str, role: str) -> Any:
@@ -213,7 +212,7 @@ def _write_legacy(path: Path, job: _Job) -> None:
             group = file.create_group(placed.name)
             names = []
             words = KERAS_WORDS["norm" if placed.layer.role == "norm" else "weight"]
-            for word, role in zip(words, TORCH_ROLES):
+            for word, role in zip(words, ROLES[:4]):
                 if role in job.roles(placed.name):
                     names.append(f"{placed.name}/{word}:0")
                     group[names[-1]] = _array(job, placed.name, role)
@@ -250,7 +249,7 @@ def _write_keras3(path: Path, job: _Job) -> None:
             owner = file.create_group(f"layers/{kind}_{number}" if number else f"layers/{kind}")
             group = owner.create_group("vars")
             group.attrs["name"] = placed.name
-            for index, role in enumerate(role for role in TORCH_ROLES if role in job.roles(placed.name)):
+            for index, role in enumerate(role for role in ROLES[:4] if role in job.roles(placed.name)):
                 group[str(index)] = _array(job, placed.name, role)
             _write_counter(owner, job, placed.name)
 

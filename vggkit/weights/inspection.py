@@ -78,7 +78,7 @@ class Inspection(msgspec.Struct, frozen=True):
     tensors: tuple[TensorRow, ...]
 
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+TRAINED = ("weight", "bias")
 
 
 def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Network | None = None) -> Inspection:
@@ -103,9 +103,7 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
     passport = of_file(path)
     stored = checkpoint.container.tensors.values()
     dtypes = [tensor.dtype for tensor in stored]
-    trained = [
-        tensor for layer in checkpoint.layers for role, tensor in layer.tensors.items() if role not in STATISTICS
-    ]
+    trained = [tensor for layer in checkpoint.layers for role, tensor in layer.tensors.items() if role in TRAINED]
     becomes = {
         pair.stored.tensors[role].name: f"{pair.placed.module}.{role}"
         for pair in matching.pairs

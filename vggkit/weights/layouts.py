@@ -14,7 +14,7 @@ import msgspec
 
 from vggkit.errors import CheckpointError
 from vggkit.layers import Shape, elements
-from vggkit.weights.container import Container, Hdf5, KerasZip, Stored
+from vggkit.weights.container import CONFIG_KEY, Container, Hdf5, KerasZip, Stored
 
 if TYPE_CHECKING:
     import torch
@@ -137,13 +137,10 @@ def _state_dict(container: Container) -> Checkpoint:
     for name, stored in container.tensors.items():
         layer, _, role = name[len(strip) :].rpartition(".")
         groups.setdefault(layer, {})[role] = stored
-    layout = _torch_layout(groups, CONFIGURED in container.metadata)
+    layout = _torch_layout(groups, CONFIG_KEY in container.metadata)
     names = list(groups) if container.ordered else sorted(groups, key=_natural_place)
     layers = [_torch_layer(name, groups[name], layout) for name in names]
     return Checkpoint(container, layout, tuple(layers), ordered=container.ordered or layout != "PyTorch")
-
-
-CONFIGURED = "vggkit.config"
 
 
 def _wrapping(names: Iterable[str]) -> str:
@@ -211,14 +208,20 @@ _KERAS_ROLES = (
 
 
 def _hdf5(container: Hdf5) -> Checkpoint:
-    legacy = next((path for path in ("", "model_weights") if "layer_names" in _attributes(container, path)), None)
+    with container.reading():
+        legacy = next((path for path in ("", "model_weights") if "layer_names" in _attributes(container, path)), None)
     return _keras3(container) if legacy is None else _legacy(container, legacy)
 
 
 def _attributes(container: Hdf5, path: str) -> Any:
+    thing = container.file.get(path or "/")
+    return {} if thing is None else thing.attrs
+
+
+def _own_name(container: Hdf5, path: str, otherwise: str) -> str:
+    """Return the name that Keras 3 keeps as an attribute of a layer's variables."""
     with container.reading():
-        thing = container.file.get(path or "/")
-        return {} if thing is None else thing.attrs
+        return str(_attributes(container, path).get("name", otherwise))
 
 
 def _words(container: Hdf5, path: str, attribute: str) -> list[str]:
@@ -287,7 +290,7 @@ def _keras3(container: Hdf5) -> Checkpoint:
     said = _described(container)
     layers = []
     for owner in sorted(groups, key=natural):
-        name = str(_attributes(container, owner).get("name", owner.removesuffix("/vars").rpartition("/")[2]))
+        name = _own_name(container, owner, owner.removesuffix("/vars").rpartition("/")[2])
         counts = [stored for stored in groups[owner] if stored.name.endswith("num_batches_tracked")]
         values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: natural(stored.name))
         if not all(stored.dtype.startswith(("float", "bfloat")) for stored in values):
@@ -296,7 +299,7 @@ def _keras3(container: Hdf5) -> Checkpoint:
         if counts:
             tensors["num_batches_tracked"] = counts[0]
         layers.append(_keras_layer(name, tensors))
-    names = [str(_attributes(container, path).get("name", "")) for path in _empty_groups(container, groups)]
+    names = [_own_name(container, path, "") for path in _empty_groups(container, groups)]
     if said:
         layers.sort(key=lambda layer: said.index(layer.name) if layer.name in said else len(said))
         names.sort(key=lambda name: said.index(name) if name in said else len(said))

@@ -33,7 +33,7 @@ class Pair(msgspec.Struct, frozen=True):
 
     def roles(self) -> Iterator[tuple[str, Shape]]:
         """Return the tensors that the network wants and the file has, with the network's shapes."""
-        for role, shape in _wanted(self.placed).items():
+        for role, shape in held(self.placed).items():
             if role in self.stored.tensors:
                 yield role, shape
 
@@ -90,7 +90,7 @@ def match(network: Network, checkpoint: Checkpoint, *, include_top: bool = True)
     Raises:
         CheckpointError: if more than one way would fit.
     """
-    targets = [placed for placed in network if _wanted(placed) and (include_top or placed.block is not None)]
+    targets = [placed for placed in network if held(placed) and (include_top or placed.block is not None)]
     named = _by_names(network, checkpoint, targets)
     if named is not None and not _differences(network, checkpoint, named, targets, include_top):
         return _matching(checkpoint, named, targets, f"by their names in {checkpoint.layout}'s layout", ())
@@ -112,8 +112,12 @@ def _matching(
     return Matching(tuple(pairs), by, tuple(differences), left, unused)
 
 
-def _wanted(placed: PlacedLayer) -> dict[str, Shape]:
-    """Return what a layer holds: parameters and buffers, by torch's names."""
+def held(placed: PlacedLayer) -> dict[str, Shape]:
+    """Return the shapes of what a layer holds, its parameters and buffers, by torch's names.
+
+    Args:
+        placed: the layer.
+    """
     return {**placed.layer.parameters(placed.input_shape), **placed.layer.buffers(placed.input_shape)}
 
 
@@ -157,7 +161,7 @@ def flattened(network: Network, placed: PlacedLayer) -> Shape | None:
 def _other_colours(network: Network, placed: PlacedLayer, stored: StoredLayer) -> bool:
     """Tell whether the file's first convolution is the network's but for its number of input channels, 3."""
     first = next((other for other in network if other.layer.role == "weight"), None)
-    ours, theirs = _wanted(placed).get("weight", ()), stored.shapes.get("weight", ())
+    ours, theirs = held(placed).get("weight", ()), stored.shapes.get("weight", ())
     return (
         placed is first
         and len(ours) == len(theirs) == 4
@@ -234,7 +238,7 @@ def _stem(name: str) -> str:
 
 def _misfits(pair: Pair) -> list[str]:
     """Return the tensors that the file lacks or has in another shape."""
-    wanted, found = _wanted(pair.placed), pair.stored.shapes
+    wanted, found = held(pair.placed), pair.stored.shapes
     weight = wanted.get("weight")
     as_convolution = {"conv": Conv2d, "fc": Linear}
     kind = as_convolution.get(pair.stored.kind)
@@ -312,7 +316,7 @@ def _differences(
 
 def _told(network: Network, pair: Pair, wrong: Sequence[str]) -> str:
     placed, stored = pair.placed, pair.stored
-    ours, theirs = _wanted(placed), stored.shapes
+    ours, theirs = held(placed), stored.shapes
     if "weight" not in wrong or "weight" not in ours or "weight" not in theirs:
         lacks = [role for role in wrong if role not in theirs]
         has = [role for role in wrong if role in theirs and role not in ours]
