@@ -266,6 +266,7 @@ class Hdf5(Container):
 
     format = "HDF5"
     ordered = False
+    LARGEST_ATTRIBUTE = 2**24
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -281,9 +282,9 @@ class Hdf5(Container):
     def _scan(self) -> None:
         import h5py
 
-        config = self.file.attrs.get(CONFIG_KEY)
-        if isinstance(config, str):
-            self.metadata[CONFIG_KEY] = config
+        config = self.attribute("/", CONFIG_KEY)
+        if isinstance(config, bytes):
+            self.metadata[CONFIG_KEY] = config.decode()
 
         def visit(name: str, thing: Any) -> None:
             if isinstance(thing, h5py.Dataset):
@@ -292,6 +293,24 @@ class Hdf5(Container):
                 self.add(name, tuple(thing.shape or ()), str(thing.dtype), int(thing.nbytes))
 
         self.file.visititems(visit)
+
+    def attribute(self, path: str, name: str) -> Any:
+        """Return an attribute of a group; None if there is none.
+
+        Raises:
+            CheckpointError: if it can't be read, or claims to be larger than any.
+        """
+        with self.reading():
+            thing = self.file.get(path)
+            if thing is None or name not in thing.attrs:
+                return None
+            claimed = thing.attrs.get_id(name)
+            size = claimed.dtype.itemsize
+            for side in claimed.shape:
+                size *= side
+            if size > self.LARGEST_ATTRIBUTE:  # asked before it is read: the HDF5 library would try for minutes
+                raise CheckpointError(f"{self.path}: the attribute {shorten(name)} claims {size:,} bytes")
+            return thing.attrs[name]
 
     def read(self, name: str) -> torch.Tensor:
         import torch

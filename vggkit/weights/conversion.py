@@ -221,9 +221,11 @@ def _write_legacy(path: Path, job: _Job) -> None:
 
 
 def _write_config(file: Any, network: Network) -> None:
-    text = dumps(network.config)
-    if len(text.encode()) < MOST_ATTRIBUTE:
-        file.attrs[CONFIG_KEY] = text
+    import numpy
+
+    text = dumps(network.config).encode()
+    if len(text) < MOST_ATTRIBUTE:
+        file.attrs[CONFIG_KEY] = numpy.bytes_(text)
 
 
 def _write_counter(group: Any, job: _Job, name: str) -> None:

@@ -208,26 +208,20 @@ _KERAS_ROLES = (
 
 
 def _hdf5(container: Hdf5) -> Checkpoint:
-    with container.reading():
-        legacy = next((path for path in ("", "model_weights") if "layer_names" in _attributes(container, path)), None)
-    return _keras3(container) if legacy is None else _legacy(container, legacy)
-
-
-def _attributes(container: Hdf5, path: str) -> Any:
-    thing = container.file.get(path or "/")
-    return {} if thing is None else thing.attrs
+    roots = [path for path in ("/", "model_weights") if container.attribute(path, "layer_names") is not None]
+    return _legacy(container, roots[0].strip("/")) if roots else _keras3(container)
 
 
 def _own_name(container: Hdf5, path: str, otherwise: str) -> str:
     """Return the name that Keras 3 keeps as an attribute of a layer's variables."""
-    with container.reading():
-        return str(_attributes(container, path).get("name", otherwise))
+    said = container.attribute(path, "name")
+    return otherwise if said is None else str(said)
 
 
 def _words(container: Hdf5, path: str, attribute: str) -> list[str]:
     """Return a list of names that an attribute holds."""
+    said = container.attribute(path or "/", attribute)
     with container.reading():
-        said = _attributes(container, path).get(attribute)
         return [] if said is None else [word.decode() if isinstance(word, bytes) else str(word) for word in said]
 
 
