@@ -79,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "weights/__init__": set(),
     "weights/container": {"errors"},
+    "weights/rehearsal": set(),
     "weights/aligned": {"errors", "weights/container"},
     "weights/layouts": {"errors", "layers", "weights/container"},
     "weights/matching": {"errors", "layers", "naming", "network", "weights/layouts"},

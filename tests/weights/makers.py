@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def in_layout(model: VGG, layout: str, folder: Path) -> Path:
     vggkit.save_weights(model, own)
     target = folder / LAYOUT_FILES[layout]
     convert(own, target, layout=layout)
+    return target
+
+
+def archived(model: VGG, folder: Path) -> Path:
+    """Save a model as Keras's archive: `.weights.h5` in a zip file."""
+    weights, target = in_layout(model, "keras3", folder), folder / "archive.keras"
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.write(weights, "model.weights.h5")
+        archive.writestr("config.json", "{}")
     return target
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 import vggkit
-from tests.weights.makers import LAYOUT_FILES, in_layout, scores, small
+from tests.weights.makers import LAYOUT_FILES, archived, in_layout, scores, small
 from vggkit import CheckpointError
+from vggkit.weights.container import Hdf5
 from vggkit.weights.inspection import inspect
 
 
@@ -26,11 +28,16 @@ def test_a_format_is_recognised_by_its_content(layout: str, tmp_path: Path) -> N
     assert torch.equal(scores(vggkit.load_model(plain)), scores(model))
 
 
-@pytest.mark.parametrize("layout", LAYOUT_FILES)
+def saved(format: str, folder: Path) -> Path:
+    """Save a small model in a layout, or as Keras's archive."""
+    return archived(small(), folder) if format == "archive" else in_layout(small(), format, folder)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUT_FILES, "archive"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9])
 def test_a_truncated_file_ends_in_one_line(layout: str, share: float, tmp_path: Path) -> None:
     """Cut off anywhere, a file of each format is refused with its name."""
-    path = in_layout(small(), layout, tmp_path)
+    path = saved(layout, tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(CheckpointError) as caught:
@@ -70,3 +77,76 @@ def test_a_header_that_lies_about_sizes_is_refused(tmp_path: Path) -> None:
         path.write_bytes(length.to_bytes(8, "little") + header + bytes(16))
         with pytest.raises(CheckpointError, match="can't be read as safetensors"):
             inspect(path)
+
+
+def described(path: Path) -> list[tuple[int, int]]:
+    """Return where a file's bytes are no tensor's values, but say what is where."""
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        return [(0, 8 + int.from_bytes(content[:8], "little"))]
+    if path.suffix in (".pth", ".keras"):
+        return [(0, 4096), (len(content) - 4096, len(content))]
+    import h5py
+
+    values: list[tuple[int, int]] = []
+
+    def note(_: str, thing: object) -> None:
+        if isinstance(thing, h5py.Dataset) and thing.id.get_offset():
+            values.append((thing.id.get_offset(), thing.id.get_offset() + thing.nbytes))
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    starts = [0, *(end for _, end in sorted(values))]
+    ends = [*(begin for begin, _ in sorted(values)), len(content)]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
+
+
+@pytest.mark.parametrize(
+    ("layout", "flips"), [("torchvision", 60), ("vggkit", 60), ("keras", 25), ("keras3", 25), ("archive", 25)]
+)
+def test_a_flipped_bit_ends_in_one_line_or_does_no_harm(layout: str, flips: int, tmp_path: Path) -> None:
+    """One wrong bit in what describes the tensors: the file is refused with its name, or still says what it is."""
+    path = saved(layout, tmp_path)
+    content, places = path.read_bytes(), described(path)
+    generator = random.Random(layout)
+    errors = []
+    for _ in range(flips):
+        flipped = bytearray(content)
+        place = generator.choice([at for start, end in places for at in range(start, end) if content[at]])
+        flipped[place] ^= 1 << generator.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            inspect(path)
+        except CheckpointError as error:
+            errors.append(str(error))
+    assert errors
+    assert [error for error in errors if not error.startswith(f"{path}: ") or "\n" in error] == []
+
+
+@pytest.mark.parametrize(
+    ("happens", "said"),
+    [("import os; os.abort()", "reading it crashes"), ("while True: pass", "reading it never ends")],
+)
+@pytest.mark.parametrize("layout", ["keras", "keras3"])
+def test_what_crashes_the_hdf5_library_is_refused(
+    layout: str, happens: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is read in a process of its own first, so that a crash or an endless loop ends in one line."""
+    path = in_layout(small(), layout, tmp_path)
+    script = tmp_path / "rehearsal.py"
+    script.write_text(happens)
+    monkeypatch.setattr(Hdf5, "REHEARSAL", script)
+    monkeypatch.setattr(Hdf5, "REHEARSAL_SECONDS", 3.0)
+    with pytest.raises(CheckpointError, match=f"it is damaged, {said}; save or download it again"):
+        inspect(path)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """HDF5 gives names that are not UTF-8 as bytes."""
+    import h5py
+
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(b"layer\xff", data=[1.0])
+    with pytest.raises(CheckpointError, match=r"x.h5: .* is no name"):
+        inspect(path)

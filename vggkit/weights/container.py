@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -31,6 +34,9 @@ INFLATION = 16
 
 ALIGNMENT = 64
 """Bytes; torch's allocator gives addresses that this divides."""
+
+MOST_EXIT_CODE = 255
+"""What lies outside of 0 and this is a process that crashed: a signal's number below 0, or Windows's 0xC0000005."""
 
 ELEMENT_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1,
@@ -137,7 +143,7 @@ def _kind(path: str, head: bytes) -> type[Container]:
 def _is_keras(path: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
-            return KerasZip.WEIGHTS in archive.namelist()
+            return KerasZip.MEMBER in archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
         return False  # PyTorch's reader will say what is wrong with it
 
@@ -267,12 +273,31 @@ class Hdf5(Container):
     format = "HDF5"
     ordered = False
     LARGEST_ATTRIBUTE = 2**24
+    MEMBER = ""
+    """The HDF5 file's name in an archive."""
+    REHEARSAL = Path(__file__).with_name("rehearsal.py")
+    REHEARSAL_SECONDS = 30.0
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        self._rehearse()
         with self.reading():
             self.file = self._open()
             self._scan()
+
+    def _rehearse(self) -> None:
+        """Refuse a file that the HDF5 library would loop on or crash at; a process of its own finds out."""
+        command = [sys.executable, "-I", str(self.REHEARSAL), self.path, self.MEMBER, str(self.LARGEST_ATTRIBUTE)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=self.REHEARSAL_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise self._damaged("never ends") from None
+        if not 0 <= done.returncode <= MOST_EXIT_CODE:
+            raise self._damaged("crashes")
+
+    def _damaged(self, what_happens: str) -> CheckpointError:
+        reason = f"it is damaged, reading it {what_happens}; save or download it again"
+        return CheckpointError(f"{self.path}: can't be read as {self.format}: {reason}")
 
     def _open(self) -> Any:
         import h5py
@@ -286,7 +311,9 @@ class Hdf5(Container):
         if isinstance(config, bytes):
             self.metadata[CONFIG_KEY] = config.decode()
 
-        def visit(name: str, thing: Any) -> None:
+        def visit(name: str | bytes, thing: Any) -> None:
+            if isinstance(name, bytes):
+                raise CheckpointError(f"{self.path}: {shorten(name)} is no name")
             if isinstance(thing, h5py.Dataset):
                 if thing.external or thing.is_virtual:
                     raise CheckpointError(f"{self.path}: {shorten(name)} lies in another file, which is not read")
@@ -323,14 +350,14 @@ class KerasZip(Hdf5):
     """A `.keras` archive: the weights as HDF5, and the layers as JSON."""
 
     format = "Keras"
-    WEIGHTS = "model.weights.h5"
+    MEMBER = "model.weights.h5"
     MOST_JSON = 2**24
 
     def _open(self) -> Any:
         import h5py
 
         self.archive = zipfile.ZipFile(self.path)
-        info = self.archive.getinfo(self.WEIGHTS)
+        info = self.archive.getinfo(self.MEMBER)
         if info.file_size > INFLATION * self.file_size:
             raise CheckpointError(f"{self.path}: its weights claim {info.file_size:,} bytes")
         return h5py.File(self.archive.open(info), "r")
