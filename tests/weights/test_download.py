@@ -18,6 +18,8 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from tests.weights.makers import in_layout, small
+from vggkit import build
 from vggkit.errors import VggkitError
 from vggkit.weights import download
 from vggkit.weights.download import fetch
@@ -559,3 +561,20 @@ def test_a_pipe_sees_nothing(passport: Passport, tmp_path: Path, capfd: pytest.C
     """Neither on stderr nor on stdout."""
     fetch(passport, tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_build_fetches_the_published_file_and_loads_it(
+    server: Server, passport: Passport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`weights="imagenet"` ends in a model with the values of the file that was published for it."""
+    donor = small("D")
+    content = in_layout(donor, "torchvision", tmp_path).read_bytes()
+    server.answer = lambda handler: handler.say(200, content)
+    known = replace(passport, mebibytes=None, bytes=len(content), sha256_prefix=hashlib.sha256(content).hexdigest()[:8])
+    monkeypatch.setattr("vggkit.weights.published.imagenet", {"D": known}.__getitem__)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    model = build(donor.network, weights="imagenet")
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), donor.parameters(), strict=True))
+    assert names(tmp_path / "checkpoints") == ["x.pth"]
+    assert model.report is not None
+    assert model.report.source == str(tmp_path / "checkpoints" / "x.pth")
