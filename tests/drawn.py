@@ -32,9 +32,12 @@ def pairs(low: int, high: int) -> SearchStrategy[Any]:
 flags = st.booleans()
 slopes = st.sampled_from([-0.5, 0.0, 0.01, 0.2, 1.0])
 
+TABLE = {1: 1, 2: 2, 3: 1, 4: 2, 6: 3, 12: 4}
+"""Groups by the number of channels."""
+
 OPTIONS: dict[str, dict[str, SearchStrategy[Any]]] = {
     "conv": {
-        "kernel": pairs(1, 3),
+        "kernel": pairs(1, 4),
         "stride": pairs(1, 2),
         "padding": st.one_of(st.just("same"), pairs(0, 2)),
         "dilation": pairs(1, 2),
@@ -71,7 +74,11 @@ OPTIONS: dict[str, dict[str, SearchStrategy[Any]]] = {
         "affine": flags,
         "track_running_stats": flags,
     },
-    "groupnorm": {"groups": st.sampled_from([1, 1, 2, 3]), "eps": st.sampled_from([1e-5, 1e-3]), "affine": flags},
+    "groupnorm": {
+        "groups": st.sampled_from([1, 1, 2, 3, TABLE]),
+        "eps": st.sampled_from([1e-5, 1e-3]),
+        "affine": flags,
+    },
     "relu": {"inplace": flags},
     "leaky-relu": {"negative_slope": slopes, "inplace": flags},
     "elu": {"alpha": slopes, "inplace": flags},
@@ -88,6 +95,7 @@ OPTIONS: dict[str, dict[str, SearchStrategy[Any]]] = {
     "flatten": {"order": st.sampled_from(["chw", "hwc"])},
     "FC": {"bias": flags},
     "soft-max": {},
+    "log-softmax": {},
 }
 """What is drawn for every option of every kind; the output's width is drawn apart."""
 
@@ -141,7 +149,9 @@ def flat_form(draw: DrawFn, keyword: str) -> Options:
 def short_form(draw: DrawFn, keyword: str) -> Written:
     """Draw `conv3-64`, `FC-10` or a bare keyword, in any letter case."""
     if keyword == "conv":
-        return f"{draw(st.sampled_from(['conv', 'Conv', 'CONV']))}{draw(pairs(1, 3))}-{draw(st.integers(1, 6))}"
+        stride = draw(st.just("") | pairs(1, 2).map("/{}".format))
+        word = draw(st.sampled_from(["conv", "Conv", "CONV"]))
+        return f"{word}{draw(pairs(1, 3))}-{draw(st.integers(1, 6))}{stride}"
     if keyword == "FC":
         text = f"FC-{draw(st.integers(1, 6))}"
     elif keyword in REQUIRED:
@@ -161,7 +171,7 @@ def entries(keywords: Sequence[str]) -> SearchStrategy[Written]:
 POOLS = ["maxpool", "avgpool"]
 MAPS = [*["conv"] * 5, *POOLS * 3, *NORMS * 2, "adaptive-avgpool", "LRN", "dropout", *ACTIVATIONS]
 HEAD = [*MAPS, "global-avgpool", "flatten", "FC", "FC"]
-FLAT = ["FC", "FC", "FC", "dropout", "flatten", "soft-max", *NORMS, *ACTIVATIONS]
+FLAT = ["FC", "FC", "FC", "dropout", "flatten", "soft-max", "log-softmax", *NORMS, *ACTIVATIONS]
 
 
 class Walk:
@@ -244,7 +254,7 @@ def configs(draw: DrawFn) -> str:
     for _ in range(draw(st.integers(0 if blocks else 1, 5))):
         classifier += walk.entry(HEAD if len(walk.shape) == 3 else FLAT)
     if classifier and draw(st.booleans()):
-        classifier.append("soft-max")
+        classifier.append(draw(st.sampled_from(["soft-max", "soft-max", "log-softmax"])))
     if not blocks and not classifier:
         blocks = [["relu"]]
     image_text = "x".join(map(str, image))

@@ -59,11 +59,15 @@ TESTED = {
         "source", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings",
         "device", "limits", "solve", "timeline", "format", "output",
     },
+    "compare": {
+        "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",
+    },
     "verify": {
         "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "format",
         "output",
     },
-    "list": {"format", "output"},
+    "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
+    "list": {"family", "format", "output"},
     "names": {"source", "settings", "format", "output"},
     "show": {"source", "input", "settings", "output"},
     "validate": {"files"},

@@ -121,10 +121,10 @@ def test_reported_errors_are_table_3(name: str) -> None:
 def test_every_key_has_its_value_in_the_config() -> None:
     """A file with every key fills every field."""
     config = vggkit.loads(
-        "name: mine\naliases: [my, own]\nsource: 'a: b'\nextends: A\ninput: 1x28x30\n"
+        "name: mine\naliases: [my, own]\nsource: 'a: b'\nnote: 'c: d'\nextends: A\ninput: 1x28x30\n"
         "defaults: {dropout: 0.1}\nblocks: [[conv3-8, maxpool]]\nclassifier: [FC-4]\noverrides: {num_classes: 5}\n"
     )
-    assert (config.name, config.aliases, config.source) == ("mine", ("my", "own"), "a: b")
+    assert (config.name, config.aliases, config.source, config.note) == ("mine", ("my", "own"), "a: b", "c: d")
     assert config.input == (1, 28, 30)
     assert config.defaults.dropout == 0.1
     assert [type(entry.layer) for entry in config.blocks[0]] == [Conv2d, MaxPool2d]
@@ -134,7 +134,7 @@ def test_every_key_has_its_value_in_the_config() -> None:
 def test_an_absent_key_has_its_documented_default() -> None:
     """Without name, input and classifier: the file's name, 3×224×224, a trunk."""
     config = vggkit.loads("blocks: [[conv3-64]]", file="folder/slim.yaml")
-    assert (config.name, config.aliases, config.source) == ("slim", (), None)
+    assert (config.name, config.aliases, config.source, config.note) == ("slim", (), None, None)
     assert config.input == (3, 224, 224)
     assert config.classifier == ()
     assert config.reported is None
@@ -324,6 +324,35 @@ def test_extends_replaces_key_by_key() -> None:
     assert [spell(entry.layer) for entry in config.classifier] == ["global-avgpool", "FC-10"]
     assert config.input == (3, 64, 64)
     assert vggkit.loads("extends: A\nclassifier: null").classifier == ()
+
+
+def test_extends_replaces_adds_and_takes_away_single_blocks() -> None:
+    """By their numbers; the others stay as they are in the base, and its defaults hold for the new."""
+    config = vggkit.loads("extends: vgg16_bn\nblocks: {2: [conv3-8], 4: , 6: [maxpool], 7: [conv1-9]}")
+    base = vggkit.load("vgg16_bn").blocks
+    assert config.blocks[0] == base[0]
+    assert (config.blocks[1][0].layer, config.blocks[1][0].norm) == (Conv2d(8), BatchNorm())
+    assert config.blocks[2:4] == (base[2], base[4])
+    assert [entry.layer for block in config.blocks[4:] for entry in block] == [MaxPool2d(), Conv2d(9, 1)]
+    assert vggkit.loads(vggkit.dump(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: D\nblocks: {7: [relu]}", "2:10: blocks: expected a block's number from 1 to 6, found '7'"),
+        ("extends: D\nblocks: {0: [relu]}", "2:10: blocks: expected a block's number from 1 to 6, found '0'"),
+        ("extends: D\nblocks: {five: [relu]}", "2:10: blocks: expected a block's number from 1 to 6, found 'five'"),
+        ("extends: D\nblocks: {5: []}", "2:13: block 5: expected a list such as [conv3-64, maxpool], found []"),
+        ("extends: D\nblocks: {5: relu}", "2:13: block 5: expected a list such as [conv3-64, maxpool], found 'relu'"),
+        ("extends: D\nblocks: {5: [rely]}", "2:14: unknown layer 'rely' in block 5. Did you mean 'relu'?"),
+        ("blocks: {1: [relu]}", "1:9: blocks: expected a list of lists such as [conv3-64, maxpool], found {'1'"),
+    ],
+)
+def test_a_wrong_change_of_a_block_is_told_at_its_place(text: str, message: str) -> None:
+    """Which numbers there are, and what stands behind them; without a base there is nothing to change."""
+    (line,) = problems(text)
+    assert line.startswith(f"my.yaml:{message}")
 
 
 def test_extends_merges_defaults_which_govern_the_childs_own_layers(tmp_path: Path) -> None:
@@ -595,6 +624,42 @@ def test_width_rounds_down_exactly_and_stays_at_least_1(width: Any, wanted: int)
     assert classes(config) == [7]
 
 
+@pytest.mark.parametrize(
+    ("width", "wanted"),
+    [("0.29 ceil", 29), ("1.1 ceil", 110), ("0.291 ceil", 30), ("0.001 ceil", 1), ("0.999 floor", 99)],
+)
+def test_width_rounds_as_its_rule_says(width: str, wanted: int) -> None:
+    """Up or down, exactly: 1.1 · 100 is 110.00000000000001 in floating point, and its ceiling 111."""
+    assert channels(vggkit.loads("blocks: [[conv3-100]]", width=width)) == [wanted]
+    text = f"blocks: [[conv3-100]]\noverrides: {{width: {width}}}"
+    assert channels(vggkit.loads(text)) == [wanted]
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 8, 32])
+@pytest.mark.parametrize("factor", [0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4])
+def test_width_as_a_multiple_is_mobilenets(factor: float, multiple: int) -> None:
+    """torchvision's own function is the judge."""
+    from torchvision.models._utils import _make_divisible
+
+    for width in (*range(1, 130, 7), 64, 512):
+        config = vggkit.loads(f"blocks: [[conv3-{width}]]", width=f"{factor} multiple of {multiple}")
+        assert channels(config) == [_make_divisible(width * factor, multiple)]
+
+
+WRONG_WIDTHS = ["0.5 round", "0.5ceil", "0.5  ceil", "0.5 multiple of 0", "multiple of 8", "0 ceil"]
+WRONG_WIDTHS += ["-1 floor", "true", "true ceil", "inf ceil", ""]
+
+
+@pytest.mark.parametrize("width", WRONG_WIDTHS)
+def test_a_wrong_rounding_rule_is_told_with_the_right_ones(width: str) -> None:
+    """One line with all three."""
+    with pytest.raises(ArgumentError) as caught:
+        vggkit.load("D", width=width)
+    assert str(caught.value) == (
+        f"width: expected a number above 0, alone or with floor, ceil or multiple of 8 behind it, found {width!r}"
+    )
+
+
 def test_activation_replaces_every_activation() -> None:
     """Behind layers and standing alone; `none` takes them away; the last layer still has none."""
     text = "blocks: [[conv3-8, {conv: 8, activation: none}, tanh]]\nclassifier: [FC-4, FC-2]"
@@ -752,6 +817,9 @@ def test_the_dump_of_d_reads_like_the_paper(golden: Any) -> None:
         "defaults: {norm: group, activation: none, fc: {norm: batch}}\nblocks: [[conv3-3, {conv: 3, norm: none}]]",
         "blocks: [[{flatten: hwc}, {dropout: 0}, {leaky-relu: -1}, {gelu: {approximate: tanh}}, {softmax: }]]",
         "blocks: [[relu]]\nclassifier: [{conv: 3, activation: relu}, {fc: 3, activation: relu, dropout: 0.5}, FC-3]",
+        "blocks: [[conv3x1-3/2, {conv: 4, stride: 1x2, name: a}, {groupnorm: {4: 2, 8: 4}}]]\nnote: 'a: b'",
+        "defaults: {conv: {stride: 2}, norm: {groupnorm: {64: 8}}}\nblocks: [[conv3-64, conv3-64/1, {conv: 8}]]",
+        "extends: D\nnote: x\noverrides: {width: 0.3 multiple of 8}\nclassifier: [FC-9, FC-3, log-softmax]",
         "blocks: [[relu]]\nclassifier: [FC-3, {fc: 3, activation: relu, dropout: 0.5, bias: false}, relu]",
     ],
 )

@@ -10,13 +10,16 @@ import click
 import pytest
 
 from docs import pictures
+from vggkit.classifier import Classified, Prediction
 from vggkit.cli import main
 from vggkit.config import BUDGET, KEYS, OVERRIDES
 from vggkit.layers import KINDS
 from vggkit.notation import fields
+from vggkit.render import predictions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+JSON = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
 NOTATION = (ROOT / "docs" / "notation.md").read_text(encoding="utf-8")
 
 
@@ -36,7 +39,15 @@ def test_the_documentations_timeline_is_what_memory_draws() -> None:
     shipped = (ROOT / "docs" / "memory-D.svg").read_text(encoding="utf-8")
     drawn = pictures.memory_svg().decode()
     assert words(shipped) == words(drawn)
-    assert re.findall("<desc>.*?</desc>", shipped) == re.findall("<desc>.*?</desc>", drawn)
+    assert re.findall("<desc .*?</desc>", shipped) == re.findall("<desc .*?</desc>", drawn) != []
+
+
+def test_the_json_of_classify_is_documented() -> None:
+    """The page has each key of a picture and of a class, in order."""
+    prediction = Prediction(label="bagel", wordnet_id="n07693725", index=931, probability=0.9)
+    (picture,) = predictions.dicts([Classified(image="a.jpg", predictions=(prediction,))])
+    section = JSON.split("## The JSON of `vggkit classify --format json`")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [*picture, *picture["predictions"][0]]
 
 
 def test_exactly_two_commands_set_everything_up() -> None:

@@ -28,7 +28,7 @@ JUDGE = jsonschema.Draft202012Validator(SCHEMA)
 
 def valid(text: str) -> bool:
     """Tell whether a file's text is valid to an editor."""
-    return bool(JUDGE.is_valid(yaml.safe_load(text)))
+    return bool(JUDGE.is_valid(json.loads(json.dumps(yaml.safe_load(text)))))  # JSON has keys of text
 
 
 def test_it_is_a_valid_2020_12_schema() -> None:
@@ -138,6 +138,14 @@ FORMS = [
     "{conv: 8, norm: null, activation: null}",
     "CONV3x1-64",
     "FC-10",
+    "conv3-64/2",
+    "Conv3x1-64/2x1",
+    "log-softmax",
+    "LogSoftmax",
+    "{log-softmax: {}}",
+    "{groupnorm: {64: 8, 128: 16}}",
+    "{groupnorm: {groups: {64: 8}, affine: false}}",
+    "{conv: 64, norm: {groupnorm: {64: 8}}}",
     "conv1-512",
     "{FC: 10, dropout: 0, name: last}",
     "{avgpool: 2, count_include_pad: false, divisor_override: 3}",
@@ -185,6 +193,12 @@ def test_every_form_of_the_notation_is_valid_and_loads(form: str) -> None:
         "defaults: {FC: {bias: false}, LRN: {k: 1}, MaxPool: {stride: 1}}\nblocks: [[conv3-8]]",
         "defaults:\nblocks: [[conv3-8]]",
         "reported:\nblocks: [[conv3-8]]",
+        "extends: D\nnote: what is different",
+        "extends: D\nblocks: {5: [conv3-8], 6: [conv3-8, maxpool], 1: }",
+        "extends: D\noverrides: {width: 0.5}",
+        "extends: D\noverrides: {width: 0.5 ceil}",
+        "extends: D\noverrides: {width: 1.5 floor}",
+        "extends: D\noverrides: {width: 0.5 multiple of 8}",
         "reported: {parameters_in_millions: 3, single_scale: [{train: [1, 2], test: 1, top1: 2, top5: 1}]}\nextends: D",
     ],
 )
@@ -239,6 +253,14 @@ WRONG_LAYERS = [
     "{conv: 8, norm: relu}",
     "{conv: 8, activation: batchnorm}",
     "{conv: 8, name: a b}",
+    "conv3-64/0",
+    "conv3-64/",
+    "{groupnorm: {}, eps: 0}",
+    "{groupnorm: {groups: {}}}",
+    "{groupnorm: {64: 0}}",
+    "{groupnorm: {64: 4, many: 2}}",
+    "LSTM",
+    "[conv3-64, conv1-64]",
 ]
 
 WRONG_FILES = [
@@ -290,6 +312,14 @@ WRONG_FILES = [
     "blocks: [[relu]]\nreported: {parameters: 3}",
     "blocks: [[relu]]\nreported: {single_scale: [{train: 1, test: 1, top1: 1}]}",
     "blocks: [[relu]]\nbudget: {parameterz: 1}",
+    "blocks: {1: [relu]}",
+    "extends: D\nblocks: {1: relu}",
+    "extends: D\nblocks: {0: [relu]}",
+    "extends: D\nblocks: {five: [relu]}",
+    "extends: D\nblocks: {5: []}",
+    "extends: D\noverrides: {width: 0.5 round}",
+    "extends: D\noverrides: {width: 0.5 multiple of 0}",
+    "extends: D\nnote: 3",
 ]
 
 

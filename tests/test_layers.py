@@ -35,6 +35,7 @@ from vggkit.layers import (
     LeakyReLU,
     Linear,
     LocalResponseNorm,
+    LogSoftmax,
     MaxPool2d,
     ReLU,
     Shape,
@@ -158,6 +159,10 @@ CASES = [
         GroupNorm(2, eps=1e-3, affine=False), "GroupNorm",
         {"num_groups": 2, "num_channels": 4, "eps": 1e-3, "affine": False}, MAPS,
     ),
+    Case(
+        GroupNorm(((4, 2), (8, 4))), "GroupNorm", {"num_groups": 2, "num_channels": 4, "eps": 1e-5, "affine": True},
+        MAPS,
+    ),
     Case(ReLU(), "ReLU", {"inplace": True}, MAPS),
     Case(ReLU(inplace=False), "ReLU", {"inplace": False}, (7,), (7,)),
     Case(LeakyReLU(), "LeakyReLU", {"negative_slope": 0.01, "inplace": True}, MAPS),
@@ -186,6 +191,8 @@ CASES = [
     Case(Linear(3, bias=False), "Linear", {"in_features": 7, "out_features": 3, "bias": False}, (3,), (7,)),
     Case(Softmax(), "Softmax", {"dim": 1}, (7,), (7,)),
     Case(Softmax(), "Softmax", {"dim": 1}, MAPS),
+    Case(LogSoftmax(), "LogSoftmax", {"dim": 1}, (7,), (7,)),
+    Case(LogSoftmax(), "LogSoftmax", {"dim": 1}, MAPS),
 ]  # fmt: skip
 
 
@@ -410,6 +417,9 @@ REFUSALS: list[tuple[Layer, Shape, type[LayerError], str]] = [
     (MaxPool2d(3, padding=(0, 2)), (4, 5, 5), LayerError, "padding 0×2 is more than half of its 3×3 pool"),
     (AvgPool2d(padding=(2, 0)), (4, 5, 5), LayerError, "padding 2×0 is more than half of its 2×2 pool"),
     (GroupNorm(3), (4, 5, 5), LayerError, "3 groups do not divide its 4 channels"),
+    (GroupNorm(32), (49, 5, 5), LayerError, "32 groups do not divide its 49 channels"),
+    (GroupNorm(((64, 32), (128, 32))), (49, 5, 5), LayerError, "its table of groups has no 49 channels, only 64, 128"),
+    (GroupNorm(((49, 32),)), (49, 5, 5), LayerError, "32 groups do not divide its 49 channels"),
     (Hardtanh(min_val=1.0, max_val=1.0), (4,), LayerError, "max_val 1.0 is not above min_val 1.0"),
     (Linear(3), (4, 5, 5), LayerError, "FC needs a flat input, but gets 4×5×5; put flatten before it"),
 ]  # fmt: skip

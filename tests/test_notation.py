@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 import vggkit
 from vggkit.errors import ConfigError
-from vggkit.layers import KINDS, Conv2d, Flatten, GlobalAvgPool2d, Layer, Linear, MaxPool2d, Padding, Padding2d, Size
+from vggkit.layers import (
+    KINDS,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    GroupNorm,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Padding,
+    Padding2d,
+    Size,
+    Table,
+)
 from vggkit.notation import (
     FOLLOWERS,
     RESERVED_NAMES,
@@ -36,6 +49,10 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if kind in (Size, Padding, Padding2d):
         pairs = st.tuples(st.integers(low, 9), st.integers(low, 9))
         return pairs | st.just("same") if kind is Padding else pairs
+    if kind is Table:
+        count = st.integers(low, 10**17)
+        rows = st.dictionaries(count, count, min_size=1, max_size=3)
+        return count | rows.map(lambda table: tuple(sorted(table.items())))
     inner = kind.__origin__
     if get_origin(inner) is Literal:
         return st.sampled_from(get_args(inner))
@@ -108,6 +125,11 @@ def test_letter_case_and_hyphens_of_a_short_form_don_t_matter(layer: Layer, data
         ("Conv3x3-64", "conv3-64"),
         ("conv3x1-64", "conv3x1-64"),
         (" conv1-512 ", "conv1-512"),
+        ("CONV3-64/2", "conv3-64/2"),
+        ("conv3x3-64/2x2", "conv3-64/2"),
+        ("conv3-64/2x1", "conv3-64/2x1"),
+        ("conv3-64/1", "conv3-64"),
+        ("LogSoftmax", "log-softmax"),
         ("fc-4096", "FC-4096"),
         ("MAXPOOL", "maxpool"),
         ("max-pool", "maxpool"),
@@ -144,6 +166,9 @@ def test_the_canonical_spelling_is_the_papers(text: str, canonical: str) -> None
         ({"maxpool": {}}, MaxPool2d()),
         ({"fc": 10, "bias": False}, Linear(10, bias=False)),
         ({"flatten": "hwc"}, Flatten("hwc")),
+        ({"groupnorm": {"64": 4, "128": 8}}, GroupNorm(((64, 4), (128, 8)))),
+        ({"groupnorm": {"128": 8, "64": 4}, "eps": 1e-3}, GroupNorm(((64, 4), (128, 8)), eps=1e-3)),
+        ({"groupnorm": {"groups": {"64": 4}, "affine": False}}, GroupNorm(((64, 4),), affine=False)),
         ({"global-avgpool": None}, GlobalAvgPool2d()),
         ({"global-avgpool": {}}, GlobalAvgPool2d()),
     ],
@@ -224,6 +249,7 @@ def told(entry: object) -> str:
         ("fully4096", "FC-4096"),
         ("sofmax", "soft-max"),
         ("LNR", "LRN"),
+        ("conv3-64-2", "conv3-64/2"),
         ("reluu", "relu"),
         ("batchnom", "batchnorm"),
         ("drop-out-", "dropout"),
@@ -238,7 +264,7 @@ def test_a_misspelt_layer_is_told_with_the_right_spelling(text: str, right: str)
         assert told(text) == f"unknown layer '{text}'. Did you mean '{right}'?"
 
 
-@pytest.mark.parametrize("text", ["", "?", "inception", "conv", "64", "x" * 1000, "conv3-64-64-64", "🦊"])
+@pytest.mark.parametrize("text", ["", "?", "attention", "conv", "64", "x" * 1000, "conv3-64-64-64", "🦊"])
 def test_a_layer_like_no_other_is_told_with_what_one_reads_like(text: str) -> None:
     """One line, and it names at least one right form."""
     message = told(text)
@@ -303,6 +329,11 @@ def test_a_layer_like_no_other_is_told_with_what_one_reads_like(text: str) -> No
         ),
         ({"conv": 3, "name": 3}, "conv: name: expected a name of letters, digits and _, such as conv4_3, found 3"),
         ({"conv": 3, "name": "forward"}, "conv: name: forward is a method of the torch module; choose another name"),
+        ({"groupnorm": {"64": 0}}, "groupnorm: groups: expected a whole number from 1, or one for each width as in"),
+        ({"groupnorm": {"groups": {}}}, "groupnorm: groups: expected a whole number from 1, or one for each width"),
+        ({"groupnorm": {"groups": [[64, 4]]}}, "groupnorm: groups: expected a whole number from 1, or one for each"),
+        ({"groupnorm": {"64": 4, "groups": 2}}, "groupnorm: unknown option '64'."),
+        ("conv3-64/0", "conv: stride: expected a whole number from 1, or height × width as in 3x1, found 0"),
         ("conv0-64", "conv: kernel: expected a whole number from 1, or height × width as in 3x1, found 0"),
         ("FC-0", "FC: units: expected a whole number from 1, found 0"),
     ],
@@ -311,6 +342,41 @@ def test_a_wrong_entry_says_what_was_found_and_what_was_expected(entry: object, 
     """Each mistake in one line of words that a user can act on."""
     assert message in told(entry)
     assert len(told(entry).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("skip", "'skip' is a skip"),
+        ("Shortcut", "'Shortcut' is a skip"),
+        ("concat", "'concat' is a branch"),
+        ("LSTM-256", "'LSTM-256' is a recurrent layer"),
+        ("bi_gru", "'bi_gru' is a recurrent layer"),
+        ("MaxUnpool2d", "'MaxUnpool2d' is unpooling"),
+        ({"upsample": 2}, "'upsample' is unpooling"),
+        ({"conv-transpose": 64, "kernel": 4}, "'conv-transpose' is unpooling"),
+        ({"conv": 64, "residual": True}, "'residual' is a skip"),
+        ({"conv": 64, "from": "conv4_3"}, "'from' is a skip"),
+        (["conv3-64", "conv1-64"], "a list inside a list is a branch"),
+        ([["conv3-64"], ["conv1-64"]], "a list inside a list is a branch"),
+    ],
+)
+def test_what_is_not_a_chain_is_refused_with_a_line_that_says_so(entry: object, what: str) -> None:
+    """Skips, branches, recurrent tails and unpooling."""
+    assert told(entry) == (
+        f"a network here is a chain, each layer feeding only the next, and {what}."
+        " Write the chain up to it as a network of its own"
+    )
+
+
+def test_a_file_tells_where_it_is_no_chain() -> None:
+    """With its place, and the block that it stands in."""
+    with pytest.raises(ConfigError) as caught:
+        vggkit.loads("blocks:\n  - [conv3-64, LSTM-3]", "my.yaml")
+    assert str(caught.value) == (
+        "my.yaml:2:16: a network here is a chain, each layer feeding only the next, and 'LSTM-3' is a recurrent layer"
+        " in block 1. Write the chain up to it as a network of its own"
+    )
 
 
 def test_all_mistakes_of_an_entry_come_together() -> None:

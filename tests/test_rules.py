@@ -23,11 +23,15 @@ ROOMS: dict[str, set[str]] = {
         "analysis",
         "building",
         "classifier",
+        "comparison",
         "config",
+        "drawing",
         "errors",
+        "explanation",
         "liveness",
         "model",
         "network",
+        "reconciliation",
         "surgery",
         "taps",
         "weights/conversion",
@@ -51,6 +55,44 @@ ROOMS: dict[str, set[str]] = {
     "naming": {"errors", "network"},
     "analysis": {"config", "errors", "layers", "network", "notation", "render/summary"},
     "liveness": {"analysis", "config", "eager", "errors", "layers", "network", "numbers", "render/memory"},
+    "comparison": {
+        "analysis",
+        "config",
+        "document",
+        "errors",
+        "layers",
+        "liveness",
+        "network",
+        "render/comparison",
+        "zoo",
+    },
+    "drawing": {
+        "analysis",
+        "comparison",
+        "config",
+        "errors",
+        "files",
+        "network",
+        "render/plot/architecture",
+        "render/plot/cost",
+        "render/plot/flat",
+        "render/plot/receptive",
+        "render/plot/scatter",
+        "render/style",
+    },
+    "conventions": {"analysis", "config", "errors", "layers", "liveness", "network"},
+    "reconciliation": {"analysis", "config", "conventions", "errors", "network"},
+    "explanation": {
+        "analysis",
+        "config",
+        "conventions",
+        "layers",
+        "liveness",
+        "network",
+        "notation",
+        "numbers",
+        "render/explanation",
+    },
     "model": {"config", "layers", "network", "surgery", "weights/loading"},
     "surgery": {"config", "errors", "layers", "model", "network"},
     "building": {
@@ -142,10 +184,44 @@ ROOMS: dict[str, set[str]] = {
     "render/cs231n": {"analysis", "numbers", "render/summary"},
     "render/listing": {"analysis", "naming", "numbers", "render", "render/columns"},
     "render/memory": {"layers", "liveness", "numbers", "render", "render/columns"},
-    "render/timeline": {"liveness", "numbers", "render/memory"},
+    "render/comparison": {
+        "comparison",
+        "config",
+        "layers",
+        "numbers",
+        "render",
+        "render/columns",
+        "render/summary",
+    },
+    "render/timeline": {"liveness", "numbers", "render/memory", "render/style"},
     "render/verification": {"numbers", "render", "render/columns", "verification"},
-    "render/predictions": {"numbers", "preprocessing", "render", "render/columns"},
+    "render/predictions": {"numbers", "preprocessing", "render/columns", "render/style"},
     "render/checkpoint": {"numbers", "render", "render/columns", "weights/inspection"},
+    "render/style": set(),
+    "render/plot/__init__": set(),
+    "render/plot/parts": {"analysis", "layers", "numbers", "render/style"},
+    "render/plot/architecture": {"analysis", "layers", "render/plot/parts", "render/style"},
+    "render/plot/flat": {"analysis", "layers", "render/plot/parts", "render/style"},
+    "render/plot/bars": {"analysis", "render/plot/parts", "render/style"},
+    "render/plot/cost": {
+        "analysis",
+        "numbers",
+        "render/plot/bars",
+        "render/plot/parts",
+        "render/style",
+        "render/summary",
+    },
+    "render/plot/receptive": {
+        "analysis",
+        "layers",
+        "render/plot/bars",
+        "render/plot/parts",
+        "render/style",
+        "render/summary",
+    },
+    "render/plot/scatter": {"comparison", "config", "numbers", "render/plot/parts", "render/style"},
+    "render/explanation": {"explanation", "numbers", "render", "render/columns"},
+    "render/reconciliation": {"reconciliation", "layers", "numbers", "render", "render/columns"},
     "render/problems": {"errors", "liveness", "numbers"},
 }
 """What each room may import of ours. Only the command line may import everything."""
@@ -195,7 +271,20 @@ def test_layers_have_no_framework_at_all() -> None:
     assert roots <= {*sys.stdlib_module_names, "msgspec", "vggkit"}
 
 
-@pytest.mark.parametrize("module", ["analysis", "liveness", "eager", "network", "layers"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "analysis",
+        "comparison",
+        "conventions",
+        "explanation",
+        "reconciliation",
+        "liveness",
+        "eager",
+        "network",
+        "layers",
+    ],
+)
 def test_what_computes_prints_nothing(module: str) -> None:
     """No room that computes figures calls print or knows the terminal."""
     calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
@@ -219,7 +308,8 @@ def test_rendering_computes_no_figure(module: str) -> None:
     Exceptions: widths of columns and of a picture's parts are summed up, charts divide figures by a unit, and the
     lecture's listing divides bytes by elements to say how many one element has.
     """
-    allowed = {"render/columns": {"sum"}, "render/predictions": {"sum"}}.get(module, set())
+    widths = ("render/columns", "render/predictions", "render/plot/architecture", "render/plot/parts")
+    allowed = {"sum"} if module in widths else set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in COMPUTING - allowed, ast.unparse(node)
@@ -266,11 +356,12 @@ assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
 options = liveness.Options(batch=2)
 assert liveness.plan(network, options).by_kind == verification.training_peak(network, options)
 assert 'Mish' in schema()['$defs']
+assert [step.result for step in vggkit.explain(network, 'block1_mish1')][:3] == [4, 8, 8]
 """
 
 
 def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
-    """A class added to layers.py can be written, read, summed up, built, measured and checked by the schema."""
+    """A class added to layers.py can be written, read, summed up, explained, built, measured and checked."""
     shutil.copytree(PACKAGE, tmp_path / "vggkit")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     layers = tmp_path / "vggkit" / "layers.py"
@@ -281,9 +372,10 @@ def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
 
 
 ALL = [
-    "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Config", "ConfigError", "MemoryPlan",
-    "Network", "Summary", "VggkitError", "build", "convert", "dump", "features", "load", "load_model", "load_weights",
-    "loads", "max_batch", "memory", "names", "save_weights", "summarize", "to_fully_convolutional",
+    "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Comparison", "Config", "ConfigError",
+    "Explanation", "Finding", "MemoryPlan", "Network", "Picture", "Summary", "VggkitError", "build", "compare",
+    "convert", "dump", "explain", "features", "load", "load_model", "load_weights", "loads", "max_batch", "memory",
+    "names", "plot", "reconcile", "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
 
 
@@ -303,7 +395,8 @@ def test_importing_vggkit_imports_nothing_heavy() -> None:
         "from vggkit.cli import main\n"
         "import io, contextlib\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
-        "    for arguments in ('summarize D', 'list', 'show D', 'names D', 'validate D', 'schema', 'memory D'):\n"
+        "    for arguments in ('summarize D', 'list', 'show D', 'names D', 'validate D', 'schema', 'memory D',"
+        "        'compare', 'explain D', 'reconcile D 15.48G'):\n"
         "        try: main(arguments.split())\n"
         "        except SystemExit as end: assert end.code == 0\n"
         "print(json.dumps([first, 'torch' in sys.modules, 'matplotlib' in sys.modules]))"

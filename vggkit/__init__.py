@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from vggkit.analysis import Summary, summarize
     from vggkit.building import build, load_model
     from vggkit.classifier import Classifier
+    from vggkit.comparison import Comparison, compare
     from vggkit.config import Config
+    from vggkit.drawing import Picture, plot
     from vggkit.errors import ArgumentError, BuildError, CheckpointError, ConfigError, VggkitError
+    from vggkit.explanation import Explanation, explain
     from vggkit.liveness import MemoryPlan, max_batch, memory
     from vggkit.model import VGG
     from vggkit.network import Network
+    from vggkit.reconciliation import Finding, reconcile
     from vggkit.surgery import to_fully_convolutional
     from vggkit.taps import features
     from vggkit.weights.conversion import convert
@@ -29,16 +33,22 @@ _HOMES = {
     "BuildError": "errors",
     "CheckpointError": "errors",
     "Classifier": "classifier",
+    "Comparison": "comparison",
     "Config": "config",
     "ConfigError": "errors",
+    "Explanation": "explanation",
+    "Finding": "reconciliation",
     "MemoryPlan": "liveness",
     "Network": "network",
+    "Picture": "drawing",
     "Summary": "analysis",
     "VGG": "model",
     "VggkitError": "errors",
     "build": "building",
+    "compare": "comparison",
     "convert": "weights.conversion",
     "dump": "zoo",
+    "explain": "explanation",
     "features": "taps",
     "load": "zoo",
     "load_model": "building",
@@ -47,6 +57,8 @@ _HOMES = {
     "max_batch": "liveness",
     "memory": "liveness",
     "names": "zoo",
+    "plot": "drawing",
+    "reconcile": "reconciliation",
     "save_weights": "weights.loading",
     "summarize": "analysis",
     "to_fully_convolutional": "surgery",
@@ -58,15 +70,21 @@ __all__ = [
     "BuildError",
     "CheckpointError",
     "Classifier",
+    "Comparison",
     "Config",
     "ConfigError",
+    "Explanation",
+    "Finding",
     "MemoryPlan",
     "Network",
+    "Picture",
     "Summary",
     "VggkitError",
     "build",
+    "compare",
     "convert",
     "dump",
+    "explain",
     "features",
     "load",
     "load_model",
@@ -75,6 +93,8 @@ __all__ = [
     "max_batch",
     "memory",
     "names",
+    "plot",
+    "reconcile",
     "save_weights",
     "summarize",
     "to_fully_convolutional",

@@ -152,6 +152,7 @@ class Summary(msgspec.Struct, frozen=True):
     Args:
         name: the network's.
         aliases: the network's other names.
+        note: what is different about the network.
         input: shape of one image.
         batch: number of images.
         dtype: torch's name of the numbers' type.
@@ -161,6 +162,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     name: str
     aliases: tuple[str, ...]
+    note: str | None
     input: Shape
     batch: int
     dtype: str
@@ -249,6 +251,7 @@ def summarize(
     return Summary(
         name=network.name,
         aliases=network.config.aliases,
+        note=network.config.note,
         input=network.input_shape,
         batch=batch,
         dtype=dtype,

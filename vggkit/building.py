@@ -25,7 +25,7 @@ def build(
     in_channels: int | None = None,
     batch_norm: bool | None = None,
     dropout: float | None = None,
-    width: float | None = None,
+    width: float | str | None = None,
     activation: str | None = None,
     pool: str | None = None,
     head: str | None = None,
@@ -51,7 +51,7 @@ def build(
         in_channels: channels of the input.
         batch_norm: whether batch norm stands behind the convolutions.
         dropout: rate behind the hidden FC layers.
-        width: multiplies all channels and units but the classes.
+        width: multiplies all channels and units but the classes: 0.5, or with its rounding "0.5 multiple of 8".
         activation: in place of every ReLU.
         pool: "max" or "avg".
         head: "paper" or "gap"; with weights also "new", the configuration's own head without the weights for it.

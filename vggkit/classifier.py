@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,15 +15,24 @@ from torch import Tensor
 
 from vggkit.building import build, load_model
 from vggkit.config import Config
-from vggkit.errors import ArgumentError, VggkitError, shorten
+from vggkit.errors import ArgumentError, shorten
 from vggkit.labels import Label, imagenet_labels, read_labels
 from vggkit.layers import times
 from vggkit.model import VGG
 from vggkit.network import Network
-from vggkit.preprocessing import CHANNELS, PRESETS, PictureError, Preprocess, decode, parse_preprocess, to_array
+from vggkit.preprocessing import (
+    CHANNELS,
+    PRESETS,
+    PictureError,
+    Preprocess,
+    decode,
+    parse_preprocess,
+    printable,
+    to_array,
+)
 from vggkit.surgery import to_fully_convolutional
-from vggkit.weights.loading import Source, open_checkpoint, resolve
-from vggkit.weights.published import of_file
+from vggkit.weights.loading import LoadReport, Source
+from vggkit.weights.published import Passport, of_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,7 +84,8 @@ class Classifier:
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
         CheckpointError: if the weights can't be read, or don't fit.
-        ArgumentError: if the labels are not as many as the classes, or nothing says how pictures are prepared.
+        ArgumentError: if the labels are not as many as the classes, nothing says how pictures are prepared, the weights
+            have no classifier, or the device can't be used.
     """
 
     def __init__(
@@ -88,22 +99,21 @@ class Classifier:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> None:
-        model = _model(config, weights, device, dtype)
+        model = _model(config, weights, _usable(device), dtype)
         network = model.network
-        if len(network.output_shape) != 1 or not any(p.layer.role == "weight" for p in network if p.block is None):
-            raise ArgumentError(
-                f"weights: {network.name} has no classifier; its output is {times(network.output_shape)}"
-            )
+        assert model.report is not None
+        self.report = model.report
+        passport = of_file(self.report.source)
+        _check_classifier(network, passport)
         self.labels = _labels(labels, network)
-        self.preprocess, self.preprocess_origin = _preprocess(preprocess, network, weights)
+        self.preprocess, self.preprocess_origin = _preprocess(preprocess, network, self.report, passport)
         if dense:
             self.preprocess = replace(self.preprocess, crop=None)
             model = to_fully_convolutional(model)
         elif not _takes_any_size(network):
-            self.preprocess = _sized(self.preprocess, network, preprocess is None)
+            _check_size(self.preprocess, network)
         self.dense = dense
         self.model = model.eval()
-        self._ends_in_probabilities = model.ends_in_softmax
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
 
@@ -123,12 +133,13 @@ class Classifier:
             For each picture its likeliest classes, the likeliest first.
 
         Raises:
-            PictureError: if a picture can't be read.
-            ArgumentError: if `top` is not a whole number from 1.
+            PictureError: if a picture can't be read, or is too small for the network.
+            ArgumentError: if `images` are something else, or `top` is not a whole number from 1.
         """
-        single = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert")
+        _positive("top", top)
+        single = isinstance(images, (str, os.PathLike)) or not isinstance(images, Iterable)
         inputs = [self._input(image) for image in ([images] if single else images)]
-        return [predictions for batch in _batches(inputs, 16) for predictions in self._classes(batch, _top(top))]
+        return [predictions for batch in _batches(inputs, 16) for predictions in self._classes(batch, top)]
 
     def stream(
         self, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, batch: int = 16, workers: int | None = None
@@ -142,26 +153,29 @@ class Classifier:
             workers: threads that decode; None is one for each processor, at most 8.
 
         Returns:
-            For each picture, in order, its classes, or the error that says why it could not be read.
+            For each picture, in order, its classes, or the error that says why it has none.
 
         Raises:
             ArgumentError: if a number is out of its range.
         """
-        _positive("batch", batch)
-        return self._stream(
-            [os.fspath(path) for path in paths], _top(top), batch, workers or min(8, os.cpu_count() or 1)
-        )
+        threads = min(8, os.cpu_count() or 1) if workers is None else workers
+        for name, number in (("top", top), ("batch", batch), ("workers", threads)):
+            _positive(name, number)
+        return self._stream([os.fspath(path) for path in paths], top, batch, threads)
 
     def _stream(self, paths: list[str], top: int, batch: int, workers: int) -> Iterator[Classified | PictureError]:
-        with ThreadPoolExecutor(workers) as pool:
+        pool = ThreadPoolExecutor(workers)
+        try:
             waiting: list[Future[Any]] = [pool.submit(self._decoded, path) for path in paths[: 2 * batch]]
             following = iter(paths[2 * batch :])
             for start in range(0, len(paths), batch):
                 names = paths[start : start + batch]
                 decoded = [future.result() for future in waiting[: len(names)]]
                 del waiting[: len(names)]
-                waiting += [pool.submit(self._decoded, path) for path, _ in zip(following, names)]
+                waiting += [pool.submit(self._decoded, path) for path in islice(following, len(names))]
                 yield from self._looked_at(names, decoded, top)
+        finally:
+            pool.shutdown(cancel_futures=True)  # whoever stops early does not wait for the next batches
 
     def _looked_at(self, names: list[str], decoded: list[Any], top: int) -> Iterator[Classified | PictureError]:
         """Classify what could be decoded, pictures of one size together, and give everything in order."""
@@ -173,8 +187,12 @@ class Classifier:
             if not isinstance(found, PictureError):
                 sizes.setdefault(tuple(found.shape), []).append(index)
         for indexes in sizes.values():
-            for index, classes in zip(indexes, self._classes([decoded[index] for index in indexes], top)):
-                results[index] = Classified(names[index], classes)
+            try:
+                for index, classes in zip(indexes, self._classes([decoded[index] for index in indexes], top)):
+                    results[index] = Classified(names[index], classes)
+            except PictureError as error:
+                for index in indexes:
+                    results[index] = PictureError(f"{printable(names[index])}: {error}")
         return iter([result for result in results if result is not None])
 
     def _decoded(self, path: str) -> Tensor | PictureError:
@@ -196,9 +214,8 @@ class Classifier:
             try:
                 scores = self.model(x).float()
             except (ValueError, RuntimeError) as error:
-                raise _too_small(self.network, x, error) from None
-            shares = scores if self._ends_in_probabilities else scores.softmax(1)
-            best = shares.topk(min(top, shares.shape[1]))
+                raise _unfit(self.network, x, error) from None
+            best = scores.softmax(1).topk(min(top, scores.shape[1]))
         return [
             [
                 Prediction(self.labels[index].name, self.labels[index].wordnet_id, index, probability)
@@ -216,6 +233,30 @@ def _model(config: Any, weights: Source, device: Any, dtype: Any) -> VGG:
     return build(config, weights=weights, device=device, dtype=dtype)
 
 
+def _usable(device: str | torch.device | None) -> str | torch.device | None:
+    """Return the device if this machine has it; a name that torch does not know is left to `build`."""
+    try:
+        found = torch.get_default_device() if device is None else torch.device(device)
+    except (RuntimeError, TypeError):
+        return device
+    if found.type == "meta":
+        raise ArgumentError("device: 'meta' holds no values; expected another")
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"device: '{found}' can't be used here: {_reason(error)}") from None
+    return device
+
+
+def _check_classifier(network: Network, passport: Passport | None) -> None:
+    if len(network.output_shape) != 1 or not any(p.layer.role == "weight" for p in network if p.block is None):
+        raise ArgumentError(f"weights: {network.name} has no classifier; its output is {times(network.output_shape)}")
+    if passport is not None and not passport.classifier:
+        raise ArgumentError(
+            f"weights: {passport.file} of {passport.origin} is published for its features; its classifier can't be used"
+        )
+
+
 def _labels(labels: Any, network: Network) -> tuple[Label, ...]:
     classes = network.output_shape[0]
     if labels is None:
@@ -226,74 +267,85 @@ def _labels(labels: Any, network: Network) -> tuple[Label, ...]:
         read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(Label(str(name)) for name in labels)
     )
     if len(found) != classes:
-        raise ArgumentError(f"labels: {network.name} has {classes} classes, found {len(found)} labels")
+        where = printable(os.fspath(labels)) if isinstance(labels, (str, os.PathLike)) else "labels"
+        raise ArgumentError(
+            f"{where}: expected {classes} labels, one for each class of {network.name}, found {len(found)}"
+        )
     return found
 
 
-def _preprocess(given: Any, network: Network, weights: Source) -> tuple[Preprocess, str]:
-    """Return how pictures are prepared, and who says so."""
+def _preprocess(given: Any, network: Network, report: LoadReport, passport: Passport | None) -> tuple[Preprocess, str]:
+    """Return how pictures are prepared, and who says so; what is made for another size is scaled to the network's."""
     if given is not None:
         try:
             chosen = given if isinstance(given, Preprocess) else parse_preprocess(given)
         except ValueError as error:
             raise ArgumentError(f"preprocess: {error}") from None
-        return _checked(chosen, network, "preprocess"), "as asked for"
+        _check_channels(chosen, network, "preprocess")
+        return (_scaled(chosen, network) if isinstance(given, str) else chosen), "as asked for"
     if network.config.preprocess is not None:
-        return _checked(network.config.preprocess, network, "preprocess"), f"the configuration {network.name}"
-    file = resolve(weights, network)
-    passport = of_file(file)
+        _check_channels(network.config.preprocess, network, "preprocess")
+        return network.config.preprocess, f"the configuration {network.name}"
     if passport is not None:
-        return _checked(
-            parse_preprocess(passport.preprocess), network, "weights"
-        ), f"{passport.origin}, {passport.file}"
-    layout = open_checkpoint(file).layout
-    preset = {"torchvision": "torch", "timm": "timm", "keras": "keras", "keras3": "keras"}.get(layout)
+        published = parse_preprocess(passport.preprocess)
+        _check_channels(published, network, "weights")
+        return _scaled(published, network), f"{passport.origin}, {passport.file}"
+    preset = {"torchvision": "torch", "timm": "timm", "keras": "keras", "keras3": "keras"}.get(report.layout)
     if preset is None or network.input_shape[0] != 3:
         raise ArgumentError(
-            f"{os.fspath(weights)}: nothing says how pictures are prepared for it; give preprocess= (--preprocess), one"
-            f" of {', '.join(PRESETS)} or options such as {{resize: 32, scale: 255}}, or add preprocess: to the"
-            f" configuration"
+            f"{printable(report.source)}: nothing says how pictures are prepared for it; give preprocess="
+            f" (--preprocess), one of {', '.join(PRESETS)} or options such as {{resize: 32, scale: 255}}, or add"
+            f" preprocess: to the configuration"
         )
-    return PRESETS[preset], f"usual for {layout}'s layout"
+    return _scaled(PRESETS[preset], network), f"usual for {report.layout}'s layout"
 
 
-def _checked(preprocess: Preprocess, network: Network, argument: str) -> Preprocess:
+def _check_channels(preprocess: Preprocess, network: Network, argument: str) -> None:
     channels = CHANNELS[preprocess.colour]
     if channels != network.input_shape[0]:
         raise ArgumentError(
-            f"{argument}: {network.name} takes {network.input_shape[0]} channels, and colour {preprocess.colour} has"
-            f" {channels}"
+            f"{argument}: {network.name} takes images of {network.input_shape[0]} channels, and colour"
+            f" {preprocess.colour} has {channels}"
         )
-    return preprocess
 
 
 def _takes_any_size(network: Network) -> bool:
     return any(placed.layer.stem == "avgpool" for placed in network if placed.block is None)
 
 
-def _sized(preprocess: Preprocess, network: Network, adjust: bool) -> Preprocess:
-    """Return a preparation that ends in the network's input size; a usual one is scaled to it."""
-    height, width = network.input_shape[1:]
-    cut = preprocess.crop if preprocess.crop is not None else preprocess.resize
-    if cut == (height, width) or (cut == height == width and preprocess.crop is not None):
+def _ends_in(preprocess: Preprocess, size: tuple[int, int]) -> bool:
+    if preprocess.crop is None:
+        return preprocess.resize == size
+    return preprocess.crop in (size, size[0] if size[0] == size[1] else None)
+
+
+def _scaled(preprocess: Preprocess, network: Network) -> Preprocess:
+    """Return a preparation that ends in the network's input size, and cuts away as much as before."""
+    size = network.input_shape[1], network.input_shape[2]
+    if _ends_in(preprocess, size):
         return preprocess
-    if not adjust or network.config.preprocess is not None:
+    if preprocess.crop is None:
+        return replace(preprocess, resize=size)
+    old = preprocess.crop if isinstance(preprocess.crop, int) else min(preprocess.crop)
+    resize = preprocess.resize if isinstance(preprocess.resize, int) else old
+    return replace(preprocess, resize=round(resize * max(size) / old), crop=size)
+
+
+def _check_size(preprocess: Preprocess, network: Network) -> None:
+    height, width = network.input_shape[1:]
+    if not _ends_in(preprocess, (height, width)):
         raise ArgumentError(
             f"preprocess: {network.name} takes pictures of {height}×{width}; expected crop: {height}x{width}, or"
             f" resize: {height}x{width} without a crop"
         )
-    if preprocess.crop is None:
-        return replace(preprocess, resize=(height, width))
-    shorter = min(height, width)
-    old = preprocess.crop if isinstance(preprocess.crop, int) else min(preprocess.crop)
-    resize = preprocess.resize if isinstance(preprocess.resize, int) else old
-    return replace(preprocess, resize=round(resize * max(height, width) / old) or shorter, crop=(height, width))
 
 
-def _too_small(network: Network, x: Tensor, error: Exception) -> VggkitError:
-    side = times(tuple(x.shape[2:]))
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ArgumentError(f"preprocess: {network.name} can't take pictures of {side}: {reason}")
+def _unfit(network: Network, x: Tensor, error: Exception) -> PictureError:
+    return PictureError(f"{network.name} can't take pictures of {times(tuple(x.shape[2:]))}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _batches(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
@@ -306,11 +358,6 @@ def _batches(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
         batch.append(tensor)
     if batch:
         yield batch
-
-
-def _top(top: int) -> int:
-    _positive("top", top)
-    return top
 
 
 def _positive(name: str, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,9 @@ output_option = click.option(
 )
 
 
-def format_of(format: str | None, output: Path | None) -> str:
+def format_of(format: str | None, output: Path | None, suffixes: Mapping[str, str] = SUFFIXES) -> str:
     """Return the format that is asked for, or that a file's ending asks for."""
-    return format or SUFFIXES.get(output.suffix.lower() if output else "", "table")
+    return format or suffixes.get(output.suffix.lower() if output else "", "table")
 
 
 list_format_option = click.option(
@@ -82,16 +82,12 @@ list_format_option = click.option(
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Turn `--set key=value` and options of their own into overrides; an option wins."""
-    from vggkit.document import scalar
+    from vggkit.document import setting
 
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ArgumentError(f"--set: expected key=value, such as num_classes=10, found {shorten(setting)}")
-        changes[key.strip()] = scalar(value.strip())
-        if changes[key.strip()] is None:
-            raise ArgumentError(f"--set: {key.strip()} has no value; expected key=value, such as num_classes=10")
+    try:
+        changes = dict(map(setting, settings))
+    except ArgumentError as error:
+        raise ArgumentError(f"--set: {error}") from None
     changes.update({key: value for key, value in options.items() if value is not None})
     return changes
 
@@ -356,19 +352,207 @@ def verify(
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)
 
 
-@main.command("list", epilog="Example: vggkit list")
+EXPLAIN_FORMATS = ("table", "json", "markdown", "latex")
+
+
+@main.command(epilog="Example: vggkit explain D conv3_1")
+@source_argument
+@click.argument("layer", required=False, metavar="[LAYER]")
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+@input_option
+@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
+@set_option
+@click.option(
+    "--format", type=click.Choice(EXPLAIN_FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
+)
+@output_option
+def explain(
+    source: str,
+    layer: str | None,
+    batch: int,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Show how a layer's figures come about, with the numbers put in.
+
+    LAYER is a name here (block3_conv1), in Caffe (conv3_1) or in torchvision (features.10). Without one, the totals.
+    """
+    from vggkit.explanation import explain as call
+    from vggkit.network import Network
+    from vggkit.render import explanation as render
+
+    format = format_of(format, output)
+    if format not in EXPLAIN_FORMATS:
+        raise ArgumentError(f"--output: expected a file that ends in .json, .md or .tex, or --format, found {format}")
+    explanation = call(Network.of(source, **overrides(settings, input=input)), layer, batch=batch, dtype=dtype)
+    formats: dict[str, Callable[[], Any]] = {
+        "table": lambda: render.table(explanation),
+        "json": lambda: render.json_text(explanation),
+        "markdown": lambda: render.markdown_text(explanation),
+        "latex": lambda: render.latex_text(explanation),
+    }
+    write(formats[format](), output)
+
+
+RECONCILE_FORMATS = ("table", "json", "markdown")
+
+
+@main.command(epilog="Example: vggkit reconcile D 15.48G")
+@source_argument
+@click.argument("number", nargs=-1, required=True, metavar="NUMBER")
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+@input_option
+@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
+@set_option
+@click.option(
+    "--format", type=click.Choice(RECONCILE_FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
+)
+@output_option
+def reconcile(
+    source: str,
+    number: tuple[str, ...],
+    batch: int,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Say which tool or lecture prints this number, and what it counts.
+
+    NUMBER is as it was printed: 15.48G, 108.45MB, 218.78, 15.523e9, 30.94 GFLOPs. Exit 1 if no convention gives it.
+    """
+    from vggkit.network import Network
+    from vggkit.reconciliation import every_finding, nearest
+    from vggkit.render import reconciliation as render
+
+    format = format_of(format, output)
+    if format not in RECONCILE_FORMATS:
+        raise ArgumentError(f"--output: expected a file that ends in .json or .md, or --format, found {format}")
+    network, text = Network.of(source, **overrides(settings, input=input)), " ".join(number)
+    every = every_finding(network, text, batch=batch, dtype=dtype)
+    findings = [finding for finding in every if not finding.distance]
+    heading = render.heading(network.name, network.input_shape, batch, dtype)
+    write(render.in_format(heading, text, findings, nearest(every), format), output)
+    click.get_current_context().exit(0 if findings else 1)
+
+
+COMPARE_FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
+
+
+@main.command(epilog="Example: vggkit compare A D D:batch_norm=true,width=0.5")
+@click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+@input_option
+@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
+@click.option("--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]")
+@set_option
+@click.option("--sort", metavar="FIGURE", help="Sort the columns, as macs; -macs is from the largest.")
+@names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.")
+@click.option("--diff", is_flag=True, help="What the second of two adds, removes and changes, and what that costs.")
+@click.option(
+    "--format", type=click.Choice(COMPARE_FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
+)
+@output_option
+def compare(
+    sources: tuple[str, ...],
+    batch: int,
+    input: str | None,
+    dtype: str,
+    optimizer: str | None,
+    settings: tuple[str, ...],
+    sort: str | None,
+    only: tuple[str, ...],
+    diff: bool,
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Set networks side by side, as the paper's Table 1 does, and their figures.
+
+    Behind a name or path may stand changes, as for --set: D:batch_norm=true,width=0.5. Without a CONFIGURATION, the
+    paper's six are compared.
+    """
+    from vggkit.comparison import compare as call
+    from vggkit.comparison import figure_name
+    from vggkit.render import comparison as render
+
+    if diff and (sort or only):
+        raise ArgumentError(f"{'--sort' if sort else '--only'}: expected no --diff with it")
+    if diff and len(sources) != 2:
+        raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
+    format = format_of(format, output, {**SUFFIXES, ".html": "html", ".htm": "html"})
+    chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only)]
+    if only and not chosen:
+        raise ArgumentError("--only: expected names of figures, such as parameters,macs")
+    if sort is not None:
+        figure_name(sort.removeprefix("-"), "--sort")
+    made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
+    if diff:
+        write(render.diff_in_format(made.diff(), format), output)
+    else:
+        write(render.in_format(made, format, chosen or render.EVERYTHING), output)
+
+
+@main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
+@click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
+@click.option("--kind", default="architecture", show_default=True, help="architecture, cost, compare or receptive.")
+@click.option("--flat", is_flag=True, help="The architecture block by block, a box for each layer.")
+@click.option("--batch", type=int, default=None, metavar="N", help="Number of images, for cost and compare.")
+@input_option
+@click.option("--dtype", help="float32, float16, bfloat16 or float64, for cost and compare.  [default: float32]")
+@set_option
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    help="A .svg, .png or .pdf file.  [default: named after what is drawn, as D-cost.svg]",
+)  # fmt: skip
+def plot(
+    sources: tuple[str, ...],
+    kind: str,
+    flat: bool,
+    batch: int | None,
+    input: str | None,
+    dtype: str | None,
+    settings: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Draw networks: what they look like and cost, and how they compare.
+
+    One CONFIGURATION; for --kind compare any number, with changes as in D:width=0.5, or none for all six. A file is
+    written, and no window opens.
+    """
+    from vggkit.drawing import format_of as picture_format
+    from vggkit.drawing import plot as call
+
+    try:
+        format = picture_format(output) if output is not None else "svg"
+    except ArgumentError as error:
+        raise ArgumentError(f"--output: {error}") from None
+    picture = call(*sources, kind=kind, flat=flat, batch=batch, dtype=dtype, **overrides(settings, input=input))
+    path = output or Path(f"{picture.name}.svg")
+    write_file(path, picture.to_bytes(format))
+    click.echo(f"{path} drawn", err=True)
+
+
+@main.command("list", epilog="Example: vggkit list --family")
+@click.option("--family", is_flag=True, help="The networks that research code made of the paper's, instead.")
 @list_format_option
 @output_option
-def list_command(format: str | None, output: Path | None) -> None:
-    """List the configurations that come with vggkit."""
+def list_command(family: bool, format: str | None, output: Path | None) -> None:
+    """List the configurations that come with vggkit: the paper's, or the whole family."""
     from vggkit.analysis import summarize as call
     from vggkit.render import listing
-    from vggkit.zoo import names
+    from vggkit.zoo import family_names, names
 
-    summaries = [call(name) for name in names()]
-    write(
-        listing.in_format(listing.zoo_grid(summaries), listing.zoo_dicts(summaries), format_of(format, output)), output
+    summaries = [call(name) for name in (family_names() if family else names())]
+    rows, data = (
+        (listing.family_grid(summaries), listing.family_dicts(summaries))
+        if family
+        else (listing.zoo_grid(summaries), listing.zoo_dicts(summaries))
     )
+    write(listing.in_format(rows, data, format_of(format, output)), output)
 
 
 @main.command(epilog="Example: vggkit names D")
@@ -496,7 +680,12 @@ def convert(source: str, target: str, layout: str | None, config: str | None) ->
 @click.option("--batch", type=int, default=16, show_default=True, metavar="N", help="How many pictures at once.")
 @click.option("--dense", is_flag=True, help="Look at whole pictures and average the scores, as the paper does.")
 @click.option("--device", help="cpu, cuda, cuda:1, …  [default: torch's]")
-@click.option("--plot", is_flag=True, help="Draw each picture with its classes to NAME_pred.png beside it.")
+@click.option(
+    "--plot",
+    is_flag=True,
+    help="Draw each picture with its classes to NAME_pred.png beside it; where NAME.jpg stands beside NAME.png, to"
+    " NAME.jpg_pred.png and NAME.png_pred.png.",
+)
 @click.option("--verbose", is_flag=True, help="Say how pictures are prepared, and what was loaded.")
 @click.option("--format", type=click.Choice(CLASSIFY_FORMATS), help="How it is written.  [default: table, or by FILE]")
 @output_option
@@ -518,32 +707,37 @@ def classify(
     """Name what is in pictures: files, folders and patterns.
 
     Pictures are prepared as the weights were trained. One that can't be read is reported and left out; then the exit
-    code is 1.
+    code is 1. Of a folder every picture is taken, but not what --plot drew there.
     """
-    from vggkit.preprocessing import PictureError, pictures
+    from vggkit.preprocessing import PictureError, drawings, pictures
     from vggkit.render import predictions as render
 
     format = format_of(format, output)
     if format not in CLASSIFY_FORMATS:
         raise ArgumentError(f"--output: expected a file that ends in .json or .csv, or --format, found {format}")
-    paths = list(map(str, pictures(images)))
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError(f"--output: {output.parent}: no such folder")
+    found = pictures(images)
     from vggkit.classifier import Classifier  # torch
 
     options = {"labels": labels, "preprocess": _plain(preprocess), "dense": dense, "device": device}
     classifier = Classifier(config, weights=weights, **options)
     if verbose:
-        click.echo(f"network: {classifier.network.name}\n{classifier.model.report}", err=True)
+        click.echo(f"network: {classifier.network.name}\nlayout: {classifier.report.layout}", err=True)
+        click.echo(str(classifier.report), err=True)
         click.echo(f"preprocess ({classifier.preprocess_origin}): {_spelt(classifier.preprocess)}", err=True)
-    results, failed = [], False
-    for result in _with_bar(classifier.stream(paths, top=top, batch=batch), len(paths)):
-        if isinstance(result, PictureError):
-            report(result)
-            failed = True
-            continue
-        results.append(result)
-        if plot:
-            target = Path(result.image)
-            write_file(target.with_name(f"{target.stem}_pred.png"), render.picture(target, result))
+    results, errors = [], 0
+    stream = _with_bar(classifier.stream(found, top=top, batch=batch), len(found))
+    for result, target in zip(stream, drawings(found)):
+        try:
+            if isinstance(result, PictureError):
+                raise result
+            results.append(result)
+            if plot:
+                write_file(target, render.picture(result.image, result))
+        except VggkitError as error:
+            report(error)
+            errors += 1
     formats: dict[str, Callable[[], Any]] = {
         "table": lambda: render.table(results),
         "json": lambda: render.json_text(results),
@@ -551,7 +745,7 @@ def classify(
     }
     if results or format != "table":
         write(formats[format](), output)
-    click.get_current_context().exit(1 if failed else 0)
+    click.get_current_context().exit(1 if errors else 0)
 
 
 def _plain(text: str | None) -> Any:

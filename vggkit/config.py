@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from math import ceil, floor
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import yaml
@@ -46,6 +47,9 @@ from vggkit.notation import (
 )
 from vggkit.numbers import parse_bytes, parse_count, spell_bytes, spell_count
 from vggkit.preprocessing import Preprocess, parse_preprocess, spell_preprocess
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 InputShape = Annotated[tuple[int, int, int], Allowed("channels × height × width, as in 3x224x224", minimum=1)]
 
@@ -173,6 +177,7 @@ class Config(msgspec.Struct, frozen=True):
         name: what it is called.
         aliases: other names that find it.
         source: where it comes from.
+        note: what is different about it.
         input: shape of one image, channels × height × width.
         defaults: what its file leaves unsaid.
         blocks: lists of layers; each block is one module of the model.
@@ -185,6 +190,7 @@ class Config(msgspec.Struct, frozen=True):
     name: str
     aliases: tuple[str, ...] = ()
     source: str | None = None
+    note: str | None = None
     input: Shape = (3, 224, 224)
     defaults: Defaults = Defaults()
     blocks: tuple[tuple[Entry, ...], ...] = ()
@@ -205,7 +211,7 @@ def _followers(spec: Spec) -> dict[str, Any]:
 
 
 KEYS = tuple(
-    "name aliases source extends input defaults blocks classifier preprocess overrides reported budget".split()  # noqa: SIM905
+    "name aliases source note extends input defaults blocks classifier preprocess overrides reported budget".split()  # noqa: SIM905
 )
 """What a file may say at its top level."""
 
@@ -272,6 +278,7 @@ class _FileReader:
             name=self.field("name", str, _stem(self.file), "a name"),
             aliases=self.field("aliases", tuple[str, ...], (), "a list of names"),
             source=self.field("source", str | None, None, "a line of text"),
+            note=self.field("note", str | None, None, "a line of text"),
             input=self.input(base.input),
             defaults=defaults,
             blocks=self.blocks(defaults, base.blocks),
@@ -362,23 +369,43 @@ class _FileReader:
         node = self.root.value.get("blocks")
         if node is None:
             return base
+        if isinstance(node.value, dict) and "extends" in self.root.value:
+            return self.changed_blocks(node, defaults, base)
         if not isinstance(node.value, list):
             self.problem(
                 f"blocks: expected a list of lists such as [conv3-64, maxpool], found {shorten(node.plain())}",
                 node.position,
             )
             return base
-        blocks = []
-        for number, block in enumerate(node.value, start=1):
-            if not isinstance(block.value, list) or not block.value:
+        blocks = [self.block(block, number, defaults) for number, block in enumerate(node.value, start=1)]
+        return tuple(block for block in blocks if block)
+
+    def changed_blocks(
+        self, node: Node, defaults: Defaults, base: tuple[tuple[Entry, ...], ...]
+    ) -> tuple[tuple[Entry, ...], ...]:
+        """Read a mapping of numbers: a list stands in that block's place or behind the last one, null takes it away."""
+        blocks = dict(enumerate(base, start=1))
+        for word, block in node.value.items():
+            number = scalar(word)
+            if number not in blocks and number != len(blocks) + 1:
                 self.problem(
-                    f"block {number}: expected a list such as [conv3-64, maxpool], found {shorten(block.plain())}",
-                    block.position,
+                    f"blocks: expected a block's number from 1 to {len(blocks) + 1}, found {shorten(word)}",
+                    node.keys[word].position,
                 )
                 continue
-            specs = self.specs(block.value, f" in block {number}")
-            blocks.append(tuple(defaults.entry(spec, hidden=True, position=position) for spec, position in specs))
-        return tuple(blocks)
+            blocks[number] = () if block.value is None else self.block(block, number, defaults)
+        return tuple(block for block in blocks.values() if block)
+
+    def block(self, node: Node, number: int, defaults: Defaults) -> tuple[Entry, ...]:
+        """Read a block's layers; none if it is wrong."""
+        if not isinstance(node.value, list) or not node.value:
+            self.problem(
+                f"block {number}: expected a list such as [conv3-64, maxpool], found {shorten(node.plain())}",
+                node.position,
+            )
+            return ()
+        specs = self.specs(node.value, f" in block {number}")
+        return tuple(defaults.entry(spec, hidden=True, position=position) for spec, position in specs)
 
     def classifier(self, defaults: Defaults, base: tuple[Entry, ...]) -> tuple[Entry, ...]:
         node = self.root.value.get("classifier")
@@ -668,21 +695,68 @@ def _with_num_classes(config: Config, count: int) -> Config:
     return _map_classifier(config, lambda entry: _resized(entry, count) if entry is last else entry)
 
 
-def _with_width(config: Config, factor: float) -> Config:
+class Width(NamedTuple):
+    """A width multiplier.
+
+    Args:
+        factor: widths are multiplied by it.
+        rounding: "floor", "ceil", or a number whose multiples the widths become.
+    """
+
+    factor: float
+    rounding: str | int = "floor"
+
+
+_WIDTH = re.compile(r"(\S+)(?: (?:(floor|ceil)|multiple of ([1-9][0-9]{0,17})))?")
+
+
+def width_multiplier(value: Any) -> Width:
+    """Read a width multiplier with its rounding rule.
+
+    Raises:
+        ValueError: says what was found and what was expected.
+
+    >>> width_multiplier("0.5 multiple of 8")
+    Width(factor=0.5, rounding=8)
+    """
+    if not isinstance(value, str):
+        return Width(typed(value, Positive))
+    match = _WIDTH.fullmatch(value)
+    try:
+        if match is None:
+            raise ValueError
+        factor = typed(scalar(match.group(1)), Positive)
+    except ValueError:
+        expected = "a number above 0, alone or with floor, ceil or multiple of 8 behind it"
+        raise ValueError(f"expected {expected}, found {shorten(value)}") from None
+    _, word, multiple = match.groups()
+    return Width(factor, int(multiple) if multiple else word or "floor")
+
+
+def _with_width(config: Config, width: Width) -> Config:
     from fractions import Fraction  # 3 ms, and few ask for a width
 
     last = _last_weight(config)
-    exact = Fraction(str(factor))  # 0.29 of 100 channels are 29, not ⌊28.999…⌋
+    exact = Fraction(str(width.factor))  # 0.29 of 100 channels are 29, not ⌊28.999…⌋
 
     def scale(entry: Entry) -> Entry:
         if entry.layer.role != "weight" or entry is last:
             return entry
-        width = max(1, int(_width(entry.layer) * exact))
-        if width > LARGEST:
-            raise ValueError(f"expected a factor that leaves widths up to {LARGEST:.0e}, found {factor}")
-        return _resized(entry, width)
+        wanted = max(1, _rounded(_width(entry.layer) * exact, width.rounding))
+        if wanted > LARGEST:
+            raise ValueError(f"expected a factor that leaves widths up to {LARGEST:.0e}, found {width.factor}")
+        return _resized(entry, wanted)
 
     return _map_entries(config, scale)
+
+
+def _rounded(width: Fraction, rounding: str | int) -> int:
+    if not isinstance(rounding, int):
+        return ceil(width) if rounding == "ceil" else floor(width)
+    # MobileNetV2's rule (tensorflow/models, slim/nets/mobilenet, _make_divisible): the nearest multiple, halves up,
+    # but never less than nine tenths
+    nearest = max(rounding, floor((2 * width + rounding) / (2 * rounding)) * rounding)
+    return nearest if 10 * nearest >= 9 * width else nearest + rounding
 
 
 def _with_pool(config: Config, which: str) -> Config:
@@ -785,8 +859,12 @@ OVERRIDES: dict[str, Override] = {
         _POSITIVE_SCHEMA,
     ),
     "width": Override(
-        _as(Positive), _with_width, "multiplies all channels and units but the classes, rounded down, at least 1",
-        {"type": "number", "exclusiveMinimum": 0},
+        width_multiplier, _with_width,
+        "multiplies all channels and units but the classes, rounded down, or as 0.5 ceil or 0.5 multiple of 8 says",
+        {"anyOf": [
+            {"type": "number", "exclusiveMinimum": 0},
+            {"type": "string", "pattern": "^[0-9.eE+-]+( (floor|ceil|multiple of [1-9][0-9]*))?$"},
+        ]},
     ),
     "pool": Override(
         _one_of("max", "avg"), _with_pool, "max or avg, for the pools in the blocks", {"enum": ["max", "avg"]},
@@ -823,6 +901,8 @@ def dumps(config: Config) -> str:
         lines.append(f"aliases: {_flow(config.aliases)}")
     if config.source is not None:
         lines.append(f"source: {_line(config.source)}")
+    if config.note is not None:
+        lines.append(f"note: {_line(config.note)}")
     lines.append(f"input: {'x'.join(map(str, config.input))}")
     if defaults := _spell_defaults(config.defaults):
         lines.append("defaults:")

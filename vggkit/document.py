@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from vggkit.errors import ConfigError, Position, Problem, shorten
+from vggkit.errors import ArgumentError, ConfigError, Position, Problem, shorten
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
@@ -88,6 +88,24 @@ def scalar(text: str) -> Any:
     if _FLOAT.fullmatch(text) and isfinite(number := float(text)):
         return number
     return text
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read a key and its value, as they are given on a command line.
+
+    Raises:
+        ArgumentError: if one of them is missing.
+
+    >>> setting("width=0.5")
+    ('width', 0.5)
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ArgumentError(f"expected key=value, such as num_classes=10, found {shorten(text)}")
+    read = scalar(value.strip())
+    if read is None:
+        raise ArgumentError(f"{key.strip()} has no value; expected key=value, such as num_classes=10")
+    return key.strip(), read
 
 
 def read(text: str | bytes, file: str, problems: list[Problem]) -> Node:

@@ -107,12 +107,13 @@ class CheckpointError(VggkitError, ValueError):
     exit_code = 2
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], closeness: float = 0.6) -> str | None:
     """Return the known spelling that is closest to a word, if one is close.
 
     Args:
         word: what was found.
         known: what would have been right.
+        closeness: how close it must be, from 0 to 1; among very many words anything is near to one of them.
 
     Returns:
         The nearest known spelling, compared without regard to letter case, or None.
@@ -124,13 +125,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     spelling = {candidate.lower(): candidate for candidate in known}
     # difflib is quadratic in the length; no right spelling is longer than this
-    matches = get_close_matches(word[:64].lower(), spelling, n=1, cutoff=0.6)
+    matches = get_close_matches(word[:64].lower(), spelling, n=1, cutoff=closeness)
     return spelling[matches[0]] if matches else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], closeness: float = 0.6) -> str:
     """Return " Did you mean 'x'?" for the nearest known spelling, or an empty string."""
-    match = nearest(word, known)
+    match = nearest(word, known, closeness)
     return f" Did you mean '{match}'?" if match else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 from vggkit.config import BUDGET, OVERRIDES
-from vggkit.layers import KINDS, Layer, Padding, Padding2d, Size
+from vggkit.layers import KINDS, Layer, Padding, Padding2d, Size, Table
 from vggkit.notation import FOLLOWERS, SHORT_FORMS, allowed_values, fields
 from vggkit.numbers import parse_count
 from vggkit.preprocessing import CHANNELS, INTERPOLATIONS, LARGEST_SIDE, PRESETS
@@ -17,6 +17,13 @@ NAME_SCHEMA = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}$"}
 
 def schema() -> dict[str, Any]:
     """Return the schema of a configuration file (JSON Schema 2020-12)."""
+    block = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/layer"}}
+    blocks = {"type": "array", "items": block}
+    changed_blocks = {
+        "type": "object",
+        "patternProperties": {"^[1-9][0-9]*$": {"anyOf": [block, {"type": "null"}]}},
+        "additionalProperties": False,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "vggkit configuration",
@@ -24,17 +31,18 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "anyOf": [{"required": [key]} for key in ("blocks", "classifier", "extends")],
+        "dependentSchemas": {"blocks": {"anyOf": [{"required": ["extends"]}, {"properties": {"blocks": blocks}}]}},
         "properties": {
             "name": {"type": "string", "description": "what it is called; the file's name if absent"},
             "aliases": {"type": "array", "items": {"type": "string"}, "description": "other names that find it"},
             "source": {"type": "string", "description": "where it comes from"},
+            "note": {"type": "string", "description": "what is different about it"},
             "extends": {"type": "string", "description": "a name or relative path of the configuration to start from"},
             "input": {"$ref": "#/$defs/input", "description": "channels × height × width of one image"},
             "defaults": _defaults(),
             "blocks": {
-                "description": "a list of layers per block",
-                "type": "array",
-                "items": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/layer"}},
+                "description": "a list of layers per block; or by their numbers, those that are not as in `extends`",
+                "anyOf": [blocks, changed_blocks],
             },
             "classifier": {
                 "description": "the layers behind the blocks; none for a trunk",
@@ -98,7 +106,8 @@ def _short() -> dict[str, Any]:
     size, number = "[1-9][0-9]*(x[1-9][0-9]*)?", "[1-9][0-9]*"
     numbered = []
     for form in SHORT_FORMS:
-        parts = [size if name == "kernel_size" else number for name in form.fields]
+        types = {field.name: field.type for field in fields(form.kind).values()}
+        parts = [size if types[name] is Size else number for name in form.fields]
         word, *rest = form.spelling.split("{}")
         numbered.append("".join(f"{glue}{part}" for glue, part in zip((_letters(word), *rest), parts)))
     bare = [_any_case(kind.keyword) for kind in KINDS if not _required(kind)]
@@ -172,6 +181,10 @@ def _value(kind: Any) -> dict[str, Any]:
             {"type": "array", "items": {"type": "integer", "minimum": least}, "minItems": 2, "maxItems": 2},
         ]
         return {**schema, "anyOf": [*sizes, *([{"const": "same"}] if kind is Padding else [])]}
+    if kind is Table:
+        count = {"type": "integer", "minimum": 1}
+        rows = {"type": "object", "minProperties": 1, "propertyNames": {"pattern": "^[1-9][0-9]*$"}}
+        return {**schema, "anyOf": [count, {**rows, "additionalProperties": count}]}
     inner = kind.__origin__
     if get_origin(inner) is Literal:
         return {**schema, "enum": list(get_args(inner))}

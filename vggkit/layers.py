@@ -49,15 +49,15 @@ class Allowed(NamedTuple):
     maximum: int | None = None
 
     def admits(self, value: Any) -> bool:
-        """Tell whether a value, or each of a pair of values, is finite and within the bounds."""
-        return all(
-            -LARGEST <= number <= LARGEST
-            and (self.minimum is None or number >= self.minimum)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-            and (self.maximum is None or number <= self.maximum)
-            for number in (value if isinstance(value, tuple) else (value,))
-            if isinstance(number, (int, float))
+        """Tell whether a value, or each one inside a tuple, is finite and within the bounds."""
+        if isinstance(value, tuple):
+            return all(map(self.admits, value))
+        return not isinstance(value, (int, float)) or (
+            -LARGEST <= value <= LARGEST
+            and (self.minimum is None or value >= self.minimum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+            and (self.maximum is None or value <= self.maximum)
         )
 
 
@@ -65,6 +65,9 @@ Count = Annotated[int, Allowed("a whole number from 1", minimum=1)]
 Size = Annotated[Pair, Allowed("a whole number from 1, or height × width as in 3x1", minimum=1)]
 Padding = Annotated[
     Pair | Literal["same"], Allowed("same, a whole number from 0, or height × width as in 1x0", minimum=0)
+]
+Table = Annotated[
+    int | tuple[Pair, ...], Allowed("a whole number from 1, or one for each width as in {64: 4, 128: 8}", minimum=1)
 ]
 Padding2d = Annotated[Pair, Allowed("a whole number from 0, or height × width as in 1x0", minimum=0)]
 Number = Annotated[float, Allowed("a number")]
@@ -102,6 +105,20 @@ class Kept(NamedTuple):
     shape: Shape
     element_bytes: int | None = None
     per_image: bool = True
+
+
+class Working(NamedTuple):
+    """How a count comes about, as one would write it on paper.
+
+    Args:
+        rule: in symbols, which `vggkit.explanation.SYMBOLS` spells out.
+        numbers: the same with this layer's numbers put in; its value is the count.
+        why: the reason, in words.
+    """
+
+    rule: str
+    numbers: str
+    why: str
 
 
 def times(shape: Shape | Pair) -> str:
@@ -158,8 +175,16 @@ class Layer(msgspec.Struct, frozen=True, metaclass=_LayerMeta):
         """Return the output's shape, or raise LayerError if the layer does not fit its input."""
 
     @abstractmethod
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        """Return how each size of the output's shape comes about."""
+
+    @abstractmethod
     def parameters(self, x: Shape) -> dict[str, Shape]:
         """Return the shape of each parameter, by torch's name."""
+
+    @abstractmethod
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
+        """Return how the number of elements of each parameter comes about, by torch's name."""
 
     @abstractmethod
     def buffers(self, x: Shape) -> dict[str, Shape]:
@@ -168,6 +193,10 @@ class Layer(msgspec.Struct, frozen=True, metaclass=_LayerMeta):
     @abstractmethod
     def multiply_accumulates(self, x: Shape) -> int:
         """Return the multiply-accumulates for one image; bias additions are not counted."""
+
+    @abstractmethod
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        """Return how they come about, for one image."""
 
     @abstractmethod
     def window(self, x: Shape) -> Window:
@@ -217,6 +246,38 @@ def _outputs(size: int, extent: int, stride: int, padding: int, ceil: bool) -> i
     if ceil and (count - 1) * stride >= size + padding:
         count -= 1  # no window may start in the padding on the right
     return count
+
+
+def _outputs_working(
+    axis: int, size: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool
+) -> Working:
+    """Return how `_outputs` counts along one axis, 0 for the height and 1 for the width."""
+    symbol, k, s, p, d = "hw"[axis], kernel[axis], stride[axis], padding[axis], dilation[axis]
+    extent = d * (k - 1) + 1
+    count = _outputs(size, extent, s, p, ceil)
+    room, room_numbers = f"{symbol} + 2·p − k", f"{size} + 2·{p} − {k}"
+    if d > 1:
+        room, room_numbers = f"{symbol} + 2·p − d·(k − 1) − 1", f"{size} + 2·{p} − {d}·({k} − 1) − 1"
+    left, right = "⌈⌉" if ceil else "⌊⌋"
+    fewer = " − 1" if ceil and count < -(-(size + 2 * p - extent) // s) + 1 else ""
+    if count == size and s == 1:
+        why = "padding keeps the size" if p else "a window of one value keeps the size"
+    elif 2 * count == size and s == 2:
+        why = "a stride of 2 halves the size"
+    else:
+        why = "so many places has the window, and one more for where it starts"
+    if fewer:
+        why += "; the last would start in the padding, and is left out"
+    return Working(f"{left}({room})/s{right} + 1{fewer}", f"{left}({room_numbers})/{s}{right} + 1{fewer}", why)
+
+
+def _unchanged(x: Shape) -> tuple[Working, ...]:
+    """Return the working of a shape that is the input's."""
+    symbols = "chw" if len(x) == 3 else "n"
+    return tuple(Working(symbol, str(size), "as the input") for symbol, size in zip(symbols, x))
+
+
+NOTHING_MULTIPLIED = Working("0", "0", "only convolutions and FC layers are counted; the rest is a few steps a value")
 
 
 def _extent(kernel: Pair, dilation: Pair) -> Pair:
@@ -294,9 +355,25 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
         )
         return self.out_channels, height, width
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        pads = self.pads()
+        return Working("f", str(self.out_channels), "one for each filter"), *(
+            _outputs_working(axis, x[1 + axis], self.kernel_size, self.stride, pads, self.dilation, ceil=False)
+            for axis in (0, 1)
+        )
+
     def parameters(self, x: Shape) -> dict[str, Shape]:
         weight = (self.out_channels, x[0] // self.groups, *self.kernel_size)
         return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
+        height, width = self.kernel_size
+        kernel = "k·k" if height == width else "k_h·k_w"
+        channels, number = ("c", f"{x[0]}") if self.groups == 1 else ("(c/g)", f"({x[0]}/{self.groups})")
+        why = "each filter has a weight for each place of its window in each channel that it sees"
+        weight = Working(f"{kernel}·{channels}·f", f"{height}·{width}·{number}·{self.out_channels}", why)
+        bias = Working("f", str(self.out_channels), "one for each filter")
+        return {"weight": weight, "bias": bias} if self.bias else {"weight": weight}
 
     def buffers(self, x: Shape) -> dict[str, Shape]:
         return {}
@@ -304,6 +381,12 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
     def multiply_accumulates(self, x: Shape) -> int:
         _, height, width = self.output_shape(x)
         return elements(self.parameters(x)["weight"]) * height * width
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        _, height, width = self.output_shape(x)
+        weight = self.parameters_working(x)["weight"]
+        why = "each weight is used once at each place of the output; adding biases is not counted"
+        return Working(f"{weight.rule}·H·W", f"{weight.numbers}·{height}·{width}", why)
 
     def window(self, x: Shape) -> Window:
         return Window(_extent(self.kernel_size, self.dilation), self.stride)
@@ -352,11 +435,17 @@ class _Pool2d(Layer, frozen=True):
     def parameters(self, x: Shape) -> dict[str, Shape]:
         return {}
 
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
+        return {}
+
     def buffers(self, x: Shape) -> dict[str, Shape]:
         return {}
 
     def multiply_accumulates(self, x: Shape) -> int:
         return 0
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        return NOTHING_MULTIPLIED
 
     def storage(self) -> Storage:
         return "new"
@@ -378,6 +467,21 @@ def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
     if height < 1 or width < 1:
         raise TooSmallError(f"a {times(extent)} pool does not fit its {times(tuple(sizes))} input")
     return channels, height, width
+
+
+def _pooled_working(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> tuple[Working, ...]:
+    return Working("c", str(x[0]), "each channel is pooled by itself"), *(
+        _outputs_working(
+            axis, x[1 + axis], layer.kernel_size, layer.stride, layer.padding, dilation, ceil=layer.ceil_mode
+        )
+        for axis in (0, 1)
+    )
+
+
+def _given_working(x: Shape, size: Pair) -> tuple[Working, ...]:
+    """Return the working of a shape whose height and width are given."""
+    kept = Working("c", str(x[0]), "each channel is averaged by itself")
+    return kept, *(Working(str(side), str(side), "the size that is asked for, whatever the input's") for side in size)
 
 
 class MaxPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
@@ -407,6 +511,9 @@ class MaxPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
 
     def output_shape(self, x: Shape) -> Shape:
         return _pooled(self, x, self.dilation)
+
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _pooled_working(self, x, self.dilation)
 
     def window(self, x: Shape) -> Window:
         return Window(_extent(self.kernel_size, self.dilation), self.stride)
@@ -451,6 +558,9 @@ class AvgPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
     def output_shape(self, x: Shape) -> Shape:
         return _pooled(self, x, dilation=(1, 1))
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _pooled_working(self, x, dilation=(1, 1))
+
     def window(self, x: Shape) -> Window:
         return Window(self.kernel_size, self.stride)
 
@@ -483,6 +593,9 @@ class AdaptiveAvgPool2d(_Pool2d, frozen=True, rename={"output_size": "size"}):
 
     def output_shape(self, x: Shape) -> Shape:
         return (_maps(self, x)[0], *self.output_size)
+
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _given_working(x, self.output_size)
 
     def window(self, x: Shape) -> Window:
         """Return the largest of the windows and of their steps: they vary where the sizes don't divide."""
@@ -520,6 +633,9 @@ class GlobalAvgPool2d(_Pool2d, frozen=True):
 
     def output_shape(self, x: Shape) -> Shape:
         return _maps(self, x)[0], 1, 1
+
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _given_working(x, (1, 1))
 
     def window(self, x: Shape) -> Window:
         _, height, width = _maps(self, x)
@@ -560,7 +676,13 @@ class LocalResponseNorm(Layer, frozen=True):
     def output_shape(self, x: Shape) -> Shape:
         return _maps(self, x)
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _unchanged(x)
+
     def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
         return {}
 
     def buffers(self, x: Shape) -> dict[str, Shape]:
@@ -568,6 +690,9 @@ class LocalResponseNorm(Layer, frozen=True):
 
     def multiply_accumulates(self, x: Shape) -> int:
         return 0
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        return NOTHING_MULTIPLIED
 
     def window(self, x: Shape) -> Window:
         return POINT
@@ -608,8 +733,19 @@ class _Normalization(Layer, frozen=True):
     followers: ClassVar[tuple[str, ...]] = ()
     stem: ClassVar[str] = "norm"
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _unchanged(x)
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
+        scale = Working("c", str(x[0]), "a scale for each channel")
+        shift = Working("c", str(x[0]), "a shift for each channel")
+        return {name: {"weight": scale, "bias": shift}[name] for name in self.parameters(x)}
+
     def multiply_accumulates(self, x: Shape) -> int:
         return 0
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        return NOTHING_MULTIPLIED
 
     def window(self, x: Shape) -> Window:
         return POINT
@@ -665,12 +801,13 @@ class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
     """Group normalisation (Wu & He 2018; 32 groups are their default).
 
     Args:
-        num_groups: the channels are split into so many groups, each normalised by itself.
+        num_groups: the channels are split into so many groups, each normalised by itself; or a table of pairs, how
+            many groups for how many channels.
         eps: added to the variance.
         affine: whether each channel has a trainable scale and shift.
     """
 
-    num_groups: Count = 32
+    num_groups: Table = 32
     eps: Positive = 1e-5
     affine: Flag = True
 
@@ -678,9 +815,22 @@ class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
     primary: ClassVar[str | None] = "num_groups"
     keras_type: ClassVar[str] = "GroupNormalization"
 
+    def settled(self, x: Shape) -> GroupNorm:
+        """Return the same with the number of groups that the table has for so many channels."""
+        return GroupNorm(self._groups(x), self.eps, self.affine)
+
+    def _groups(self, x: Shape) -> int:
+        if isinstance(self.num_groups, int):
+            return self.num_groups
+        groups = dict(self.num_groups)
+        if x[0] not in groups:
+            raise LayerError(f"its table of groups has no {x[0]} channels, only {', '.join(map(str, groups))}")
+        return groups[x[0]]
+
     def output_shape(self, x: Shape) -> Shape:
-        if x[0] % self.num_groups:
-            raise LayerError(f"{self.num_groups} groups do not divide its {x[0]} channels")
+        groups = self._groups(x)
+        if x[0] % groups:
+            raise LayerError(f"{groups} groups do not divide its {x[0]} channels")
         return x
 
     def parameters(self, x: Shape) -> dict[str, Shape]:
@@ -690,14 +840,14 @@ class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
         return {}
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
-        groups = (self.num_groups,)
+        groups = (self._groups(x),)
         return Kept("input", x), Kept("mean", groups), Kept("inverse deviation", groups)
 
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         return eager.normalize(self, x, parameters, statistics=True, decomposed=True)
 
     def module(self, x: Shape, nn: Any) -> Any:
-        return nn.GroupNorm(self.num_groups, x[0], eps=self.eps, affine=self.affine)
+        return nn.GroupNorm(self._groups(x), x[0], eps=self.eps, affine=self.affine)
 
 
 class _ElementWise(Layer, frozen=True):
@@ -706,7 +856,13 @@ class _ElementWise(Layer, frozen=True):
     def output_shape(self, x: Shape) -> Shape:
         return x
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return _unchanged(x)
+
     def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
         return {}
 
     def buffers(self, x: Shape) -> dict[str, Shape]:
@@ -714,6 +870,9 @@ class _ElementWise(Layer, frozen=True):
 
     def multiply_accumulates(self, x: Shape) -> int:
         return 0
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        return NOTHING_MULTIPLIED
 
     def window(self, x: Shape) -> Window:
         return POINT
@@ -963,7 +1122,14 @@ class Flatten(Layer, frozen=True):
     def output_shape(self, x: Shape) -> Shape:
         return (elements(x),)
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        rule = "c·h·w" if len(x) == 3 else "n"
+        return (Working(rule, "·".join(map(str, x)), "all values, one behind the other"),)
+
     def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {}
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
         return {}
 
     def buffers(self, x: Shape) -> dict[str, Shape]:
@@ -971,6 +1137,9 @@ class Flatten(Layer, frozen=True):
 
     def multiply_accumulates(self, x: Shape) -> int:
         return 0
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        return NOTHING_MULTIPLIED
 
     def window(self, x: Shape) -> Window:
         """Return the whole map: a flat vector has one position, as if the layer behind it were a convolution."""
@@ -1021,15 +1190,27 @@ class Linear(Layer, frozen=True, rename={"out_features": "units"}):
             raise LayerError(f"FC needs a flat input, but gets {times(x)}; put flatten before it")
         return (self.out_features,)
 
+    def shape_working(self, x: Shape) -> tuple[Working, ...]:
+        return (Working("m", str(self.out_features), "one for each unit"),)
+
     def parameters(self, x: Shape) -> dict[str, Shape]:
         weight = (self.out_features, x[0])
         return {"weight": weight, "bias": (self.out_features,)} if self.bias else {"weight": weight}
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
+        weight = Working("n·m", f"{x[0]}·{self.out_features}", "each unit has a weight for each input")
+        bias = Working("m", str(self.out_features), "one for each unit")
+        return {"weight": weight, "bias": bias} if self.bias else {"weight": weight}
 
     def buffers(self, x: Shape) -> dict[str, Shape]:
         return {}
 
     def multiply_accumulates(self, x: Shape) -> int:
         return x[0] * self.out_features
+
+    def multiply_accumulates_working(self, x: Shape) -> Working:
+        why = "each weight is used once; adding biases is not counted"
+        return Working("n·m", f"{x[0]}·{self.out_features}", why)
 
     def window(self, x: Shape) -> Window:
         return POINT
@@ -1068,6 +1249,29 @@ class Softmax(_ElementWise, frozen=True):
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Softmax(dim=1)
+
+
+class LogSoftmax(_ElementWise, frozen=True):
+    """The logarithm of soft-max; where a network ends in it, its output is log-probabilities."""
+
+    keyword: ClassVar[str] = "log-softmax"
+    primary: ClassVar[str | None] = None
+    stem: ClassVar[str] = "logsoftmax"
+    role: ClassVar[Role] = "other"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "Activation"
+
+    def storage(self) -> Storage:
+        return "new"
+
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        return eager.apply(self, x, parameters)
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("output", x),)
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.LogSoftmax(dim=1)
 
 
 KINDS: tuple[type[Layer], ...] = tuple(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class VGG(nn.Module):
-    """A VGG network: `block1` … `blockN` are `nn.Sequential`s, then the classifier's layers by their names.
+    """A VGG network: `block1` … `blockN`, each an `nn.Sequential`, then the classifier's layers by their names.
 
     Args:
         network: what to build; its parameters are made by torch's defaults, `build` initialises them.

@@ -25,7 +25,7 @@ from vggkit.errors import (
     did_you_mean,
     shorten,
 )
-from vggkit.layers import Dropout, Flatten, InPlaceActivation, Layer, Linear, Pair, Shape, times
+from vggkit.layers import Dropout, Flatten, GroupNorm, InPlaceActivation, Layer, Linear, Pair, Shape, times
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 """Bytes per element of each dtype, by torch's name."""
@@ -272,8 +272,8 @@ class _Walk:
         return name
 
     def settle(self, layer: Layer) -> Layer:
-        """Let an activation work in place only where nobody else needs the values that it overwrites."""
-        if isinstance(layer, Flatten):
+        """Settle what depends on the place: an activation works in place only where nobody needs what it overwrites."""
+        if isinstance(layer, (Flatten, GroupNorm)):
             layer = layer.settled(self.shape)
         if isinstance(layer, InPlaceActivation) and layer.inplace and not self.writable:
             layer = replace(layer, inplace=False)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vggkit.errors import VggkitError, did_you_mean, shorten
-from vggkit.layers import KINDS, LARGEST, Allowed, Conv2d, Layer, Linear, Padding, Padding2d, Rate, Size
+from vggkit.layers import KINDS, LARGEST, Allowed, Conv2d, Layer, Linear, Padding, Padding2d, Rate, Size, Table
 
 
 class ShortForm(NamedTuple):
@@ -41,14 +41,20 @@ SHORT_FORMS = (
     ShortForm(
         Conv2d, re.compile(rf"conv{_SIZE}-{_NUMBER}", re.IGNORECASE), ("kernel_size", "out_channels"), "conv{}-{}"
     ),
+    ShortForm(
+        Conv2d, re.compile(rf"conv{_SIZE}-{_NUMBER}/{_SIZE}", re.IGNORECASE),
+        ("kernel_size", "out_channels", "stride"), "conv{}-{}/{}",
+    ),
     ShortForm(Linear, re.compile(rf"FC-{_NUMBER}", re.IGNORECASE), ("out_features",), "FC-{}"),
-)
+)  # fmt: skip
+"""The first form of a kind says least."""
 
 FOLLOWERS = ("norm", "activation", "dropout")
 """What can stand behind any layer, in this order, as an option of its long form."""
 
 _NORM_NAMES = {"batch": "batchnorm", "group": "groupnorm"}
 _PAIR = re.compile(rf"{_NUMBER}[x×]{_NUMBER}", re.IGNORECASE)
+_DIGITS = re.compile("[0-9]{1,19}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
@@ -153,6 +159,8 @@ def parse(entry: object) -> Spec:
         return _parse_short(entry)
     if isinstance(entry, Mapping) and all(isinstance(key, str) for key in entry):
         return _parse_long(entry)
+    if isinstance(entry, list) and len(entry) > 1:
+        raise NotationError(_no_chain("a list inside a list is a branch"))
     raise NotationError(Fault((), f"expected a layer such as conv3-64, found {shorten(entry)}"))
 
 
@@ -164,8 +172,29 @@ def _parse_short(text: str) -> Spec:
             return _checked(form.kind, {words[name]: _number_or_pair(value) for name, value in said})
     kind = kind_of(text)
     if kind is None:
-        raise NotationError(Fault((), f"unknown layer {shorten(text)}", _advice(text)))
+        raise NotationError(_beyond_a_chain(text) or Fault((), f"unknown layer {shorten(text)}", _advice(text)))
     return _checked(kind, {})
+
+
+_BEYOND_A_CHAIN = {
+    "a skip": "skip shortcut residual identity add sum resblock basicblock bottleneck from",
+    "a branch": "branch branches concat concatenate cat merge split parallel inception fire denseblock upstream",
+    "a recurrent layer": "rnn lstm blstm bilstm gru bgru bigru convlstm recurrent",
+    "unpooling": "unpool unpooling maxunpool upsample upsampling deconv deconvolution convtranspose transposedconv",
+}
+"""What is met beside VGG networks and can't be said here, in the words that people use for it."""
+
+
+def _beyond_a_chain(word: str, path: tuple[str, ...] = ()) -> Fault | None:
+    """Return what is wrong with a word that belongs to a network which is not a chain of layers."""
+    plain = re.sub("[^a-z].*", "", _plain_word(word), flags=re.DOTALL)
+    found = next((what for what, words in _BEYOND_A_CHAIN.items() if plain in words.split()), None)
+    return _no_chain(f"{shorten(word)} is {found}", path) if found else None
+
+
+def _no_chain(what: str, path: tuple[str, ...] = ()) -> Fault:
+    message = f"a network here is a chain, each layer feeding only the next, and {what}"
+    return Fault(path, message, " Write the chain up to it as a network of its own", at_key=bool(path))
 
 
 def _advice(text: str) -> str:
@@ -233,7 +262,7 @@ def _parse_long(entry: Mapping[str, Any]) -> Spec:
     options = dict(entry)
     primary = options.pop(keyword)
     inner: tuple[str, ...] = ()
-    if isinstance(primary, Mapping):
+    if isinstance(primary, Mapping) and not _is_table(primary):
         inner, options = tuple(primary), {**options, **primary}
         if twice := [word for word in primary if word in entry]:
             message = f"{keyword}: {shorten(twice[0])} is said inside and beside it"
@@ -262,6 +291,8 @@ def _keyword(entry: Mapping[str, Any]) -> tuple[str, type[Layer]]:
     if found:
         raise NotationError(Fault((list(found)[1],), f"two layers in one entry: {' and '.join(found)}", at_key=True))
     first = next(iter(entry), "")
+    if beyond := _beyond_a_chain(first, (first,)):
+        raise NotationError(beyond)
     message = f"no layer in this entry: expected a key such as conv, maxpool or fc, found {shorten(first)}"
     advice = did_you_mean(first, [kind.keyword for kind in KINDS])
     raise NotationError(Fault((first,), message, advice, at_key=True))
@@ -296,6 +327,8 @@ def _checked(
                 followers[word] = _follower(word, value)
             elif word == "name":
                 name = _layer_name(value)
+            elif beyond := _beyond_a_chain(word, path):
+                faults.append(beyond)
             else:
                 every = [*known, *FOLLOWERS, "name"]
                 advice = did_you_mean(word, every) or f" Known: {', '.join(every)}"
@@ -315,13 +348,13 @@ def _example(kind: type[Layer]) -> str:
 
 
 def typed(value: Any, kind: Any) -> Any:
-    """Turn a plain value into a field's type; a size may be one number or height × width.
+    """Turn a plain value into a field's type; a size may be one number or height × width, a table is a mapping.
 
     Raises:
         ValueError: says what was found and what was expected.
     """
     allowed = allowed_values(kind)
-    raw = size(value) if kind in (Size, Padding, Padding2d) else value
+    raw = size(value) if kind in (Size, Padding, Padding2d) else table(value) if kind is Table else value
     try:
         result = msgspec.convert(raw, kind)
     except msgspec.ValidationError:
@@ -345,6 +378,17 @@ def size(value: Any) -> Any:
     if isinstance(value, str) and (match := _PAIR.fullmatch(value)):
         return [int(part) for part in match.groups()]
     return value
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(_DIGITS.fullmatch(str(key)) for key in value)
+
+
+def table(value: Any) -> Any:
+    """Return the sorted pairs of `{64: 4, 128: 8}`, a number as it is, and None of anything else."""
+    if not _is_table(value):
+        return value if isinstance(value, int) else None
+    return sorted(([int(key), number] for key, number in value.items()), key=lambda row: row[0])
 
 
 def _follower(word: str, value: Any) -> Any:
@@ -418,20 +462,19 @@ def spell(layer: Layer, default: Layer | None = None, **others: Any) -> str | di
     Returns:
         A string, or a mapping for YAML.
 
-    >>> spell(Conv2d(64, 3)), spell(Conv2d(64, 3, stride=2))
-    ('conv3-64', {'conv': 64, 'stride': 2})
+    >>> spell(Conv2d(64, 3)), spell(Conv2d(64, 3, stride=2)), spell(Conv2d(64, 3, bias=False))
+    ('conv3-64', 'conv3-64/2', {'conv': 64, 'bias': False})
     """
     kind = type(layer)
     known = fields(kind)
     unsaid = {word: getattr(default, field.name) if default else field.default for word, field in known.items()}
     said = {word: getattr(layer, field.name) for word, field in known.items()}
     changed = {word: value for word, value in said.items() if known[word].required or value != unsaid[word]}
-    form = next((form for form in SHORT_FORMS if form.kind is kind), None)
-    short = set(form.fields) if form else set()
-    if not others and all(known[word].name in short for word in changed):
-        return (
-            form.spelling.format(*(spell_value(getattr(layer, name)) for name in form.fields)) if form else kind.keyword
-        )
+    if not others and not changed:
+        return kind.keyword
+    for form in SHORT_FORMS:
+        if not others and form.kind is kind and {known[word].name for word in changed} <= set(form.fields):
+            return form.spelling.format(*(spell_value(getattr(layer, name)) for name in form.fields))
     return _spell_long(kind, said, changed, others)
 
 
@@ -447,11 +490,13 @@ def _spell_long(
 
 
 def spell_value(value: Any) -> Any:
-    """Write an option's value: a size with equal sides as one number, another as height × width.
+    """Write an option's value: a size with equal sides as one number, another as height × width, pairs as a table.
 
-    >>> spell_value((3, 3)), spell_value((3, 1))
-    (3, '3x1')
+    >>> spell_value((3, 3)), spell_value((3, 1)), spell_value(((64, 4), (128, 8)))
+    (3, '3x1', {64: 4, 128: 8})
     """
+    if isinstance(value, tuple) and isinstance(value[0], tuple):
+        return dict(value)
     if isinstance(value, tuple):
         return value[0] if value[0] == value[1] else f"{value[0]}x{value[1]}"
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from vggkit.errors import ArgumentError, shorten
 
@@ -23,6 +24,30 @@ def megabytes(size: int) -> str:
     ('60.95 MB', '553.43 MB', '600 B')
     """
     return _in_units(size, 1000, ("kB", "MB", "GB", "TB", "PB", "EB"))
+
+
+def signed(number: int) -> str:
+    """Write a difference in full.
+
+    >>> signed(4718592), signed(-64), signed(0)
+    ('+4,718,592', '−64', '0')
+    """
+    return _with_sign(number, grouped)
+
+
+def signed_megabytes(size: int) -> str:
+    """Write a difference in bytes as `megabytes` does.
+
+    >>> signed_megabytes(12845056), signed_megabytes(-600), signed_megabytes(0)
+    ('+12.85 MB', '−600 B', '0')
+    """
+    return _with_sign(size, megabytes)
+
+
+def _with_sign(number: int, write: Callable[[int], str]) -> str:
+    if number == 0:
+        return "0"
+    return ("+" if number > 0 else "−") + write(abs(number))
 
 
 def mebibytes(size: int) -> str:

@@ -5,13 +5,15 @@ Every step rounds as torchvision's, timm's and Keras's do, so that weights see t
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import math
 import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +238,7 @@ def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Ima
     Raises:
         PictureError: if it can't be read; in one line, with the file and the reason.
     """
-    name = _printable(os.fspath(path))
+    name = printable(os.fspath(path))
     if not os.path.isfile(path):
         raise PictureError(f"{name}: {'not a file' if os.path.exists(path) else 'no such file'}")
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -268,7 +270,8 @@ def _opened(path: str | os.PathLike[str]) -> Image.Image:
         return Image.open(path, formats=FORMATS)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """Return a file's name as it may stand in a one-line message."""
     return name if name.isprintable() else repr(name)
 
 
@@ -394,7 +397,7 @@ def decode(path: str | os.PathLike[str], preprocess: Preprocess) -> NDArray[nump
     try:
         return to_array(image, preprocess)
     except PictureError as error:
-        raise PictureError(f"{_printable(os.fspath(path))}: {error}") from None
+        raise PictureError(f"{printable(os.fspath(path))}: {error}") from None
 
 
 # Finding pictures
@@ -402,7 +405,7 @@ def decode(path: str | os.PathLike[str], preprocess: Preprocess) -> NDArray[nump
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 DRAWN = "_pred.png"
-"""The ending of pictures of predictions, which are no input."""
+"""The ending of what is drawn beside a picture."""
 
 
 def pictures(sources: Iterable[str]) -> list[Path]:
@@ -410,11 +413,12 @@ def pictures(sources: Iterable[str]) -> list[Path]:
 
     Args:
         sources: files, folders and patterns such as `photos/**/*.jpg`; a folder means every picture in it and in
-            its folders, hidden ones left out.
+            its folders, hidden ones left out. A `~` in front means the home folder.
 
     Returns:
         Each picture once, in the order of the sources and sorted within a folder or pattern. A file that is named
-        stays, whatever its suffix and whether it is there or not.
+        stays, whatever its suffix and whether it is there or not. What is drawn beside a picture (see `drawings`) is
+        no picture, unless it is named without the picture that it belongs to.
 
     Raises:
         ArgumentError: for a folder or a pattern without a picture.
@@ -423,22 +427,25 @@ def pictures(sources: Iterable[str]) -> list[Path]:
     for source in sources:
         for path in _expanded(source):
             found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
+    return _without_drawings(found.values(), found.values())
 
 
 def _expanded(source: str) -> list[Path]:
+    if not source:
+        raise ArgumentError("images: expected a file, a folder or a pattern, found ''")
+    if not os.path.lexists(source):
+        source = os.path.expanduser(source)
     if os.path.isdir(source):
-        paths = sorted(filter(_is_picture, _files(source)))
+        paths = _undrawn(filter(_is_picture, _files(source)))
         if not paths:
-            raise ArgumentError(f"{_printable(source)}: no pictures in this folder")
+            raise ArgumentError(f"{printable(source)}: no pictures in this folder")
         return paths
     if os.path.lexists(source) or not glob.has_magic(source):
         return [Path(source)]
-    paths = sorted(
-        path for path in map(Path, glob.glob(source, recursive=True)) if _is_picture(path) and path.is_file()
-    )
+    matches = map(Path, glob.glob(source, recursive=True))
+    paths = _undrawn(path for path in matches if _is_picture(path) and path.is_file())
     if not paths:
-        raise ArgumentError(f"{_printable(source)}: no pictures match this pattern")
+        raise ArgumentError(f"{printable(source)}: no pictures match this pattern")
     return paths
 
 
@@ -449,5 +456,39 @@ def _files(folder: str) -> Iterator[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    name = path.name.lower()
-    return name.endswith(SUFFIXES) and not name.endswith(DRAWN)
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _undrawn(paths: Iterable[Path]) -> list[Path]:
+    paths = sorted(paths)
+    return _without_drawings(paths, _beside(paths))
+
+
+def _without_drawings(paths: Iterable[Path], inputs: Iterable[Path]) -> list[Path]:
+    """Leave out what is named as a drawing beside one of the inputs is."""
+    names = {str(name) for path in inputs for name in (path, os.path.splitext(path)[0])}
+    return [path for path in paths if not (str(path).endswith(DRAWN) and str(path).removesuffix(DRAWN) in names)]
+
+
+def _beside(paths: Iterable[Path]) -> Iterator[Path]:
+    """Find the pictures in the folders of these."""
+    for folder in {path.parent for path in paths}:
+        with contextlib.suppress(OSError):  # a folder may let its files be read and not be listed
+            yield from filter(_is_picture, folder.iterdir())
+
+
+def drawings(paths: Sequence[Path]) -> list[Path]:
+    """Say where the predictions for pictures are drawn.
+
+    Args:
+        paths: the pictures.
+
+    Returns:
+        For each a file beside it: NAME_pred.png for NAME.jpg; NAME.jpg_pred.png if there is NAME.png as well.
+    """
+    together = {*paths, *_beside(paths)}
+    namesakes = Counter((path.parent, path.stem.lower()) for path in together)
+    return [
+        path.with_name(f"{path.stem if namesakes[path.parent, path.stem.lower()] == 1 else path.name}{DRAWN}")
+        for path in paths
+    ]

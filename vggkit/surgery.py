@@ -7,15 +7,18 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from vggkit.config import Config, Entry
-from vggkit.errors import ArgumentError
+from vggkit.errors import ArgumentError, shorten
 from vggkit.layers import (
     AdaptiveAvgPool2d,
     BatchNorm,
     Conv2d,
+    Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
     Layer,
     Linear,
+    LogSoftmax,
     Shape,
     Softmax,
 )
@@ -38,7 +41,8 @@ def fold_batch_norm(model: VGG) -> VGG:
         model: stays as it is. Batch norms that measure the batch at hand can't be folded and are kept.
 
     Returns:
-        A new model in evaluation mode, with the same outputs in inference.
+        A new model in evaluation mode, with the same outputs in inference. Layers that nothing was folded into share
+        their weights with the model.
     """
     config = replace(
         model.config,
@@ -49,10 +53,8 @@ def fold_batch_norm(model: VGG) -> VGG:
         classifier=_folded_entries(model.config.classifier),
     )
     values = _values(model)
-    names = iter(_kept(model.network))
     state: State = {}
-    for placed in place(config):
-        before = next(names)
+    for placed, before in zip(place(config), _kept(model.network), strict=True):
         weights = {role: values[before.layer.name, role] for role in _roles(before.layer)}
         if before.norm is not None:
             statistics = {role: values[before.norm.name, role] for role in _roles(before.norm)}
@@ -90,7 +92,8 @@ def _folded_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     bare = False  # whether the last one is a weight layer with nothing behind it, and nothing folded into it
     for entry in entries:
         if bare and _foldable(folded[-1].layer, entry.layer):
-            folded[-1] = replace(_biased(folded[-1]), activation=entry.activation, dropout=entry.dropout)
+            behind = {"norm": entry.norm, "activation": entry.activation, "dropout": entry.dropout}
+            folded[-1] = replace(_biased(folded[-1]), **behind)
             bare = False
             continue
         bare = not (entry.norm or entry.activation or entry.dropout)
@@ -122,8 +125,9 @@ def _folded(weights: dict[str, Tensor], statistics: dict[str, Tensor], norm: Lay
 def to_fully_convolutional(model: VGG) -> VGG:
     """Return the model with its FC layers as convolutions, for pictures of any size at or above the one it is for.
 
-    As the paper evaluates (Sect. 3.2): the first FC layer becomes a convolution as large as the maps, the others 1×1,
-    and the scores are averaged over all positions.
+    As the paper evaluates (Sect. 3.2): the first FC layer becomes a convolution as large as the maps, the hidden ones
+    behind it 1×1, and the scores are averaged over all positions. The last of several FC layers stays as it is, behind
+    the average: the scores of an average are the average of the scores. So does timm, and to the last bit.
 
     Args:
         model: stays as it is, and shares its weights with the new one.
@@ -140,63 +144,87 @@ def to_fully_convolutional(model: VGG) -> VGG:
     >>> to_fully_convolutional(model).fc1.weight.shape
     torch.Size([409, 51, 2, 2])
     """
-    if any(isinstance(placed.layer, GlobalAvgPool2d) for placed in model.network if placed.block is None):
+    if not isinstance(model, VGG):
+        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
+    head = [placed for placed in model.network if placed.block is None]
+    if any(_averages(placed.layer) for placed in head):
         return model
-    config = replace(model.config, name=f"{model.config.name}-dense", aliases=(), classifier=_dense_classifier(model))
+    flatten = _checked_flatten(model.network, head)
+    classifier = _dense_classifier(model.config.classifier, head, flatten.input_shape)
+    config = replace(model.config, name=f"{model.config.name}-dense", aliases=(), classifier=classifier)
     values = _values(model)
     state: State = {}
-    weights = {placed.name: placed for placed in model.network if _roles(placed)}
-    for placed in place(config):
+    weights = (placed for placed in model.network if _roles(placed))
+    for placed, old in zip((placed for placed in place(config) if _roles(placed)), weights, strict=True):
         for role, shape in _shapes(placed).items():
-            tensor = values[placed.name, role]
-            old = weights[placed.name]
-            if role == "weight" and isinstance(old.layer, Linear) and tensor.shape != shape:
-                tensor = _as_kernel(tensor, shape, _order(model.network, old))
-            state[placed.name, role] = tensor
+            tensor = values[old.name, role]
+            state[placed.name, role] = tensor if tensor.shape == shape else _as_kernel(tensor, shape, flatten.layer)
     return _rebuilt(model, config, state)
 
 
-def _as_kernel(weight: Tensor, shape: Shape, order: str) -> Tensor:
-    if order == "hwc":
-        units, channels, height, width = shape
-        return weight.reshape(units, height, width, channels).permute(0, 3, 1, 2)
-    return weight.reshape(shape)
+def _averages(layer: Layer) -> bool:
+    return isinstance(layer, GlobalAvgPool2d) or (isinstance(layer, AdaptiveAvgPool2d) and layer.output_size == (1, 1))
 
 
-def _order(network: Network, placed: PlacedLayer) -> str:
-    before = network.layers[: network.layers.index(placed)]
-    flattens = [other.layer for other in before if isinstance(other.layer, Flatten) and len(other.input_shape) == 3]
-    return flattens[-1].order if flattens else "chw"
-
-
-def _dense_classifier(model: VGG) -> tuple[Entry, ...]:
-    """Return the classifier with convolutions for FC layers, each with the name that it had."""
-    network, entries = model.network, model.config.classifier
-    maps: Shape | None = next((p.input_shape for p in network if p.block is None and len(p.input_shape) == 3), None)
-    if maps is None or not any(isinstance(entry.layer, Linear) for entry in entries):
+def _checked_flatten(network: Network, head: list[PlacedLayer]) -> PlacedLayer:
+    """Return the layer that makes the classifier's maps flat, if all of the classifier has a convolutional form."""
+    connected = False  # whether each feature is one channel of the convolutional form
+    for placed in head:
+        layer, flat = placed.layer, len(placed.input_shape) == 1
+        resized = isinstance(layer, AdaptiveAvgPool2d) and placed.output_shape != placed.input_shape
+        over_channels = isinstance(layer, (BatchNorm, Softmax, LogSoftmax))
+        over_positions = flat and (isinstance(layer, GroupNorm) or (over_channels and not connected))
+        if isinstance(layer, Conv2d) or resized or over_positions:
+            raise ArgumentError(
+                f"{network.name}: expected a classifier of maps, flattened, then FC layers; found {placed.name}"
+                f" ({layer.keyword}) in it, which can't be evaluated at every position"
+            )
+        connected = connected or isinstance(layer, Linear)
+    flattens = [placed for placed in head if isinstance(placed.layer, Flatten) and len(placed.input_shape) == 3]
+    if not flattens or not connected:
         raise ArgumentError(f"{network.name} has no FC layers behind its maps that could become convolutions")
-    names = iter(placed.name for placed in network if placed.block is None and placed.layer.role == "weight")
+    return flattens[0]
+
+
+def _dense_classifier(entries: tuple[Entry, ...], head: list[PlacedLayer], maps: Shape) -> tuple[Entry, ...]:
+    """Return the classifier with convolutions for FC layers, each with the name that it had."""
+    names = iter(placed.name for placed in head if isinstance(placed.layer, Linear))
+    kernel = (maps[1], maps[2])
     dense: list[Entry] = []
-    for entry in entries:
+    end = _averaged(entries)
+    for entry in entries[:end]:
         layer = entry.layer
-        if isinstance(layer, AdaptiveAvgPool2d) and layer.output_shape(maps) == maps:
-            continue  # it does nothing at the network's own size
-        if isinstance(layer, (AdaptiveAvgPool2d, Conv2d)):
-            raise ArgumentError(f"{network.name}: expected a classifier of FC layers, found {layer.keyword} in it")
-        if isinstance(layer, Flatten):
-            continue
-        if isinstance(layer, Linear):
-            kernel = (maps[1], maps[2])
+        if isinstance(layer, (Flatten, AdaptiveAvgPool2d)):
+            dense += _followers(entry)
+        elif isinstance(layer, Linear):
             convolution = Conv2d(layer.out_features, kernel_size=kernel, padding=(0, 0), bias=layer.bias)
             dense.append(replace(entry, layer=convolution, name=next(names), position=None))
-            maps = (layer.out_features, 1, 1)
-            continue
-        if isinstance(layer, Softmax):
-            dense += [Entry(GlobalAvgPool2d()), Entry(Flatten())]
-        dense.append(replace(entry, name=None, position=None))
-    if not isinstance(entries[-1].layer, Softmax):
-        dense += [Entry(GlobalAvgPool2d()), Entry(Flatten())]
-    return tuple(dense)
+            kernel = (1, 1)
+        else:
+            dense.append(replace(entry, position=None))
+    rest = (replace(entry, position=None) for entry in entries[end:])
+    return (*dense, Entry(GlobalAvgPool2d()), Entry(Flatten()), *rest)
+
+
+def _averaged(entries: tuple[Entry, ...]) -> int:
+    """Return how many entries stand before the average."""
+    end = len(entries) - (1 if isinstance(entries[-1].layer, (Softmax, LogSoftmax)) else 0)
+    last = entries[end - 1]
+    several = sum(isinstance(entry.layer, Linear) for entry in entries) > 1
+    return end - 1 if several and isinstance(last.layer, Linear) and not _followers(last) else end
+
+
+def _followers(entry: Entry) -> list[Entry]:
+    """Return what stands behind a layer, without it."""
+    behind = (entry.norm, entry.activation, Dropout(entry.dropout) if entry.dropout else None)
+    return [Entry(layer) for layer in behind if layer is not None]
+
+
+def _as_kernel(weight: Tensor, shape: Shape, flatten: Layer) -> Tensor:
+    units, channels, height, width = shape
+    if isinstance(flatten, Flatten) and flatten.order == "hwc":
+        return weight.reshape(units, height, width, channels).permute(0, 3, 1, 2)
+    return weight.reshape(shape)
 
 
 # Moving weights
@@ -212,14 +240,17 @@ def _shapes(placed: PlacedLayer) -> dict[str, Shape]:
 
 def _values(model: VGG) -> State:
     return {
-        (placed.name, role): getattr(model.get_submodule(placed.module), role).detach()
+        (placed.name, role): getattr(model.get_submodule(placed.module), role)
         for placed in model.network
         for role in _roles(placed)
     }
 
 
 def _rebuilt(model: VGG, config: Config, state: State) -> VGG:
-    """Return a model of a configuration that holds these tensors, in the old one's mode and with its end."""
+    """Return a model of a configuration that holds these tensors, in the old one's mode and with its end.
+
+    Parameters share the tensors' memory; statistics, which a forward pass in training changes, are copied.
+    """
     network = place(config)
     with torch.device("meta"):
         new = VGG(network, softmax=model.ends_in_softmax)
@@ -227,6 +258,8 @@ def _rebuilt(model: VGG, config: Config, state: State) -> VGG:
         for role in _roles(placed):
             module = new.get_submodule(placed.module)
             tensor = state[placed.name, role]
-            old = getattr(module, role)
-            setattr(module, role, nn.Parameter(tensor) if isinstance(old, nn.Parameter) else tensor)
+            if isinstance(getattr(module, role), nn.Parameter):
+                setattr(module, role, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
+            else:
+                setattr(module, role, tensor.clone())
     return new.train(model.training)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vggkit.building import build
 from vggkit.config import OVERRIDES, Config
-from vggkit.errors import ArgumentError
-from vggkit.layers import InPlaceActivation
+from vggkit.errors import ArgumentError, shorten
+from vggkit.layers import InPlaceActivation, Softmax
 from vggkit.model import VGG
 from vggkit.network import Network, PlacedLayer
 from vggkit.weights.loading import Source
@@ -26,20 +26,18 @@ class Features(nn.Module):
         layers: names of layers in any vocabulary; the activations get these names.
     """
 
-    def __init__(self, model: VGG, layers: Iterable[str]) -> None:
+    def __init__(self, model: VGG, layers: Sequence[str]) -> None:
         super().__init__()
-        names = [layers] if isinstance(layers, str) else list(layers)
-        if not names:
-            raise ArgumentError("layers: expected names of layers, such as relu4_3, found none")
-        placed = {name: model.network.layer(name) for name in names}
+        placed = {name: model.network.layer(name) for name in layers}
         wanted: dict[str, list[str]] = {}
         for name, layer in placed.items():
             wanted.setdefault(layer.name, []).append(name)
         last = max(index for index, layer in enumerate(model.network) if layer.name in wanted)
         steps = model.network.layers[: last + 1]
-        self.layers = tuple(names)
+        self.layers = tuple(layers)
         self.body = nn.Sequential(*(_step(model, step, written) for step, written in _with_taken(steps, wanted)))
-        self._taken = [wanted.get(step.name, []) for step in steps]
+        self.training = self.body.training = model.training
+        self._names = [wanted.get(step.name, []) for step in steps]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the activations, by the names that were asked for.
@@ -48,7 +46,7 @@ class Features(nn.Module):
             x: images, batch × channels × height × width.
         """
         found: dict[str, Tensor] = {}
-        for module, names in zip(self.body, self._taken):
+        for module, names in zip(self.body, self._names):
             x = module(x)
             found.update(dict.fromkeys(names, x))
         return {name: found[name] for name in self.layers}
@@ -59,20 +57,22 @@ def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> I
     taken = False
     for step in steps:
         yield step, taken
-        in_place = isinstance(step.layer, InPlaceActivation) and step.layer.inplace and not taken
-        shares = in_place or step.layer.storage() == "view"
-        taken = step.name in wanted or (taken and shares)
+        taken = step.name in wanted or (taken and step.layer.storage() == "view")
 
 
 def _step(model: VGG, step: PlacedLayer, taken: bool) -> nn.Module:
     """Return the module of a layer; an activation that would overwrite what is handed out works in new memory.
 
-    That costs what a copy of the activation would, and is faster by the copying.
+    That costs what a copy of the activation would, and is faster by the copying. A model that gives scores has no
+    soft-max of its own.
     """
-    if taken and isinstance(step.layer, InPlaceActivation) and step.layer.inplace:
-        module: nn.Module = replace(step.layer, inplace=False).module(step.input_shape, nn)
-        return module
-    return model.get_submodule(step.module)
+    layer = step.layer
+    if taken and isinstance(layer, InPlaceActivation) and layer.inplace:
+        layer = replace(layer, inplace=False)
+    elif not isinstance(layer, Softmax):
+        return model.get_submodule(step.module)
+    module: nn.Module = layer.module(step.input_shape, nn)
+    return module
 
 
 def features(
@@ -103,17 +103,26 @@ def features(
     >>> {name: tuple(tap.shape) for name, tap in taps(torch.zeros(1, 3, 32, 32)).items()}
     {'conv3_1': (1, 25, 8, 8), 'relu3_1': (1, 25, 8, 8), 'block4_pool': (1, 51, 2, 2)}
     """
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = _names(layers)
     if isinstance(model, VGG):
-        if weights is not None or options:
-            raise ArgumentError("weights: expected none with a model that is built already")
+        given = [*(["weights"] if weights is not None else []), *options]
+        if given:
+            raise ArgumentError(f"{given[0]}: expected none with a model that is built already")
         return Features(model, names)
     overrides = {word: options.pop(word) for word in OVERRIDES if word in options and options[word] != "new"}
-    options.pop("head", None)  # "new": the head's weights are not loaded in any case
     network = Network.of(model, **overrides)
     needs_top = any(network.layer(name).block is None for name in names)
     if not needs_top:  # a classifier that nobody asks for is never given memory
         network = Network.of(replace(network.config, classifier=()))
-    if weights is not None:
-        options["include_top"] = needs_top
+        options["include_top"] = weights is None
     return Features(build(network, weights=weights, **options), names).train(False)
+
+
+def _names(layers: Iterable[str]) -> list[str]:
+    names = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else [layers]
+    if not names:
+        raise ArgumentError("layers: expected names of layers, such as relu4_3, found none")
+    for name in names:
+        if not isinstance(name, str):
+            raise ArgumentError(f"layers: expected names of layers, such as relu4_3, found {shorten(name)}")
+    return names

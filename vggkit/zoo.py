@@ -29,7 +29,7 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Return the names of the shipped configurations, in the paper's order.
+    """Return the names of the paper's configurations, in its order.
 
     >>> names()
     ['A', 'A-LRN', 'B', 'C', 'D', 'E']
@@ -37,15 +37,32 @@ def names() -> list[str]:
     return list(_files())
 
 
+def family_names() -> list[str]:
+    """Return the names of the networks that research code made of the paper's.
+
+    >>> len(family_names())
+    70
+    """
+    return list(_files("family"))
+
+
 def known_names() -> list[str]:
     """Return every name and alias that finds a shipped configuration."""
-    return [alias for path in _files().values() for alias in (path.stem, *_aliases(path))]
+    return [*_known(_files()), *_known(_files("family"))]
 
 
-def _files() -> dict[str, Path]:
-    """Return the shipped files by name."""
-    paths = sorted(folder().glob("*.yaml"), key=lambda path: path.stem)
+def _known(files: dict[str, Path]) -> list[str]:
+    return [known for name, path in files.items() for known in (name, *_aliases(path))]
+
+
+def _files(inside: str = "") -> dict[str, Path]:
+    """Return the shipped files by name: the paper's, or those in a folder inside."""
+    paths = sorted((folder() / inside).glob("*.yaml"), key=lambda path: path.stem)
     return {path.stem: path for path in paths}
+
+
+def _every_file() -> list[Path]:
+    return [*_files().values(), *_files("family").values()]
 
 
 def load(source: Source, **overrides: Any) -> Config:
@@ -129,7 +146,7 @@ def _is_path(source: str) -> bool:
 
 
 def _load_file(path: Path, chain: tuple[str, ...]) -> Config:
-    name = path.name if path.parent == folder() else os.fspath(path)
+    name = path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else os.fspath(path)
     name = name if name.isprintable() else repr(name)
     try:
         real = os.path.realpath(path)
@@ -161,9 +178,11 @@ def _load_name(name: str, chain: tuple[str, ...]) -> Config:
         if path is not None and candidate:
             config = _load_file(path, chain)
             return _with_batch_norm(config) if batch_norm else config
-    known = known_names()
-    advice = did_you_mean(name, known) or f" Known: {', '.join(known)}; or give a path that ends in .yaml"
-    raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{advice}")])
+    paper, family = _known(_files()), _known(_files("family"))
+    longer = [known for known in family if wanted and _plain(known).startswith(wanted)]
+    known = f" Known: {', '.join(paper)}; those of `vggkit list --family`; or give a path that ends in .yaml"
+    advice = did_you_mean(name, paper) or did_you_mean(name, longer, 0) or did_you_mean(name, family, 0.8)
+    raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{advice or known}")])
 
 
 def _plain(name: str) -> str:
@@ -171,14 +190,19 @@ def _plain(name: str) -> str:
 
 
 def _find(plain_name: str) -> Path | None:
-    for name, path in _files().items():
-        if _plain(name) == plain_name:
-            return path
-    return next((path for path in _files().values() if plain_name in map(_plain, _aliases(path))), None)
+    paths = _every_file()
+    named = (path for path in paths if _plain(path.stem) == plain_name)
+    return next(named, None) or next((path for path in paths if plain_name in map(_plain, _aliases(path))), None)
 
 
-def _aliases(path: Path) -> tuple[str, ...]:
-    return _load_file(path, ()).aliases
+_ALIASES = re.compile(r"^aliases: \[(.*)\]$", re.MULTILINE)
+
+
+@lru_cache(maxsize=128)
+def _aliases(path: Path) -> list[str]:
+    """Return the aliases of a shipped file, which has them on one line: to parse all files would take a second."""
+    found = _ALIASES.search(path.read_text(encoding="utf-8"))
+    return found.group(1).split(", ") if found else []
 
 
 def _with_batch_norm(config: Config) -> Config:

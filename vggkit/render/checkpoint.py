@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggkit.numbers import grouped, megabytes
@@ -25,7 +26,7 @@ LINES: list[Column[_Line]] = [
 
 TENSORS: list[Column[TensorRow]] = [
     Column("tensor", lambda row: row.name),
-    Column("shape", lambda row: "×".join(map(str, row.shape)) or "scalar", "right"),
+    Column("shape", lambda row: "×".join(map(str, row.shape)) or "scalar", "right", rank=3),
     Column("dtype", lambda row: row.dtype, rank=2),
     Column("bytes", lambda row: grouped(row.bytes), "right", rank=1),
     Column("becomes", lambda row: row.becomes or "–", style="cyan"),
@@ -49,6 +50,12 @@ def _lines(inspection: Inspection) -> list[_Line]:
     return [*lines, *(_Line("note", note) for note in inspection.notes)]
 
 
+def folded(line: str, width: int) -> str:
+    """Fold a line of YAML so that it still reads the same: further to the right than it begins."""
+    indent = len(line) - len(line.lstrip())
+    return fill(line, width, subsequent_indent=" " * (indent + 4), break_long_words=False, break_on_hyphens=False)
+
+
 class Report:
     """A rich renderable: the facts, the YAML of what is not in the zoo, and the tensors if they are asked for."""
 
@@ -68,7 +75,8 @@ class Report:
         yield Text(self.inspection.file, style="bold")
         yield table
         if self.inspection.known is None and self.inspection.yaml:
-            yield Text(f"\n{self.inspection.yaml.rstrip()}")
+            lines = self.inspection.yaml.rstrip().splitlines()
+            yield Text("\n".join(["", *(folded(line, options.max_width) for line in lines)]))
         if self.tensors:
             yield Text("")
             yield FittedTable(tensors_grid(self.inspection))

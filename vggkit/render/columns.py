@@ -125,13 +125,14 @@ def fitting(grid: Grid, width: int) -> list[int]:
 def markdown(grid: Grid) -> str:
     """Write a grid as a GitHub table."""
     rule = ["---:" if align == "right" else "---" for align in grid.aligns]
-    lines = [grid.headers, rule, *([_markdown_cell(cell) for cell in row] for row in grid.rows)]
+    lines = [grid.headers, rule, *([markdown_cell(cell) for cell in row] for row in grid.rows)]
     if grid.footer is not None:
         lines.append([f"**{cell}**" if cell else "" for cell in grid.footer])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _markdown_cell(cell: str) -> str:
+def markdown_cell(cell: str) -> str:
+    """Escape what Markdown would take for its own."""
     return "".join(f"\\{char}" if char in "|\\`*_<[" else char for char in cell)
 
 
@@ -156,12 +157,18 @@ def latex(grid: Grid) -> str:
 
 _LATEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "×": "$\\times$", "·": "$\\cdot$",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "×": "$\\times$", "·": "$\\cdot$", "–": "--",
+    "−": "$-$", "→": "$\\to$",
 }  # fmt: skip
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_LATEX.get(char, char) for char in cell) for cell in cells) + " \\\\"
+    return " & ".join(map(latex_cell, cells)) + " \\\\"
+
+
+def latex_cell(cell: str) -> str:
+    """Escape what LaTeX would take for its own."""
+    return "".join(_LATEX.get(char, char) for char in cell)
 
 
 def html(grid: Grid, title: str) -> str:
@@ -182,7 +189,7 @@ def html(grid: Grid, title: str) -> str:
 
 
 def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write comma-separated values; lists are joined by x, as shapes are read."""
+    """Write comma-separated values; shapes are joined by x, as they are read, and lists of words by semicolons."""
     import csv as csv_module
     import io
 
@@ -190,8 +197,13 @@ def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv_module.writer(out, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow(["x".join(map(str, value)) if isinstance(value, list) else value for value in row])
+        writer.writerow([_joined(value) if isinstance(value, list) else value for value in row])
     return out.getvalue()
+
+
+def _joined(values: list[Any]) -> str:
+    words = any(isinstance(value, str) for value in values)
+    return ("; " if words else "x").join(map(str, values))
 
 
 def json(value: object) -> str:

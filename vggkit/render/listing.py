@@ -23,6 +23,11 @@ ZOO_COLUMNS: list[Column[Summary]] = [
     Column("MACs", lambda summary: grouped(summary.totals.multiply_accumulates), "right"),
 ]
 
+FAMILY_COLUMNS: list[Column[Summary]] = [
+    *ZOO_COLUMNS,
+    Column("what is different", lambda summary: summary.note or "", rank=4),
+]
+
 NAMES_COLUMNS: list[Column[Names]] = [
     Column("vggkit", lambda names: names.name, style="cyan"),
     Column("module", lambda names: names.module, rank=1),
@@ -50,6 +55,16 @@ def zoo_dicts(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
         }
         for summary in summaries
     ]
+
+
+def family_grid(summaries: Sequence[Summary]) -> Grid:
+    """Return a line per network of the family."""
+    return grid(FAMILY_COLUMNS, summaries)
+
+
+def family_dicts(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Return the same as data."""
+    return [{**known, "note": summary.note} for known, summary in zip(zoo_dicts(summaries), summaries)]
 
 
 def names_grid(names: Sequence[Names]) -> Grid:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vggkit.render import columns
+from vggkit.render import columns, style
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -113,7 +111,7 @@ class _Table:
         for number, result in enumerate(self.results):
             if number:
                 yield Text()
-            yield Text(_printable(result.image), style="bold", overflow="fold")
+            yield Text(style.printable(result.image), style="bold", overflow="fold")
             for predicted in result.predictions:
                 yield _line(predicted, label, bar, options.ascii_only)
 
@@ -153,18 +151,14 @@ def _share(probability: float) -> float:
     return min(probability, 1.0) if probability > 0 else 0.0
 
 
-def _printable(name: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
-
-
 # Picture
 
 
 BEST = 15
 """A picture shows no more classes."""
 
-COLOURS = ("#0072B2", "#56B4E9")
-"""Of the likeliest class and of the others, from the colour-blind-safe palette of Okabe & Ito (2008)."""
+COLOURS = (style.BLUE, style.SKY_BLUE)
+"""Of the likeliest class and of the others."""
 
 INCHES = (5.0, 6.0)
 """Widths of the two halves."""
@@ -190,16 +184,11 @@ def picture(image: str | os.PathLike[str] | Image.Image, result: Result) -> byte
     Raises:
         PictureError: if the file can't be read.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with rc_context({"font.size": 10, "text.usetex": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font has every label's script
+    best = result.predictions[:BEST]
+    said = "; ".join(f"{predicted.label} {percentage(predicted.probability)}" for predicted in best)
+    with style.applied():
         drawn = figure(image, result)
-        FigureCanvasAgg(drawn)
-        out = io.BytesIO()
-        drawn.savefig(out, format="png", dpi=RESOLUTION)
-    return out.getvalue()
+    return style.encoded(drawn, "png", _encodable(os.path.basename(result.image)), said, RESOLUTION)
 
 
 def figure(image: str | os.PathLike[str] | Image.Image, result: Result) -> Any:
@@ -235,7 +224,7 @@ def _draw_image(axes: Any, image: Image.Image, name: str) -> None:
     axes.imshow(image, interpolation="nearest" if max(image.size) < 100 else "antialiased")
     axes.set_xticks([])
     axes.set_yticks([])
-    title = _wrapped(_printable(os.path.basename(name) or name), NAME_WIDTH, NAME_LINES)
+    title = _wrapped(style.printable(os.path.basename(name) or name), NAME_WIDTH, NAME_LINES)
     axes.set_title(title, fontsize=10, parse_math=False)
 
 

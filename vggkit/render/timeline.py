@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import io
 from html import escape
 from itertools import groupby
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from vggkit.numbers import megabytes, percent
+from vggkit.render import style
 from vggkit.render.memory import WORDS, title
 
 if TYPE_CHECKING:
     from vggkit.liveness import MemoryPlan
 
 COLOURS = {
-    "parameters": "#0072B2",
-    "buffers": "#56B4E9",
-    "gradients": "#D55E00",
-    "optimizer": "#E69F00",
-    "activations": "#009E73",
-    "temporaries": "#CC79A7",
-    "inputs": "#999999",
+    "parameters": style.BLUE,
+    "buffers": style.SKY_BLUE,
+    "gradients": style.VERMILION,
+    "optimizer": style.ORANGE,
+    "activations": style.GREEN,
+    "temporaries": style.PURPLE,
+    "inputs": style.GREY,
 }
-"""The colour-blind-safe palette of Okabe & Ito (2008)."""
 
 HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
 """So that the kinds stay apart in a grey print."""
 
 SIZE = (11.0, 5.5)
+RESOLUTION = 150
 TITLE_WIDTH = 95
 """Characters of a title's line."""
 
@@ -45,18 +45,12 @@ def picture(plan: MemoryPlan, format: str) -> bytes:
     """
     if format == "html":
         return _page(plan).encode()
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vggkit", "hatch.linewidth": 0.5, "font.size": 10}):
+    with style.applied():
         figure = Figure(figsize=SIZE, layout="constrained")
-        FigureCanvasAgg(figure)
         _draw(plan, figure.add_subplot())
-        out = io.BytesIO()
-        metadata = {"Title": title(plan), "Description": description(plan), "Date": None} if format == "svg" else {}
-        figure.savefig(out, format=format, dpi=150, metadata=metadata)
-    return _accessible(out.getvalue(), plan) if format == "svg" else out.getvalue()
+    return style.encoded(figure, format, title(plan), description(plan), RESOLUTION)
 
 
 def description(plan: MemoryPlan) -> str:
@@ -129,14 +123,6 @@ def _mark_peak(plan: MemoryPlan, axes: Any, unit: float) -> None:
         va="bottom",
         arrowprops={"arrowstyle": "-|>", "color": "black"},
     )
-
-
-def _accessible(svg: bytes, plan: MemoryPlan) -> bytes:
-    """Give an SVG a title and a description that screen readers read."""
-    text = svg.decode()
-    start = text.index(">", text.index("<svg")) + 1
-    head = f"<title>{escape(title(plan))}</title><desc>{escape(description(plan))}</desc>"
-    return (text[: start - 1] + ' role="img">' + head + text[start:]).encode()
 
 
 def _page(plan: MemoryPlan) -> str:

@@ -51,7 +51,7 @@ def convert(
 
     Raises:
         CheckpointError: if the source can't be read or told, or something in it has no place in the layout.
-        ArgumentError: if the ending or the layout is unknown, or they don't go together.
+        ArgumentError: if the ending or the layout is unknown, they don't go together, or the target is the source.
         VggkitError: if the target can't be written.
 
     >>> import pathlib, tempfile
@@ -63,6 +63,8 @@ def convert(
     """
     ending, layout = _asked(os.fspath(target), layout)
     checkpoint = open_checkpoint(source)
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise ArgumentError(f"{os.fspath(target)}: expected another file than the one that is converted")
     network, matching = _told(checkpoint, config)
     if matching.unused:
         raise CheckpointError(f"{checkpoint.path}: {shorten(matching.unused[0])} has no place in {layout}'s layout")

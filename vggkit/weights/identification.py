@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from itertools import pairwise
-from math import isqrt
-from typing import Any
+from math import ceil, isqrt
 
 import msgspec
 from msgspec.structs import replace
 
-from vggkit.config import Config, override
+from vggkit.config import Config, Entry, override
 from vggkit.errors import CheckpointError, VggkitError
-from vggkit.layers import Conv2d, Linear, Shape, elements
-from vggkit.network import Network
+from vggkit.layers import BatchNorm, Conv2d, Layer, Linear, Shape, elements
+from vggkit.network import Network, PlacedLayer
+from vggkit.notation import describe
 from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.layouts import Checkpoint, StoredLayer
-from vggkit.weights.matching import Matching, match, misfit, names_in
+from vggkit.weights.matching import Matching, held, match, misfit, names_in
 from vggkit.zoo import load, loads, names
 
 
@@ -29,6 +32,7 @@ class Identity(msgspec.Struct, frozen=True):
         known: the name of the shipped configuration that it is, or a variant of; None if it is none.
         matching: which layer is which.
         notes: what the file does not say, and was taken as usual.
+        unclear: what has to be known to read its values, and is only guessed; None if nothing is.
     """
 
     network: Network
@@ -36,10 +40,27 @@ class Identity(msgspec.Struct, frozen=True):
     known: str | None
     matching: Matching
     notes: tuple[str, ...] = ()
+    unclear: str | None = None
 
 
 def identify(checkpoint: Checkpoint) -> Identity:
-    """Tell which configuration a checkpoint is.
+    """Tell which configuration a checkpoint is, to read its values.
+
+    Args:
+        checkpoint: an open one.
+
+    Raises:
+        CheckpointError: if it is no chain of convolutions and FC layers that could be told, or its values could mean
+            two things.
+    """
+    identity = likeliest(checkpoint)
+    if identity.unclear:
+        raise CheckpointError(f"{checkpoint.path}: {identity.unclear}; say which with --config")
+    return identity
+
+
+def likeliest(checkpoint: Checkpoint) -> Identity:
+    """Tell which configuration a checkpoint is, also where something in it is a guess.
 
     Args:
         checkpoint: an open one.
@@ -50,16 +71,21 @@ def identify(checkpoint: Checkpoint) -> Identity:
     configured = checkpoint.container.metadata.get(CONFIG_KEY)
     if configured is not None:
         return _configured(checkpoint, configured)
-    sketch = _Sketch(checkpoint)
-    for config, known, notes in [*sketch.known(), *sketch.own()]:
+    sketch, ambiguous = _Sketch(checkpoint), None
+    for config, known in sketch.candidates():
         try:
             network = Network.of(config)
             matching = match(network, checkpoint)
+        except CheckpointError as error:
+            ambiguous = error
         except VggkitError:
             continue
-        if not matching.differences:
-            return Identity(network, _described(network, known, checkpoint), known, matching, tuple(notes))
-    raise CheckpointError(
+        else:
+            if matching.differences:
+                continue
+            words, notes = _described(network, known, checkpoint), sketch.notes(network, known)
+            return Identity(network, words, known[0] if known else None, matching, notes, sketch.unclear(network))
+    raise ambiguous or CheckpointError(
         f"{checkpoint.path}: its {len(checkpoint.layers)} layers are no chain of convolutions and FC layers whose"
         f" configuration could be told; say it with --config"
     )
@@ -71,19 +97,68 @@ def _configured(checkpoint: Checkpoint, text: str) -> Identity:
     matching = match(network, checkpoint)
     if matching.differences:
         raise misfit(network, checkpoint, matching.differences)
-    known = _zoo_name(network)
-    return Identity(network, _described(network, known, checkpoint), known, matching)
+    known = tuple(_zoo_names(network))
+    return Identity(network, _described(network, known, checkpoint), known[0] if known else None, matching)
 
 
-def _zoo_name(network: Network) -> str | None:
-    """Return the shipped configuration whose blocks these are."""
+def _zoo_names(network: Network) -> Iterator[str]:
+    """Yield the shipped configuration whose blocks these are, at any width."""
+    ours = _in_blocks(network)
+    normed = "batchnorm" in ours
     for name in names():
-        for batch_norm in (False, True):
-            shipped = Network.of(name, batch_norm=batch_norm or None)
-            ours = [placed.layer for placed in network if placed.block is not None]
-            if ours == [placed.layer for placed in shipped if placed.block is not None]:
-                return name
+        shipped = Network.of(name, batch_norm=normed or None)
+        factor = _factor(shipped, _channels(network), _units(network))
+        if factor is None:
+            continue
+        if ours == _in_blocks(Network.of(shipped, width=factor)):
+            yield name
+
+
+def _in_blocks(network: Network) -> list[Layer | str]:
+    """Return the layers in the blocks; of norms, whose epsilon is another library's at times, only the kind."""
+    layers = [placed.layer for placed in network if placed.block is not None]
+    return [layer.keyword if layer.role == "norm" else layer for layer in layers]
+
+
+def _convolutions(network: Network) -> list[PlacedLayer]:
+    return [placed for placed in network if isinstance(placed.layer, Conv2d) and placed.block is not None]
+
+
+def _channels(network: Network) -> list[int]:
+    return [placed.output_shape[0] for placed in _convolutions(network)]
+
+
+def _units(network: Network) -> list[int]:
+    return [placed.layer.out_features for placed in network if isinstance(placed.layer, Linear)]
+
+
+KERAS_EPSILON = 0.001
+MOST_DECIMALS = 6
+
+
+def _width(papers: Sequence[int], found: Sequence[int]) -> float | None:
+    """Return the shortest decimal number by which the paper's channels, rounded down, are these; None if none does.
+
+    >>> _width([64, 128, 256, 512, 4096], [3, 6, 12, 25, 204])
+    0.05
+    """
+    if len(papers) != len(found):
+        return None
+    above = max((Fraction(width, paper) for paper, width in zip(papers, found) if width > 1), default=Fraction(0))
+    below = min((Fraction(width + 1, paper) for paper, width in zip(papers, found)), default=Fraction(0))
+    for decimals in range(MOST_DECIMALS + 1):
+        step = Fraction(1, 10**decimals)
+        factor = max(ceil(above / step), 1) * step
+        if factor < below:
+            return float(factor)
     return None
+
+
+def _factor(shipped: Network, channels: Sequence[int], units: Sequence[int]) -> float | None:
+    """Return the width at which a configuration has these channels, and these units too if any width gives them."""
+    papers = _channels(shipped)
+    with_units = _width([*papers, *_units(shipped)[:-1]], [*channels, *units[:-1]])
+    return with_units or _width(papers, channels)
 
 
 class _Sketch:
@@ -104,34 +179,95 @@ class _Sketch:
             return self.convolutions[-1].shapes["weight"][0]
         return self.fully_connected[0].shapes["weight"][1]
 
-    def known(self) -> list[tuple[Config, str, list[str]]]:
-        """Return the shipped configurations that this may be, the likeliest first."""
+    def candidates(self) -> Iterator[tuple[Config, tuple[str, ...]]]:
+        """Yield what this may be, each with the names of the shipped configurations that have its parameters."""
+        if any(0 in layer.shapes["weight"] for layer in (*self.convolutions, *self.fully_connected)):
+            return
+        known = self._known()
+        shipped = tuple(name for name, _ in known)
+        if known:
+            yield self._with_epsilon(known[0][1]), shipped
+        for config in self._own():
+            yield self._with_epsilon(config), ()
+
+    def _with_epsilon(self, config: Config) -> Config:
+        """Return a configuration whose batch norms have the epsilon that is the default where the file comes from."""
+        if self.checkpoint.layout not in ("keras", "keras3"):
+            return config
+
+        def changed(entry: Entry) -> Entry:
+            return (
+                replace(entry, norm=replace(entry.norm, eps=KERAS_EPSILON))
+                if isinstance(entry.norm, BatchNorm)
+                else entry
+            )
+
+        return replace(config, blocks=tuple(tuple(map(changed, block)) for block in config.blocks))
+
+    def _known(self) -> list[tuple[str, Config]]:
+        """Return the shipped configurations that have these convolutions."""
         found = []
         for name in names():
-            config = load(name, batch_norm=True if self.batch_norm else None)
-            network = Network.of(config)
-            ours = [placed for placed in network if isinstance(placed.layer, Conv2d) and placed.block]
-            shapes = [placed.layer.parameters(placed.input_shape)["weight"] for placed in ours]
-            theirs = [layer.shapes["weight"] for layer in self.convolutions]
-            same = [shape[:1] + shape[2:] for shape in shapes] == [shape[:1] + shape[2:] for shape in theirs]
-            if same and [s[1] for s in shapes[1:]] == [t[1] for t in theirs[1:]]:
-                found.append((self._named_alike(network), name, self._with_head(config, network)))
-        found.sort(key=lambda candidate: not candidate[0])
-        plain = [name for _, name, _ in found]
-        unsure = [f"or {', '.join(plain[1:])}, with the same parameters"] if plain[1:] and not found[0][0] else []
-        return [(config, name, unsure) for _, name, config in found]
+            config = self._scaled(name)
+            if config is None or not self._has_names_of(network := Network.of(config)):
+                continue
+            with suppress(VggkitError):  # a head that no shipped configuration could have
+                found.append((name, self._with_head(config, network)))
+        return found
 
-    def _named_alike(self, network: Network) -> bool:
-        """Tell whether the names, with the gaps between them, are this network's."""
-        wanted = {
-            name
-            for placed, name in zip(network, names_in(network, self.checkpoint.layout))
-            if placed.block is not None and placed.layer.parameters(placed.input_shape)
-        }
-        stored = {layer.name for layer in self.checkpoint.layers}
-        unweighted = [placed.name for placed in network if placed.layer.stem == "lrn"]
-        return wanted <= stored and (
-            self.checkpoint.layout in ("torchvision", "timm") or set(unweighted) == self._lrn_layers()
+    def _scaled(self, name: str) -> Config | None:
+        """Return a shipped configuration at the width of this file; None if it has other convolutions or pools."""
+        config = load(name, batch_norm=True if self.batch_norm else None)
+        network = Network.of(config)
+        kernels = [placed.layer.parameters(placed.input_shape)["weight"][2:] for placed in _convolutions(network)]
+        if kernels != [layer.shapes["weight"][2:] for layer in self.convolutions]:
+            return None
+        ends = self._told_ends()
+        if ends is not None and ends != _ends(network):
+            return None
+        channels = [layer.shapes["weight"][0] for layer in self.convolutions]
+        units = [layer.shapes["weight"][0] for layer in self.fully_connected]
+        factor = _factor(network, channels, units)
+        return None if factor is None else override(config, {"width": factor})
+
+    def _has_names_of(self, network: Network) -> bool:
+        """Tell whether what the names tell of layers without parameters is so in this network."""
+        if self.checkpoint.layout in ("torchvision", "timm"):  # whose names have gaps where these stand
+            stored = {layer.name for layer in self.checkpoint.layers}
+            named = zip(network, names_in(network, self.checkpoint.layout))
+            return stored >= {name for placed, name in named if placed.block is not None and held(placed)}
+        if not self.checkpoint.others:
+            return True
+        return any(placed.layer.stem == "lrn" for placed in network) == bool(self._lrn_layers())
+
+    def notes(self, network: Network, known: Sequence[str]) -> tuple[str, ...]:
+        """Say what is not in the file, and what was taken instead."""
+        said = []
+        if len(known) > 1:
+            said.append(f"{' and '.join(known)} have the same parameters: {known[0]} is taken")
+        if not known and self.convolutions:
+            said.append("strides, paddings and activations are not in the file: taken to be the defaults")
+            if self._told_ends() is None:
+                said.append("where its pools are is not in the file: taken to be where channels change")
+        elif any(layer.shapes["weight"][2:] == (1, 1) for layer in self.convolutions):
+            said.append("the padding of 1×1 convolutions is not in the file: taken to be 0, as in the paper")
+        if self.norms and self.checkpoint.layout in ("keras", "keras3"):
+            said.append(f"the epsilon of batch norm is not in the file: Keras's default, {KERAS_EPSILON}, is taken")
+        unclear = self.unclear(network) or self._oblong(network)
+        return (*said, unclear) if unclear else tuple(said)
+
+    def unclear(self, network: Network) -> str | None:
+        """Say what has to be known to put an FC layer's values in order: Keras's run over height, width, channels."""
+        return self._oblong(network) if self.fully_connected and self.fully_connected[0].axes == "keras" else None
+
+    def _oblong(self, network: Network) -> str | None:
+        """Say which maps were taken where they can't be a square."""
+        maps = _flat_maps(network)
+        if maps is None or maps[1] == maps[2] or self.fully_connected[0].maps is not None:
+            return None
+        _, height, width = maps
+        return (
+            f"the height and width of its last maps are not in the file, only their product: {height}×{width} is taken"
         )
 
     def _lrn_layers(self) -> set[str]:
@@ -143,16 +279,16 @@ class _Sketch:
         config = override(config, {"in_channels": colours})
         if not self.fully_connected:
             return replace(config, classifier=(), reported=None)
-        widths = [layer.shapes["weight"][0] for layer in self.fully_connected]
+        units = [layer.shapes["weight"][0] for layer in self.fully_connected]
         inputs = self.fully_connected[0].shapes["weight"][1]
-        papers = [p.layer.out_features for p in network if isinstance(p.layer, Linear)]
-        if widths[:-1] == papers[:-1] and all("bias" in layer.shapes for layer in self.fully_connected):
-            config = override(config, {"num_classes": widths[-1]})
-            return self._sized(config, network, inputs)
+        if all("bias" in layer.shapes for layer in self.fully_connected):
+            if units[:-1] == _units(network)[:-1]:
+                return self._sized(override(config, {"num_classes": units[-1]}), network, inputs)
+            if len(units) == 1 and inputs == self.channels:
+                return override(config, {"head": "gap", "num_classes": units[-1]})
         head = self._head(inputs)
-        text = f"{{extends: {network.config.name.removesuffix('-BN')}, classifier: [{', '.join(head)}]}}"
-        changes: dict[str, Any] = {"batch_norm": True if self.batch_norm else None, "in_channels": colours}
-        own = replace(loads(text, **changes), name=f"{config.name}-variant")
+        classifier = loads(f"classifier: [{', '.join(head)}]").classifier
+        own = replace(config, name=f"{config.name}-variant", classifier=classifier, reported=None)
         return self._sized(own, network, inputs) if head[0] != "global-avgpool" else own
 
     def _head(self, inputs: int) -> list[str]:
@@ -178,11 +314,11 @@ class _Sketch:
         height = next(side for side in range(isqrt(cells), 0, -1) if cells % side == 0)
         return height, cells // height
 
-    def own(self) -> list[tuple[Config, None, list[str]]]:
-        """Return a configuration written from the shapes: its blocks as the names tell them."""
+    def _own(self) -> Iterator[Config]:
+        """Yield a configuration written from the shapes: its blocks as the names tell them."""
         if self.norms and not self.batch_norm:
-            return []  # how many groups a group norm has is not in its tensors
-        blocks, notes = self._blocks()
+            return  # how many groups a group norm has is not in its tensors
+        blocks = self._blocks()
         inputs = self.fully_connected[0].shapes["weight"][1] if self.fully_connected else 0
         height, width = self._maps(inputs) if inputs and self.convolutions else (7, 7)
         pools = sum("maxpool" in block for block in blocks)
@@ -197,9 +333,9 @@ class _Sketch:
         if self.fully_connected:
             lines.append(f"classifier: [{', '.join(self._head(inputs))}]")
         try:
-            return [(loads("\n".join(lines)), None, notes)]
+            yield loads("\n".join(lines))
         except VggkitError:
-            return []
+            return
 
     def _groups(self) -> list[tuple[int, int]]:
         """Return the groups and the input channels of each convolution."""
@@ -218,35 +354,36 @@ class _Sketch:
         behind = dict(zip((layer.name for layer in self.checkpoint.layers), self.checkpoint.layers[1:]))
         return [layer.name in behind and behind[layer.name].kind == "norm" for layer in self.convolutions]
 
-    def _blocks(self) -> tuple[list[list[str]], list[str]]:
-        """Return the blocks in the notation, and what was taken as usual."""
-        if not self.convolutions:
-            return [], []
+    def _blocks(self) -> list[list[str]]:
+        """Return the blocks in the notation."""
         words = [
             _convolution(layer, groups, normed)
             for layer, (groups, _), normed in zip(self.convolutions, self._groups(), self._normed())
         ]
-        ends = self._ends_by_index() or self._ends_by_pools() or self._ends_by_number()
-        notes = (
-            [] if ends is not None else ["where its pools are is not in the file: taken to be where channels change"]
-        )
-        if ends is None:
-            ends = self._ends_by_channels()
+        ends = self._told_ends()
+        ends = self._ends_by_channels() if ends is None else ends
         blocks: list[list[str]] = [[]]
         for number, word in enumerate(words):
             blocks[-1].append(word)
             if number in ends:
                 blocks[-1].append("maxpool")
                 blocks.append([])
-        return [block for block in blocks if block], notes
+        return [block for block in blocks if block]
+
+    def _told_ends(self) -> set[int] | None:
+        """Return behind which convolutions a pool stands, if the names tell."""
+        for ends in (self._ends_by_index(), self._ends_by_pools(), self._ends_by_number()):
+            if ends is not None:
+                return ends
+        return None
 
     def _ends_by_index(self) -> set[int] | None:
         """Read from torchvision's indices behind which convolutions something without parameters stands, a pool."""
         if self.checkpoint.layout not in ("torchvision", "timm"):
             return None
         places = [int(layer.name.rpartition(".")[2]) for layer in self.convolutions]
-        step = 3 if len(self.norms) == len(self.convolutions) else 2
-        ends = {number for number, (at, after) in enumerate(pairwise(places)) if after - at > step}
+        steps = [3 if normed else 2 for normed in self._normed()]  # a convolution, its norm, its activation
+        ends = {number for number, (at, after) in enumerate(pairwise(places)) if after - at > steps[number]}
         return ends | {len(places) - 1}
 
     def _ends_by_pools(self) -> set[int] | None:
@@ -272,8 +409,21 @@ class _Sketch:
 
 
 def _block_of(name: str) -> int | None:
-    match = re.search(r"block_?(\d{1,6})[._]|(?:conv|pool)(\d{1,6})(?:_\d+)?$", name)
-    return int(match.group(1) or match.group(2)) if match else None
+    """Return the number of the block in names such as `block3_conv2`, `conv3_2` and `pool3`."""
+    match = re.search(r"block_?(\d{1,6})[._]|conv(\d{1,6})_\d+$|pool(\d{1,6})$", name)
+    return next((int(number) for number in match.groups() if number), None) if match else None
+
+
+def _ends(network: Network) -> set[int]:
+    """Return behind which convolutions of the blocks a pool stands."""
+    ends, number = set(), -1
+    for placed in network:
+        if placed.block is None:
+            break
+        number += isinstance(placed.layer, Conv2d)
+        if placed.layer.stem == "pool":
+            ends.add(number)
+    return ends
 
 
 def _convolution(layer: StoredLayer, groups: int, normed: bool) -> str:
@@ -297,15 +447,30 @@ def _plain_name(path: str) -> str:
 # In words
 
 
-def _described(network: Network, known: str | None, checkpoint: Checkpoint) -> str:
+def _described(network: Network, known: Sequence[str], checkpoint: Checkpoint) -> str:
     norms = [placed for placed in network if placed.layer.stem == "norm" and placed.block]
     weights = [placed for placed in network if placed.layer.role == "weight"]
-    words = [known or f"none of the shipped configurations: {len(weights)} weight layers"]
+    words = [" or ".join(known) or f"none of the shipped configurations: {len(weights)} weight layers"]
     if norms:
         words[0] += " with batch norm" if all(p.layer.keyword == "batchnorm" for p in norms) else " with group norm"
+    if known:
+        words += _variation(Network.of(known[0]), network)
     head = [placed for placed in weights if placed.block is None]
     words.append(f"{elements(network.output_shape)} classes" if head else "no classifier")
     return f"{', '.join(words)}, {_input(network, checkpoint)}"
+
+
+def _variation(shipped: Network, network: Network) -> Iterator[str]:
+    """Yield what is not as in the shipped configuration: the width, the layers of the classifier."""
+    units = _units(network)
+    factor = _factor(shipped, _channels(network), units)
+    if factor is None:
+        return
+    if factor != 1:
+        yield f"width {factor:g}"
+    if units and units[:-1] != _units(Network.of(shipped, width=factor))[:-1]:
+        head = [p for p in network if p.block is None and (p.layer.role == "weight" or p.layer.stem == "avgpool")]
+        yield f"its own classifier ({', '.join(describe(placed.layer) for placed in head)})"
 
 
 def _input(network: Network, checkpoint: Checkpoint) -> str:

@@ -11,10 +11,10 @@ from vggkit.errors import VggkitError
 from vggkit.layers import elements
 from vggkit.network import Network
 from vggkit.weights.container import open_container
-from vggkit.weights.identification import Identity, identify
+from vggkit.weights.identification import likeliest
 from vggkit.weights.layouts import Checkpoint, checkpoint_of
 from vggkit.weights.matching import Matching, match
-from vggkit.weights.published import of_file
+from vggkit.weights.published import of_file, size_fits
 
 LAYOUT_NAMES = {
     "torchvision": "torchvision's state dict",
@@ -54,7 +54,7 @@ class Inspection(msgspec.Struct, frozen=True):
         description: the configuration in words.
         known: the shipped configuration that it is, or a variant of; None if it is none or can't be told.
         yaml: the configuration that builds it; None if it can't be told.
-        published: whose published file has its name; None if nobody's.
+        published: whose published file has its name, and whether it has its size; None if nobody's.
         parameters: elements of what is trained: all but statistics of batch norm.
         dtypes: of its tensors, the most frequent first.
         bytes: of all tensors.
@@ -100,7 +100,6 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
             raise
         network, matching, known = None, Matching((), "not at all"), None
         description, notes = "can't be told", (str(error).removeprefix(f"{checkpoint.path}: "),)
-    passport = of_file(path)
     stored = checkpoint.container.tensors.values()
     dtypes = [tensor.dtype for tensor in stored]
     trained = [tensor for layer in checkpoint.layers for role, tensor in layer.tensors.items() if role in TRAINED]
@@ -117,7 +116,7 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
         description=description,
         known=known,
         yaml=None if network is None else dumps(network.config),
-        published=None if passport is None else f"as {passport.file} by {passport.origin}",
+        published=_published(checkpoint),
         parameters=sum(elements(tensor.shape) for tensor in trained),
         dtypes=tuple(sorted(set(dtypes), key=lambda dtype: (-dtypes.count(dtype), dtype))),
         bytes=sum(tensor.size for tensor in stored),
@@ -127,11 +126,19 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
     )
 
 
+def _published(checkpoint: Checkpoint) -> str | None:
+    passport = of_file(checkpoint.path)
+    if passport is None:
+        return None
+    same = size_fits(passport, checkpoint.container.file_size)
+    return f"as {passport.file} by {passport.origin}{'' if same else ', which has another size: this is not that file'}"
+
+
 def _told(
     checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None
 ) -> tuple[Network, Matching, str | None, str, tuple[str, ...]]:
     if config is None:
-        identity: Identity = identify(checkpoint)
+        identity = likeliest(checkpoint)
         return identity.network, identity.matching, identity.known, identity.description, identity.notes
     network = Network.of(config)
     matching = match(network, checkpoint)

@@ -283,6 +283,7 @@ def _keras3(container: Hdf5) -> Checkpoint:
             groups.setdefault(f"{owner}/vars", []).append(stored)
     said = _described(container)
     layers = []
+    series: dict[Kind, set[str]] = {}
     for owner in sorted(groups, key=natural):
         name = _own_name(container, owner, owner.removesuffix("/vars").rpartition("/")[2])
         counts = [stored for stored in groups[owner] if stored.name.endswith("num_batches_tracked")]
@@ -293,11 +294,13 @@ def _keras3(container: Hdf5) -> Checkpoint:
         if counts:
             tensors["num_batches_tracked"] = counts[0]
         layers.append(_keras_layer(name, tensors))
+        series.setdefault(layers[-1].kind, set()).add(re.sub(r"(_\d+)?/vars$", "", owner))
+    numbered = all(len(classes) == 1 for classes in series.values())  # each class in the model's order
     names = [_own_name(container, path, "") for path in _empty_groups(container, groups)]
     if said:
         layers.sort(key=lambda layer: said.index(layer.name) if layer.name in said else len(said))
         names.sort(key=lambda name: said.index(name) if name in said else len(said))
-    return Checkpoint(container, "keras3", tuple(layers), tuple(filter(None, names)), ordered=bool(said))
+    return Checkpoint(container, "keras3", tuple(layers), tuple(filter(None, names)), ordered=bool(said) or numbered)
 
 
 def _roles(owner: str, values: Sequence[Stored]) -> tuple[str, ...]:

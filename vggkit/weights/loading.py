@@ -35,12 +35,14 @@ class LoadReport(msgspec.Struct, frozen=True):
         loaded: the network's layers that have its weights, and the names that they have there.
         left: layers with weights that got none of it.
         notes: what was changed on the way.
+        layout: the file's; empty if it was loaded from a model.
     """
 
     source: str
     loaded: dict[str, str]
     left: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layout: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} layers loaded"]
@@ -165,7 +167,7 @@ def load_checkpoint(
     for note in notes:
         logger.warning("%s", note)
     loaded = {pair.placed.name: pair.stored.name for pair in pairs}
-    report = LoadReport(checkpoint.path, loaded, _unloaded(model.network, loaded), notes)
+    report = LoadReport(checkpoint.path, loaded, _unloaded(model.network, loaded), notes, checkpoint.layout)
     model.report = report
     logger.info("%s", report)
     return report

@@ -50,6 +50,10 @@ class Passport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     known_gaps: str | None
 
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What the hub calls every model's file."""
+
+
 @lru_cache(maxsize=1)
 def passports() -> tuple[Passport, ...]:
     """Return the passports of all published checkpoints that are known here.
@@ -93,16 +97,35 @@ def of_file(path: str | os.PathLike[str]) -> Passport | None:
     """Return the passport of a file, judged by its name alone.
 
     Args:
-        path: the file; it is not opened and need not exist.
+        path: the file; it is not opened and need not exist. On the hub timm's are all called model.safetensors, in a
+            folder with the model's name.
 
     Returns:
         The passport, or None for a file of another name.
 
     >>> of_file("downloads/vgg19-dcbb9e9d.pth").configuration
     'E'
+    >>> of_file("hub/models--timm--vgg16_bn.tv_in1k/snapshots/1/model.safetensors").configuration
+    'D-BN'
     """
-    name = Path(path).name
-    return next((passport for passport in passports() if passport.file == name), None)
+    *folders, name = Path(path).parts or ("",)
+    names = {f"{folder.rpartition('--')[2]}.safetensors" for folder in folders} if name in HUB_FILES else {name}
+    return next((passport for passport in passports() if passport.file in names), None)
+
+
+def size_fits(passport: Passport, size: int) -> bool:
+    """Tell whether a file of so many bytes can be the published one.
+
+    Args:
+        passport: of the published file.
+        size: bytes.
+
+    >>> size_fits(imagenet("D"), 553_433_881)
+    True
+    """
+    if passport.bytes is not None:
+        return size == passport.bytes
+    return passport.mebibytes is None or round(size / 2**20, 3) == passport.mebibytes
 
 
 def _plain(name: str) -> str:

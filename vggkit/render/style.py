@@ -1,0 +1,148 @@
+"""What all pictures share: their colours and type, and how a figure becomes a file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE = "#0072B2"
+SKY_BLUE = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+ORANGE = "#E69F00"
+VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
+GREY = "#999999"
+"""The colour-blind-safe palette of Okabe & Ito (2008)."""
+
+INK = "#222222"
+FAINT_INK = "#595959"
+LINE = "#BBBBBB"
+BAND = "#F2F2F2"
+"""Of text, of text that steps back, of lines, and of areas behind something."""
+
+TITLE_SIZE = 11.0
+TEXT_SIZE = 8.5
+SMALL_SIZE = 7.5
+"""Points."""
+
+RESOLUTION = 200
+"""Of a PNG file, in dots per inch."""
+
+LONGEST_SIDE = 60_000
+"""Pixels; a longer picture gets fewer dots per inch. Renderers take no 65,536."""
+
+RULES = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that a picture is the same everywhere
+    "font.size": 10,
+    "text.color": INK,
+    "hatch.linewidth": 0.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vggkit",
+    "pdf.fonttype": 42,
+}
+
+METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "png": {},
+    "pdf": {"CreationDate": None, "ModDate": None},
+}
+"""What would differ from one run to the next is left out."""
+
+FORMATS = tuple(METADATA)
+
+
+@contextmanager
+def applied() -> Iterator[None]:
+    """Draw in the house's style, whatever a user's matplotlibrc says."""
+    from matplotlib import rc_context, rcParamsDefault
+
+    rules: dict[Any, Any] = {name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")}
+    rules.update(RULES)
+    with rc_context(rules), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font has every script
+        yield
+
+
+def encoded(figure: Figure, format: str, title: str, description: str, resolution: int = RESOLUTION) -> bytes:
+    """Return a figure as a file's content: the same bytes for the same figure.
+
+    Args:
+        figure: the figure.
+        format: one of `FORMATS`.
+        title: what the file says it is.
+        description: what screen readers say that it shows.
+        resolution: of a PNG file, in dots per inch.
+    """
+    title, description = printable(title), printable(description)
+    said: dict[str, dict[str, Any]] = {
+        "svg": {},
+        "png": {"Title": title, "Description": description},
+        "pdf": {"Title": title, "Subject": description},
+    }
+    resolution = min(resolution, int(LONGEST_SIDE / max(figure.get_size_inches())))
+    out = io.BytesIO()
+    with applied():
+        figure.savefig(out, format=format, dpi=resolution, metadata={**METADATA[format], **said[format]})
+    return _accessible(out.getvalue().decode(), title, description) if format == "svg" else out.getvalue()
+
+
+def _accessible(svg: str, title: str, description: str) -> bytes:
+    """Give an SVG a title and a description that screen readers read."""
+    start = svg.index("<svg")
+    end = svg.index(">", start)
+    number = f"{crc32(f'{title}{description}'.encode()):08x}"  # several pictures may stand in one page
+    names = f' role="img" aria-labelledby="title-{number} description-{number}">'
+    head = (
+        f'<title id="title-{number}">{escape(title)}</title>'
+        f'<desc id="description-{number}">{escape(description)}</desc>'
+    )
+    return (svg[:end] + names + head + svg[end + 1 :]).encode()
+
+
+def printable(text: str) -> str:
+    """Return a text without what no font and no XML can have.
+
+    >>> printable("a\\x01b")
+    'a\N{REPLACEMENT CHARACTER}b'
+    """
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def text_width(text: str, size: float = TEXT_SIZE, bold: bool = False) -> float:
+    """Return how wide the longest line of a text is, in inches.
+
+    Args:
+        text: what is written.
+        size: of its letters, in points.
+        bold: whether it is.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    letters = FontProperties(family=["DejaVu Sans"], size=size, weight="bold" if bold else "normal")
+    widths = [text_to_path.get_text_width_height_descent(line, letters, False)[0] for line in text.split("\n") if line]
+    return float(max(widths, default=0.0)) / 72
+
+
+def lighter(colour: str, share: float) -> str:
+    """Return a colour mixed with white.
+
+    Args:
+        colour: as #RRGGBB.
+        share: how much of it is white, from 0 to 1.
+
+    >>> lighter("#0072B2", 0.5)
+    '#80B9D9'
+    """
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{255 - int((255 - part) * (1 - share)):02X}" for part in parts)
