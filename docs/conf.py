@@ -11,6 +11,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["*.py"]
 source_suffix = {".md": "markdown"}
 default_role = "code"
+smartquotes = False  # --fit is an option, not a dash
 
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # the changelog's versions stand a level below its title on purpose
@@ -23,3 +24,5 @@ html_theme = "furo"
 html_title = f"vggkit {version}"
 html_show_sphinx = False
 html_copy_source = False
+_narrower = {"code-font-size": "75%"}  # so that a table of 95 columns needs no scrolling
+html_theme_options = {"light_css_variables": _narrower, "dark_css_variables": _narrower}
