@@ -192,6 +192,24 @@ def test_memory_holds_its_parameters(name: str) -> None:
         assert by_kind["parameters"] == by_kind["optimizer"] == 4 * FAMILY[name]["params_total"]
 
 
+def test_all_70_are_set_side_by_side() -> None:
+    """`compare` has each one's figures, in the order in which they were named."""
+    comparison = vggkit.compare(*FAMILY)
+    assert [one.name for one in comparison.networks] == list(FAMILY)
+    for one, facts in zip(comparison.networks, FAMILY.values()):
+        assert one.summary.totals.parameters == facts["params_total"]
+        assert one.summary.totals.multiply_accumulates == facts["macs_total"]
+
+
+@pytest.mark.parametrize("kind", ["architecture", "cost", "receptive"])
+@pytest.mark.parametrize("name", ["panns_cnn14_trunk", "cnn_f", "allcnn_c", "repvgg_a0_deploy", "cifar_vgg16_gn"])
+def test_it_is_drawn(name: str, kind: str, tmp_path: Path) -> None:
+    """Trunks, strides for pools, inputs that are not square: every picture is made."""
+    done = CliRunner().invoke(main, ["plot", name, "--kind", kind, "-o", str(tmp_path / "x.svg")])
+    assert (done.exit_code, done.exception) == (0, None)
+    assert name in (tmp_path / "x.svg").read_text(encoding="utf-8")
+
+
 # How it is written
 
 
