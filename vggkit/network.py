@@ -54,6 +54,11 @@ class PlacedLayer(msgspec.Struct, frozen=True):
     receptive_field: Pair
     stride: Pair
 
+    @property
+    def held(self) -> dict[str, Shape]:
+        """The shapes of what it holds, its parameters and then its buffers, by torch's names."""
+        return {**self.layer.parameters(self.input_shape), **self.layer.buffers(self.input_shape)}
+
 
 class Network(msgspec.Struct, frozen=True):
     """A configuration with every layer placed.

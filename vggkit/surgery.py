@@ -55,9 +55,9 @@ def fold_batch_norm(model: VGG) -> VGG:
     values = _values(model)
     state: State = {}
     for placed, before in zip(place(config), _kept(model.network), strict=True):
-        weights = {role: values[before.layer.name, role] for role in _roles(before.layer)}
+        weights = {role: values[before.layer.name, role] for role in before.layer.held}
         if before.norm is not None:
-            statistics = {role: values[before.norm.name, role] for role in _roles(before.norm)}
+            statistics = {role: values[before.norm.name, role] for role in before.norm.held}
             weights = _folded(weights, statistics, before.norm.layer)
         state.update({(placed.name, role): tensor for role, tensor in weights.items()})
     return _rebuilt(model, config, state).eval()
@@ -154,9 +154,9 @@ def to_fully_convolutional(model: VGG) -> VGG:
     config = replace(model.config, name=f"{model.config.name}-dense", aliases=(), classifier=classifier)
     values = _values(model)
     state: State = {}
-    weights = (placed for placed in model.network if _roles(placed))
-    for placed, old in zip((placed for placed in place(config) if _roles(placed)), weights, strict=True):
-        for role, shape in _shapes(placed).items():
+    weights = (placed for placed in model.network if placed.held)
+    for placed, old in zip((placed for placed in place(config) if placed.held), weights, strict=True):
+        for role, shape in placed.held.items():
             tensor = values[old.name, role]
             state[placed.name, role] = tensor if tensor.shape == shape else _as_kernel(tensor, shape, flatten.layer)
     return _rebuilt(model, config, state)
@@ -230,19 +230,11 @@ def _as_kernel(weight: Tensor, shape: Shape, flatten: Layer) -> Tensor:
 # Moving weights
 
 
-def _roles(placed: PlacedLayer) -> list[str]:
-    return [*placed.layer.parameters(placed.input_shape), *placed.layer.buffers(placed.input_shape)]
-
-
-def _shapes(placed: PlacedLayer) -> dict[str, Shape]:
-    return {**placed.layer.parameters(placed.input_shape), **placed.layer.buffers(placed.input_shape)}
-
-
 def _values(model: VGG) -> State:
     return {
         (placed.name, role): getattr(model.get_submodule(placed.module), role)
         for placed in model.network
-        for role in _roles(placed)
+        for role in placed.held
     }
 
 
@@ -255,7 +247,7 @@ def _rebuilt(model: VGG, config: Config, state: State) -> VGG:
     with torch.device("meta"):
         new = VGG(network, softmax=model.ends_in_softmax)
     for placed in network:
-        for role in _roles(placed):
+        for role in placed.held:
             module = new.get_submodule(placed.module)
             tensor = state[placed.name, role]
             if isinstance(getattr(module, role), nn.Parameter):

@@ -19,7 +19,7 @@ from vggkit.network import Network, PlacedLayer
 from vggkit.notation import describe
 from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.layouts import Checkpoint, StoredLayer
-from vggkit.weights.matching import Matching, held, match, misfit, names_in
+from vggkit.weights.matching import Matching, match, misfit, names_in
 from vggkit.zoo import load, loads, names
 
 
@@ -235,7 +235,7 @@ class _Sketch:
         if self.checkpoint.layout in ("torchvision", "timm"):  # whose names have gaps where these stand
             stored = {layer.name for layer in self.checkpoint.layers}
             named = zip(network, names_in(network, self.checkpoint.layout))
-            return stored >= {name for placed, name in named if placed.block is not None and held(placed)}
+            return stored >= {name for placed, name in named if placed.block is not None and placed.held}
         if not self.checkpoint.others:
             return True
         return any(placed.layer.stem == "lrn" for placed in network) == bool(self._lrn_layers())

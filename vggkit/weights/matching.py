@@ -33,7 +33,7 @@ class Pair(msgspec.Struct, frozen=True):
 
     def roles(self) -> Iterator[tuple[str, Shape]]:
         """Return the tensors that the network wants and the file has, with the network's shapes."""
-        for role, shape in held(self.placed).items():
+        for role, shape in self.placed.held.items():
             if role in self.stored.tensors:
                 yield role, shape
 
@@ -90,7 +90,7 @@ def match(network: Network, checkpoint: Checkpoint, *, include_top: bool = True)
     Raises:
         CheckpointError: if more than one way would fit.
     """
-    targets = [placed for placed in network if held(placed) and (include_top or placed.block is not None)]
+    targets = [placed for placed in network if placed.held and (include_top or placed.block is not None)]
     named = _by_names(network, checkpoint, targets)
     if named is not None and not _differences(network, checkpoint, named, targets, include_top):
         return _matching(checkpoint, named, targets, f"by their names in {checkpoint.layout}'s layout", ())
@@ -110,15 +110,6 @@ def _matching(
     left = tuple(placed.name for placed in targets if placed.name not in served)
     unused = tuple(stored.name for stored in checkpoint.layers if stored.name not in used)
     return Matching(tuple(pairs), by, tuple(differences), left, unused)
-
-
-def held(placed: PlacedLayer) -> dict[str, Shape]:
-    """Return the shapes of what a layer holds, its parameters and buffers, by torch's names.
-
-    Args:
-        placed: the layer.
-    """
-    return {**placed.layer.parameters(placed.input_shape), **placed.layer.buffers(placed.input_shape)}
 
 
 # By name
@@ -161,7 +152,7 @@ def flattened(network: Network, placed: PlacedLayer) -> Shape | None:
 def _other_colours(network: Network, placed: PlacedLayer, stored: StoredLayer) -> bool:
     """Tell whether the file's first convolution is the network's but for its number of input channels, 3."""
     first = next((other for other in network if other.layer.role == "weight"), None)
-    ours, theirs = held(placed).get("weight", ()), stored.shapes.get("weight", ())
+    ours, theirs = placed.held.get("weight", ()), stored.shapes.get("weight", ())
     return (
         placed is first
         and len(ours) == len(theirs) == 4
@@ -238,7 +229,7 @@ def _stem(name: str) -> str:
 
 def _misfits(pair: Pair) -> list[str]:
     """Return the tensors that the file lacks or has in another shape."""
-    wanted, found = held(pair.placed), pair.stored.shapes
+    wanted, found = pair.placed.held, pair.stored.shapes
     weight = wanted.get("weight")
     as_convolution = {"conv": Conv2d, "fc": Linear}
     kind = as_convolution.get(pair.stored.kind)
@@ -316,7 +307,7 @@ def _differences(
 
 def _told(network: Network, pair: Pair, wrong: Sequence[str]) -> str:
     placed, stored = pair.placed, pair.stored
-    ours, theirs = held(placed), stored.shapes
+    ours, theirs = placed.held, stored.shapes
     if "weight" not in wrong or "weight" not in ours or "weight" not in theirs:
         lacks = [role for role in wrong if role not in theirs]
         has = [role for role in wrong if role in theirs and role not in ours]
