@@ -204,6 +204,7 @@ def test_a_file_of_the_published_size_passes(file: str, tmp_path: Path) -> None:
     """The name and the size are all that is looked at."""
     passport = next(passport for passport in passports() if passport.file == file)
     path = in_layout(small("D"), "keras", tmp_path).rename(tmp_path / file)
+    assert str(inspect(path).published).endswith("this is not that file")
     os.truncate(path, passport.bytes or 0)
     assert inspect(path).published == f"as {file} by keras"
 

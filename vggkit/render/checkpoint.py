@@ -26,9 +26,9 @@ LINES: list[Column[_Line]] = [
 
 TENSORS: list[Column[TensorRow]] = [
     Column("tensor", lambda row: row.name),
-    Column("shape", lambda row: "×".join(map(str, row.shape)) or "scalar", "right", rank=3),
-    Column("dtype", lambda row: row.dtype, rank=2),
-    Column("bytes", lambda row: grouped(row.bytes), "right", rank=1),
+    Column("shape", lambda row: "×".join(map(str, row.shape)) or "scalar", "right", rank=1),
+    Column("dtype", lambda row: row.dtype, rank=3),
+    Column("bytes", lambda row: grouped(row.bytes), "right", rank=2),
     Column("becomes", lambda row: row.becomes or "–", style="cyan"),
 ]
 
