@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import vggkit
-from vggkit.cli import FORMATS, LIST_FORMATS, main
+from vggkit.cli import CONDITIONS, FORMATS, LIST_FORMATS, main
 
 Run = Callable[..., Any]
 ANSI = "\x1b["
@@ -63,6 +63,10 @@ TESTED = {
     "compare": {
         "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",
     },
+    "find": {
+        "sources", "vary", *CONDITIONS, "only", "sort", "limit", "pareto", "batch", "input", "dtype", "optimizer",
+        "settings", "format", "output",
+    },
     "verify": {
         "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "format",
         "output",
@@ -70,6 +74,7 @@ TESTED = {
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},
     "reconcile": {"source", "number", "batch", "input", "dtype", "settings", "format", "output"},
+    "report": {"sources", "batch", "input", "dtype", "settings", "output"},
     "list": {"family", "format", "output"},
     "names": {"source", "settings", "format", "output"},
     "show": {"source", "input", "settings", "output"},

@@ -69,7 +69,8 @@ def test_the_readmes_commands_are_understood(arguments: list[str]) -> None:
     """Every command of the README names a command and options that exist."""
     name, *rest = arguments
     command = main.commands[name]
-    command.make_context(name, rest, resilient_parsing=False)
+    parent = click.Context(main, **main.context_settings)  # without it click would keep a help option without -h
+    command.make_context(name, rest, parent=parent)
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))

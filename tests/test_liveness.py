@@ -5,12 +5,15 @@ from __future__ import annotations
 from itertools import pairwise, product
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import vggkit
+from tests.drawn import networks
 from vggkit import liveness, verification
 from vggkit.eager import KINDS
 from vggkit.errors import ArgumentError
-from vggkit.liveness import Options
+from vggkit.liveness import LinearBytes, Options
 from vggkit.network import Network
 from vggkit.numbers import parse_bytes
 
@@ -340,3 +343,78 @@ def test_a_budget_that_is_kept_says_nothing_and_one_that_is_not_says_all() -> No
         ("parameters", 138_357_544),
         ("training_peak", 6_343_885_544),
     ]
+
+
+# Any batch
+
+
+STEPS = (("inference", "none"), *(("training", optimizer) for optimizer in liveness.OPTIMIZERS))
+BATCHES = (1, 2, 3, 5, 16, 100, 4096, 65_536)
+
+
+def assert_lines_are_the_plans(network: Network, options: Options) -> None:
+    """Hold the lines of a step against its plan at every batch."""
+    step = liveness.lines(network, options)
+    for batch in BATCHES:
+        plan, peak = liveness.plan(network, liveness.replace_batch(options, batch)), step.peak(batch)
+        assert (peak.event, peak.size.at(batch)) == (plan.peak_at, plan.peak_bytes)
+        assert [line.at(batch) for line in peak.by_kind] == list(plan.by_kind.values())
+        assert step.saved_for_backward.at(batch) == plan.saved_for_backward_bytes
+        assert step.steady_bytes == plan.steady_bytes
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_a_few_lines_are_the_plan_at_every_batch(name: str, dtype: str) -> None:
+    """Peak, moment, kinds, saved and steady bytes, for every step."""
+    for mode, optimizer in STEPS:
+        assert_lines_are_the_plans(Network.of(name), Options(mode=mode, optimizer=optimizer, dtype=dtype))
+
+
+@given(networks(), st.sampled_from(STEPS))
+@settings(max_examples=100, deadline=None)
+def test_so_they_are_for_any_network(network: Network, step: tuple[str, str]) -> None:
+    """With batch norm, dropout, odd pools and whatever else there is."""
+    assert_lines_are_the_plans(network, Options(mode=step[0], optimizer=step[1]))
+
+
+def test_so_they_are_with_frozen_and_checkpointed_blocks_and_autocast() -> None:
+    """No option of a step makes it depend on the batch in another way."""
+    network = Network.of("A", batch_norm=True, input="3x32x32")
+    for options in (Options(freeze=BLOCKS[:2]), Options(checkpoint=BLOCKS), Options(autocast=True, checkpoint=BLOCKS)):
+        assert_lines_are_the_plans(network, options)
+
+
+def test_no_moment_is_among_the_lines_that_is_never_the_peak() -> None:
+    """Each is the peak at some batch, found by trying them all."""
+    network = Network.of("D", input="3x32x32")
+    step = liveness.lines(network, Options(optimizer="adamw"))
+    assert len(step.moments) > 1
+    assert {step.peak(batch) for batch in range(1, 20_000)} == set(step.moments)
+
+
+def test_lines_stand_in_the_order_of_the_step() -> None:
+    """So that of two that are as high the first is the peak, as in a plan."""
+    network = Network.of("D", input="3x32x32")
+    for optimizer in liveness.OPTIMIZERS:
+        options = Options(optimizer=optimizer)
+        timeline = [
+            (moment.event, moment.constant, moment.per_image) for moment in liveness.plan(network, options).timeline
+        ]
+        places = [timeline.index((line.event, *line.size)) for line in liveness.lines(network, options).moments]
+        assert places == sorted(places)
+        assert len(places) > 1
+
+
+def test_of_two_lines_that_are_as_high_the_first_is_the_peak() -> None:
+    """At the batch where they meet; around it the higher one is."""
+    steep, flat = (liveness.Line(str(size), size, ()) for size in (LinearBytes(0, 2), LinearBytes(2, 1)))
+    for moments, at_two in (((steep, flat), steep), ((flat, steep), flat)):
+        step = liveness.Lines(moments, LinearBytes(0, 0), 0)
+        assert [step.peak(batch) for batch in (1, 2, 3)] == [flat, at_two, steep]
+
+
+def test_lines_are_refused_on_cuda() -> None:
+    """There each tensor is rounded up, which no line says."""
+    with pytest.raises(ArgumentError, match="device: expected cpu, where bytes are a line over the batch, found cuda"):
+        liveness.lines(Network.of("A"), Options(device="cuda"))

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
         "model",
         "network",
         "reconciliation",
+        "search",
         "surgery",
         "taps",
         "weights/conversion",
@@ -76,9 +77,38 @@ ROOMS: dict[str, set[str]] = {
         "render/plot/architecture",
         "render/plot/cost",
         "render/plot/flat",
+        "render/plot/front",
         "render/plot/receptive",
         "render/plot/scatter",
         "render/style",
+        "search",
+    },
+    "many": set(),
+    "search": {
+        "analysis",
+        "comparison",
+        "config",
+        "document",
+        "drawing",
+        "errors",
+        "liveness",
+        "many",
+        "network",
+        "numbers",
+        "render/search",
+        "zoo",
+    },
+    "reporting": {
+        "analysis",
+        "comparison",
+        "config",
+        "drawing",
+        "errors",
+        "liveness",
+        "network",
+        "numbers",
+        "render/report/page",
+        "zoo",
     },
     "conventions": {"analysis", "config", "errors", "layers", "liveness", "network"},
     "reconciliation": {"analysis", "config", "conventions", "errors", "network"},
@@ -130,6 +160,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
         "layers",
         "network",
+        "notation",
         "weights/container",
         "weights/layouts",
         "weights/matching",
@@ -193,6 +224,7 @@ ROOMS: dict[str, set[str]] = {
         "render/columns",
         "render/summary",
     },
+    "render/search": {"layers", "numbers", "render", "render/columns", "search"},
     "render/timeline": {"liveness", "numbers", "render/memory", "render/style"},
     "render/verification": {"numbers", "render", "render/columns", "verification"},
     "render/predictions": {"numbers", "preprocessing", "render/columns", "render/style"},
@@ -211,6 +243,7 @@ ROOMS: dict[str, set[str]] = {
         "render/style",
         "render/summary",
     },
+    "render/plot/front": {"numbers", "render", "render/plot/parts", "render/search", "render/style", "search"},
     "render/plot/receptive": {
         "analysis",
         "layers",
@@ -220,6 +253,21 @@ ROOMS: dict[str, set[str]] = {
         "render/summary",
     },
     "render/plot/scatter": {"comparison", "config", "numbers", "render/plot/parts", "render/style"},
+    "render/report/__init__": set(),
+    "render/report/page": {
+        "analysis",
+        "comparison",
+        "drawing",
+        "layers",
+        "liveness",
+        "network",
+        "numbers",
+        "render/comparison",
+        "render/memory",
+        "render/summary",
+        "render/timeline",
+        "reporting",
+    },
     "render/explanation": {"explanation", "numbers", "render", "render/columns"},
     "render/reconciliation": {"reconciliation", "layers", "numbers", "render", "render/columns"},
     "render/problems": {"errors", "liveness", "numbers"},
@@ -279,6 +327,9 @@ def test_layers_have_no_framework_at_all() -> None:
         "conventions",
         "explanation",
         "reconciliation",
+        "reporting",
+        "search",
+        "many",
         "liveness",
         "eager",
         "network",
@@ -373,9 +424,9 @@ def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
 
 ALL = [
     "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Comparison", "Config", "ConfigError",
-    "Explanation", "Finding", "MemoryPlan", "Network", "Picture", "Summary", "VggkitError", "build", "compare",
-    "convert", "dump", "explain", "features", "load", "load_model", "load_weights", "loads", "max_batch", "memory",
-    "names", "plot", "reconcile", "save_weights", "summarize", "to_fully_convolutional",
+    "Explanation", "Finding", "Found", "MemoryPlan", "Network", "Picture", "Summary", "VggkitError", "build", "compare",
+    "convert", "dump", "explain", "features", "find", "load", "load_model", "load_weights", "loads", "max_batch",
+    "memory", "names", "plot", "reconcile", "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
 
 
@@ -396,7 +447,7 @@ def test_importing_vggkit_imports_nothing_heavy() -> None:
         "import io, contextlib\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    for arguments in ('summarize D', 'list', 'show D', 'names D', 'validate D', 'schema', 'memory D',"
-        "        'compare', 'explain D', 'reconcile D 15.48G'):\n"
+        "        'compare', 'explain D', 'reconcile D 15.48G', 'find A'):\n"
         "        try: main(arguments.split())\n"
         "        except SystemExit as end: assert end.code == 0\n"
         "print(json.dumps([first, 'torch' in sys.modules, 'matplotlib' in sys.modules]))"

@@ -188,6 +188,7 @@ def test_the_wheel_holds_the_configurations_the_schema_and_the_type_mark(wheel: 
     assert {f"vggkit/configs/{name}.yaml" for name in NAMES} <= inside
     assert {f"vggkit/configs/family/{name}.yaml" for name in zoo.family_names()} <= inside
     assert {"vggkit/configs/schema.json", "vggkit/py.typed", "vggkit/cli.py"} <= inside
+    assert {f"vggkit/render/report/report.{ending}" for ending in ("html", "css", "js")} <= inside
     assert not [name for name in inside if name.startswith(("tests/", "configs/", "docs/", "benchmarks/"))]
     assert not [name for name in inside if "__pycache__" in name]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vggkit.model import VGG
     from vggkit.network import Network
     from vggkit.reconciliation import Finding, reconcile
+    from vggkit.search import Found, find
     from vggkit.surgery import to_fully_convolutional
     from vggkit.taps import features
     from vggkit.weights.conversion import convert
@@ -38,6 +39,7 @@ _HOMES = {
     "ConfigError": "errors",
     "Explanation": "explanation",
     "Finding": "reconciliation",
+    "Found": "search",
     "MemoryPlan": "liveness",
     "Network": "network",
     "Picture": "drawing",
@@ -50,6 +52,7 @@ _HOMES = {
     "dump": "zoo",
     "explain": "explanation",
     "features": "taps",
+    "find": "search",
     "load": "zoo",
     "load_model": "building",
     "load_weights": "weights.loading",
@@ -75,6 +78,7 @@ __all__ = [
     "ConfigError",
     "Explanation",
     "Finding",
+    "Found",
     "MemoryPlan",
     "Network",
     "Picture",
@@ -86,6 +90,7 @@ __all__ = [
     "dump",
     "explain",
     "features",
+    "find",
     "load",
     "load_model",
     "load_weights",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -496,6 +497,154 @@ def compare(
         write(render.in_format(made, format, chosen or render.EVERYTHING), output)
 
 
+CONDITIONS: dict[str, tuple[str | None, str]] = {
+    "weight_layers": ("depth", "As 16, >11 or 11..16."),
+    "parameters": ("params", "As <15M, >=1M or 1M..15M; as often as you like, and so are all of these."),
+    "weights": (None, "The same of weights."),
+    "biases": (None, "… of biases."),
+    "conv_parameters": (None, "… of the parameters of convolutions."),
+    "fc_parameters": (None, "… of the parameters of FC layers."),
+    "multiply_accumulates": ("macs", "… of multiply-accumulates."),
+    "receptive_field": ("field", "… of its shorter side, in pixels."),
+    "activation_bytes": ("activations", "As <24GiB or 1GB..2GB."),
+    "inference_peak_bytes": ("inference_peak", "The same of the peak of a forward pass."),
+    "training_peak_bytes": ("training_peak", "… of the peak of a training step."),
+    "saved_for_backward_bytes": ("saved", "… of what is kept for the backward pass."),
+}
+"""The figures that `find` filters by, the short names of some, and what is said of them."""
+
+
+def condition_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each figure that a search can filter by."""
+    for name, (short, help) in reversed(CONDITIONS.items()):
+        words = [f"--{word.replace('_', '-')}" for word in (name, short) if word]
+        function = click.option(*words, name, multiple=True, metavar="CONDITION", help=help)(function)
+    return function
+
+
+@main.command(epilog="Example: vggkit find --input 3x32x32 --parameters 1M..15M --sort macs")
+@click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
+@click.option(
+    "--vary", multiple=True, metavar="KEY=VALUE,…",
+    help="Try each value, as width=0.25,0.5,1 or batch_norm=true,false; repeated, every combination.",
+)  # fmt: skip
+@condition_options
+@names_option("--only", "Figures to show, as parameters,macs,training_peak.")
+@click.option("--sort", metavar="FIGURE", help="What comes first, as macs; -macs is from the largest.")
+@click.option("--limit", type=int, metavar="N", help="Keep the first N.")
+@click.option("--pareto", metavar="FIGURE,FIGURE", help="The figures of the Pareto front.  [default: parameters,macs]")
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+@input_option
+@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
+@click.option("--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]")
+@set_option
+@list_format_option
+@output_option
+def find(
+    sources: tuple[str, ...],
+    vary: tuple[str, ...],
+    only: tuple[str, ...],
+    sort: str | None,
+    limit: int | None,
+    pareto: str | None,
+    batch: int,
+    input: str | None,
+    dtype: str,
+    optimizer: str | None,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+    **conditions: tuple[str, ...],
+) -> None:
+    """Search for networks that meet conditions: in the zoo, or among variants.
+
+    Without a CONFIGURATION, the paper's six and the family are searched. The variants are every combination of the
+    values of --vary. An -o file that ends in .svg, .png or .pdf gets a picture. CSV is written while the search goes
+    on, unless --sort, --limit or --pareto needs all of it first; only then it says what is on the Pareto front.
+    """
+    from vggkit import search
+    from vggkit.drawing import FORMATS as PICTURES
+    from vggkit.render import search as render
+
+    format = format or ({f".{word}": word for word in PICTURES} | SUFFIXES).get(output.suffix.lower() if output else "")
+    format = format or "table"
+    if format not in (*LIST_FORMATS, *PICTURES):
+        raise ArgumentError(
+            f"--output: expected a file that ends in .csv, .json, .md, .svg, .png or .pdf, or --format, found {format}"
+        )
+    if only and not split(only):
+        raise ArgumentError("--only: expected names of figures, such as parameters,macs")
+    for word in split(only):
+        search.figure_name(word, "--only")
+    if sort is not None:
+        search.direction(sort, "--sort")
+    query = search.prepared(
+        sources, overrides(settings, input=input), vary=_varied(vary), where=conditions, figures=split(only), sort=sort,
+        limit=limit, pareto=None if pareto is None else split((pareto,)), batch=batch, dtype=dtype, optimizer=optimizer,
+    )  # fmt: skip
+    parts = search.chunks(query, search.cores())
+    parts = _with_bar(parts, -(-query.total // search.CHUNK), "searching")
+    if format == "csv" and sort is None and limit is None and pareto is None:
+        count, reason = _write_parts(query, parts, output)
+    else:
+        found = search.collected(query, parts)
+        count, reason = found.left_out, found.reason
+        if format in PICTURES and output is not None:
+            write_file(output, found.plot().to_bytes(format))
+            click.echo(f"{output} drawn", err=True)
+        else:
+            write(render.in_format(found, format), output)
+    if count:
+        click.echo(render.left_out(count, query, reason), err=True)
+
+
+def _varied(settings: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Turn `--vary key=value,value` into values by key."""
+    from vggkit.document import setting
+
+    varied: dict[str, list[Any]] = {}
+    for text in settings:
+        key, _, values = text.partition("=")
+        if key.strip() in varied:
+            raise ArgumentError(
+                f"--vary: {key.strip()} is given twice; expected all of its values at once, as {key.strip()}=…,…"
+            )
+        try:
+            varied[key.strip()] = [setting(f"{key}={value}")[1] for value in values.split(",")]
+        except ArgumentError as error:
+            raise ArgumentError(f"--vary: {error}") from None
+    return varied
+
+
+def _write_parts(query: Any, parts: Any, output: Path | None) -> tuple[int, str | None]:
+    """Write CSV while a search goes on; return how many variants were left out, and why the first of them."""
+    from vggkit.render import search as render
+
+    left_out, reason = 0, None
+    with _opened(output) as put:
+        put(render.csv_header(query))
+        for part in parts:
+            put(render.csv_lines(query, part))
+            left_out += part.left_out
+            reason = reason or part.reason
+    return left_out, reason
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
+    """Give a function that prints text, or that writes it to a file, which is there when all is written."""
+    from vggkit.files import replacing
+
+    if output is None:
+        yield lambda text: click.echo(text, nl=False)
+        return
+    try:
+        with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file.write
+    except OSError as error:
+        raise VggkitError(f"{output}: can't be written: {error.strerror or error}") from None
+
+
 @main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
 @click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
 @click.option("--kind", default="architecture", show_default=True, help="architecture, cost, compare or receptive.")
@@ -534,6 +683,38 @@ def plot(
     path = output or Path(f"{picture.name}.svg")
     write_file(path, picture.to_bytes(format))
     click.echo(f"{path} drawn", err=True)
+
+
+@main.command("report", epilog="Example: vggkit report D E -o report.html")
+@click.argument("sources", nargs=-1, required=True, metavar="CONFIGURATION...", shell_complete=complete_configuration)
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images, at first.")
+@input_option
+@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64, at first.")
+@set_option
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    help="A .html file.  [default: named after the networks, as D-report.html]",
+)  # fmt: skip
+def report_command(
+    sources: tuple[str, ...],
+    batch: int,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Write a page of networks: tables, pictures, notation, and memory for any batch, dtype and step.
+
+    The page needs no other file and no network. Behind a name or path may stand changes, as in D:width=0.5.
+    """
+    from vggkit.reporting import report as call
+
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(f"--output: expected a file that ends in .html, found {shorten(str(output))}")
+    made = call(*sources, batch=batch, dtype=dtype, **overrides(settings, input=input))
+    path = output or Path(made.file_name)
+    write_file(path, made.to_html().encode())
+    click.echo(f"{path} written", err=True)
 
 
 @main.command("list", epilog="Example: vggkit list --family")
@@ -767,11 +948,11 @@ def _spelt(preprocess: Any) -> str:
     return "{" + ", ".join(f"{word}: {value}" for word, value in spell_preprocess(preprocess).items()) + "}"
 
 
-def _with_bar(results: Any, total: int) -> Any:
+def _with_bar(results: Any, total: int, doing: str = "classifying") -> Any:
     """Pass results on, with a progress bar on stderr if that is a terminal and there is something to wait for."""
     if total < 2 or not sys.stderr.isatty():
         return results
     from rich.console import Console
     from rich.progress import track
 
-    return track(results, "classifying", total, console=Console(stderr=True), transient=True)
+    return track(results, doing, total, console=Console(stderr=True), transient=True)

@@ -32,6 +32,7 @@ class Compared(msgspec.Struct, frozen=True):
     Args:
         name: what stands above its column.
         changes: what was changed in it, each as key=value.
+        network: the network itself.
         summary: its rows, a row for every module, and totals.
         relative_parameters: parameters divided by those of the first network; None if that has none.
         conv_parameters: those of convolutions.
@@ -44,6 +45,7 @@ class Compared(msgspec.Struct, frozen=True):
 
     name: str
     changes: tuple[str, ...]
+    network: Network
     summary: Summary
     relative_parameters: float | None
     conv_parameters: int
@@ -431,6 +433,7 @@ def _compared(network: Network, changes: tuple[str, ...], batch: int, dtype: str
     return Compared(
         name=network.name,
         changes=changes,
+        network=network,
         summary=summary,
         relative_parameters=None,
         conv_parameters=sum(row.parameters for row in rows if row.kind == "conv"),

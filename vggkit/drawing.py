@@ -17,6 +17,8 @@ from vggkit.network import Network
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from vggkit.search import Found
+
 KINDS = ("architecture", "cost", "compare", "receptive")
 
 FORMATS = ("svg", "png", "pdf")
@@ -138,14 +140,30 @@ def plot(
 
     if kind == "compare":
         comparison = compare(*sources, **options, **overrides)
-        return _picture(scatter, comparison, _file_name(kind, [one.label for one in comparison.networks]))
+        return _picture(scatter, comparison, file_name(kind, [one.label for one in comparison.networks]))
     network = Network.of(sources[0], **overrides)
     if kind == "architecture":
         summary = summarize(network, expand=True)
-        return _picture(boxes if flat else architecture, summary, _file_name("flat" if flat else kind, [network.name]))
+        return _picture(boxes if flat else architecture, summary, file_name("flat" if flat else kind, [network.name]))
     return _picture(
-        cost if kind == "cost" else receptive, summarize(network, **options), _file_name(kind, [network.name])
+        cost if kind == "cost" else receptive, summarize(network, **options), file_name(kind, [network.name])
     )
+
+
+def plot_found(found: Found) -> Picture:
+    """Draw what a search found.
+
+    Args:
+        found: what `find` returns.
+
+    Raises:
+        ArgumentError: if it is nothing.
+    """
+    from vggkit.render.plot import front
+
+    if not len(found):
+        raise ArgumentError("nothing was found, so there is nothing to draw; expected conditions that some meet")
+    return _picture(front, found, file_name("find", list(dict.fromkeys(one.name for one in found))))
 
 
 def _picture(room: Any, shown: Any, name: str) -> Picture:
@@ -157,6 +175,6 @@ def _picture(room: Any, shown: Any, name: str) -> Picture:
     return Picture(figure, room.title(shown), room.description(shown), name)
 
 
-def _file_name(kind: str, names: Sequence[str]) -> str:
+def file_name(kind: str, names: Sequence[str]) -> str:
     """Name a file after what is drawn, in characters that every file system takes."""
     return f"{re.sub('[^A-Za-z0-9._-]', '_', '-'.join(names)).lstrip('.')[:60]}-{kind}"

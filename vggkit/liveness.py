@@ -8,7 +8,7 @@ gradients. Workspaces of cuDNN and cuBLAS are not included: they are no tensors 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -276,6 +276,25 @@ def plan(network: Network, options: Options) -> MemoryPlan:
     )
 
 
+def peak_and_saved_bytes(
+    network: Network, options: Options, largest: Callable[[Iterable[int]], int] = max
+) -> tuple[int, int]:
+    """Walk through a step, whose options have been checked, for two figures of its plan.
+
+    Args:
+        network: the network.
+        options: what the step is like.
+        largest: finds the largest of numbers; `vggkit.many` has one for networks whose sizes are many numbers.
+
+    Returns:
+        Most bytes alive at one moment, and what is saved for the backward pass.
+    """
+    step = _Step(network, options)
+    step.run()
+    saved = sum(storage.size for storage in step.eager.kept)
+    return largest(moment.size for moment in step.eager.moments), saved
+
+
 class _Step:
     """A network and what it holds before a step."""
 
@@ -371,6 +390,102 @@ class _Step:
             for parameter in self.trained
             for size in (*([STEP_BYTES] if counts else []), *[parameter.storage.constant] * rule.states)
         ]
+
+
+# Any batch
+
+
+class LinearBytes(NamedTuple):
+    """Bytes that are a line over the batch.
+
+    Args:
+        constant: bytes that don't grow with it.
+        per_image: bytes that do, for one image.
+    """
+
+    constant: int
+    per_image: int
+
+    def at(self, batch: int) -> int:
+        """Return the bytes at a batch."""
+        return self.constant + self.per_image * batch
+
+
+class Line(NamedTuple):
+    """A moment of a step, at any batch.
+
+    Args:
+        event: what happens, as in the timeline of a plan.
+        size: bytes in all.
+        by_kind: bytes of each of `KINDS`.
+    """
+
+    event: str
+    size: LinearBytes
+    by_kind: tuple[LinearBytes, ...]
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """A step at any batch.
+
+    Args:
+        moments: those that are the peak at some batch, in the step's order; the first of the highest is the peak.
+        saved_for_backward: what autograd holds between the forward and the backward pass.
+        steady_bytes: parameters, gradients and optimizer state.
+    """
+
+    moments: tuple[Line, ...]
+    saved_for_backward: LinearBytes
+    steady_bytes: int
+
+    def peak(self, batch: int) -> Line:
+        """Return the moment of the peak at a batch."""
+        return max(self.moments, key=lambda moment: moment.size.at(batch))
+
+
+def lines(network: Network, options: Options) -> Lines:
+    """Walk through a step for every batch at once.
+
+    Every storage is a line over the batch, and which are alive when does not depend on it; so two batches say it all.
+
+    Args:
+        network: the network.
+        options: what the step is like, checked; their batch does not matter.
+
+    Raises:
+        ArgumentError: if the device is not the CPU: elsewhere each storage is rounded up.
+
+    >>> step = lines(Network.of("D"), Options())
+    >>> step.peak(64).event, step.peak(64).size.at(64) == memory("D", batch=64).peak_bytes
+    ('backward of block4_relu3', True)
+    """
+    if options.device != "cpu":
+        raise ArgumentError(f"device: expected cpu, where bytes are a line over the batch, found {options.device}")
+    one, two = (plan(network, replace_batch(options, batch)) for batch in (1, 2))
+    moments = [
+        Line(before.event, _through(before.size, after.size), tuple(map(_through, before.by_kind, after.by_kind)))
+        for before, after in zip(one.timeline, two.timeline)
+    ]
+    saved = _through(one.saved_for_backward_bytes, two.saved_for_backward_bytes)
+    return Lines(_highest(moments), saved, one.steady_bytes)
+
+
+def _through(one: int, two: int) -> LinearBytes:
+    """Return the line that has these values at batch 1 and at batch 2."""
+    return LinearBytes(2 * one - two, two - one)
+
+
+def _highest(moments: list[Line]) -> tuple[Line, ...]:
+    """Return the moments that are the first of the highest at some batch, in their order."""
+    batch, highest = 1, [max(moments, key=lambda moment: moment.size.at(1))]
+    while steeper := [moment for moment in moments if moment.size.per_image > highest[-1].size.per_image]:
+        top = highest[-1].size
+        overtaken = (
+            -((moment.size.constant - top.constant) // (moment.size.per_image - top.per_image)) for moment in steeper
+        )
+        batch = max(batch + 1, min(overtaken))
+        highest.append(max(moments, key=lambda moment: moment.size.at(batch)))
+    return tuple(sorted(dict.fromkeys(highest), key=moments.index))
 
 
 class SavedBytes(msgspec.Struct, frozen=True):

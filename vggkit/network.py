@@ -188,7 +188,8 @@ def place(config: Config) -> Network:
     """Place every layer of a configuration.
 
     Raises:
-        ConfigError: if a layer does not fit its input, or two layers have one name; with its place in the file.
+        ConfigError: if a layer does not fit its input, or two layers have one name, with its place in the file; or if
+            there is no layer.
     """
     walk = _Walk(config)
     for number, block in enumerate(config.blocks, start=1):
@@ -199,6 +200,8 @@ def place(config: Config) -> Network:
     weights = [entry for entry in config.classifier if entry.layer.role == "weight"]
     for entry in config.classifier:
         walk.place_entry(entry, last=bool(weights) and entry is weights[-1])
+    if not walk.layers:  # an override may take away all that a file has
+        raise ConfigError([Problem(f"{config.name}: no layer is left")])
     return Network(config, tuple(walk.layers))
 
 

@@ -1,0 +1,271 @@
+"use strict";
+
+// The figures for any batch, dtype and step. Each moment of a step holds constant + per_image · batch bytes; the page has
+// those moments that are the highest at some batch, and the peak is the first of the highest. All numbers stay below
+// 2^53, where they are exact.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const controls = document.getElementById("controls");
+const [batchInput, dtypeInput, stepInput, cardInput] = ["batch", "dtype", "step", "card"].map((id) => document.getElementById(id));
+const message = document.getElementById("message");
+
+// Numbers as text, as vggkit's numbers.py writes them
+
+function grouped(number) {
+  return String(number).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+// Rounds halves to the even digit. A number is halfway between two of two decimals only if it is an odd number of eighths.
+function twoDecimals(number) {
+  return ((number * 8) % 4 === 1 ? number - 0.001 : number).toFixed(2);
+}
+
+// The same for one decimal, where it must be an odd number of quarters.
+function oneDecimal(number) {
+  return ((number * 4) % 4 === 1 ? number - 0.01 : number).toFixed(1);
+}
+
+function inUnits(size, base, units) {
+  if (size < base) {
+    return `${size} B`;
+  }
+  let power = 1;
+  while (power < units.length && Number(twoDecimals(size / base ** power)) >= base) {
+    power += 1;
+  }
+  return `${twoDecimals(size / base ** power).replace(/\B(?=(\d{3})+\.)/g, ",")} ${units[power - 1]}`;
+}
+
+function megabytes(size) {
+  return inUnits(size, 1000, ["kB", "MB", "GB", "TB", "PB", "EB"]);
+}
+
+function mebibytes(size) {
+  return inUnits(size, 1024, ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]);
+}
+
+function percent(part, whole) {
+  return `${oneDecimal((100 * part) / whole)} %`;
+}
+
+// Memory
+
+function at(line, batch) {
+  return line.constant + line.per_image * batch;
+}
+
+function peakOf(step, batch) {
+  return step.moments.reduce((highest, moment) => (at(moment, batch) > at(highest, batch) ? moment : highest));
+}
+
+function divided(number, divisor) {
+  return (number - (number % divisor)) / divisor;
+}
+
+function largestBatch(step, limit) {
+  if (step.moments.some((moment) => at(moment, 1) > limit)) {
+    return 0;
+  }
+  const growing = step.moments.filter((moment) => moment.per_image);
+  return Math.min(...growing.map((moment) => divided(limit - moment.constant, moment.per_image)));
+}
+
+// Every figure of a network: its number, by which a table is sorted, and its text.
+function figuresOf(network, chosen) {
+  const step = network.steps[chosen.dtype][chosen.step];
+  const peak = peakOf(step, chosen.batch);
+  const size = at(peak, chosen.batch);
+  const saved = at(step.saved_for_backward, chosen.batch);
+  const fits = largestBatch(step, chosen.limit);
+  const fitting = fits ? at(peakOf(step, fits), fits) : 0;
+  const figures = {
+    peak_bytes: [size, grouped(size)],
+    peak: [size, megabytes(size)],
+    peak_binary: [size, mebibytes(size)],
+    peak_at: [null, peak.event],
+    saved: [saved, megabytes(saved)],
+    saved_bytes: [saved, grouped(saved)],
+    steady: [step.steady_bytes, megabytes(step.steady_bytes)],
+    steady_bytes: [step.steady_bytes, grouped(step.steady_bytes)],
+    fits: [fits, fits ? `batch ${grouped(fits)}` : "not even batch 1"],
+    left: [fits ? chosen.limit - fitting : -1, fits ? megabytes(chosen.limit - fitting) : "–"],
+  };
+  data.kinds.forEach((kind, index) => {
+    const part = at(peak.by_kind[index], chosen.batch);
+    figures[`${kind}_bytes`] = [part, grouped(part)];
+    figures[kind] = [part, megabytes(part)];
+    figures[`${kind}_share`] = [part, percent(part, size)];
+  });
+  return figures;
+}
+
+// What the controls say, or null and a message beside them
+
+function wrong(input, text) {
+  input.setAttribute("aria-invalid", "true");
+  message.textContent = text;
+  return null;
+}
+
+function found(input) {
+  return input.validity.badInput ? "something else" : input.value || "nothing";
+}
+
+function choice() {
+  [batchInput, cardInput].forEach((input) => input.removeAttribute("aria-invalid"));
+  message.textContent = "";
+  const batch = batchInput.valueAsNumber;
+  if (!Number.isInteger(batch) || batch < 1 || batch > data.largest_batch) {
+    return wrong(batchInput, `Batch: expected a whole number from 1 to ${grouped(data.largest_batch)}, found ${found(batchInput)}.`);
+  }
+  const thousandths = Math.round(cardInput.valueAsNumber * 1000);
+  if (!(thousandths >= 1 && thousandths <= 4096000) || thousandths / 1000 !== cardInput.valueAsNumber) {
+    return wrong(cardInput, `Card: expected GiB from 0.001 to 4,096, with up to three decimals, found ${found(cardInput)}.`);
+  }
+  const limit = divided(thousandths * 2 ** 30, 1000);
+  return { batch, dtype: dtypeInput.value, step: stepInput.value, limit };
+}
+
+// Putting it on the page
+
+function show(element, number, text) {
+  element.textContent = text;
+  if (number !== null) {
+    element.dataset.value = number;
+  }
+}
+
+function update() {
+  const chosen = choice();
+  document.body.classList.toggle("stale", chosen === null);
+  if (chosen === null) {
+    return;
+  }
+  data.networks.forEach((network, index) => {
+    const figures = figuresOf(network, chosen);
+    for (const part of document.querySelectorAll(`[data-network="${index}"]`)) {
+      for (const element of part.querySelectorAll("[data-figure]")) {
+        show(element, ...figures[element.dataset.figure]);
+      }
+      for (const row of part.querySelectorAll("[data-kind]")) {
+        row.hidden = !figures[row.dataset.kind][0];
+        row.querySelector(".bar").style.width = figures[`${row.dataset.kind}_share`][1].replace(" ", "");
+      }
+    }
+  });
+  for (const element of document.querySelectorAll("[data-macs]")) {
+    const macs = element.dataset.macs * chosen.batch;
+    show(element, macs, grouped(macs));
+  }
+  for (const element of document.querySelectorAll("[data-elements]")) {
+    const bytes = element.dataset.elements * chosen.batch * data.element_bytes[chosen.dtype];
+    show(element, bytes, megabytes(bytes));
+  }
+  const chosenSize = `batch ${chosen.batch}, ${chosen.dtype}`;
+  const chosenStep = `${chosenSize}, ${stepInput.selectedOptions[0].textContent}`;
+  for (const element of document.querySelectorAll("[data-chosen]")) {
+    element.textContent = element.dataset.chosen === "size" ? chosenSize : chosenStep;
+  }
+  document.querySelectorAll("table.sortable").forEach(sort);
+}
+
+// Sorting
+
+const words = new Intl.Collator("en", { numeric: true });
+
+function compared(a, b) {
+  return "value" in a.dataset ? a.dataset.value - b.dataset.value : words.compare(a.textContent, b.textContent);
+}
+
+// Sorts by the column whose heading says so; equal rows stay in the order that the page came with.
+function sort(table) {
+  const headings = [...table.tHead.rows[0].cells];
+  const column = headings.findIndex((heading) => heading.hasAttribute("aria-sort"));
+  if (column < 0) {
+    return;
+  }
+  const sign = headings[column].getAttribute("aria-sort") === "ascending" ? 1 : -1;
+  const rows = [...table.tBodies[0].rows].sort((a, b) => a.dataset.order - b.dataset.order);
+  rows.sort((a, b) => sign * compared(a.cells[column], b.cells[column]));
+  table.tBodies[0].append(...rows);
+}
+
+function sortBy(heading) {
+  const order = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+  for (const other of heading.parentElement.cells) {
+    other.removeAttribute("aria-sort");
+  }
+  heading.setAttribute("aria-sort", order);
+  sort(heading.closest("table"));
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  [...table.tBodies[0].rows].forEach((row, index) => (row.dataset.order = index));
+  for (const button of table.tHead.querySelectorAll("button")) {
+    button.addEventListener("click", () => sortBy(button.closest("th")));
+  }
+}
+
+// A tab for each network
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+
+function open(chosen) {
+  for (const tab of tabs) {
+    const selected = tab === chosen;
+    tab.setAttribute("aria-selected", selected);
+    tab.tabIndex = selected ? 0 : -1;
+    document.getElementById(tab.getAttribute("aria-controls")).hidden = !selected;
+  }
+}
+
+function neighbour(index, key) {
+  const places = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: tabs.length - 1 };
+  return key in places ? tabs[(places[key] + tabs.length) % tabs.length] : null;
+}
+
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => open(tab));
+  tab.addEventListener("keydown", (event) => {
+    const next = neighbour(index, event.key);
+    if (next) {
+      event.preventDefault();
+      open(next);
+      next.focus();
+    }
+  });
+});
+
+// Light and dark
+
+const theme = document.getElementById("theme");
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+function isDark() {
+  const said = document.documentElement.dataset.theme;
+  return said ? said === "dark" : prefersDark.matches;
+}
+
+function nameTheme() {
+  theme.textContent = isDark() ? "Light colours" : "Dark colours";
+}
+
+theme.addEventListener("click", () => {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  nameTheme();
+});
+prefersDark.addEventListener("change", nameTheme);
+
+// The first state
+
+controls.addEventListener("submit", (event) => event.preventDefault());
+controls.addEventListener("input", update);
+controls.reset(); // a browser may remember what was typed before the page was loaded again
+controls.hidden = false;
+theme.hidden = false;
+if (tabs.length) {
+  tabs[0].parentElement.hidden = false;
+  open(tabs[0]);
+}
+nameTheme();
+update();

@@ -1,0 +1,187 @@
+"""Networks → Report: everything that there is to say of them, for one page that works out memory by itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from vggkit.analysis import Summary, summarize
+from vggkit.comparison import Compared, Comparison, compare
+from vggkit.config import Config
+from vggkit.drawing import Picture, file_name, plot
+from vggkit.errors import ArgumentError
+from vggkit.liveness import OPTIMIZERS, Fit, LinearBytes, Lines, MemoryPlan, Options, fit_batch, lines, plan
+from vggkit.network import ELEMENT_BYTES, Network
+from vggkit.numbers import parse_bytes
+from vggkit.zoo import dump
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_REPORTED = 8
+"""More networks of the paper's size than this make a page of more than a megabyte."""
+
+LARGEST_BATCH = 65_536
+"""The largest batch that a page's control takes; less where a figure would be too large for the page's arithmetic."""
+
+LARGEST_COUNT = 2**53 - 1
+"""A page computes in floating point: up to here integers are exact."""
+
+LARGEST_BYTES = LARGEST_COUNT // 100
+"""Up to here shares in percent are exact as well."""
+
+CARD_GIB = 24
+"""Memory of the card that the page asks for at first, in GiB."""
+
+INFERENCE = "inference"
+
+STEPS: dict[str, dict[str, Any]] = {
+    INFERENCE: {"mode": "inference", "optimizer": "none"},
+    **{optimizer: {"mode": "training", "optimizer": optimizer} for optimizer in OPTIMIZERS},
+}
+"""What the page's control of the step says, and the options of it: inference, or training with an optimizer."""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What a page says of one network.
+
+    Args:
+        compared: its figures, and the network itself.
+        summary: its rows, for the page's first batch and dtype.
+        image: its rows for one image, in float32.
+        plan: the page's first step.
+        fit: the largest batch of that step on the page's first card.
+        steps: for each dtype and step the memory at any batch.
+        notation: its configuration as YAML.
+        pictures: of its architecture, and of what its layers cost.
+    """
+
+    compared: Compared
+    summary: Summary
+    image: Summary
+    plan: MemoryPlan
+    fit: Fit
+    steps: dict[str, dict[str, Lines]]
+    notation: str
+    pictures: tuple[Picture, ...]
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch at which no figure is too large for the page; 0 if there is none."""
+        macs = self.image.totals.multiply_accumulates
+        outputs = LinearBytes(0, self.image.totals.activation_elements * max(ELEMENT_BYTES.values()))
+        moments = [moment.size for steps in self.steps.values() for step in steps.values() for moment in step.moments]
+        limits = [(LARGEST_BYTES - size.constant) // size.per_image for size in (outputs, *moments) if size.per_image]
+        return max(0, min(*limits, LARGEST_COUNT // max(1, macs)))
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One or several networks as a page. Iterating gives what it says of each.
+
+    Args:
+        batch: number of images, at first.
+        dtype: of parameters, images and activations, at first.
+        step: a key of `STEPS`, at first.
+        largest_batch: the largest that the page's control takes.
+        networks: what it says of each.
+        comparison: the networks side by side.
+        picture: of the comparison; None of a single network.
+    """
+
+    batch: int
+    dtype: str
+    step: str
+    largest_batch: int
+    networks: tuple[Reported, ...]
+    comparison: Comparison
+    picture: Picture | None
+
+    def __iter__(self) -> Iterator[Reported]:
+        return iter(self.networks)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @property
+    def file_name(self) -> str:
+        """A file's name for it, in characters that every file system takes."""
+        return f"{file_name('report', [one.compared.label for one in self.networks])}.html"
+
+    def to_html(self) -> str:
+        """Return the page, which needs no other file and no network."""
+        from vggkit.render.report.page import html_text
+
+        return html_text(self)
+
+
+def report(
+    *sources: str | os.PathLike[str] | Config | Network,
+    batch: int = 1,
+    dtype: str = "float32",
+    **overrides: Any,
+) -> Report:
+    """Gather all that a page says of networks.
+
+    Args:
+        sources: names, paths, Configs or Networks, with changes behind them as in `compare`.
+        batch: number of images, at first.
+        dtype: float32, bfloat16, float16 or float64, at first.
+        overrides: changes to make to each network, as for `load`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: if a configuration can't be found or is wrong.
+        ArgumentError: if an argument is outside its allowed values.
+
+    >>> report("D", batch=64).file_name
+    'D-report.html'
+    """
+    if not 1 <= len(sources) <= MOST_REPORTED:
+        raise ArgumentError(f"expected 1 to {MOST_REPORTED} networks in a report, found {len(sources)}")
+    comparison = compare(*sources, batch=batch, dtype=dtype, **overrides)
+    networks = tuple(_reported(one, batch, dtype, comparison.optimizer) for one in comparison.networks)
+    scatter = plot(*sources, kind="compare", batch=batch, dtype=dtype, **overrides) if len(networks) > 1 else None
+    return Report(
+        batch=batch,
+        dtype=dtype,
+        step=comparison.optimizer,
+        largest_batch=_largest_batch(networks, batch),
+        networks=networks,
+        comparison=comparison,
+        picture=scatter,
+    )
+
+
+def _largest_batch(networks: tuple[Reported, ...], batch: int) -> int:
+    smallest = min(networks, key=lambda one: one.largest_batch)
+    largest = min(LARGEST_BATCH, smallest.largest_batch)
+    if not largest:
+        raise ArgumentError(f"{smallest.compared.label}: its figures are too large for a page's arithmetic")
+    if batch > largest:
+        raise ArgumentError(f"batch: expected up to {largest} in a report, found {batch}")
+    return largest
+
+
+def _reported(one: Compared, batch: int, dtype: str, optimizer: str) -> Reported:
+    network = one.network
+    first = Options(batch=batch, dtype=dtype, **STEPS[optimizer])
+    return Reported(
+        compared=one,
+        summary=summarize(network, batch=batch, dtype=dtype),
+        image=summarize(network),
+        plan=plan(network, first),
+        fit=fit_batch(network, first, parse_bytes(f"{CARD_GIB}GiB")),
+        steps={
+            dtype: {word: lines(network, Options(dtype=dtype, **step)) for word, step in STEPS.items()}
+            for dtype in ELEMENT_BYTES
+        },
+        notation=dump(network.config),
+        pictures=(
+            plot(network, kind="architecture"),
+            plot(network, kind="cost", batch=batch, dtype=dtype),
+        ),
+    )
