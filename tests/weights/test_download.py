@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -479,9 +480,12 @@ def test_who_waited_for_one_that_failed_goes_on(server: Server, passport: Passpo
     def answer(handler: Handler) -> None:
         assert busy.acquire(blocking=False)
         try:
-            handler.say(200, b"wrong")
+            handler.say(200, b"wron", length=5)
+            time.sleep(0.01)
         finally:
             busy.release()
+        # the last byte behind the release: who has read it may let the next one in before this thread goes on
+        handler.wfile.write(b"g")
 
     server.answer = answer
     lines: list[str] = []
