@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ import vggkit
 from tests.drawn import configs
 from tests.weights.makers import LAYOUT_FILES, in_layout, keras, small, without_configuration
 from vggkit import VGG, CheckpointError, Network
+from vggkit.config import dumps
+from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.inspection import Inspection, inspect
 from vggkit.weights.layouts import LAYOUTS
 
@@ -97,27 +102,30 @@ def test_a_trunk_is_named(name: str, layout: str, tmp_path: Path) -> None:
     assert build(inspection).config.classifier == ()
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vgg16_bn"])
-def test_a_whole_network_is_told_from_a_file_of_holes(name: str, tmp_path: Path) -> None:
-    """The full sizes, in a safetensors file whose values were never written to the disk: no value is read."""
-    import json
-
-    from torchvision.models import get_model
-
-    with torch.device("meta"):
-        theirs = get_model(name)
-    header: dict[str, Any] = {}
+def of_holes(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """Write a safetensors file of these shapes whose values never reach the disk: they can't be read, but are holes."""
+    header: dict[str, Any] = {"__metadata__": metadata or {}}
     end = 0
-    for key, tensor in theirs.state_dict().items():
+    for key, tensor in state.items():
         size = tensor.numel() * tensor.element_size()
         kind = "I64" if tensor.dtype == torch.int64 else "F32"
         header[key] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
-    path = tmp_path / "holes"
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
+    return path
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg16_bn"])
+def test_a_whole_network_is_told_from_a_file_of_holes(name: str, tmp_path: Path) -> None:
+    """The full sizes, in a safetensors file whose values were never written to the disk: no value is read."""
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        theirs = get_model(name)
+    path = of_holes(theirs.state_dict(), tmp_path / "holes")
     inspection = inspect(path)
     letter = {"vgg11": "A", "vgg16_bn": "D with batch norm"}[name]
     wanted = f"{letter}, 1000 classes, input ≥ 32×32 (224×224 without stretching its maps to 7×7)"
@@ -125,6 +133,65 @@ def test_a_whole_network_is_told_from_a_file_of_holes(name: str, tmp_path: Path)
     assert inspection.notes == ()
     assert inspection.parameters == sum(parameter.numel() for parameter in theirs.parameters())
     assert path.stat().st_blocks * 512 < 2**20
+
+
+@pytest.mark.parametrize("name", [*PAPERS, *vggkit.zoo.family_names()])
+def test_every_network_of_the_family_is_named(name: str, tmp_path: Path) -> None:
+    """At full size, from names and shapes alone; where others have the same tensors all of them are said."""
+    state = vggkit.build(name, device="meta").state_dict()
+    inspection = inspect(of_holes(state, tmp_path / "holes"))
+    alike = [other for other, tensors in tensors_of_all().items() if tensors == tensors_of_all()[name]]
+    said = re.split(r", | and | have ", inspection.notes[0]) if inspection.notes else []
+    if inspection.known == name:
+        assert set(alike) - {name} <= set(said)
+    else:  # another with these tensors, or a letter of the paper's with other classes
+        assert {name, *alike} <= set(said)
+        assert not re.search("width|classifier [(]", inspection.description)
+    assert shapes(build(inspection)) == [(key.rpartition(".")[2], tuple(tensor.shape)) for key, tensor in state.items()]
+    if inspection.known == name and name not in PAPERS:
+        assert re.match(rf"{re.escape(name)}(,| or )", inspection.description)
+        kinds = [placed.layer for placed in build(inspection)]
+        assert kinds == [placed.layer for placed in Network.of(name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("panns_cnn14_trunk", {"in_channels": 3}),
+        ("cifar_vgg16_width0.25", {"in_channels": 1}),
+        ("cifar_vgg16_width0.25", {"num_classes": 11}),
+    ],
+)
+def test_other_colours_or_classes_are_another_network(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """The family's networks are named where every tensor is theirs, and not where a layer had to be adapted."""
+    model = vggkit.build(name, device="meta", **changes)
+    inspection = inspect(of_holes(model.state_dict(), tmp_path / "holes"))
+    assert inspection.known not in vggkit.zoo.family_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed"),
+    [
+        ("cifar_kuangliu_vgg16", "D"),
+        ("cifar_vgg16_gn", "cifar_vgg16_gn"),
+        ("mnist_vgg16_4pool", "mnist_vgg16_4pool"),
+        ("vgg16_cam_wsol_28", "vgg16_cam_wsol_28"),
+    ],
+)
+def test_a_file_with_its_configuration_says_which_of_the_family_it_is(name: str, renamed: str, tmp_path: Path) -> None:
+    """Others have the same tensors, but the configuration tells; under another name, the paper's blocks come first."""
+    state = vggkit.build(name, device="meta").state_dict()
+    for config, known in ((vggkit.load(name), name), (replace(vggkit.load(name), name="mine"), renamed)):
+        inspection = inspect(of_holes(state, tmp_path / "holes", {CONFIG_KEY: dumps(config)}))
+        assert inspection.known == known
+        assert inspection.description.startswith(known)
+        assert build(inspection).config == config
+
+
+@lru_cache(maxsize=1)
+def tensors_of_all() -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
+    """Return the shapes of every shipped network's built model."""
+    return {name: tuple(shapes(Network.of(name))) for name in [*PAPERS, *vggkit.zoo.family_names()]}
 
 
 def test_what_the_names_say_of_pools_is_believed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from math import ceil, isqrt
 
@@ -14,13 +15,13 @@ from msgspec.structs import replace
 
 from vggkit.config import Config, Entry, override
 from vggkit.errors import CheckpointError, VggkitError
-from vggkit.layers import BatchNorm, Conv2d, Layer, Linear, Shape, elements
+from vggkit.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation import describe
 from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.layouts import Checkpoint, StoredLayer
 from vggkit.weights.matching import Matching, match, misfit, names_in
-from vggkit.zoo import load, loads, names
+from vggkit.zoo import family_names, load, loads, names
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -72,9 +73,9 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
     if configured is not None:
         return _configured(checkpoint, configured)
     sketch, ambiguous = _Sketch(checkpoint), None
-    for config, known in sketch.candidates():
+    for candidate in sketch.candidates():
         try:
-            network = Network.of(config)
+            network = Network.of(candidate.config)
             matching = match(network, checkpoint)
         except CheckpointError as error:
             ambiguous = error
@@ -83,7 +84,8 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
         else:
             if matching.differences:
                 continue
-            words, notes = _described(network, known, checkpoint), sketch.notes(network, known)
+            known = candidate.names
+            words, notes = _described(network, known, checkpoint), sketch.notes(network, candidate)
             return Identity(network, words, known[0] if known else None, matching, notes, sketch.unclear(network))
     raise ambiguous or CheckpointError(
         f"{checkpoint.path}: its {len(checkpoint.layers)} layers are no chain of convolutions and FC layers whose"
@@ -102,7 +104,26 @@ def _configured(checkpoint: Checkpoint, text: str) -> Identity:
 
 
 def _zoo_names(network: Network) -> Iterator[str]:
-    """Yield the shipped configuration whose blocks these are, at any width."""
+    """Yield the shipped configurations that this is: the one whose name it bears, the paper's, or the family's."""
+    if network.name in family_names() and _is_network(network, Network.of(network.name)):
+        yield network.name
+        return
+    papers = list(_papers_names(network))
+    yield from papers or (one.name for one in _family() if _is_network(network, one))
+
+
+@lru_cache(maxsize=1)
+def _family() -> tuple[Network, ...]:
+    return tuple(map(Network.of, family_names()))
+
+
+def _is_network(network: Network, shipped: Network) -> bool:
+    """Tell whether a network is a shipped one in every layer."""
+    return [placed.layer for placed in network] == [placed.layer for placed in shipped]
+
+
+def _papers_names(network: Network) -> Iterator[str]:
+    """Yield the paper's configuration whose blocks these are, at any width."""
     ours = _in_blocks(network)
     normed = "batchnorm" in ours
     for name in names():
@@ -161,6 +182,20 @@ def _factor(shipped: Network, channels: Sequence[int], units: Sequence[int]) -> 
     return with_units or _width(papers, channels)
 
 
+class _Candidate(msgspec.Struct, frozen=True):
+    """What a file may be.
+
+    Args:
+        config: it.
+        names: the shipped configurations that it is, or a variant of; empty if it is written from the shapes.
+        alike: others of the family that have the same parameters.
+    """
+
+    config: Config
+    names: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+
+
 class _Sketch:
     """What the shapes and names of a file tell of its network."""
 
@@ -179,16 +214,22 @@ class _Sketch:
             return self.convolutions[-1].shapes["weight"][0]
         return self.fully_connected[0].shapes["weight"][1]
 
-    def candidates(self) -> Iterator[tuple[Config, tuple[str, ...]]]:
-        """Yield what this may be, each with the names of the shipped configurations that have its parameters."""
+    def candidates(self) -> Iterator[_Candidate]:
+        """Yield what this may be, the likeliest first."""
         if any(0 in layer.shapes["weight"] for layer in (*self.convolutions, *self.fully_connected)):
             return
-        known = self._known()
-        shipped = tuple(name for name, _ in known)
-        if known:
-            yield self._with_epsilon(known[0][1]), shipped
-        for config in self._own():
-            yield self._with_epsilon(config), ()
+        papers = self._papers()
+        as_shipped = bool(papers) and self._has_tensors_of(Network.of(self._shipped(papers[0][0])))
+        family = [] if as_shipped else self._family()
+        alike = tuple(config.name for config in family)
+        candidates = [_Candidate(family[0], alike)] if family else []
+        if papers:
+            name, config = papers[0]
+            place = 0 if self._has_layers_of(name, config) else len(candidates)
+            candidates.insert(place, _Candidate(config, tuple(name for name, _ in papers), alike))
+        candidates += [_Candidate(config) for config in self._own()]
+        for candidate in candidates:
+            yield replace(candidate, config=self._with_epsilon(candidate.config))
 
     def _with_epsilon(self, config: Config) -> Config:
         """Return a configuration whose batch norms have the epsilon that is the default where the file comes from."""
@@ -204,31 +245,55 @@ class _Sketch:
 
         return replace(config, blocks=tuple(tuple(map(changed, block)) for block in config.blocks))
 
-    def _known(self) -> list[tuple[str, Config]]:
-        """Return the shipped configurations that have these convolutions."""
+    def _papers(self) -> list[tuple[str, Config]]:
+        """Return the paper's configurations that have these convolutions, at this width and with this head."""
         found = []
         for name in names():
             config = self._scaled(name)
             if config is None or not self._has_names_of(network := Network.of(config)):
                 continue
-            with suppress(VggkitError):  # a head that no shipped configuration could have
+            with suppress(VggkitError):  # a head that none of them could have
                 found.append((name, self._with_head(config, network)))
         return found
 
+    def _family(self) -> list[Config]:
+        """Return the networks of the family that have exactly these tensors."""
+        return [network.config for network in _family() if self._has_tensors_of(network)]
+
+    def _has_tensors_of(self, network: Network) -> bool:
+        if not (self._has_kernels_of(network) and self._has_names_of(network)):
+            return False
+        try:
+            matching = match(network, self.checkpoint)
+        except CheckpointError:  # it would fit in more than one way
+            return False
+        return not matching.differences and not any(pair.adapted for pair in matching.pairs)
+
+    def _shipped(self, name: str) -> Config:
+        return load(name, batch_norm=True if self.batch_norm else None)
+
+    def _has_layers_of(self, name: str, config: Config) -> bool:
+        """Tell whether a configuration differs from the shipped one in colours, size and classes alone."""
+        return not any(_variation(Network.of(self._shipped(name)), Network.of(config)))
+
     def _scaled(self, name: str) -> Config | None:
         """Return a shipped configuration at the width of this file; None if it has other convolutions or pools."""
-        config = load(name, batch_norm=True if self.batch_norm else None)
+        config = self._shipped(name)
         network = Network.of(config)
-        kernels = [placed.layer.parameters(placed.input_shape)["weight"][2:] for placed in _convolutions(network)]
-        if kernels != [layer.shapes["weight"][2:] for layer in self.convolutions]:
-            return None
-        ends = self._told_ends()
-        if ends is not None and ends != _ends(network):
+        if not self._has_kernels_of(network):
             return None
         channels = [layer.shapes["weight"][0] for layer in self.convolutions]
         units = [layer.shapes["weight"][0] for layer in self.fully_connected]
         factor = _factor(network, channels, units)
         return None if factor is None else override(config, {"width": factor})
+
+    def _has_kernels_of(self, network: Network) -> bool:
+        """Tell whether the convolutions have these kernels, in these blocks where the names tell them."""
+        kernels = [placed.held["weight"][2:] for placed in network if isinstance(placed.layer, Conv2d)]
+        if kernels != [layer.shapes["weight"][2:] for layer in self.convolutions]:
+            return False
+        pools, lasts = self._ends_by_pools(), self._ends_by_number()
+        return pools in (None, _ends(network)) and lasts in (None, _lasts(network))
 
     def _has_names_of(self, network: Network) -> bool:
         """Tell whether what the names tell of layers without parameters is so in this network."""
@@ -240,12 +305,15 @@ class _Sketch:
             return True
         return any(placed.layer.stem == "lrn" for placed in network) == bool(self._lrn_layers())
 
-    def notes(self, network: Network, known: Sequence[str]) -> tuple[str, ...]:
+    def notes(self, network: Network, candidate: _Candidate) -> tuple[str, ...]:
         """Say what is not in the file, and what was taken instead."""
         said = []
+        known = (*candidate.names, *candidate.alike)
         if len(known) > 1:
-            said.append(f"{' and '.join(known)} have the same parameters: {known[0]} is taken")
-        if not known and self.convolutions:
+            said.append(f"{_listed(known)} have the same parameters: {known[0]} is taken")
+        if known and known[0] not in names():
+            said.append(f"strides, paddings, pools and activations are not in the file: taken to be {known[0]}'s")
+        elif not known and self.convolutions:
             said.append("strides, paddings and activations are not in the file: taken to be the defaults")
             if self._told_ends() is None:
                 said.append("where its pools are is not in the file: taken to be where channels change")
@@ -426,6 +494,11 @@ def _ends(network: Network) -> set[int]:
     return ends
 
 
+def _lasts(network: Network) -> set[int]:
+    """Return which convolutions are the last of a block."""
+    return set({placed.block: number for number, placed in enumerate(_convolutions(network))}.values())
+
+
 def _convolution(layer: StoredLayer, groups: int, normed: bool) -> str:
     channels, _, height, width = layer.shapes["weight"]
     kernel = str(height) if height == width else f"{height}x{width}"
@@ -447,11 +520,16 @@ def _plain_name(path: str) -> str:
 # In words
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a sentence: "A, B and C"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def _described(network: Network, known: Sequence[str], checkpoint: Checkpoint) -> str:
     norms = [placed for placed in network if placed.layer.stem == "norm" and placed.block]
     weights = [placed for placed in network if placed.layer.role == "weight"]
     words = [" or ".join(known) or f"none of the shipped configurations: {len(weights)} weight layers"]
-    if norms:
+    if norms and not (known and known[0] in family_names()):
         words[0] += " with batch norm" if all(p.layer.keyword == "batchnorm" for p in norms) else " with group norm"
     if known:
         words += _variation(Network.of(known[0]), network)
@@ -489,9 +567,12 @@ def _input(network: Network, checkpoint: Checkpoint) -> str:
 
 def _flat_maps(network: Network) -> Shape | None:
     """Return the maps that the classifier flattens; None if it takes any size."""
+    maps: Shape | None = None
     for placed in network:
         if placed.layer.stem == "avgpool" and placed.block is None:
             return None
+        if isinstance(placed.layer, Flatten):
+            maps = placed.input_shape
         if isinstance(placed.layer, Linear):
-            return network.layers[network.layers.index(placed) - 1].input_shape
+            return maps
     return None
