@@ -153,7 +153,8 @@ ROOMS: dict[str, set[str]] = {
     "weights/container": {"errors"},
     "weights/rehearsal": set(),
     "weights/aligned": {"errors", "weights/container"},
-    "weights/layouts": {"errors", "layers", "weights/container"},
+    "weights/keras_layers": {"errors", "layers"},
+    "weights/layouts": {"errors", "layers", "weights/container", "weights/keras_layers"},
     "weights/matching": {"errors", "layers", "naming", "network", "weights/layouts"},
     "weights/identification": {
         "config",

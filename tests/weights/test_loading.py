@@ -336,7 +336,8 @@ def test_a_keras_model_with_its_own_head_gives_its_features(tmp_path: Path) -> N
     code = """
 import keras
 base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
-model = keras.Sequential([base, keras.layers.Flatten(), keras.layers.Dense(6), keras.layers.Dense(3)])
+head = [keras.layers.Flatten(), keras.layers.Dense(6, activation="relu"), keras.layers.Dense(3)]
+model = keras.Sequential([base, *head])
 model.save("own.keras"); model.save_weights("own.weights.h5"); model.save("own.h5")
 """
     keras(code, tmp_path)

@@ -231,7 +231,8 @@ import keras
 from keras import layers
 keras.utils.set_random_seed(3)
 base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
-model = keras.Sequential([base, layers.Flatten(), layers.Dense(6, name="mine"), layers.Dense(3, name="classes")])
+head = [layers.Flatten(), layers.Dense(6, activation="relu", name="mine"), layers.Dense(3, name="classes")]
+model = keras.Sequential([base, *head])
 model.save("own.keras"); model.save_weights("own.weights.h5"); model.save("own.h5")
 import numpy
 kernel, dense = base.get_layer("block4_conv3").get_weights()[0], model.layers[-2].get_weights()[0]

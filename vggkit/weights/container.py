@@ -5,6 +5,7 @@ Opening reads names, shapes and dtypes, not the values, wherever the format allo
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -339,6 +340,16 @@ class Hdf5(Container):
                 raise CheckpointError(f"{self.path}: the attribute {shorten(name)} claims {size:,} bytes")
             return thing.attrs[name]
 
+    def description(self) -> Any:
+        """Return what the file says of its layers, as Keras writes it in JSON; None if it says nothing."""
+        with self.reading():
+            text = self._description()
+            return None if text is None else json.loads(text)  # Keras writes Infinity, which only this reads
+
+    def _description(self) -> bytes | str | None:
+        text = self.attribute("/", "model_config")
+        return text if isinstance(text, (bytes, str)) else None
+
     def read(self, name: str) -> torch.Tensor:
         import torch
 
@@ -351,7 +362,6 @@ class KerasZip(Hdf5):
 
     format = "Keras"
     MEMBER = "model.weights.h5"
-    MOST_JSON = 2**24
 
     def _open(self) -> Any:
         import h5py
@@ -362,13 +372,11 @@ class KerasZip(Hdf5):
             raise CheckpointError(f"{self.path}: its weights claim {info.file_size:,} bytes")
         return h5py.File(self.archive.open(info), "r")
 
-    def config(self) -> Any:
-        """Return what the archive says of its layers; None if it says nothing."""
-        with self.reading():
-            try:
-                info = self.archive.getinfo("config.json")
-            except KeyError:
-                return None
-            if info.file_size > self.MOST_JSON:
-                raise CheckpointError(f"{self.path}: config.json claims {info.file_size:,} bytes")
-            return msgspec.json.decode(self.archive.read(info))
+    def _description(self) -> bytes | None:
+        try:
+            info = self.archive.getinfo("config.json")
+        except KeyError:
+            return None
+        if info.file_size > self.LARGEST_ATTRIBUTE:
+            raise CheckpointError(f"{self.path}: config.json claims {info.file_size:,} bytes")
+        return self.archive.read(info)

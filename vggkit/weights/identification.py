@@ -232,16 +232,15 @@ class _Sketch:
             yield replace(candidate, config=self._with_epsilon(candidate.config))
 
     def _with_epsilon(self, config: Config) -> Config:
-        """Return a configuration whose batch norms have the epsilon that is the default where the file comes from."""
+        """Return a configuration whose batch norms have the epsilon of the file, or what is usual where it is from."""
         if self.checkpoint.layout not in ("keras", "keras3"):
             return config
+        epsilons = (self.checkpoint.described.epsilons.get(layer.name, KERAS_EPSILON) for layer in self.norms)
 
         def changed(entry: Entry) -> Entry:
-            return (
-                replace(entry, norm=replace(entry.norm, eps=KERAS_EPSILON))
-                if isinstance(entry.norm, BatchNorm)
-                else entry
-            )
+            if not isinstance(entry.norm, BatchNorm):
+                return entry
+            return replace(entry, norm=replace(entry.norm, eps=next(epsilons, KERAS_EPSILON)))
 
         return replace(config, blocks=tuple(tuple(map(changed, block)) for block in config.blocks))
 
@@ -307,31 +306,43 @@ class _Sketch:
 
     def notes(self, network: Network, candidate: _Candidate) -> tuple[str, ...]:
         """Say what is not in the file, and what was taken instead."""
-        said = []
-        known = (*candidate.names, *candidate.alike)
+        said: list[str] = []
+        known, described = (*candidate.names, *candidate.alike), self.checkpoint.described
         if len(known) > 1:
             said.append(f"{_listed(known)} have the same parameters: {known[0]} is taken")
         if known and known[0] not in names():
             said.append(f"strides, paddings, pools and activations are not in the file: taken to be {known[0]}'s")
-        elif not known and self.convolutions:
-            said.append("strides, paddings and activations are not in the file: taken to be the defaults")
-            if self._told_ends() is None:
-                said.append("where its pools are is not in the file: taken to be where channels change")
-        elif any(layer.shapes["weight"][2:] == (1, 1) for layer in self.convolutions):
-            said.append("the padding of 1×1 convolutions is not in the file: taken to be 0, as in the paper")
-        if self.norms and self.checkpoint.layout in ("keras", "keras3"):
+        elif not described.names:
+            said += self._untold(known)
+        if self.checkpoint.layout in ("keras", "keras3") and {layer.name for layer in self.norms} - {
+            *described.epsilons
+        }:
             said.append(f"the epsilon of batch norm is not in the file: Keras's default, {KERAS_EPSILON}, is taken")
         unclear = self.unclear(network) or self._oblong(network)
         return (*said, unclear) if unclear else tuple(said)
 
+    def _untold(self, known: Sequence[str]) -> Iterator[str]:
+        """Yield what shapes and names don't tell of one of the paper's networks, or of one written from the shapes."""
+        if not known and self.convolutions:
+            yield "strides, paddings and activations are not in the file: taken to be the defaults"
+            if self._told_ends() is None:
+                yield "where its pools are is not in the file: taken to be where channels change"
+        elif any(layer.shapes["weight"][2:] == (1, 1) for layer in self.convolutions):
+            yield "the padding of 1×1 convolutions is not in the file: taken to be 0, as in the paper"
+
     def unclear(self, network: Network) -> str | None:
-        """Say what has to be known to put an FC layer's values in order: Keras's run over height, width, channels."""
+        """Say what has to be known to compute what the file's model does, and is only guessed."""
+        departures = self.checkpoint.described.departures
+        if departures:
+            more = f" and {len(departures) - 3} more" if len(departures) > 3 else ""
+            return f"its description says {', '.join(departures[:3])}{more}: that is not taken over"
+        # Keras's FC layers run over height, width, channels
         return self._oblong(network) if self.fully_connected and self.fully_connected[0].axes == "keras" else None
 
     def _oblong(self, network: Network) -> str | None:
         """Say which maps were taken where they can't be a square."""
         maps = _flat_maps(network)
-        if maps is None or maps[1] == maps[2] or self.fully_connected[0].maps is not None:
+        if maps is None or maps[1] == maps[2] or self.fully_connected[0].maps or self.checkpoint.described.input:
             return None
         _, height, width = maps
         return (
@@ -369,6 +380,9 @@ class _Sketch:
 
     def _sized(self, config: Config, network: Network, inputs: int) -> Config:
         """Return a configuration whose input ends in as many maps as the first FC layer takes."""
+        said = self.checkpoint.described.input
+        if said is not None:
+            return override(config, {"input": said})
         stride = next(placed.stride for placed in reversed(network.layers) if placed.block is not None)
         height, width = self._maps(inputs)
         return override(config, {"input": (config.input[0], height * stride[0], width * stride[1])})
@@ -393,7 +407,9 @@ class _Sketch:
         factor = min(2**pools, 2**20)
         colours = self._groups()[0][1] if self.convolutions else inputs
         lines = [f"name: {_plain_name(self.checkpoint.path)}"]
-        if self.convolutions:
+        if self.checkpoint.described.input:
+            lines.append(f"input: {'x'.join(map(str, self.checkpoint.described.input))}")
+        elif self.convolutions:
             lines.append(f"input: {colours}x{height * factor}x{width * factor}")
         else:
             lines.append(f"input: {inputs}x1x1")
@@ -455,7 +471,9 @@ class _Sketch:
         return ends | {len(places) - 1}
 
     def _ends_by_pools(self) -> set[int] | None:
-        """Read from the names of a Keras model's layers, `block2_pool`, what they stand behind."""
+        """Read from a Keras model's description, or its layers' names, `block2_pool`, where its pools stand."""
+        if self.checkpoint.described.pools is not None:
+            return set(self.checkpoint.described.pools)
         pools = [name for name in self.checkpoint.others if "pool" in name]
         blocks = {_block_of(name) for name in pools} - {None}
         numbers = [_block_of(layer.name) for layer in self.convolutions]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from vggkit.errors import CheckpointError
 from vggkit.layers import Shape, elements
-from vggkit.weights.container import CONFIG_KEY, Container, Hdf5, KerasZip, Stored
+from vggkit.weights.container import CONFIG_KEY, Container, Hdf5, Stored
+from vggkit.weights.keras_layers import KerasLayers, keras_layers
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
         layers: those with tensors, in order.
         others: names of layers without any, where the file has them: pools, flatten.
         ordered: whether the file itself says the order.
+        described: what a description of the model in the file says.
     """
 
     container: Container
@@ -61,6 +63,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     layers: tuple[StoredLayer, ...]
     others: tuple[str, ...] = ()
     ordered: bool = True
+    described: KerasLayers = KerasLayers()
 
     @property
     def path(self) -> str:
@@ -244,7 +247,8 @@ def _legacy(container: Hdf5, root: str) -> Checkpoint:
         layers += [_keras_layer(owner, tensors) for owner, tensors in groups.items()]
         if not groups:
             others.append(name)
-    return Checkpoint(container, "keras", tuple(layers), tuple(others))
+    described = keras_layers(container.description())
+    return Checkpoint(container, "keras", tuple(layers), tuple(others), described=described)
 
 
 def _is_own(owner: str, path: str, name: str) -> bool:
@@ -281,7 +285,8 @@ def _keras3(container: Hdf5) -> Checkpoint:
             groups.setdefault(owner, []).append(stored)
         elif last == "num_batches_tracked":
             groups.setdefault(f"{owner}/vars", []).append(stored)
-    said = _described(container)
+    described = keras_layers(container.description())
+    said = described.names
     layers = []
     series: dict[Kind, set[str]] = {}
     for owner in sorted(groups, key=natural):
@@ -300,7 +305,8 @@ def _keras3(container: Hdf5) -> Checkpoint:
     if said:
         layers.sort(key=lambda layer: said.index(layer.name) if layer.name in said else len(said))
         names.sort(key=lambda name: said.index(name) if name in said else len(said))
-    return Checkpoint(container, "keras3", tuple(layers), tuple(filter(None, names)), ordered=bool(said) or numbered)
+    others = tuple(filter(None, names))
+    return Checkpoint(container, "keras3", tuple(layers), others, bool(said) or numbered, described)
 
 
 def _roles(owner: str, values: Sequence[Stored]) -> tuple[str, ...]:
@@ -315,25 +321,3 @@ def _empty_groups(container: Hdf5, taken: Iterable[str]) -> list[str]:
         container.file.visit(lambda name: found.append(name) if name.endswith("/vars") else None)
     taken = set(taken)
     return [path for path in found if path not in taken and path.count("/") > 1]
-
-
-def _described(container: Hdf5) -> list[str]:
-    """Return the layers' names in order, if the archive has a description of them."""
-    if not isinstance(container, KerasZip):
-        return []
-    names: list[str] = []
-
-    def walk(layer: Any) -> None:
-        config = layer.get("config") if isinstance(layer, dict) else None
-        if not isinstance(config, dict):
-            return
-        inner = config.get("layers")
-        if isinstance(inner, list):
-            for part in inner[: 10**4]:
-                walk(part)
-        elif isinstance(config.get("name"), str):
-            names.append(config["name"])
-
-    with container.reading():
-        walk(container.config())
-    return names
