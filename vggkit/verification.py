@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vggkit import liveness
 from vggkit.analysis import summarize
@@ -134,29 +135,77 @@ TRACKED = {
 """MemTracker's names of our kinds."""
 
 
-class _Trainer:
-    """A model and its training step, on fake tensors."""
+class Trainer:
+    """A model in a training loop on fake tensors, whose next step is measured at any batch.
+
+    What a step leaves behind, gradients and the optimizer's state, has the same size at every batch.
+
+    Args:
+        network: whose model.
+        options: what the steps are like; their batch does not matter.
+    """
 
     def __init__(self, network: Network, options: Options) -> None:
+        self.network = network
         self.options = options
-        dtype = getattr(torch, options.dtype)
-        self.model = _fake_model(network, options)
-        self.images = torch.zeros(options.batch, *network.input_shape, dtype=dtype)
-        self.labels = torch.zeros(options.batch, dtype=torch.int64)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = OPTIMIZERS[options.optimizer](trained) if trained else None
+        self.fake = FakeTensorMode()
+        with self.fake:
+            self.model = _fake_model(network, options)
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            self.optimizer = OPTIMIZERS[options.optimizer](trained) if trained else None
+        self.stepped = False
 
-    def loss(self) -> Tensor:
+    def saved_bytes(self, batch: int) -> int:
+        """Count the bytes that autograd holds between the forward and the backward pass."""
+        with self.fake:
+            images, labels = self._data(batch)
+            own = {_storage(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+            held: list[weakref.ref[_Held]] = []
+
+            def pack(tensor: Tensor) -> _Held:
+                kept = _Held(tensor)
+                held.append(weakref.ref(kept))
+                return kept
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+                loss = self._loss(images, labels)
+            tensors = [kept.tensor for reference in held if (kept := reference()) is not None]
+            sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+            del loss
+        return sum(size for storage, size in sizes.items() if storage not in own)
+
+    def training_peak(self, batch: int) -> dict[str, int]:
+        """Measure the peak of a step that is not the first one, by kind."""
+        with self.fake, _no_garbage_collection():
+            images, labels = self._data(batch)
+            if not self.stepped:
+                self._step(images, labels)
+            tracker = _Tracker()
+            optimizers = [self.optimizer] if self.optimizer else []
+            tracker.track_external(self.model, *optimizers, images, labels)
+            for parameter in self.model.parameters():
+                if not parameter.requires_grad:  # MemTracker would hook every parameter, and a frozen one can't be
+                    tracker._param_to_grad_hook_handles[parameter] = (_NoHandle(), _NoHandle())
+            with tracker:
+                self._step(images, labels)
+        return _peak(tracker)
+
+    def _data(self, batch: int) -> tuple[Tensor, Tensor]:
+        images = torch.zeros(batch, *self.network.input_shape, dtype=getattr(torch, self.options.dtype))
+        return images, torch.zeros(batch, dtype=torch.int64)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with _autocast(self.options):
-            return nn.functional.cross_entropy(self.model(self.images), self.labels)
+            return nn.functional.cross_entropy(self.model(images), labels)
 
-    def step(self) -> None:
+    def _step(self, images: Tensor, labels: Tensor) -> None:
         self.model.zero_grad(set_to_none=True)
-        loss = self.loss()
+        loss = self._loss(images, labels)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         if self.optimizer is not None:
             self.optimizer.step()
+        self.stepped = True
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer | None]] = {
@@ -184,22 +233,24 @@ def _autocast(options: Options) -> AbstractContextManager[Any]:
 
 def saved_bytes(network: Network, options: Options) -> int:
     """Count the bytes that autograd holds between the forward and the backward pass of a training step."""
-    with FakeTensorMode():
-        trainer = _Trainer(network, options)
-        own = {_storage(tensor) for tensor in (*trainer.model.parameters(), *trainer.model.buffers())}
-        held: list[weakref.ref[_Held]] = []
+    return Trainer(network, options).saved_bytes(options.batch)
 
-        def pack(tensor: Tensor) -> _Held:
-            kept = _Held(tensor)
-            held.append(weakref.ref(kept))
-            return kept
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-            loss = trainer.loss()
-        tensors = [kept.tensor for reference in held if (kept := reference()) is not None]
-        sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-        del loss
-    return sum(size for storage, size in sizes.items() if storage not in own)
+def training_peak(network: Network, options: Options) -> dict[str, int]:
+    """Measure the peak of the second training step, by kind."""
+    return Trainer(network, options).training_peak(options.batch)
+
+
+def inference_peak(network: Network, options: Options) -> dict[str, int]:
+    """Measure the peak of a forward pass in eval mode without gradients, by kind."""
+    with FakeTensorMode(), _no_garbage_collection():
+        model = _fake_model(network, _inference(options)).eval()
+        images = torch.zeros(options.batch, *network.input_shape, dtype=getattr(torch, options.dtype))
+        tracker = _Tracker()
+        tracker.track_external(model, images)
+        with tracker, torch.no_grad(), _autocast(options):
+            model(images)
+    return _peak(tracker)
 
 
 class _Held:
@@ -213,32 +264,13 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def inference_peak(network: Network, options: Options) -> dict[str, int]:
-    """Measure the peak of a forward pass in eval mode without gradients, by kind."""
-    with FakeTensorMode():
-        trainer = _Trainer(network, msgspec.structs.replace(options, freeze=(), checkpoint=(), optimizer="none"))
-        trainer.model.eval()
-        tracker = MemTracker()
-        tracker.track_external(trainer.model, trainer.images)
-        with tracker, torch.no_grad(), _autocast(options):
-            trainer.model(trainer.images)
-    return _peak(tracker)
+class _Tracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
+    """MemTracker without the peak of each module, which nobody asks for and which takes a third of its time."""
 
-
-def training_peak(network: Network, options: Options) -> dict[str, int]:
-    """Measure the peak of the second training step, by kind."""
-    with FakeTensorMode(), _no_garbage():
-        trainer = _Trainer(network, options)
-        trainer.step()
-        tracker = MemTracker()
-        optimizers = [trainer.optimizer] if trainer.optimizer else []
-        tracker.track_external(trainer.model, *optimizers, trainer.images, trainer.labels)
-        for parameter in trainer.model.parameters():
-            if not parameter.requires_grad:  # MemTracker would hook every parameter, and a frozen one can't be
-                tracker._param_to_grad_hook_handles[parameter] = (_NoHandle(), _NoHandle())
-        with tracker:
-            trainer.step()
-    return _peak(tracker)
+    def _update_peak_stats(self, peak_state: Any) -> None:
+        modules, self.memory_tracking = self.memory_tracking, WeakIdKeyDictionary()
+        super()._update_peak_stats(peak_state)
+        self.memory_tracking = modules
 
 
 class _NoHandle:
@@ -247,10 +279,15 @@ class _NoHandle:
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Collect garbage before, so that tensors of earlier work don't die inside a measurement."""
-    gc.collect()
-    yield
+def _no_garbage_collection() -> Iterator[None]:
+    """Let tensors die with their last reference only, not when the collector happens to come by."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _peak(tracker: MemTracker) -> dict[str, int]:

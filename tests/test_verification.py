@@ -1,0 +1,81 @@
+"""What measures the claims, held against torch's own tools used by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.nn.functional import cross_entropy
+
+from vggkit.liveness import Options
+from vggkit.model import VGG
+from vggkit.network import Network
+from vggkit.verification import Trainer
+
+BLOCKS = tuple(f"block{number}" for number in range(1, 6))
+NETWORK = Network.of("A", batch_norm=True, input="3x32x32", num_classes=10, width=0.25)
+
+
+def second_step(options: Options) -> dict[str, int]:
+    """Return the bytes of each kind, by MemTracker's names, at the peak of a new model's second step."""
+    with FakeTensorMode():
+        model = VGG(NETWORK, checkpoint=options.checkpoint)
+        images, labels = torch.zeros(options.batch, 3, 32, 32), torch.zeros(options.batch, dtype=torch.int64)
+        optimizer = torch.optim.AdamW(model.parameters()) if options.optimizer == "adamw" else None
+
+        def step() -> None:
+            model.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.autocast):
+                loss = cross_entropy(model(images), labels)
+            loss.backward()
+            if optimizer is not None:
+                optimizer.step()
+
+        step()
+        tracker = MemTracker()
+        tracker.track_external(model, *([optimizer] if optimizer is not None else []), images, labels)
+        with tracker:
+            step()
+    (snapshot,) = tracker.get_tracker_snapshot("peak").values()
+    return {getattr(kind, "value", kind): size for kind, size in snapshot.items() if size}
+
+
+NAMES = {
+    "parameters": "Parameter",
+    "buffers": "Buffer",
+    "gradients": "Gradient",
+    "optimizer": "Optstate",
+    "activations": "Activation",
+    "temporaries": "Temp",
+    "inputs": "Other",
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": "adamw"}, {"checkpoint": BLOCKS[1:3]}, {"autocast": True, "optimizer": "adamw"}],
+    ids=str,
+)
+def test_a_trainer_sees_at_every_batch_what_memtracker_sees_of_a_new_model(options: dict[str, Any]) -> None:
+    """In total and for each kind, whatever it measured before."""
+    options = {"optimizer": "none", **options}
+    trainer = Trainer(NETWORK, Options(**options))
+    for batch in (300, 2):
+        measured = trainer.training_peak(batch)
+        seen = second_step(Options(batch=batch, **options))
+        assert seen.pop("Total") == sum(measured.values())
+        assert seen == {NAMES[kind]: size for kind, size in measured.items() if size}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"freeze": BLOCKS[:2]}, {"checkpoint": BLOCKS}, {"freeze": ("block2",)}], ids=str
+)
+def test_a_trainer_measures_after_its_steps_what_a_new_one_does(options: dict[str, Any]) -> None:
+    """Saved bytes and peaks of every kind, with frozen and with checkpointed blocks."""
+    trainer = Trainer(NETWORK, Options(**options))
+    for batch in (5, 1):
+        assert trainer.training_peak(batch) == Trainer(NETWORK, Options(**options)).training_peak(batch)
+        assert trainer.saved_bytes(batch) == Trainer(NETWORK, Options(**options)).saved_bytes(batch)
