@@ -60,6 +60,7 @@ def test_receptive_fields_are_the_published_ones(name: str) -> None:
     pool = rows["block5_pool"]
     assert (conv.receptive_field, pool.receptive_field) == tuple((side, side) for side in FIELDS[name])
     assert (conv.stride, pool.stride) == ((16, 16), (32, 32))
+    assert Network.of(name).receptive_field == pool.receptive_field  # what stands behind the blocks sees everything
 
 
 D = """
@@ -214,6 +215,18 @@ def test_totals_are_what_the_model_has_and_the_flop_counter_counts(network: Netw
     assert totals.weights == sum(size for name, size in sizes.items() if name.endswith(".weight"))
     assert totals.biases == sum(size for name, size in sizes.items() if name.endswith(".bias"))
     assert 2 * totals.multiply_accumulates == counter.get_total_flops()
+
+
+MODULES = {"conv": nn.Conv2d, "fc": nn.Linear, "batchnorm": nn.modules.batchnorm._BatchNorm, "groupnorm": nn.GroupNorm}
+
+
+@settings(max_examples=50, deadline=None)
+@given(drawn.networks(), st.sampled_from([*MODULES]), st.booleans())
+def test_the_parameters_of_a_kind_are_those_of_its_modules(network: Network, kind: str, expand: bool) -> None:
+    """Wherever they stand: convolutions in the classifier and normalisations behind FC layers, too."""
+    modules = [module for module in vggkit.build(network, device="meta").modules() if isinstance(module, MODULES[kind])]
+    expected = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    assert summarize(network, batch=3, expand=expand).parameters_of(kind) == expected
 
 
 # Laws of arithmetic

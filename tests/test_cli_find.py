@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -15,7 +19,8 @@ from typing import Any
 import pytest
 
 import vggkit
-from tests.test_cli import printed, run, told
+from tests.conftest import ROOT
+from tests.test_cli import in_terminal, printed, run, told, uncoloured
 from vggkit import search
 from vggkit.cli import CONDITIONS
 from vggkit.search import FIGURES
@@ -243,6 +248,83 @@ def test_all_cores_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "cores", lambda: 2)
     assert printed(*arguments) == alone
     assert len(alone.splitlines()) == 5001
+
+
+def test_a_limit_says_how_many_there_are_and_collects() -> None:
+    """In the table's title; a CSV with a limit has its first lines, with marks."""
+    assert printed("find", "A", "B", "D", "--limit", "2").startswith("3 of 3 (2 shown): batch 1, float32\n")
+    lines = printed("find", "A", "B", "D", "--limit", "2", "--only", "macs", "--format", "csv").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["name", "A", "B"]
+    assert lines[0].endswith(",pareto")
+
+
+def test_a_limit_of_a_thousand_keeps_a_thousand() -> None:
+    """The smallest of 1,200, as all of them sorted by hand."""
+    numbers = ",".join(map(str, range(1200, 0, -1)))
+    arguments = ("find", "A", "--vary", f"num_classes={numbers}", "--sort", "macs", "--format", "csv", "--only", "macs")
+    lines = list(csv.DictReader(io.StringIO(printed(*arguments, "--limit", "1000"))))
+    assert [int(line["num_classes"]) for line in lines] == list(range(1, 1001))
+
+
+LONG = (
+    "find", "A", "--vary", f"num_classes={','.join(map(str, range(1, 3001)))}",
+    "--vary", f"width={','.join(str(number / 1000) for number in range(1, 3001))}", "--only", "macs", "--format", "csv",
+)  # fmt: skip
+
+
+def test_a_long_search_shows_its_first_lines_at_once_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+    """Of nine million variants, by all cores: exit code 1, no traceback, whole lines; a file is not begun."""
+    for more in ((), ("-o", str(tmp_path / "x.csv"))):
+        with subprocess.Popen(
+            [sys.executable, "-m", "vggkit", *LONG, *more],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=ROOT, text=True,
+        ) as running:  # fmt: skip
+            assert running.stdout is not None
+            if more:
+                while not any(tmp_path.iterdir()):
+                    assert running.poll() is None
+                    time.sleep(0.02)
+            else:
+                lines = [running.stdout.readline() for _ in range(3)]
+                assert lines[0] == "name,num_classes,width,multiply_accumulates\n"
+                assert lines[2].startswith("A,1,0.002,")
+            os.killpg(running.pid, signal.SIGINT)
+            out, errors = running.communicate(timeout=60)
+        assert (running.returncode, errors) == (1, "\nAborted!\n")
+        assert out.endswith("\n") or not out
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_streams_memory_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is alive at the twentieth chunk is what was alive at the fifth, but for less than two chunks' lines."""
+    alive = []
+    chunks = search.chunks
+
+    def watched(*arguments: Any) -> Any:
+        for part in chunks(*arguments):
+            yield part
+            alive.append(tracemalloc.get_traced_memory()[0])
+
+    monkeypatch.setattr(search, "CHUNK", 100)
+    monkeypatch.setattr(search, "chunks", watched)
+    numbers = ",".join(map(str, range(1, 2001)))
+    tracemalloc.start()
+    try:
+        assert run("find", "A", "--vary", f"num_classes={numbers}", "-o", str(tmp_path / "x.csv")).exit_code == 0
+    finally:
+        tracemalloc.stop()
+    assert len(alive) == 20
+    assert alive[19] - alive[4] < 50_000
+
+
+def test_a_terminal_sees_a_bar_while_it_waits(tmp_path: Path) -> None:
+    """On its own line, gone at the end; a pipe sees none, and what does not take long has none."""
+    long = ("find", "A", "--vary", f"num_classes={','.join(map(str, range(1, 9000)))}", "-o", str(tmp_path / "x.csv"))
+    shown = in_terminal(*long)
+    assert "searching" in shown
+    assert "100%" in uncoloured(shown)
+    assert "searching" not in in_terminal("find", "A")
+    assert run(*long).output == ""
 
 
 def test_no_format_takes_torch() -> None:

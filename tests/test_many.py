@@ -40,6 +40,32 @@ def test_arithmetic_is_pythons_for_each(data: Any, start: list[int]) -> None:
     assert all(type(number) is int for number in listed(got, len(start)))
 
 
+@pytest.mark.parametrize(
+    ("chain", "start"),
+    [
+        (lambda number: number * 3, [-4 * 10**18, 0]),
+        (lambda number: number * 3, [4 * 10**18, 0]),
+        (lambda number: number * 2, [2**62, 1]),
+        (lambda number: number * -2 - 1, [2**62, 1]),
+        (lambda number: number % 10**9 * 10**10, [-1, -2]),
+        (lambda number: number // 2 * 10**11, [10**9, 10**9 + 4]),
+        (lambda number: divmod(number, -3)[1] * 2**62, [5, 7]),
+    ],
+)
+def test_what_int64_cannot_hold_is_exact(chain: Any, start: list[int]) -> None:
+    """Behind a quotient, a remainder or a negative number too, and from its first number that is too large on."""
+    assert listed(chain(many(start)), len(start)) == list(map(chain, start))
+
+
+def test_numbers_stay_a_machines_as_long_as_they_can() -> None:
+    """Sums and differences that come back leave them as fast as they were."""
+    number = many([5, 7])
+    for _ in range(70):
+        number = number + number - number
+    assert listed(number, 2) == [5, 7]
+    assert number.values.dtype == "int64"
+
+
 @given(LISTS, NUMBERS, st.sampled_from(QUESTIONS))
 def test_a_question_is_answered_where_all_agree(numbers: list[int], other: int, question: Any) -> None:
     """Else the signal says who answers alike."""

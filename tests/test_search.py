@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import signal
+from concurrent.futures import Executor, Future
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -14,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
 from tests.drawn import networks
-from vggkit import liveness, search
+from vggkit import liveness, search, verification
 from vggkit.errors import ArgumentError, VggkitError
 from vggkit.network import Network
 from vggkit.search import FIGURES, Condition, Direction, Variant, condition, direction, pareto_front
@@ -116,6 +120,62 @@ def test_the_peak_may_be_at_another_moment_in_each_variant() -> None:
     assert_exact(vggkit.load("B"), {"width": widths, "input": sides})
 
 
+def test_the_peak_and_the_saved_bytes_are_measured_ones() -> None:
+    """Of 4 variants at two batches: MemTracker and autograd's hooks see a step of the built model."""
+    tiny = vggkit.loads("{name: tiny, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [FC-9, FC-5]}")
+    peaks = set()
+    for batch in (2, 5):
+        options = liveness.Options(batch=batch, optimizer="adam")
+        varied = {"width": [1, 2.5], "batch_norm": [True, False]}
+        for variant in vggkit.find(tiny, vary=varied, figures=ALL, batch=batch, optimizer="adam"):
+            network = Network.of(tiny, **variant.changes)
+            peak = sum(verification.training_peak(network, options).values())
+            saved = verification.saved_bytes(network, options)
+            assert variant.figures["training_peak_bytes"] == peak
+            assert variant.figures["saved_for_backward_bytes"] == saved
+            peaks.add((peak, saved))
+    assert len(peaks) == 8
+
+
+def mobilenets(value: Fraction, divisor: int) -> int:
+    """Round a width as `_make_divisible` of torchvision's MobileNetV2 does, in exact numbers."""
+    rounded = max(divisor, int(value + Fraction(divisor, 2)) // divisor * divisor)
+    return rounded + divisor if rounded < Fraction(9, 10) * value else rounded
+
+
+RULES: dict[str, Any] = {
+    "floor": lambda value: max(1, math.floor(value)),
+    "ceil": math.ceil,
+    "multiple of 8": lambda value: mobilenets(value, 8),
+    "multiple of 3": lambda value: mobilenets(value, 3),
+}
+
+
+def test_widths_are_rounded_as_their_rule_says() -> None:
+    """Each rule at many factors in one search, judged by the parameters of two convolutions and an FC layer by hand."""
+    config = vggkit.loads("{input: 3x4x4, blocks: [[conv3-20, conv3-7, maxpool]], classifier: [FC-30, FC-10]}")
+    factors = ["0.04", "0.1", "0.25", "0.29", "0.6", "1", "1.25", "1.4", "3"]
+    words = [(factor, rule) for factor in factors for rule in RULES]
+    found = vggkit.find(config, vary={"width": [f"{factor} {rule}" for factor, rule in words]})
+    for variant, (factor, rule) in zip(found, words, strict=True):
+        first, second, units = (RULES[rule](Fraction(factor) * width) for width in (20, 7, 30))
+        convolutions = (9 * 3 + 1) * first + (9 * first + 1) * second
+        wanted = convolutions + (4 * second + 1) * units + (units + 1) * 10
+        assert variant.figures["parameters"] == wanted, variant.label
+    assert len({variant.figures["parameters"] for variant in found}) > len(factors) * 2
+
+
+def test_only_widths_that_are_too_large_are_left_out() -> None:
+    """Wherever they stand among the others; the reason is that of the first."""
+    config = vggkit.loads("{name: x, input: 3x4x4, blocks: [[conv3-20]], classifier: [FC-2]}")
+    varied = {"width": [1e17, 0.5, 2, 3e17, 1], "num_classes": [3, 4]}
+    assert_exact(config, varied)
+    found = vggkit.find(config, vary=varied)
+    assert ([variant.changes["width"] for variant in found], found.left_out) == ([0.5, 0.5, 2, 2, 1, 1], 4)
+    assert found.reason is not None
+    assert found.reason.startswith("x:width=1e+17,num_classes=3: ")
+
+
 def test_parameters_and_macs_are_those_of_built_models() -> None:
     """Of 24 variants on the meta device: torch counts its own tensors, and its flop counter the operations."""
     varied = {"width": [0.25, 0.6], "batch_norm": [True, False], "head": ["paper", "gap"], "num_classes": [7, 10, 100]}
@@ -185,6 +245,24 @@ def test_chunks_and_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(search, "CHUNK", 397)
     assert vggkit.find("A", **options) == whole
     assert vggkit.find("A", processes=2, **options) == whole
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no signal masks")
+def test_ctrl_c_waits_while_a_process_may_start() -> None:
+    """One that is still importing would print a traceback; it inherits what is held back."""
+
+    class Starting(Executor):
+        def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Any:
+            held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            result: Future[Any] = Future()
+            result.set_result(arguments[0])
+            return result
+
+    held: list[bool] = []
+    parts = [range(3), range(3, 5)]
+    assert list(search._in_order(Starting(), parts, ahead=1)) == parts
+    assert held == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_search_does_not_run_ahead() -> None:

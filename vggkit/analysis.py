@@ -175,6 +175,14 @@ class Summary(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def parameters_of(self, kind: str) -> int:
+        """Return the trainable elements of the layers of one kind.
+
+        Args:
+            kind: a keyword in lower case, as a row has it: conv, fc, batchnorm, …
+        """
+        return sum(row.parameters for row in self.rows if row.kind == kind)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON: name, input, batch, dtype, layers and totals."""
         return {

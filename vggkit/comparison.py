@@ -425,7 +425,6 @@ def _network(source: Source, overrides: dict[str, Any]) -> tuple[Network, tuple[
 
 def _compared(network: Network, changes: tuple[str, ...], batch: int, dtype: str, optimizer: str | None) -> Compared:
     summary = summarize(network, batch=batch, dtype=dtype, expand=True)
-    rows = summary.rows
 
     def peak(**options: Any) -> int:
         return liveness.memory(network, batch=batch, dtype=dtype, **options).peak_bytes
@@ -436,11 +435,11 @@ def _compared(network: Network, changes: tuple[str, ...], batch: int, dtype: str
         network=network,
         summary=summary,
         relative_parameters=None,
-        conv_parameters=sum(row.parameters for row in rows if row.kind == "conv"),
-        fc_parameters=sum(row.parameters for row in rows if row.kind == "fc"),
+        conv_parameters=summary.parameters_of("conv"),
+        fc_parameters=summary.parameters_of("fc"),
         inference_peak_bytes=peak(mode="inference"),
         training_peak_bytes=peak(optimizer=optimizer),
-        receptive_field=([row for row in rows if row.block] or rows)[-1].receptive_field,
+        receptive_field=network.receptive_field,
         reported=network.config.reported.single_scale if network.config.reported else (),
     )
 

@@ -109,6 +109,12 @@ class Network(msgspec.Struct, frozen=True):
         """Shape of the last layer's output, for one image."""
         return self.layers[-1].output_shape
 
+    @property
+    def receptive_field(self) -> Pair:
+        """Height and width of the input that one value behind the last block sees, or behind all if there is none."""
+        behind = [placed for placed in self.layers if placed.block] or self.layers
+        return behind[-1].receptive_field
+
     def __iter__(self) -> Iterator[PlacedLayer]:
         return iter(self.layers)
 

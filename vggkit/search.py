@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,16 +81,6 @@ class Costs:
         options = replace(self.options, mode="inference", optimizer="none")
         return liveness.peak_and_saved_bytes(self.network, options, largest)
 
-    def parameters_of(self, kind: str) -> int:
-        """Return the parameters of the layers of a kind."""
-        return sum(row.parameters for row in self.summary if row.kind == kind)
-
-    @property
-    def receptive_field(self) -> tuple[int, int]:
-        """Height and width of the input that one value behind the last block sees."""
-        placed = [layer for layer in self.network if layer.block] or list(self.network)
-        return placed[-1].receptive_field
-
 
 class Figure(NamedTuple):
     """A figure that a search can filter, sort and show.
@@ -110,11 +101,11 @@ FIGURES: dict[str, Figure] = {
     "parameters": Figure(("params",), lambda costs: costs.summary.totals.parameters),
     "weights": Figure((), lambda costs: costs.summary.totals.weights),
     "biases": Figure((), lambda costs: costs.summary.totals.biases),
-    "conv_parameters": Figure(("conv",), lambda costs: costs.parameters_of("conv")),
-    "fc_parameters": Figure(("fc",), lambda costs: costs.parameters_of("fc")),
+    "conv_parameters": Figure(("conv",), lambda costs: costs.summary.parameters_of("conv")),
+    "fc_parameters": Figure(("fc",), lambda costs: costs.summary.parameters_of("fc")),
     "multiply_accumulates": Figure(("macs",), lambda costs: costs.summary.totals.multiply_accumulates),
     "activation_bytes": Figure(("activations",), lambda costs: costs.summary.totals.activation_bytes, True),
-    "receptive_field": Figure(("field",), lambda costs: costs.receptive_field),
+    "receptive_field": Figure(("field",), lambda costs: costs.network.receptive_field),
     "inference_peak_bytes": Figure(("inference_peak", "inference"), lambda costs: costs.inference[0], True),
     "training_peak_bytes": Figure(("training_peak", "training"), lambda costs: costs.training[0], True),
     "saved_for_backward_bytes": Figure(("saved",), lambda costs: costs.training[1], True),
@@ -297,6 +288,8 @@ class _Widths:
     def of(self, width: int) -> Any:
         """Return a number of channels or units, multiplied, as `Width.of` does."""
         scaled = [_scaled(one, width) for one in self.widths]
+        if all(number is None for number in scaled):
+            return self.widths[0].of(width)  # raises, and says why
         if None in scaled:
             raise Disagreement(np.array([number is None for number in scaled])[self.inverse].astype(int))
         return many([scaled[index] for index in self.inverse])
@@ -690,9 +683,27 @@ def _in_order(executor: Executor, parts: Iterable[range], ahead: int) -> Iterato
     for part in parts:
         if len(waiting) == ahead:
             yield waiting.popleft().result()
-        waiting.append(executor.submit(_chunk_of_query, part))
+        with _interrupts_held():
+            waiting.append(executor.submit(_chunk_of_query, part))
     while waiting:
         yield waiting.popleft().result()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait, and keep it from the processes that start meanwhile, which would print where they were."""
+    import signal
+    from multiprocessing import resource_tracker
+
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # if it started later, it would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _QUERY: list[Query] = []
