@@ -166,6 +166,16 @@ def _largest_batch(networks: tuple[Reported, ...], batch: int) -> int:
     return largest
 
 
+def _steps(network: Network) -> dict[str, dict[str, Lines]]:
+    """Return for each dtype and step the memory at any batch; dtypes of one size have it in common."""
+    dtypes = {size: dtype for dtype, size in ELEMENT_BYTES.items()}
+    steps = {
+        size: {word: lines(network, Options(dtype=dtype, **step)) for word, step in STEPS.items()}
+        for size, dtype in dtypes.items()
+    }
+    return {dtype: steps[size] for dtype, size in ELEMENT_BYTES.items()}
+
+
 def _reported(one: Compared, batch: int, dtype: str, optimizer: str) -> Reported:
     network = one.network
     first = Options(batch=batch, dtype=dtype, **STEPS[optimizer])
@@ -175,10 +185,7 @@ def _reported(one: Compared, batch: int, dtype: str, optimizer: str) -> Reported
         image=summarize(network),
         plan=plan(network, first),
         fit=fit_batch(network, first, parse_bytes(f"{CARD_GIB}GiB")),
-        steps={
-            dtype: {word: lines(network, Options(dtype=dtype, **step)) for word, step in STEPS.items()}
-            for dtype in ELEMENT_BYTES
-        },
+        steps=_steps(network),
         notation=dump(network.config),
         pictures=(
             plot(network, kind="architecture"),

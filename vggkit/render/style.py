@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -64,13 +65,20 @@ FORMATS = tuple(METADATA)
 @contextmanager
 def applied() -> Iterator[None]:
     """Draw in the house's style, whatever a user's matplotlibrc says."""
-    from matplotlib import rc_context, rcParamsDefault
+    from matplotlib import rc_context, rcParams
 
-    rules: dict[Any, Any] = {name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")}
-    rules.update(RULES)
-    with rc_context(rules), warnings.catch_warnings():
+    changed = {name: value for name, value in _rules().items() if rcParams[name] != value}
+    with rc_context(changed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font has every script
         yield
+
+
+@cache
+def _rules() -> dict[Any, Any]:
+    """Return what holds while we draw: matplotlib's defaults, and ours above them."""
+    from matplotlib import rcParamsDefault
+
+    return {**{name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")}, **RULES}
 
 
 def encoded(figure: Figure, format: str, title: str, description: str, resolution: int = RESOLUTION) -> bytes:
@@ -118,6 +126,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+@lru_cache(maxsize=2**12)
 def text_width(text: str, size: float = TEXT_SIZE, bold: bool = False) -> float:
     """Return how wide the longest line of a text is, in inches.
 

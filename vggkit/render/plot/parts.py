@@ -171,7 +171,7 @@ class Canvas:
         """Draw a closed outline."""
         from matplotlib.patches import Polygon
 
-        self.axes.add_patch(Polygon(list(corners), closed=True, **options))
+        self.axes.add_artist(Polygon(list(corners), closed=True, **options))  # add_patch would measure it
 
     def legend(self, colours: Mapping[str, str], y: float) -> None:
         """Say below the heading which colour is what."""
