@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import vggkit
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.test_classifier import picture
-from tests.test_cli import printed, run, told
+from tests.test_cli import in_terminal, printed, run, told, uncoloured
 from tests.weights.makers import in_layout, small
 from vggkit import Classifier
 from vggkit.preprocessing import PRESETS, drawings, pictures
@@ -329,6 +329,41 @@ def test_dense_is_the_dense_classifier() -> None:
     found = [e["predictions"][0]["probability"] for e in entries(*NAMES, "wide.png", "--dense", "--batch", "1")]
     classifier = Classifier(weights="weights.pth", dense=True)
     assert found == [classifier.predict(name)[0][0].probability for name in (*NAMES, "wide.png")]
+
+
+def test_every_class_of_a_thousand_can_be_asked_for(folder: Path) -> None:
+    """Each once, from the likeliest to the least, and together certain."""
+    wide = in_layout(small(num_classes=1000), "torchvision", folder)
+    said = json.loads(printed("classify", NAMES[0], "--weights", str(wide), "--top", "1000", "--format", "json"))
+    [found] = [entry["predictions"] for entry in said]
+    assert sorted(each["index"] for each in found) == list(range(1000))
+    chances = [each["probability"] for each in found]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) == pytest.approx(1)
+
+
+def test_one_broken_picture_of_several_batches_moves_nothing() -> None:
+    """Those before and behind it are what they are without it, in their order."""
+    many = [saved(f"{number}.png", picture(number, (64, 64))) for number in range(7)]
+    whole = entries(*many, "--batch", "1")
+    Path("3.png").write_bytes(Path("3.png").read_bytes()[:60])
+    result = run(*arguments(*many), "--batch", "2", "--format", "json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("Error: 3.png: ")
+    assert [entry["image"] for entry in found] == [name for name in many if name != "3.png"]
+    wanted = [entry for entry in whole if entry["image"] != "3.png"]
+    assert [[each["index"] for each in entry["predictions"]] for entry in found] == [
+        [each["index"] for each in entry["predictions"]] for entry in wanted
+    ]
+
+
+def test_a_terminal_sees_a_bar_for_a_folder() -> None:
+    """Only for more than one picture."""
+    shown = in_terminal(*arguments("photos"), PYTHONPATH=str(ROOT))
+    assert "classifying" in shown
+    assert "100%" in uncoloured(shown)
+    assert "classifying" not in in_terminal(*arguments(NAMES[0]), PYTHONPATH=str(ROOT))
 
 
 def test_stdout_is_clean_through_a_pipe(process: Run) -> None:

@@ -380,6 +380,22 @@ def test_flat_blocks_and_other_models_are_refused_in_one_line() -> None:
         vggkit.to_fully_convolutional(nn.Linear(1, 1))  # type: ignore[arg-type] # that is the mistake
 
 
+def test_a_picture_below_the_networks_own_size_is_refused_in_one_line() -> None:
+    """As small as it was made for, and not a pixel less on either side."""
+    model = vggkit.to_fully_convolutional(vggkit.build("A", input="3x64x96", width=0.05, num_classes=3)).eval()
+    assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 3)
+    for size, maps in (((63, 96), "1×3"), ((64, 95), "2×2"), ((32, 32), "1×1")):
+        with pytest.raises(ValueError, match=f"A-dense: an input of 3×{size[0]}×{size[1]} ends in {maps}") as caught:
+            model(torch.zeros(1, 3, *size))
+        assert str(caught.value).endswith("need 2×3 maps at least, as of 3×64×96")
+
+
+def test_a_dense_model_runs_the_same_blocks_again() -> None:
+    """What is checkpointed stays so."""
+    model = vggkit.build("A", input="3x32x32", width=0.05, checkpoint=["block2"])
+    assert vggkit.to_fully_convolutional(model).checkpoint == {"block2"} == model.fold_batch_norm().checkpoint
+
+
 @settings(max_examples=150, deadline=None)
 @given(drawn.networks())
 def test_any_network_is_equal_at_its_own_size_or_refused(network: Network) -> None:

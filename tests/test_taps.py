@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,64 @@ def test_features_are_pickled_and_compiled_whole() -> None:
         found = other(picture())
         assert list(found) == list(expected)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+CHECKPOINTED = ["conv1_2", "relu1_2", "pool1", "relu2_1", "conv3_1", "relu3_1"]
+"""Taps inside checkpointed blocks, at their ends, and in a block that is not run to its end."""
+
+
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_checkpointed_blocks_are_run_again_with_equal_values_and_gradients(built: bool, batch_norm: bool) -> None:
+    """Each of their layers runs twice in a step, every other once, whether it was asked of features or of the model."""
+    network = Network.of("B", input="3x32x32", width=0.1, batch_norm=batch_norm)
+    blocks = [placed.block for placed in network]
+
+    def step(checkpoint: Sequence[str]) -> list[Tensor]:
+        options: dict[str, Any] = {"checkpoint": checkpoint, "seed": 0}
+        if built:
+            taps = vggkit.features(vggkit.build(network, **options).eval(), CHECKPOINTED)
+        else:
+            taps = vggkit.features(network, CHECKPOINTED, **options)
+        runs: Counter[nn.Module] = Counter()
+        for layer in taps.body:
+            layer.register_forward_pre_hook(lambda layer, _: runs.update([layer]))
+        x = picture().requires_grad_()
+        found = taps(x)
+        assert list(found) == CHECKPOINTED
+        torch.stack([(tap * torch.arange(tap.numel()).view_as(tap)).sum() for tap in found.values()]).sum().backward()
+        assert [runs[layer] for layer in taps.body] == [1 + (block in checkpoint) for block in blocks][: len(taps.body)]
+        return [*found.values(), *(tensor.grad for tensor in (x, *taps.parameters()) if tensor.grad is not None)]
+
+    plain, again = step([]), step(["block1", "block3"])
+    assert len(plain) > len(CHECKPOINTED) + 10
+    assert all(torch.equal(*pair) for pair in zip(plain, again, strict=True))
+
+
+def test_what_is_frozen_may_lie_behind_the_last_layer() -> None:
+    """The names are those of the whole network; what it does not have is told."""
+    options: dict[str, Any] = {"input": "3x32x32", "width": 0.1}
+    taps = vggkit.features("A", ["relu2_1"], freeze=["fc1", "conv1_1", "block5"], **options)
+    assert [parameter.requires_grad for parameter in taps.parameters()] == [False, False, True, True]
+    with pytest.raises(ArgumentError, match="freeze: A has no block or layer 'fc9'"):
+        vggkit.features("A", ["relu2_1"], freeze=["fc9"], **options)
+
+
+@pytest.mark.parametrize("layers", [["relu1_1"], ["relu1_1", "prob"]])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"softmax": True}, "softmax: expected none with features; name the soft-max among the layers, as prob"),
+        ({"include_top": False}, "head: 'new' and include_top=False say what of weights= is loaded, and there are"),
+        ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of A, found 'fc1'"),
+        ({"seed": -1}, "seed: expected a whole number from 0, found -1"),
+    ],
+)
+def test_a_keyword_that_can_have_no_effect_is_refused(layers: list[str], options: dict[str, Any], said: str) -> None:
+    """In the same line whether or not the classifier is among what is asked for."""
+    with pytest.raises(ArgumentError) as caught:
+        vggkit.features("A", layers, **{"input": "3x32x32", "width": 0.1, **options})
+    assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,8 @@ def _check_size(preprocess: Preprocess, network: Network) -> None:
 
 
 def _unfit(network: Network, x: Tensor, error: Exception) -> PictureError:
-    return PictureError(f"{network.name} can't take pictures of {times(tuple(x.shape[2:]))}: {_reason(error)}")
+    reason = _reason(error).removeprefix(f"{network.name}: ")
+    return PictureError(f"{network.name} can't take pictures of {times(tuple(x.shape[2:]))}: {reason}")
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.config import Config
-from vggkit.layers import Flatten, Linear, Softmax, times
+from vggkit.layers import Conv2d, Flatten, Linear, Pair, Softmax, times
 from vggkit.network import Network, PlacedLayer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class VGG(nn.Module):
         super().__init__()
         self.network = network
         self.ends_in_softmax = softmax
-        self._checkpoint = network.blocks(checkpoint, "checkpoint")
+        self.checkpoint = network.blocks(checkpoint, "checkpoint")
         self._blocks: list[str] = []
         self._classifier: list[str] = []
         blocks: dict[str, OrderedDict[str, nn.Module]] = {}
@@ -46,6 +46,7 @@ class VGG(nn.Module):
             self.add_module(placed.module, placed.layer.module(placed.input_shape, nn))
             self._classifier.append(placed.module)
         self._flat = _flat_input(network)
+        self._least = _least_maps(network)
         self.report: LoadReport | None = None
         """What was loaded last, if anything was."""
 
@@ -62,7 +63,7 @@ class VGG(nn.Module):
         """
         for name in self._blocks:
             block = getattr(self, name)
-            x = run_again(block, x, use_reentrant=False) if name in self._checkpoint else block(x)
+            x = run_again(block, x, use_reentrant=False) if name in self.checkpoint else block(x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,10 +73,12 @@ class VGG(nn.Module):
             x: images, batch × channels × height × width.
 
         Raises:
-            ValueError: if the FC layers were made for another input.
+            ValueError: if the FC layers were made for another input, or it is too small for them as convolutions.
         """
         y = self.forward_features(x)
         maps = y.shape[-2:]
+        if maps[0] < self._least[0] or maps[1] < self._least[1]:
+            raise ValueError(self._too_small(x, maps))
         for name in self._classifier:
             y = getattr(self, name)(y)
             if name == self._flat[0] and y.shape[-1] != self._flat[1]:
@@ -120,6 +123,13 @@ class VGG(nn.Module):
             f" input='{fed}' for FC layers of that size, or with head='gap' for any size"
         )
 
+    def _too_small(self, x: Tensor, features: torch.Size) -> str:
+        fed, made_for = times(tuple(x.shape[1:])), times(self.network.input_shape)
+        return (
+            f"{self.network.name}: an input of {fed} ends in {times(tuple(features))} maps, but the classifier's"
+            f" convolutions need {times(self._least)} maps at least, as of {made_for}"
+        )
+
 
 def _classifier(network: Network, softmax: bool) -> list[PlacedLayer]:
     placed = [placed for placed in network if placed.block is None]
@@ -134,6 +144,15 @@ def _flat_input(network: Network) -> tuple[str, int]:
         if before.block is None and isinstance(before.layer, Flatten) and isinstance(after.layer, Linear):
             return before.module, after.input_shape[0]
     return "", 0
+
+
+def _least_maps(network: Network) -> Pair:
+    """Return the smallest maps that a convolution right behind the blocks takes."""
+    first = next((placed for placed in network if placed.block is None and placed.layer.role != "dropout"), None)
+    if first is None or not isinstance(first.layer, Conv2d):
+        return 0, 0
+    extent, pads = first.layer.window(first.input_shape).extent, first.layer.pads()
+    return extent[0] - 2 * pads[0], extent[1] - 2 * pads[1]
 
 
 # Initialisation

@@ -239,13 +239,13 @@ def _values(model: VGG) -> State:
 
 
 def _rebuilt(model: VGG, config: Config, state: State) -> VGG:
-    """Return a model of a configuration that holds these tensors, in the old one's mode and with its end.
+    """Return a model of a configuration that holds these tensors, in the old one's mode, with its end and checkpoints.
 
     Parameters share the tensors' memory; statistics, which a forward pass in training changes, are copied.
     """
     network = place(config)
     with torch.device("meta"):
-        new = VGG(network, softmax=model.ends_in_softmax)
+        new = VGG(network, softmax=model.ends_in_softmax, checkpoint=model.checkpoint)
     for placed in network:
         for role in placed.held:
             module = new.get_submodule(placed.module)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from msgspec.structs import replace
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.building import build
 from vggkit.config import OVERRIDES, Config
@@ -22,7 +24,8 @@ class Features(nn.Module):
     """The part of a model up to the last of some layers, which returns their activations by name.
 
     Args:
-        model: whose layers; they are shared with it, not copied.
+        model: whose layers; they are shared with it, not copied. Blocks that it runs again in the backward pass are run
+            again here.
         layers: names of layers in any vocabulary; the activations get these names.
     """
 
@@ -38,6 +41,7 @@ class Features(nn.Module):
         self.body = nn.Sequential(*(_step(model, step, written) for step, written in _with_taken(steps, wanted)))
         self.training = self.body.training = model.training
         self._names = [wanted.get(step.name, []) for step in steps]
+        self._parts = [(part, block in model.checkpoint) for block, part in _parts(steps)]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the activations, by the names that were asked for.
@@ -46,10 +50,25 @@ class Features(nn.Module):
             x: images, batch × channels × height × width.
         """
         found: dict[str, Tensor] = {}
-        for module, names in zip(self.body, self._names):
-            x = module(x)
-            found.update(dict.fromkeys(names, x))
+        for part, again in self._parts:
+            x, taken = run_again(self._run, part, x, use_reentrant=False) if again else self._run(part, x)
+            found.update(taken)
         return {name: found[name] for name in self.layers}
+
+    def _run(self, part: range, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what some layers make of their input, and the activations that are asked for on the way."""
+        taken: dict[str, Tensor] = {}
+        for index in part:
+            x = self.body[index](x)
+            taken.update(dict.fromkeys(self._names[index], x))
+        return x, taken
+
+
+def _parts(steps: Sequence[PlacedLayer]) -> Iterator[tuple[str | None, range]]:
+    """Return the places of each block's layers, those of the classifier under None."""
+    for block, places in groupby(range(len(steps)), key=lambda place: steps[place].block):
+        first, *more = places
+        yield block, range(first, first + 1 + len(more))
 
 
 def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> Iterator[tuple[PlacedLayer, bool]]:
@@ -89,13 +108,14 @@ def features(
         layers: names of layers as here (block3_conv3), as the authors' (relu4_3, pool5) or torchvision's
             (features.29); `vggkit names D` lists them. It stops at the last of them.
         weights: with a name or configuration: a checkpoint, or "imagenet"; the classifier's are not loaded.
-        options: further keywords of `build`.
+        options: further keywords of `build`, softmax aside: the soft-max is a layer that can be named, as prob. Blocks
+            that are checkpointed are run again in the backward pass, and give the same activations.
 
     Returns:
         A module, images → {name: activation}, in the model's mode; a new model is in evaluation mode.
 
     Raises:
-        ArgumentError: if there is no such layer.
+        ArgumentError: if there is no such layer, or a keyword does not fit.
         CheckpointError: if the weights can't be read, or don't fit.
 
     >>> import torch
@@ -109,12 +129,16 @@ def features(
         if given:
             raise ArgumentError(f"{given[0]}: expected none with a model that is built already")
         return Features(model, names)
+    if options.get("softmax"):
+        raise ArgumentError("softmax: expected none with features; name the soft-max among the layers, as prob")
     overrides = {word: options.pop(word) for word in OVERRIDES if word in options and options[word] != "new"}
     network = Network.of(model, **overrides)
-    needs_top = any(network.layer(name).block is None for name in names)
-    if not needs_top:  # a classifier that nobody asks for is never given memory
+    if all(network.layer(name).block for name in names):  # a classifier that nobody asks for is never given memory
+        frozen = network.parts(options.get("freeze", ()), "freeze")
         network = Network.of(replace(network.config, classifier=()))
-        options["include_top"] = weights is None
+        options["freeze"] = [placed.name for placed in network if placed.name in frozen]
+        if weights is not None:
+            options["include_top"] = False
     return Features(build(network, weights=weights, **options), names).train(False)
 
 
