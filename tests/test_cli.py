@@ -292,6 +292,8 @@ def test_a_network_with_maps_of_1_by_1_gets_a_note_on_stderr() -> None:
         (["summarize", "D", "--set", "head=x"], "Error: head: expected paper or gap, found 'x'"),
         (["names", "D", "--set", "head=x"], "Error: head: expected paper or gap, found 'x'"),
         (["names", "nope"], "Error: unknown configuration 'nope'."),
+        (["names", "D", "-o", "names.tex"], "Error: --output: expected a file that ends in .json, .csv or .md"),
+        (["list", "-o", "zoo.tex"], "Error: --output: expected a file that ends in .json, .csv or .md, or --format,"),
         (["show", "D", "--set", "head=x"], "Error: head: expected paper or gap, found 'x'"),
         (["show", "D", "--input", "x"], "Error: input: expected channels × height × width"),
         (["show", "nope"], "Error: unknown configuration 'nope'."),

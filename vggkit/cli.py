@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def report(error: VggkitError) -> None:
             click.echo(click.style(line, fg="red" if line.strip() == "^" else None, dim=line.strip() != "^"), err=True)
 
 
-def complete_configuration(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001
+def complete_configuration(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001  # click's
     """Complete the names and aliases of shipped configurations, and files."""
     from click.shell_completion import CompletionItem
 
@@ -54,8 +54,47 @@ def complete_configuration(ctx: click.Context, param: click.Parameter, incomplet
     return [*map(CompletionItem, matches), CompletionItem(incomplete, type="file")]
 
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""What adds an option or an argument to a command, or several."""
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def stacked(*decorators: Decorator) -> Decorator:
+    """Return options as one decorator, in the order in which --help lists them."""
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorated
+
+
+def format_option(formats: Sequence[str]) -> Decorator:
+    """Add an option that says in which of some formats the output is written."""
+    return click.option(
+        "--format", type=click.Choice(formats), help="How it is written.  [default: table, or by FILE's ending]"
+    )
+
+
+def names_option(name: str, help: str) -> Decorator:
+    """Add an option that takes names separated by commas, and may be repeated."""
+    return click.option(name, metavar="NAME,…", multiple=True, help=help)
+
+
 source_argument = click.argument("source", metavar="CONFIGURATION", shell_complete=complete_configuration)
+sources_argument = click.argument(
+    "sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration
+)
+batch_option = click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
 input_option = click.option("--input", metavar="CxHxW", help="Shape of one image, as 3x224x224.")
+dtype_option = click.option(
+    "--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64."
+)
+optimizer_option = click.option(
+    "--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]"
+)
 set_option = click.option(
     "--set",
     "settings",
@@ -63,22 +102,47 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Change the configuration, as num_classes=10 or batch_norm=true; repeatable.",
 )
-output_option = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead."
+output_option = click.option("-o", "--output", type=FILE, help="Write to a file instead.")
+list_format_option = format_option(LIST_FORMATS)
+
+figure_options = stacked(batch_option, input_option, dtype_option, set_option)
+"""What a network's figures are for."""
+
+step_figure_options = stacked(batch_option, input_option, dtype_option, optimizer_option, set_option)
+"""The same, where those of a training step are among them."""
+
+step_options = stacked(
+    input_option,
+    click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64."),
+    optimizer_option,
+    names_option("--freeze", "Blocks and layers whose parameters are not trained, as block1,block2."),
+    names_option("--checkpoint", "Blocks that are run again in the backward pass, as block1,block2."),
+    click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
+    set_option,
 )
+"""What a training step is like: the options of `vggkit.memory`."""
 
 
-def format_of(format: str | None, output: Path | None, suffixes: Mapping[str, str] = SUFFIXES) -> str:
-    """Return the format that is asked for, or that a file's ending asks for."""
-    return format or suffixes.get(output.suffix.lower() if output else "", "table")
+def format_of(
+    format: str | None, output: Path | None, formats: Sequence[str], suffixes: Mapping[str, str] = SUFFIXES
+) -> str:
+    """Return the format that is asked for, or that a file's ending asks for.
 
+    Args:
+        format: what --format says.
+        output: what --output says.
+        formats: those that the command writes.
+        suffixes: the format that each ending asks for; any other asks for a table.
 
-list_format_option = click.option(
-    "--format",
-    "format",
-    type=click.Choice(LIST_FORMATS),
-    help="How it is written.  [default: table, or by FILE's ending]",
-)
+    Raises:
+        ArgumentError: if the command does not write it.
+    """
+    found = format or suffixes.get(output.suffix.lower() if output else "", "table")
+    if found not in formats:
+        *endings, last = (ending for ending, word in suffixes.items() if word in formats)
+        expected = f"{', '.join(endings)} or {last}"
+        raise ArgumentError(f"--output: expected a file that ends in {expected}, or --format, found {found}")
+    return found
 
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
@@ -136,14 +200,12 @@ def main() -> None:
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
 @input_option
-@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
+@dtype_option
 @set_option
 @click.option("--formula", is_flag=True, help="Show how each count comes about, as (3·3·64)·64.")
 @click.option("--expand", is_flag=True, help="A row for every torch module, ReLU and dropout too.")
 @click.option("--training", is_flag=True, help="Show what each layer keeps for the backward pass, too.")
-@click.option(
-    "--format", "format", type=click.Choice(FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
-)
+@format_option(FORMATS)
 @output_option
 def summarize(
     source: str,
@@ -161,7 +223,7 @@ def summarize(
     from vggkit.analysis import summarize as call
     from vggkit.network import Network
 
-    format = format_of(format, output)
+    format = format_of(format, output, FORMATS)
     if formula and format not in ("table", "markdown", "latex"):
         raise ArgumentError(f"--formula: expected --format table, markdown or latex with it, found {format}")
     for flag, is_set in (("--expand", expand), ("--training", training)):
@@ -205,32 +267,9 @@ def _summary_in(format: str, summary: Any, formula: bool, batch: int | None, sav
     return formats[format]()
 
 
-def names_option(name: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option that takes names separated by commas, and may be repeated."""
-    return click.option(name, metavar="NAME,…", multiple=True, help=help)
-
-
 def split(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of a repeatable option, each of which may hold several."""
     return tuple(name.strip() for text in names for name in text.split(",") if name.strip())
-
-
-def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what a training step is like: the options of `vggkit.memory`."""
-    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
-        input_option,
-        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64."),
-        click.option(
-            "--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]"
-        ),
-        names_option("--freeze", "Blocks and layers whose parameters are not trained, as block1,block2."),
-        names_option("--checkpoint", "Blocks that are run again in the backward pass, as block1,block2."),
-        click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
-        set_option,
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
@@ -243,9 +282,7 @@ def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
 )
-@click.option(
-    "--timeline", type=click.Path(dir_okay=False, path_type=Path), help="Draw the step to a .svg, .png or .html file."
-)
+@click.option("--timeline", type=FILE, help="Draw the step to a .svg, .png or .html file.")
 @list_format_option
 @output_option
 def memory(
@@ -267,7 +304,7 @@ def memory(
     from vggkit.render import memory as render
 
     _check_memory_options(batch, limits, solve, timeline)
-    format = _list_format(format_of(format, output))
+    format = format_of(format, output, LIST_FORMATS)
     network = Network.of(source, **overrides(settings, input=input))
     options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
     checked = liveness.checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
@@ -286,12 +323,6 @@ def memory(
         write_file(timeline, picture(plan, timeline.suffix.lower().lstrip(".")))
         click.echo(f"{timeline} drawn", err=True)
     write(render.in_format(plan, liveness.alternatives(network, checked), format), output)
-
-
-def _list_format(format: str) -> str:
-    if format not in LIST_FORMATS:
-        raise ArgumentError(f"--output: expected a file that ends in .json, .csv or .md, or --format, found {format}")
-    return format
 
 
 def parse_limit(text: str) -> int:
@@ -319,7 +350,7 @@ def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str
 
 @main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")
 @source_argument
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+@batch_option
 @step_options
 @list_format_option
 @output_option
@@ -341,7 +372,7 @@ def verify(
     from vggkit.render import memory as render_memory
     from vggkit.render import verification as render
 
-    format = _list_format(format_of(format, output))
+    format = format_of(format, output, LIST_FORMATS)
     network = Network.of(source, **overrides(settings, input=input))
     options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
     checked = liveness.checked_options(network, batch=batch, mode="training", device="cpu", **options)
@@ -359,13 +390,8 @@ EXPLAIN_FORMATS = ("table", "json", "markdown", "latex")
 @main.command(epilog="Example: vggkit explain D conv3_1")
 @source_argument
 @click.argument("layer", required=False, metavar="[LAYER]")
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
-@input_option
-@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
-@set_option
-@click.option(
-    "--format", type=click.Choice(EXPLAIN_FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
-)
+@figure_options
+@format_option(EXPLAIN_FORMATS)
 @output_option
 def explain(
     source: str,
@@ -385,9 +411,7 @@ def explain(
     from vggkit.network import Network
     from vggkit.render import explanation as render
 
-    format = format_of(format, output)
-    if format not in EXPLAIN_FORMATS:
-        raise ArgumentError(f"--output: expected a file that ends in .json, .md or .tex, or --format, found {format}")
+    format = format_of(format, output, EXPLAIN_FORMATS)
     explanation = call(Network.of(source, **overrides(settings, input=input)), layer, batch=batch, dtype=dtype)
     formats: dict[str, Callable[[], Any]] = {
         "table": lambda: render.table(explanation),
@@ -404,13 +428,8 @@ RECONCILE_FORMATS = ("table", "json", "markdown")
 @main.command(epilog="Example: vggkit reconcile D 15.48G")
 @source_argument
 @click.argument("number", nargs=-1, required=True, metavar="NUMBER")
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
-@input_option
-@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
-@set_option
-@click.option(
-    "--format", type=click.Choice(RECONCILE_FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
-)
+@figure_options
+@format_option(RECONCILE_FORMATS)
 @output_option
 def reconcile(
     source: str,
@@ -430,9 +449,7 @@ def reconcile(
     from vggkit.reconciliation import every_finding, nearest
     from vggkit.render import reconciliation as render
 
-    format = format_of(format, output)
-    if format not in RECONCILE_FORMATS:
-        raise ArgumentError(f"--output: expected a file that ends in .json or .md, or --format, found {format}")
+    format = format_of(format, output, RECONCILE_FORMATS)
     network, text = Network.of(source, **overrides(settings, input=input)), " ".join(number)
     every = every_finding(network, text, batch=batch, dtype=dtype)
     findings = [finding for finding in every if not finding.distance]
@@ -445,18 +462,12 @@ COMPARE_FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
 
 
 @main.command(epilog="Example: vggkit compare A D D:batch_norm=true,width=0.5")
-@click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
-@input_option
-@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
-@click.option("--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]")
-@set_option
+@sources_argument
+@step_figure_options
 @click.option("--sort", metavar="FIGURE", help="Sort the columns, as macs; -macs is from the largest.")
 @names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.")
 @click.option("--diff", is_flag=True, help="What the second of two adds, removes and changes, and what that costs.")
-@click.option(
-    "--format", type=click.Choice(COMPARE_FORMATS), help="How it is written.  [default: table, or by FILE's ending]"
-)
+@format_option(COMPARE_FORMATS)
 @output_option
 def compare(
     sources: tuple[str, ...],
@@ -484,7 +495,7 @@ def compare(
         raise ArgumentError(f"{'--sort' if sort else '--only'}: expected no --diff with it")
     if diff and len(sources) != 2:
         raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
-    format = format_of(format, output, {**SUFFIXES, ".html": "html", ".htm": "html"})
+    format = format_of(format, output, COMPARE_FORMATS, {**SUFFIXES, ".html": "html", ".htm": "html"})
     chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only)]
     if only and not chosen:
         raise ArgumentError("--only: expected names of figures, such as parameters,macs")
@@ -514,16 +525,17 @@ CONDITIONS: dict[str, tuple[str | None, str]] = {
 """The figures that `find` filters by, the short names of some, and what is said of them."""
 
 
-def condition_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for each figure that a search can filter by."""
-    for name, (short, help) in reversed(CONDITIONS.items()):
-        words = [f"--{word.replace('_', '-')}" for word in (name, short) if word]
-        function = click.option(*words, name, multiple=True, metavar="CONDITION", help=help)(function)
-    return function
+def condition_option(name: str, short: str | None, help: str) -> Decorator:
+    """Add an option for a figure that a search can filter by."""
+    words = [f"--{word.replace('_', '-')}" for word in (name, short) if word]
+    return click.option(*words, name, multiple=True, metavar="CONDITION", help=help)
+
+
+condition_options = stacked(*(condition_option(name, *said) for name, said in CONDITIONS.items()))
 
 
 @main.command(epilog="Example: vggkit find --input 3x32x32 --parameters 1M..15M --sort macs")
-@click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
+@sources_argument
 @click.option(
     "--vary", multiple=True, metavar="KEY=VALUE,…",
     help="Try each value, as width=0.25,0.5,1 or batch_norm=true,false; repeated, every combination.",
@@ -533,11 +545,7 @@ def condition_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--sort", metavar="FIGURE", help="What comes first, as macs; -macs is from the largest.")
 @click.option("--limit", type=int, metavar="N", help="Keep the first N.")
 @click.option("--pareto", metavar="FIGURE,FIGURE", help="The figures of the Pareto front.  [default: parameters,macs]")
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
-@input_option
-@click.option("--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64.")
-@click.option("--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]")
-@set_option
+@step_figure_options
 @list_format_option
 @output_option
 def find(
@@ -566,12 +574,8 @@ def find(
     from vggkit.drawing import FORMATS as PICTURES
     from vggkit.render import search as render
 
-    format = format or ({f".{word}": word for word in PICTURES} | SUFFIXES).get(output.suffix.lower() if output else "")
-    format = format or "table"
-    if format not in (*LIST_FORMATS, *PICTURES):
-        raise ArgumentError(
-            f"--output: expected a file that ends in .csv, .json, .md, .svg, .png or .pdf, or --format, found {format}"
-        )
+    suffixes = {".csv": "csv", **SUFFIXES, **{f".{word}": word for word in PICTURES}}
+    format = format_of(format, output, (*LIST_FORMATS, *PICTURES), suffixes)
     if only and not split(only):
         raise ArgumentError("--only: expected names of figures, such as parameters,macs")
     for word in split(only):
@@ -646,7 +650,7 @@ def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
 
 
 @main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
-@click.argument("sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration)
+@sources_argument
 @click.option("--kind", default="architecture", show_default=True, help="architecture, cost, compare or receptive.")
 @click.option("--flat", is_flag=True, help="The architecture block by block, a box for each layer.")
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images, for cost and compare.")
@@ -654,7 +658,7 @@ def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
 @click.option("--dtype", help="float32, float16, bfloat16 or float64, for cost and compare.  [default: float32]")
 @set_option
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    "-o", "--output", type=FILE,
     help="A .svg, .png or .pdf file.  [default: named after what is drawn, as D-cost.svg]",
 )  # fmt: skip
 def plot(
@@ -692,7 +696,7 @@ def plot(
 @click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64, at first.")
 @set_option
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    "-o", "--output", type=FILE,
     help="A .html file.  [default: named after the networks, as D-report.html]",
 )  # fmt: skip
 def report_command(
@@ -727,13 +731,14 @@ def list_command(family: bool, format: str | None, output: Path | None) -> None:
     from vggkit.render import listing
     from vggkit.zoo import family_names, names
 
+    format = format_of(format, output, LIST_FORMATS)
     summaries = [call(name) for name in (family_names() if family else names())]
     rows, data = (
         (listing.family_grid(summaries), listing.family_dicts(summaries))
         if family
         else (listing.zoo_grid(summaries), listing.zoo_dicts(summaries))
     )
-    write(listing.in_format(rows, data, format_of(format, output)), output)
+    write(listing.in_format(rows, data, format), output)
 
 
 @main.command(epilog="Example: vggkit names D")
@@ -747,8 +752,9 @@ def names(source: str, settings: tuple[str, ...], format: str | None, output: Pa
     from vggkit.network import Network
     from vggkit.render import listing
 
+    format = format_of(format, output, LIST_FORMATS)
     every = all_names(Network.of(source, **overrides(settings)))
-    write(listing.in_format(listing.names_grid(every), listing.names_dicts(every), format_of(format, output)), output)
+    write(listing.in_format(listing.names_grid(every), listing.names_dicts(every), format), output)
 
 
 @main.command(epilog="Example: vggkit show vgg16_bn > my.yaml")
@@ -829,8 +835,9 @@ def inspect(file: str, config: str | None, tensors: bool, format: str | None, ou
     from vggkit.render import checkpoint as render
     from vggkit.weights.inspection import inspect as call
 
+    format = format_of(format, output, LIST_FORMATS)
     inspection = call(file, config)
-    write(render.in_format(inspection, _list_format(format_of(format, output)), tensors), output)
+    write(render.in_format(inspection, format, tensors), output)
     click.get_current_context().exit(1 if config is not None and inspection.notes else 0)
 
 
@@ -893,9 +900,7 @@ def classify(
     from vggkit.preprocessing import PictureError, drawings, pictures
     from vggkit.render import predictions as render
 
-    format = format_of(format, output)
-    if format not in CLASSIFY_FORMATS:
-        raise ArgumentError(f"--output: expected a file that ends in .json or .csv, or --format, found {format}")
+    format = format_of(format, output, CLASSIFY_FORMATS)
     if output is not None and not output.parent.is_dir():
         raise ArgumentError(f"--output: {output.parent}: no such folder")
     found = pictures(images)

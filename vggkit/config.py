@@ -211,7 +211,7 @@ def _followers(spec: Spec) -> dict[str, Any]:
 
 
 KEYS = tuple(
-    "name aliases source note extends input defaults blocks classifier preprocess overrides reported budget".split()  # noqa: SIM905
+    "name aliases source note extends input defaults blocks classifier preprocess overrides reported budget".split()  # noqa: SIM905  # read as it is written
 )
 """What a file may say at its top level."""
 
