@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import pickle
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.conftest import ROOT, Run
 from tests.test_classifier import picture
 from tests.test_cli import in_terminal, printed, run, told, uncoloured
 from tests.weights.makers import in_layout, small
-from vggkit import Classifier
+from vggkit import VGG, Classifier
 from vggkit.preprocessing import PRESETS, drawings, pictures
 
 
@@ -356,6 +357,25 @@ def test_one_broken_picture_of_several_batches_moves_nothing() -> None:
     assert [[each["index"] for each in entry["predictions"]] for entry in found] == [
         [each["index"] for each in entry["predictions"]] for entry in wanted
     ]
+
+
+def test_ctrl_c_ends_in_one_word_and_writes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second batch, while the next pictures are being decoded."""
+    many = [saved(f"{number}.png", picture(number, (64, 64))) for number in range(12)]
+    forward, runs = VGG.forward, count()
+
+    def interrupted(model: VGG, x: torch.Tensor) -> torch.Tensor:
+        if next(runs):
+            raise KeyboardInterrupt
+        return forward(model, x)
+
+    monkeypatch.setattr(VGG, "forward", interrupted)
+    before = sorted(folder.rglob("*"))
+    result = run(*arguments(*many), "--batch", "2", "--plot", "-o", "out.csv")
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (1, "", "Aborted!")
+    drawn = {folder / f"{number}_pred.png" for number in range(2)}
+    assert set(folder.rglob("*")) - set(before) <= drawn
+    assert next(runs) == 2
 
 
 def test_a_terminal_sees_a_bar_for_a_folder() -> None:
