@@ -17,7 +17,6 @@ def test_memory_is_what_the_trackers_see(
     network: Network, batch: int, optimizer: str, autocast: bool, data: st.DataObject
 ) -> None:
     """Saved bytes, inference peak and training peak equal their judges' for any network and options."""
-    flat = len(network.output_shape) == 1
     blocks = sorted({placed.block for placed in network if placed.block})
     some_blocks = st.lists(st.sampled_from(blocks), unique=True).map(tuple) if blocks else st.just(())
     options = Options(
@@ -29,7 +28,6 @@ def test_memory_is_what_the_trackers_see(
     )
     inference = Options(batch=batch, mode="inference", optimizer="none", autocast=autocast)
     assert liveness.plan(network, inference).by_kind == verification.inference_peak(network, inference)
-    if flat:
-        plan = liveness.plan(network, options)
-        assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
-        assert plan.by_kind == verification.training_peak(network, options)
+    plan = liveness.plan(network, options)
+    assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
+    assert plan.by_kind == verification.training_peak(network, options)

@@ -312,7 +312,8 @@ class _Step:
         self._place_layers()
         images = elements(network.input_shape) * self.element_bytes
         self.images = self.eager.new(images, kind=INPUTS)
-        self.labels = self.eager.new(INDEX_BYTES, kind=INPUTS) if training else None
+        labels = elements(network.output_shape[1:]) * INDEX_BYTES  # of a trunk: the class of each place of its maps
+        self.labels = self.eager.new(labels, kind=INPUTS) if training else None
         self.trained = [parameter for parameter in self.parameters if parameter.requires_grad]
         self.states = self._optimizer_state() if training else []
         self.gradients = [self.eager.new(0, p.storage.constant, GRADIENTS) for p in self.trained] if training else []

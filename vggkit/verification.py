@@ -158,7 +158,7 @@ class Trainer:
     def saved_bytes(self, batch: int) -> int:
         """Count the bytes that autograd holds between the forward and the backward pass."""
         with self.fake:
-            images, labels = self._data(batch)
+            images, labels = _data(self.network, self.options, batch)
             own = {_storage(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
             held: list[weakref.ref[_Held]] = []
 
@@ -177,7 +177,7 @@ class Trainer:
     def training_peak(self, batch: int) -> dict[str, int]:
         """Measure the peak of a step that is not the first one, by kind."""
         with self.fake, _no_garbage_collection():
-            images, labels = self._data(batch)
+            images, labels = _data(self.network, self.options, batch)
             if not self.stepped:
                 self._step(images, labels)
             tracker = _Tracker()
@@ -189,10 +189,6 @@ class Trainer:
             with tracker:
                 self._step(images, labels)
         return _peak(tracker)
-
-    def _data(self, batch: int) -> tuple[Tensor, Tensor]:
-        images = torch.zeros(batch, *self.network.input_shape, dtype=getattr(torch, self.options.dtype))
-        return images, torch.zeros(batch, dtype=torch.int64)
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with _autocast(self.options):
@@ -206,6 +202,12 @@ class Trainer:
         if self.optimizer is not None:
             self.optimizer.step()
         self.stepped = True
+
+
+def _data(network: Network, options: Options, batch: int, device: str | None = None) -> tuple[Tensor, Tensor]:
+    """Return images and their classes; of a network that ends in maps, the class of each of their places."""
+    images = torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=device)
+    return images, torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=device)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer | None]] = {
@@ -245,7 +247,7 @@ def inference_peak(network: Network, options: Options) -> dict[str, int]:
     """Measure the peak of a forward pass in eval mode without gradients, by kind."""
     with FakeTensorMode(), _no_garbage_collection():
         model = _fake_model(network, _inference(options)).eval()
-        images = torch.zeros(options.batch, *network.input_shape, dtype=getattr(torch, options.dtype))
+        images, _ = _data(network, options, options.batch)
         tracker = _Tracker()
         tracker.track_external(model, images)
         with tracker, torch.no_grad(), _autocast(options):
@@ -311,8 +313,7 @@ def _cuda_claims(network: Network, options: Options) -> Iterator[Claim]:
     model = build(
         network, device="cuda", dtype=options.dtype, freeze=options.freeze, checkpoint=options.checkpoint
     ).train()
-    images = torch.zeros(options.batch, *network.input_shape, dtype=getattr(torch, options.dtype), device="cuda")
-    labels = torch.zeros(options.batch, dtype=torch.int64, device="cuda")
+    images, labels = _data(network, options, options.batch, "cuda")
     optimizer = OPTIMIZERS[options.optimizer]([p for p in model.parameters() if p.requires_grad])
     context = torch.autocast("cuda", dtype=torch.bfloat16) if options.autocast else nullcontext()
     for _ in range(2):
