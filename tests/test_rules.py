@@ -32,10 +32,12 @@ ROOMS: dict[str, set[str]] = {
         "model",
         "network",
         "reconciliation",
+        "reporting",
         "search",
         "surgery",
         "taps",
         "weights/conversion",
+        "weights/inspection",
         "weights/loading",
         "zoo",
     },
@@ -425,9 +427,10 @@ def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
 
 ALL = [
     "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Comparison", "Config", "ConfigError",
-    "Explanation", "Finding", "Found", "MemoryPlan", "Network", "Picture", "Summary", "VggkitError", "build", "compare",
-    "convert", "dump", "explain", "features", "find", "load", "load_model", "load_weights", "loads", "max_batch",
-    "memory", "names", "plot", "reconcile", "save_weights", "summarize", "to_fully_convolutional",
+    "Explanation", "Finding", "Found", "Inspection", "MemoryPlan", "Network", "Picture", "Report", "Summary",
+    "VggkitError", "build", "compare", "convert", "dump", "explain", "features", "find", "inspect", "load",
+    "load_model", "load_weights", "loads", "max_batch", "memory", "names", "plot", "reconcile", "report",
+    "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
 
 

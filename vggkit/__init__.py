@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from vggkit.model import VGG
     from vggkit.network import Network
     from vggkit.reconciliation import Finding, reconcile
+    from vggkit.reporting import Report, report
     from vggkit.search import Found, find
     from vggkit.surgery import to_fully_convolutional
     from vggkit.taps import features
     from vggkit.weights.conversion import convert
+    from vggkit.weights.inspection import Inspection, inspect
     from vggkit.weights.loading import load_weights, save_weights
     from vggkit.zoo import dump, load, loads, names
 
@@ -40,9 +42,11 @@ _HOMES = {
     "Explanation": "explanation",
     "Finding": "reconciliation",
     "Found": "search",
+    "Inspection": "weights.inspection",
     "MemoryPlan": "liveness",
     "Network": "network",
     "Picture": "drawing",
+    "Report": "reporting",
     "Summary": "analysis",
     "VGG": "model",
     "VggkitError": "errors",
@@ -53,6 +57,7 @@ _HOMES = {
     "explain": "explanation",
     "features": "taps",
     "find": "search",
+    "inspect": "weights.inspection",
     "load": "zoo",
     "load_model": "building",
     "load_weights": "weights.loading",
@@ -62,6 +67,7 @@ _HOMES = {
     "names": "zoo",
     "plot": "drawing",
     "reconcile": "reconciliation",
+    "report": "reporting",
     "save_weights": "weights.loading",
     "summarize": "analysis",
     "to_fully_convolutional": "surgery",
@@ -79,9 +85,11 @@ __all__ = [
     "Explanation",
     "Finding",
     "Found",
+    "Inspection",
     "MemoryPlan",
     "Network",
     "Picture",
+    "Report",
     "Summary",
     "VggkitError",
     "build",
@@ -91,6 +99,7 @@ __all__ = [
     "explain",
     "features",
     "find",
+    "inspect",
     "load",
     "load_model",
     "load_weights",
@@ -100,6 +109,7 @@ __all__ = [
     "names",
     "plot",
     "reconcile",
+    "report",
     "save_weights",
     "summarize",
     "to_fully_convolutional",

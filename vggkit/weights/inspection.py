@@ -88,8 +88,19 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
         path: the file.
         config: which configuration to hold it against; None tells it from the file.
 
+    Returns:
+        What it is: layout, configuration, parameters, dtypes, bytes and tensors.
+
     Raises:
         CheckpointError: if it is no checkpoint, damaged, or would execute code.
+        ConfigError: if the configuration can't be found or is wrong.
+
+    >>> import pathlib, tempfile
+    >>> from vggkit import build, save_weights
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("D", input="3x32x32", width=0.1, num_classes=10), file)
+    >>> inspect(file).description
+    'D, width 0.1, 10 classes, input 3×32×32'
     """
     checkpoint = checkpoint_of(open_container(path))
     notes: tuple[str, ...] = ()
