@@ -111,7 +111,7 @@ def ptflopses(network: Network, model: nn.Module) -> Figures:
             model, network.input_shape, as_strings=False, print_per_layer_stat=False, **options
         )
         assert said[0] is not None
-        return said  # type: ignore[no-any-return]
+        return said  # type: ignore[no-any-return]  # ptflops has no types
 
     return {
         "complexity, the default": ask()[0],

@@ -86,6 +86,7 @@ def test_the_digits_model_names_pictures(
         x = torch.stack([torch.tensor(digit / 16, dtype=torch.float32)[None] for digit, _ in digits])
         shares = model(x).softmax(1).max(1)
     assert [found["index"] for found in best] == shares.indices.tolist()
+    # in other batches torch's kernels add in another order
     assert [found["probability"] for found in best] == pytest.approx(shares.values.tolist(), rel=1e-5)
 
 

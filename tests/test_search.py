@@ -283,7 +283,7 @@ def test_a_search_does_not_run_ahead() -> None:
 def test_memory_is_worked_out_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a column, a filter, the sort or the front; each of them is enough."""
 
-    class Asked(Exception):  # noqa: N818
+    class Asked(Exception):  # noqa: N818  # no error, but a sign that it was asked
         pass
 
     def refuse(*_: Any) -> Any:

@@ -241,6 +241,7 @@ def test_any_networks_cuboids_are_as_large_as_its_layers(net: vggkit.Network) ->
 def test_cuboids_grow_with_the_square_root() -> None:
     """In D a side of 224 pixels is four times as high as one of 14, and 512 channels twice as thick as 128."""
     fronts = outlines(figure("D", "architecture"), " front")
+    # approximately, here and below: places on a canvas are in floating point
     assert extents(fronts["block1_conv1"])[1] == pytest.approx(4 * extents(fronts["block5_conv1"])[1])
     assert extents(fronts["block4_conv1"])[0] == pytest.approx(2 * extents(fronts["block2_conv1"])[0])
 
@@ -380,6 +381,7 @@ def test_bubbles_stand_at_their_figures_and_are_as_large_as_their_memory() -> No
     for name, patch in found.items():
         x, y = axes.transData.inverted().transform(patch.get_transform().transform((0, 0)))
         totals = vggkit.summarize(name, batch=8).totals
+        # from pixels back to figures, in floating point
         assert (x, y) == pytest.approx((totals.parameters, totals.multiply_accumulates))
         areas.add(round(patch.get_width() * patch.get_height() / vggkit.memory(name, batch=8).peak_bytes * 1e15))
     assert len(areas) == 1
@@ -476,7 +478,7 @@ def ticks_of(axis: Any, unit: float) -> Iterator[tuple[str, float]]:
     """Return what stands at an axis, and where in its unit."""
     for tick in axis.get_major_ticks():
         if tick.label1.get_text():
-            yield tick.label1.get_text(), pytest.approx(tick.get_loc() / unit)
+            yield tick.label1.get_text(), pytest.approx(tick.get_loc() / unit)  # the axis is in floating point
 
 
 # Files

@@ -393,4 +393,5 @@ def test_the_kinds_that_are_alive_are_shown(two: Tab) -> None:
         share = float(row.locator("[data-figure$=_share]").inner_text().removesuffix(" %"))
         assert bar is not None
         assert place is not None
+        # to a pixel: the share that is written is rounded
         assert bar["width"] == pytest.approx((place["width"] - 20) * share / 100, abs=1)

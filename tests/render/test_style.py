@@ -80,6 +80,7 @@ def test_a_width_is_what_the_renderer_takes() -> None:
             weight = "bold" if bold else "normal"
             written = drawn.text(0, 0, text, fontsize=9, weight=weight)
             width = written.get_window_extent().width / 1000
+            # the figure lays letters out on whole pixels, a text's own width knows none
             assert style.text_width(f"i\n{text}", 9, bold) == pytest.approx(
                 max(width, style.text_width("i", 9, bold)), rel=0.01
             )

@@ -131,7 +131,7 @@ def test_kerass_preprocessing_is_its_functions(keras: dict[str, Any]) -> None:
         ours = [
             (value / rules["scale"] - mean) / std for value, mean, std in zip([30, 20, 10], rules["mean"], rules["std"])
         ]
-        assert ours == pytest.approx(keras["pixel"], rel=1e-9)
+        assert ours == pytest.approx(keras["pixel"], rel=1e-9)  # it subtracts before it divides
         assert (rules["colour"], rules["resize"], "crop" in rules) == ("bgr", "224x224", False)
         assert rules["interpolation"] == keras["interpolation"]
 
