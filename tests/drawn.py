@@ -169,7 +169,17 @@ def entries(keywords: Sequence[str]) -> SearchStrategy[Written]:
 
 
 POOLS = ["maxpool", "avgpool"]
-MAPS = [*["conv"] * 5, *POOLS * 3, *NORMS * 2, "adaptive-avgpool", "LRN", "dropout", *ACTIVATIONS]
+MAPS = [
+    *["conv"] * 5,
+    *POOLS * 3,
+    *NORMS * 2,
+    "adaptive-avgpool",
+    "LRN",
+    "dropout",
+    "soft-max",
+    "log-softmax",
+    *ACTIVATIONS,
+]
 HEAD = [*MAPS, "global-avgpool", "flatten", "FC", "FC"]
 FLAT = ["FC", "FC", "FC", "dropout", "flatten", "soft-max", "log-softmax", *NORMS, *ACTIVATIONS]
 

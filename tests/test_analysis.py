@@ -18,7 +18,7 @@ from tests import drawn
 from vggkit import Network, summarize
 from vggkit.analysis import Summary
 from vggkit.errors import ArgumentError
-from vggkit.layers import AvgPool2d, MaxPool2d
+from vggkit.layers import AvgPool2d, MaxPool2d, elements
 
 NAMES = ["A", "A-LRN", "B", "C", "D", "E"]
 
@@ -227,6 +227,54 @@ def test_the_parameters_of_a_kind_are_those_of_its_modules(network: Network, kin
     modules = [module for module in vggkit.build(network, device="meta").modules() if isinstance(module, MODULES[kind])]
     expected = sum(parameter.numel() for module in modules for parameter in module.parameters())
     assert summarize(network, batch=3, expand=expand).parameters_of(kind) == expected
+
+
+def outputs_in_new_memory(network: Network, batch: int) -> dict[str, int]:
+    """Return the elements of each module's output, 0 where it lies in memory that was there before."""
+    model = vggkit.build(network).eval()
+    images = torch.zeros(batch, *network.input_shape)
+    kept, counts = [images], {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            storages = {tensor.untyped_storage().data_ptr() for tensor in kept}
+            counts[name] = output.numel() * (output.untyped_storage().data_ptr() not in storages)
+            kept.append(output)
+
+        return hook
+
+    paths = {placed.module: placed.name for placed in network}
+    for path, module in model.named_modules():
+        if path in paths:
+            module.register_forward_hook(note(paths[path]))
+    with torch.no_grad():
+        model(images)
+    return counts
+
+
+@settings(max_examples=150, deadline=None)
+@given(drawn.networks(), st.integers(2, 4))
+def test_activations_are_the_outputs_that_torch_gives_memory_of_their_own(network: Network, batch: int) -> None:
+    """Row by row and in total, a soft-max's too wherever it is run; what the model has not is 0."""
+    counts = outputs_in_new_memory(network, batch)
+    rows = summarize(network, batch=batch, expand=True).rows[1:]
+    assert {row.name: row.activation_elements for row in rows} == {row.name: counts.get(row.name, 0) for row in rows}
+    total = batch * elements(network.input_shape) + sum(counts.values())
+    assert summarize(network, batch=batch).totals.activation_elements == total
+
+
+def test_a_soft_max_that_is_not_last_is_a_row_with_an_output_of_its_own() -> None:
+    """Between FC layers, between convolutions and at the end of a trunk; at a classifier's end it is no output."""
+    text = "{input: 3x8x8, blocks: [[conv3-4, soft-max]], classifier: [FC-5, soft-max, FC-3, soft-max]}"
+    rows = summarize(vggkit.loads(text), expand=True)
+    found = [(row.name, row.activation_elements) for row in rows if row.kind == "soft-max"]
+    assert found == [("block1_softmax", 4 * 8 * 8), ("softmax", 5), ("softmax2", 0)]
+    assert [row.name for row in summarize(vggkit.loads(text)) if row.kind == "soft-max"] == [
+        "block1_softmax",
+        "softmax",
+    ]
+    trunk = summarize(vggkit.loads("{input: 3x8x8, blocks: [[conv3-4, soft-max]]}"))
+    assert trunk.totals.activation_elements == 3 * 8 * 8 + 2 * 4 * 8 * 8
 
 
 # Laws of arithmetic

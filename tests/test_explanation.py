@@ -179,7 +179,7 @@ REASONS = [
     ("conv1_2", "saved for backward", "its input, from which the gradient is made: kept already, by a layer before"),
     ("flatten", "activations", "its output is its input's memory, seen in another way"),
     ("drop6", "saved for backward", "which values it dropped"),
-    ("prob", "saved for backward", "it is not run in training: models hand on the scores"),
+    ("prob", "saved for backward", "a model does not run it: it hands on the scores"),
     (None, "MACs", "99.2 % in convolutions"),
     (None, "parameters of FC layers", "89.4 % of all parameters"),
     (None, "activations", "the lecture CS231n adds up the same lines for VGG-16, and then writes 24M values"),

@@ -219,6 +219,31 @@ def test_what_the_six_do_not_have_is_exact(oddity: str, autocast: bool) -> None:
     assert_inference_equal(network, Options(batch=5))
 
 
+SOFT_MAXES = {
+    "at the end of a trunk": ("[[conv3-4, soft-max]]", "null", 4_356),
+    "at the end of a block": ("[[conv3-4, soft-max], [conv3-2]]", "[FC-3]", None),
+    "in a classifier": ("[[conv3-4]]", "[FC-5, soft-max, FC-3, soft-max]", None),
+    "twice at a classifier's end": ("[[conv3-4]]", "[FC-3, soft-max, soft-max]", None),
+    "alone behind a trunk": ("[[conv3-4]]", "[soft-max]", None),
+    "behind it all": ("[[conv3-4]]", "[FC-3, soft-max]", None),
+}
+"""Blocks, a classifier, and what a step saves, where it was measured by hand."""
+
+
+@pytest.mark.parametrize("place", SOFT_MAXES)
+def test_a_soft_max_is_run_everywhere_but_at_a_classifiers_end(place: str) -> None:
+    """Wherever it stands, the plan and the built model agree on whether it is run and what it keeps."""
+    blocks, classifier, saved = SOFT_MAXES[place]
+    network = Network.of(vggkit.loads(f"{{input: 3x8x8, blocks: {blocks}, classifier: {classifier}}}"))
+    for checkpoint in ((), ("block1",)):
+        assert_all_equal(network, Options(batch=2, optimizer="adam", checkpoint=checkpoint))
+    assert_inference_equal(network, Options(batch=2))
+    plan = liveness.plan(network, Options())
+    built = [path for path, module in vggkit.build(network).named_modules() if not list(module.children())]
+    assert [layer.name for layer in plan.layers[:-1]] == [path.replace(".", "_") for path in built]
+    assert saved in (None, plan.saved_for_backward_bytes)
+
+
 # What a plan says
 
 

@@ -16,8 +16,6 @@ from torch import Tensor
 import vggkit
 from tests import drawn
 from vggkit import Network, layers
-from vggkit.layers import Softmax
-from vggkit.network import PlacedLayer
 
 TINY = """
 name: tiny
@@ -39,11 +37,6 @@ def images(network: Network, batch: int = 2) -> Tensor:
     return torch.randn(batch, *network.input_shape, generator=torch.Generator().manual_seed(0))
 
 
-def runs(network: Network) -> list[PlacedLayer]:
-    """Return the layers that a model runs: all but a soft-max at the end."""
-    return list(network.layers[:-1] if isinstance(network.layers[-1].layer, Softmax) else network.layers)
-
-
 # Against what torch makes of drawn networks
 
 
@@ -55,7 +48,7 @@ def outputs(model: vggkit.VGG, network: Network) -> Iterator[dict[str, Tensor]]:
     def note(name: str) -> Any:
         return lambda *arguments: seen.update({name: arguments[-1]})
 
-    hooks = [model.get_submodule(p.module).register_forward_hook(note(p.name)) for p in runs(network)]
+    hooks = [model.get_submodule(p.module).register_forward_hook(note(p.name)) for p in network.modules()]
     yield seen
     for hook in hooks:
         hook.remove()
@@ -69,9 +62,9 @@ def test_each_layers_output_shape_is_its_modules(network: Network) -> None:
     with outputs(model, network) as seen:
         model(images(network))
     assert {name: tuple(output.shape) for name, output in seen.items()} == {
-        placed.name: (2, *placed.output_shape) for placed in runs(network)
+        placed.name: (2, *placed.output_shape) for placed in network.modules()
     }
-    assert list(seen) == [placed.name for placed in runs(network)]
+    assert list(seen) == [placed.name for placed in network.modules()]
 
 
 @settings(max_examples=150, deadline=None)
@@ -79,14 +72,16 @@ def test_each_layers_output_shape_is_its_modules(network: Network) -> None:
 def test_each_layers_parameters_and_buffers_are_its_modules(network: Network) -> None:
     """Names, order and shapes of parameters and buffers are what torch's modules register."""
     model = vggkit.build(network, device="meta")
-    for placed in runs(network):
+    for placed in network.modules():
         module = model.get_submodule(placed.module)
         parameters = [(name, tuple(value.shape)) for name, value in module.named_parameters()]
         buffers = [(name, tuple(value.shape)) for name, value in module.named_buffers()]
         assert parameters == list(placed.layer.parameters(placed.input_shape).items())
         assert buffers == list(placed.layer.buffers(placed.input_shape).items())
     assert [name for name, _ in model.named_parameters()] == [
-        f"{placed.module}.{name}" for placed in runs(network) for name in placed.layer.parameters(placed.input_shape)
+        f"{placed.module}.{name}"
+        for placed in network.modules()
+        for name in placed.layer.parameters(placed.input_shape)
     ]
 
 

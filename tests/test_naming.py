@@ -91,3 +91,12 @@ def test_no_name_stands_for_two_layers(name: str) -> None:
     assert [names.module for names in everyone] == [
         path for path, module in model.named_modules() if path and not list(module.children())
     ]
+
+
+def test_a_soft_max_that_is_run_is_a_module_like_others() -> None:
+    """The authors' prob is the one behind the scores; any other takes a place in torchvision's sequence."""
+    text = "{input: 3x8x8, blocks: [[conv3-4, soft-max]], classifier: [FC-5, soft-max, FC-3, soft-max]}"
+    told = {names.name: (names.authors, names.torchvision) for names in all_names(Network.of(vggkit.loads(text)))}
+    assert told["block1_softmax"] == (None, "features.2")
+    assert told["softmax"] == (None, "classifier.3")
+    assert (told["predictions"], told["softmax2"]) == (("fc3", "classifier.4"), ("prob", None))

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 import vggkit
 from tests import drawn
-from tests.test_model import images, runs
+from tests.test_model import images
 from vggkit import VGG, ArgumentError, Network
 from vggkit.config import dumps
 from vggkit.layers import Linear
@@ -135,7 +135,7 @@ def test_folded_weights_are_those_of_torchs_fusion(case: str) -> None:
     model = scattered(network, dtype="float64")
     folded = model.fold_batch_norm()
     fused: list[nn.Conv2d | nn.Linear] = []
-    layers = [model.get_submodule(placed.module) for placed in runs(network)]
+    layers = [model.get_submodule(placed.module) for placed in network.modules()]
     for layer, behind in zip(layers, [*layers[1:], None]):
         if not isinstance(layer, (nn.Conv2d, nn.Linear)):
             continue
@@ -229,7 +229,7 @@ dense = pytest.mark.parametrize("network", DENSE.values(), ids=DENSE)
 
 def classified(model: VGG, maps: Tensor) -> Tensor:
     """Return a classifier's scores of maps of its own size."""
-    for placed in runs(model.network):
+    for placed in model.network.modules():
         if placed.block is None:
             maps = model.get_submodule(placed.module)(maps)
     return maps

@@ -20,7 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import vggkit
 from tests import drawn
-from tests.test_model import images, out_of_place, outputs, runs
+from tests.test_model import images, out_of_place, outputs
 from tests.test_peers import take
 from tests.weights.makers import LAYOUT_FILES, in_layout, small
 from vggkit import VGG, ArgumentError, CheckpointError, Network
@@ -169,7 +169,7 @@ def test_activations_in_a_row_overwrite_no_tap() -> None:
     network = Network.of(vggkit.loads(IN_A_ROW))
     in_place = [p for p in network if isinstance(p.layer, InPlaceActivation) and p.layer.inplace]
     assert len(in_place) >= 8
-    names = [placed.name for placed in runs(network)]
+    names = [placed.name for placed in network.modules()]
     judged(network, names)
     for name in names:
         judged(network, [name, names[-1]])
@@ -179,7 +179,7 @@ def test_activations_in_a_row_overwrite_no_tap() -> None:
 @given(drawn.networks(), st.data())
 def test_taps_of_any_network_are_what_its_layers_put_out(network: Network, data: Any) -> None:
     """Any of the layers of any network, and the gradients through them, as if nothing worked in place."""
-    names = [placed.name for placed in runs(network)]
+    names = [placed.name for placed in network.modules()]
     judged(network, data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
 
 

@@ -35,7 +35,8 @@ class Row(msgspec.Struct, frozen=True):
         biases: trainable elements under torch's name `bias`.
         statistics: elements of running means and variances, which are kept but not trained.
         multiply_accumulates: of convolutions and FC layers, bias additions not counted.
-        activation_elements: elements of its output, 0 if that is in another layer's memory.
+        activation_elements: elements of its output; 0 if that is in another layer's memory, or if a model does not run
+            the layer (the soft-max at a classifier's end).
         activation_bytes: the same in bytes.
         receptive_field: height and width of the input that one output value sees, padding ignored.
         stride: distance in input pixels between neighbouring output values.
@@ -230,7 +231,7 @@ def summarize(
         source: a name, a path, a Config or a Network.
         batch: number of images.
         dtype: float32, float16, bfloat16 or float64.
-        expand: whether every torch module gets a row, ReLU and dropout too.
+        expand: whether every layer gets a row, ReLU and dropout too, and the soft-max that stands behind the scores.
         overrides: changes to make, as for `load`.
 
     Returns:
@@ -250,11 +251,13 @@ def summarize(
     element_bytes = ELEMENT_BYTES[dtype]
     rows = [_input_row(network, batch, element_bytes)]
     every = [rows[0]]
+    owning = {placed.name for placed in network.modules() if placed.layer.storage() == "new"}
     for placed in network:
-        row = _row(placed, every[-1].output_shape, batch, element_bytes)
-        if expand or _has_row(placed):
+        row = _row(placed, every[-1].output_shape, batch, element_bytes, owns_output=placed.name in owning)
+        has_row = placed.name in owning or row.parameters > 0
+        if expand or has_row:
             every.append(row)
-        if _has_row(placed):
+        if has_row:
             rows.append(row)
     return Summary(
         name=network.name,
@@ -278,11 +281,6 @@ def check_batch(batch: object) -> None:
         raise ArgumentError(f"batch: expected a whole number from 1 to {LARGEST:.0e}, found {shorten(batch)}")
 
 
-def _has_row(placed: PlacedLayer) -> bool:
-    """Tell whether a layer owns parameters or an output of its own."""
-    return placed.layer.storage() == "new" or bool(placed.layer.parameters(placed.input_shape))
-
-
 def _input_row(network: Network, batch: int, element_bytes: int) -> Row:
     count = batch * elements(network.input_shape)
     return Row(
@@ -292,10 +290,10 @@ def _input_row(network: Network, batch: int, element_bytes: int) -> Row:
     )  # fmt: skip
 
 
-def _row(placed: PlacedLayer, before: Shape, batch: int, element_bytes: int) -> Row:
+def _row(placed: PlacedLayer, before: Shape, batch: int, element_bytes: int, *, owns_output: bool) -> Row:
     layer, x = placed.layer, placed.input_shape
     parameters = layer.parameters(x)
-    count = batch * elements(placed.output_shape) if layer.storage() == "new" else 0
+    count = batch * elements(placed.output_shape) if owns_output else 0
     return Row(
         name=placed.name,
         block=placed.block,

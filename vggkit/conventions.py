@@ -99,8 +99,7 @@ class Counted:
     @cached_property
     def layers(self) -> tuple[PlacedLayer, ...]:
         """Its layers that are modules of the model."""
-        layers = self.network.layers
-        return layers[:-1] if isinstance(layers[-1].layer, Softmax) else layers
+        return self.network.modules()
 
     @cached_property
     def one_image(self) -> Counted:

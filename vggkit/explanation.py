@@ -186,7 +186,7 @@ def _of_layer(network: Network, placed: PlacedLayer, summary: Summary, plan: Mem
         *_parameters(placed, row),
         *_operations(placed, row, summary.batch),
         *_field(network, placed),
-        *_activations(placed, row, summary),
+        *_activations(network, placed, row, summary),
         _saved(network, placed, plan),
     ]
 
@@ -260,10 +260,13 @@ ELSEWHERE = {
 }
 
 
-def _activations(placed: PlacedLayer, row: Row, summary: Summary) -> list[Step]:
+NOT_RUN = "a model does not run it: it hands on the scores"
+
+
+def _activations(network: Network, placed: PlacedLayer, row: Row, summary: Summary) -> list[Step]:
     storage = placed.layer.storage()
-    if storage != "new":
-        nothing = Working("0", "0", ELSEWHERE[storage])
+    if placed not in network.modules() or storage != "new":
+        nothing = Working("0", "0", ELSEWHERE[storage] if storage != "new" else NOT_RUN)
         return [
             _step("activations", nothing, row.activation_elements, "values"),
             _step("activation bytes", nothing, 0, "bytes"),
@@ -295,7 +298,7 @@ def _saved(network: Network, placed: PlacedLayer, plan: MemoryPlan) -> Step:
     saved = next((layer.saved_bytes for layer in plan.layers if layer.name == placed.name), 0)
     kept = placed.layer.kept(placed.input_shape)
     if not saved:
-        return _step("saved for backward", Working("0", "0", _nothing_saved(network, placed, plan)), 0, "bytes")
+        return _step("saved for backward", Working("0", "0", _nothing_saved(network, placed)), 0, "bytes")
     size, batch = ELEMENT_BYTES[plan.options.dtype], plan.options.batch
     for known in ("input", "output", None):
         new = [buffer for buffer in kept if buffer.what != known]
@@ -309,10 +312,10 @@ def _saved(network: Network, placed: PlacedLayer, plan: MemoryPlan) -> Step:
     return _step("saved for backward", other, saved, "bytes")
 
 
-def _nothing_saved(network: Network, placed: PlacedLayer, plan: MemoryPlan) -> str:
+def _nothing_saved(network: Network, placed: PlacedLayer) -> str:
     """Say why a layer keeps nothing of its own."""
-    if placed.name not in [layer.name for layer in plan.layers]:
-        return "it is not run in training: models hand on the scores"
+    if placed not in network.modules():
+        return NOT_RUN
     before = network.layers[: network.layers.index(placed) + 1]
     if not any(other.layer.parameters(other.input_shape) for other in before):
         return "nothing up to here is trained, so no gradient comes this far"

@@ -1239,10 +1239,10 @@ class Softmax(_ElementWise, frozen=True):
     keras_type: ClassVar[str] = "Softmax"
 
     def storage(self) -> Storage:
-        return "view"  # counted with the scores it turns into probabilities: models hand on the scores
+        return "new"
 
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.op(x, keeps_output=True)
+        return eager.apply(self, x, parameters)
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output", x),)

@@ -31,7 +31,7 @@ from vggkit.eager import (
     Tensor,
 )
 from vggkit.errors import ArgumentError, ConfigError, did_you_mean, shorten
-from vggkit.layers import Shape, Softmax, elements
+from vggkit.layers import Shape, elements
 from vggkit.network import ELEMENT_BYTES, Network, place
 from vggkit.numbers import parse_bytes
 
@@ -356,10 +356,7 @@ class _Step:
         return eager.run_layers(self.head, x)
 
     def _place_layers(self) -> None:
-        layers = self.network.layers
-        if isinstance(layers[-1].layer, Softmax):  # the model hands on the scores
-            layers = layers[:-1]
-        for placed in layers:
+        for placed in self.network.modules():
             trained = placed.name not in self.frozen
             parameters = {
                 name: self._parameter(elements(shape), trained)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.config import Config
-from vggkit.layers import Conv2d, Flatten, Linear, Pair, Softmax, times
-from vggkit.network import Network, PlacedLayer
+from vggkit.layers import Conv2d, Flatten, Linear, Pair, times
+from vggkit.network import Network
 
 if TYPE_CHECKING:
     from vggkit.weights.loading import LoadReport
@@ -35,16 +35,20 @@ class VGG(nn.Module):
         self._blocks: list[str] = []
         self._classifier: list[str] = []
         blocks: dict[str, OrderedDict[str, nn.Module]] = {}
-        for placed in network:
-            if placed.block is not None:
+        classifier: dict[str, nn.Module] = {}
+        for placed in network.modules(softmax=softmax):
+            module = placed.layer.module(placed.input_shape, nn)
+            if placed.block is None:
+                classifier[placed.module] = module
+            else:
                 child = placed.module.removeprefix(f"{placed.block}.")
-                blocks.setdefault(placed.block, OrderedDict())[child] = placed.layer.module(placed.input_shape, nn)
+                blocks.setdefault(placed.block, OrderedDict())[child] = module
         for name, children in blocks.items():
             self.add_module(name, nn.Sequential(children))
             self._blocks.append(name)
-        for placed in _classifier(network, softmax):
-            self.add_module(placed.module, placed.layer.module(placed.input_shape, nn))
-            self._classifier.append(placed.module)
+        for name, module in classifier.items():
+            self.add_module(name, module)
+            self._classifier.append(name)
         self._flat = _flat_input(network)
         self._least = _least_maps(network)
         self.report: LoadReport | None = None
@@ -129,13 +133,6 @@ class VGG(nn.Module):
             f"{self.network.name}: an input of {fed} ends in {times(tuple(features))} maps, but the classifier's"
             f" convolutions need {times(self._least)} maps at least, as of {made_for}"
         )
-
-
-def _classifier(network: Network, softmax: bool) -> list[PlacedLayer]:
-    placed = [placed for placed in network if placed.block is None]
-    if placed and isinstance(placed[-1].layer, Softmax) and not softmax:
-        placed.pop()
-    return placed
 
 
 def _flat_input(network: Network) -> tuple[str, int]:

@@ -61,6 +61,7 @@ class _Naming:
 
     def __init__(self, network: Network) -> None:
         self.blocks = len(network.config.blocks)
+        self.modules = {placed.name for placed in network.modules()}
         self.features = -1  # index in torchvision's `features`
         self.classifier = -1  # and in its `classifier`
         self.weights: dict[str | None, int] = {}
@@ -75,7 +76,7 @@ class _Naming:
     def authors(self, placed: PlacedLayer) -> str | None:
         stem, block = placed.layer.stem, placed.block
         number = self.weights.get(block, 0)
-        if stem == "softmax":
+        if placed.name not in self.modules:
             return "prob"
         if block is None:
             caffe = {"fc": "fc", "relu": "relu", "dropout": "drop"}.get(stem)
@@ -92,7 +93,7 @@ class _Naming:
         if placed.block is not None:
             self.features += 1
             return f"features.{self.features}"
-        if placed.layer.stem in ("flatten", "softmax"):
+        if placed.layer.stem == "flatten" or placed.name not in self.modules:
             return None
         if placed.layer.stem == "avgpool":
             return "avgpool"

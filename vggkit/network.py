@@ -25,7 +25,18 @@ from vggkit.errors import (
     did_you_mean,
     shorten,
 )
-from vggkit.layers import Dropout, Flatten, GroupNorm, InPlaceActivation, Layer, Linear, Pair, Shape, times
+from vggkit.layers import (
+    Dropout,
+    Flatten,
+    GroupNorm,
+    InPlaceActivation,
+    Layer,
+    Linear,
+    Pair,
+    Shape,
+    Softmax,
+    times,
+)
 
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 """Bytes per element of each dtype, by torch's name."""
@@ -120,6 +131,22 @@ class Network(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def modules(self, *, softmax: bool = False) -> tuple[PlacedLayer, ...]:
+        """Return the layers that are modules of a model, in the order in which they run.
+
+        A model hands on its classifier's scores, so a soft-max at the end of the classifier is none of them. Anywhere
+        else a soft-max is a layer as others are.
+
+        Args:
+            softmax: whether the model was built with softmax=True and hands on probabilities.
+
+        >>> len(Network.of("D")) - len(Network.of("D").modules())
+        1
+        """
+        last = self.layers[-1]
+        scores = last.block is None and isinstance(last.layer, Softmax) and not softmax
+        return self.layers[:-1] if scores else self.layers
 
     def layer(self, name: str) -> PlacedLayer:
         """Return a layer by its name here, in the original authors' model or in torchvision's.

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as run_again
 from vggkit.building import build
 from vggkit.config import OVERRIDES, Config
 from vggkit.errors import ArgumentError, shorten
-from vggkit.layers import InPlaceActivation, Softmax
+from vggkit.layers import InPlaceActivation
 from vggkit.model import VGG
 from vggkit.network import Network, PlacedLayer
 from vggkit.weights.loading import Source
@@ -38,7 +38,8 @@ class Features(nn.Module):
         last = max(index for index, layer in enumerate(model.network) if layer.name in wanted)
         steps = model.network.layers[: last + 1]
         self.layers = tuple(layers)
-        self.body = nn.Sequential(*(_step(model, step, written) for step, written in _with_taken(steps, wanted)))
+        modules = {placed.name for placed in model.network.modules(softmax=model.ends_in_softmax)}
+        self.body = nn.Sequential(*(_step(model, modules, step, taken) for step, taken in _with_taken(steps, wanted)))
         self.training = self.body.training = model.training
         self._names = [wanted.get(step.name, []) for step in steps]
         self._parts = [(part, block in model.checkpoint) for block, part in _parts(steps)]
@@ -79,7 +80,7 @@ def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> I
         taken = step.name in wanted or (taken and step.layer.storage() == "view")
 
 
-def _step(model: VGG, step: PlacedLayer, taken: bool) -> nn.Module:
+def _step(model: VGG, modules: set[str], step: PlacedLayer, taken: bool) -> nn.Module:
     """Return the module of a layer; an activation that would overwrite what is handed out works in new memory.
 
     That costs what a copy of the activation would, and is faster by the copying. A model that gives scores has no
@@ -88,7 +89,7 @@ def _step(model: VGG, step: PlacedLayer, taken: bool) -> nn.Module:
     layer = step.layer
     if taken and isinstance(layer, InPlaceActivation) and layer.inplace:
         layer = replace(layer, inplace=False)
-    elif not isinstance(layer, Softmax):
+    elif step.name in modules:
         return model.get_submodule(step.module)
     module: nn.Module = layer.module(step.input_shape, nn)
     return module

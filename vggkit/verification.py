@@ -25,7 +25,6 @@ from vggkit import liveness
 from vggkit.analysis import summarize
 from vggkit.building import build
 from vggkit.eager import KINDS
-from vggkit.layers import Softmax
 from vggkit.liveness import MemoryPlan, Options
 from vggkit.model import VGG
 from vggkit.network import Network
@@ -81,9 +80,9 @@ def _static_claims(network: Network) -> Iterator[Claim]:
     info = torchinfo.summary(model, input_data=images, verbose=0)
     yield Claim("parameters", summary.totals.parameters, info.total_params, "torchinfo")
     measured = {id(layer.module): tuple(layer.output_size[1:]) for layer in info.summary_list}
-    placed = [layer for layer in network if layer.name in _built(network)]
-    equal = sum(measured[id(model.get_submodule(layer.module))] == layer.output_shape for layer in placed)
-    yield Claim("layers whose output shape is equal", len(placed), equal, "torchinfo")
+    modules = network.modules()
+    equal = sum(measured[id(model.get_submodule(placed.module))] == placed.output_shape for placed in modules)
+    yield Claim("layers whose output shape is equal", len(modules), equal, "torchinfo")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images)
     yield Claim(
@@ -92,12 +91,6 @@ def _static_claims(network: Network) -> Iterator[Claim]:
         counter.get_total_flops() // 2,
         "FlopCounterMode ÷ 2",
     )
-
-
-def _built(network: Network) -> set[str]:
-    """Return the names of the layers that a model has: all but the soft-max at its end."""
-    layers = network.layers[:-1] if isinstance(network.layers[-1].layer, Softmax) else network.layers
-    return {layer.name for layer in layers}
 
 
 # Memory, by autograd's hooks and MemTracker on fake tensors
