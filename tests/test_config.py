@@ -733,6 +733,7 @@ ALLOWED = {
     "width": "expected a number above 0",
     "pool": "expected max or avg, found",
     "activation": "expected one of relu, leaky-relu, elu, silu, hardtanh, gelu, tanh, sigmoid, none, found",
+    "inplace": "expected true or false, found",
     "batch_norm": "expected true or false, found",
     "dropout": "expected a number from 0 to below 1, found",
 }

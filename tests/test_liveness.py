@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -242,6 +243,20 @@ def test_a_soft_max_is_run_everywhere_but_at_a_classifiers_end(place: str) -> No
     built = [path for path, module in vggkit.build(network).named_modules() if not list(module.children())]
     assert [layer.name for layer in plan.layers[:-1]] == [path.replace(".", "_") for path in built]
     assert saved in (None, plan.saved_for_backward_bytes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_norm": True}, {"activation": "elu"}, {"activation": "silu"}])
+def test_a_network_without_inplace_is_exact(changes: dict[str, Any]) -> None:
+    """With inplace=False the plan has each activation's own memory, as the judges do."""
+    small: dict[str, Any] = {"input": "3x32x32", "num_classes": 5, "width": 0.05, **changes}
+    network, plain = Network.of("A-LRN", inplace=False, **small), Network.of("A-LRN", **small)
+    for checkpoint, optimizer in (((), "sgd-momentum"), (("block2",), "adamw")):
+        assert_all_equal(network, Options(batch=5, optimizer=optimizer, checkpoint=checkpoint))
+    assert_inference_equal(network, Options(batch=5))
+    own = [{one.name: one.output_bytes for one in vggkit.memory(each).layers} for each in (network, plain)]
+    activation = changes.get("activation", "relu")
+    assert own[0][f"block3_{activation}2"] == own[0]["block3_conv2"]
+    assert own[1][f"block3_{activation}2"] == 0
 
 
 # What a plan says

@@ -27,6 +27,7 @@ def build(
     dropout: float | None = None,
     width: float | str | None = None,
     activation: str | None = None,
+    inplace: bool | None = None,
     pool: str | None = None,
     head: str | None = None,
     init: str = "kaiming",
@@ -53,6 +54,7 @@ def build(
         dropout: rate behind the hidden FC layers.
         width: multiplies all channels and units but the classes: 0.5, or with its rounding "0.5 multiple of 8".
         activation: in place of every ReLU.
+        inplace: False gives each activation memory of its own, which full backward hooks need.
         pool: "max" or "avg".
         head: "paper" or "gap"; with weights also "new", the configuration's own head without the weights for it.
         init: "kaiming" (torchvision's), "paper" or "xavier".
@@ -86,7 +88,7 @@ def build(
         head, include_top = None, False
     network = Network.of(
         config, num_classes=num_classes, input=input, in_channels=in_channels, batch_norm=batch_norm, dropout=dropout,
-        width=width, activation=activation, pool=pool, head=head,
+        width=width, activation=activation, inplace=inplace, pool=pool, head=head,
     )  # fmt: skip
     if init not in INITIALIZERS:
         raise ArgumentError(f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}")

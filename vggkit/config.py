@@ -25,6 +25,7 @@ from vggkit.layers import (
     Count,
     Dropout,
     Flag,
+    InPlaceActivation,
     Layer,
     MaxPool2d,
     Positive,
@@ -795,6 +796,16 @@ def _with_activation(config: Config, activation: Layer | None) -> Config:
     return _map_entries(config, change)
 
 
+def _with_inplace(config: Config, wanted: bool) -> Config:
+    def switched(layer: Any) -> Any:
+        return replace(layer, inplace=wanted) if isinstance(layer, InPlaceActivation) else layer
+
+    config = replace(config, defaults=replace(config.defaults, activation=switched(config.defaults.activation)))
+    return _map_entries(
+        config, lambda entry: replace(entry, layer=switched(entry.layer), activation=switched(entry.activation))
+    )
+
+
 def _with_batch_norm(config: Config, wanted: bool) -> Config:
     if not wanted:
         return _without_batch_norm(config)
@@ -883,6 +894,10 @@ OVERRIDES: dict[str, Override] = {
     "activation": Override(
         lambda value: follower("activation", value), _with_activation, "in place of every activation, or none",
         {"$ref": "#/$defs/activation"},
+    ),
+    "inplace": Override(
+        _as(Flag), _with_inplace, "whether activations work in place; false is for hooks that need each output",
+        {"type": "boolean"},
     ),
     "batch_norm": Override(
         _as(Flag), _with_batch_norm, "whether batch norm stands behind the convolutions", {"type": "boolean"},

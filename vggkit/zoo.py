@@ -71,7 +71,8 @@ def load(source: Source, **overrides: Any) -> Config:
     Args:
         source: a name or alias of a shipped one (letter case, - and _ don't matter; `_bn` behind it adds batch norm),
             the path of a YAML file, or a Config.
-        overrides: changes to make: num_classes, input, in_channels, batch_norm, dropout, width, activation, pool, head.
+        overrides: changes to make: num_classes, input, in_channels, batch_norm, dropout, width, activation, inplace,
+            pool, head.
 
     Returns:
         The configuration.
