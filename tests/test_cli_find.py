@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from itertools import product
@@ -272,27 +273,44 @@ LONG = (
 )  # fmt: skip
 
 
-def test_a_long_search_shows_its_first_lines_at_once_and_ends_at_ctrl_c(tmp_path: Path) -> None:
-    """Of nine million variants, by all cores: exit code 1, no traceback, whole lines; a file is not begun."""
-    for more in ((), ("-o", str(tmp_path / "x.csv"))):
-        with subprocess.Popen(
-            [sys.executable, "-m", "vggkit", *LONG, *more],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=ROOT, text=True,
-        ) as running:  # fmt: skip
-            assert running.stdout is not None
-            if more:
-                while not any(tmp_path.iterdir()):
-                    assert running.poll() is None
-                    time.sleep(0.02)
-            else:
-                lines = [running.stdout.readline() for _ in range(3)]
-                assert lines[0] == "name,num_classes,width,multiply_accumulates\n"
-                assert lines[2].startswith("A,1,0.002,")
-            os.killpg(running.pid, signal.SIGINT)
-            out, errors = running.communicate(timeout=60)
-        assert (running.returncode, errors) == (1, "\nAborted!\n")
-        assert out.endswith("\n") or not out
-        assert list(tmp_path.iterdir()) == []
+def started(*more: str) -> subprocess.Popen[str]:
+    """Start a search of nine million variants, by all cores."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vggkit", *LONG, *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=ROOT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+def test_a_long_search_shows_its_first_lines_at_once_and_ends_at_ctrl_c(everybody: bool) -> None:
+    """Exit code 1, no traceback, and whole lines: nothing but what stood in the pipe, the last number uncut.
+
+    Ctrl-C reaches everybody in a terminal; `kill -INT` the search alone.
+    """
+    with started() as running:
+        assert running.stdout is not None
+        held = fcntl.fcntl(running.stdout, fcntl.F_GETPIPE_SZ) + io.DEFAULT_BUFFER_SIZE  # by the pipe, and by us
+        lines = [running.stdout.readline() for _ in range(3)]
+        (os.killpg if everybody else os.kill)(running.pid, signal.SIGINT)
+        out, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (1, "\nAborted!\n")
+    assert len(out) <= held + 2 * select.PIPE_BUF
+    assert lines[0] == "name,num_classes,width,multiply_accumulates\n"
+    assert (lines[2] + out).endswith("\n")
+    last = (lines[2] + out).splitlines()[-1]
+    name, classes, width, macs = last.split(",")
+    assert str(vggkit.summarize(name, num_classes=int(classes), width=width).totals.multiply_accumulates) == macs
+
+
+def test_ctrl_c_leaves_nothing_of_a_long_searchs_file(tmp_path: Path) -> None:
+    """Neither the file nor what it would have become."""
+    with started("-o", str(tmp_path / "x.csv")) as running:
+        while not any(path.stat().st_size for path in tmp_path.iterdir()):  # until the first chunk is written
+            assert running.poll() is None
+        os.killpg(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (1, "\nAborted!\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_streams_memory_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,33 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     finally:
         os.close(reading)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("length", [1, 7, 512, 4095, 4096, 4097, 9000])
+def test_a_pipe_is_handed_lines_in_pieces_that_it_takes_whole(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece ends behind a line break and is no larger than PIPE_BUF, unless a line alone is."""
+    pieces: list[bytes] = []
+    text = ("x" * length + "\n") * 50 + "ä"
+
+    def write(_: int, piece: bytes) -> int:
+        pieces.append(piece)
+        return len(piece)
+
+    monkeypatch.setattr(files.os, "write", write)
+    with open(os.devnull, "w", encoding="utf-8") as stream:
+        files.write_lines(stream, text)
+    assert b"".join(pieces).decode() == text
+    assert all(piece.endswith(b"\n") for piece in pieces[:-1])
+    assert all(len(piece) <= max(select.PIPE_BUF, length + 1) for piece in pieces)
+    assert all(len(left) + len(right) > select.PIPE_BUF for left, right in pairwise(pieces))
+
+
+def test_what_was_printed_before_comes_before(tmp_path: Path) -> None:
+    """The stream's own buffer is flushed first; a stream in memory takes lines as well."""
+    with (tmp_path / "x.txt").open("w", encoding="utf-8") as stream:
+        stream.write("first\n")
+        files.write_lines(stream, "second\n")
+    assert (tmp_path / "x.txt").read_text() == "first\nsecond\n"
+    memory = io.StringIO()
+    files.write_lines(memory, "x\n")
+    assert memory.getvalue() == "x\n"

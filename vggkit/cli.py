@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +160,12 @@ def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
 
 def write(content: Any, output: Path | None) -> None:
     """Print text or a rich renderable, or write it to a file."""
+    from vggkit.files import write_lines
     from vggkit.render import columns
 
     if output is None:
         if isinstance(content, str):
-            click.echo(content, nl=False)
+            write_lines(sys.stdout, content)
         else:
             columns.show(content)
         return
@@ -586,18 +588,18 @@ def find(
         sources, overrides(settings, input=input), vary=_varied(vary), where=conditions, figures=split(only), sort=sort,
         limit=limit, pareto=None if pareto is None else split((pareto,)), batch=batch, dtype=dtype, optimizer=optimizer,
     )  # fmt: skip
-    parts = search.chunks(query, search.cores())
-    parts = _with_bar(parts, -(-query.total // search.CHUNK), "searching")
-    if format == "csv" and sort is None and limit is None and pareto is None:
-        count, reason = _write_parts(query, parts, output)
-    else:
-        found = search.collected(query, parts)
-        count, reason = found.left_out, found.reason
-        if format in PICTURES and output is not None:
-            write_file(output, found.plot().to_bytes(format))
-            click.echo(f"{output} drawn", err=True)
+    with closing(search.chunks(query, search.cores())) as chunks:
+        parts = _with_bar(chunks, -(-query.total // search.CHUNK), "searching")
+        if format == "csv" and sort is None and limit is None and pareto is None:
+            count, reason = _write_parts(query, parts, output)
         else:
-            write(render.in_format(found, format), output)
+            found = search.collected(query, parts)
+            count, reason = found.left_out, found.reason
+            if format in PICTURES and output is not None:
+                write_file(output, found.plot().to_bytes(format))
+                click.echo(f"{output} drawn", err=True)
+            else:
+                write(render.in_format(found, format), output)
     if count:
         click.echo(render.left_out(count, query, reason), err=True)
 
@@ -637,10 +639,10 @@ def _write_parts(query: Any, parts: Any, output: Path | None) -> tuple[int, str 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
     """Give a function that prints text, or that writes it to a file, which is there when all is written."""
-    from vggkit.files import replacing
+    from vggkit.files import replacing, write_lines
 
     if output is None:
-        yield lambda text: click.echo(text, nl=False)
+        yield partial(write_lines, sys.stdout)
         return
     try:
         with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

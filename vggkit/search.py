@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from math import prod
@@ -33,6 +33,7 @@ from vggkit.zoo import family_names, load, names
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
+    from multiprocessing.synchronize import Event
 
     from rich.console import Group
 
@@ -646,7 +647,7 @@ def _axis(word: str, values: Iterable[Any], origins: Sequence[Origin]) -> Axis:
     return axis
 
 
-def chunks(query: Query, processes: int = 1) -> Iterator[Chunk]:
+def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
     """Work on the variants, chunk by chunk and in order; no more than a few chunks are in memory.
 
     Args:
@@ -662,12 +663,15 @@ def chunks(query: Query, processes: int = 1) -> Iterator[Chunk]:
     from multiprocessing import get_context
 
     # to spawn is what works everywhere: a fork of a program that has threads may hang
-    executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_set_query, initargs=(query,))
+    context = get_context("spawn")
+    stop = context.Event()
+    executor = ProcessPoolExecutor(processes, context, initializer=_set_query, initargs=(query, stop))
     try:
         yield from _in_order(executor, parts, ahead=2 * processes)
     except BrokenProcessPool:
         raise VggkitError("a process that took part in the search was ended from outside; try again") from None
     finally:
+        stop.set()  # what is already on its way to a process can't be cancelled any more
         executor.shutdown(cancel_futures=True)
 
 
@@ -693,42 +697,63 @@ def _in_order(executor: Executor, parts: Iterable[range], ahead: int) -> Iterato
 def _interrupts_held() -> Iterator[None]:
     """Let Ctrl-C wait, and keep it from the processes that start meanwhile, which would print where they were."""
     import signal
-    from multiprocessing import resource_tracker
+    from threading import current_thread, main_thread
 
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if not hasattr(signal, "pthread_sigmask") or current_thread() is not main_thread():  # Windows; nobody interrupts it
         yield
         return
-    resource_tracker.ensure_running()  # if it started later, it would let signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    # the mask is what new processes inherit; the handler is for the signal that another thread takes in our place
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
-_QUERY: list[Query] = []
-"""In a process that works on chunks, what is searched."""
+_QUERY: list[tuple[Query, Callable[[], bool]]] = []
+"""In a process that works on chunks, what is searched, and whether to stop."""
 
 
-def _set_query(query: Query) -> None:
-    """Make a process ready; Ctrl-C is left to the one that started it, which then ends the others."""
+class Stopped(Exception):  # noqa: N818  # a signal
+    """Nobody waits for the rest of a chunk."""
+
+
+def _set_query(query: Query, stop: Event) -> None:
+    """Make a process ready; Ctrl-C is left to the one that started it, which then stops the others."""
     from signal import SIG_IGN, SIGINT, signal
 
     signal(SIGINT, SIG_IGN)
-    _QUERY[:] = [query]
+    _QUERY[:] = [(query, stop.is_set)]
 
 
 def _chunk_of_query(part: range) -> Chunk:
-    return chunk(_QUERY[0], part)
+    query, stopped = _QUERY[0]
+    return chunk(query, part, stopped)
 
 
-def chunk(query: Query, part: range) -> Chunk:
-    """Work on the variants of these numbers."""
+def chunk(query: Query, part: range, stopped: Callable[[], bool] = lambda: False) -> Chunk:
+    """Work on the variants of these numbers.
+
+    Args:
+        query: what is searched.
+        part: the numbers.
+        stopped: asked between groups of variants.
+
+    Raises:
+        Stopped: as soon as `stopped` says so.
+    """
     places = np.stack(np.unravel_index(np.arange(part.start, part.stop), query.shape))
     variants: list[tuple[int, Variant]] = []
     misfits: list[int] = []
     for group in _groups(query, places):
         for rows, columns in _costs(query, places, group):
+            if stopped():
+                raise Stopped
             if columns is None:
                 misfits += rows.tolist()
             else:
