@@ -333,12 +333,26 @@ def test_the_family_is_listed_with_its_notes() -> None:
     assert len(json.loads(CliRunner().invoke(main, ["list", "--format", "json"]).stdout)) == 6
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140, 300])
-def test_a_narrow_list_of_the_family_keeps_names_and_parameters(width: int) -> None:
-    """Columns are left out, lines never broken."""
-    lines = CliRunner().invoke(main, ["list", "--family"], env={"COLUMNS": str(width)}).stdout.splitlines()
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (60, ["name", "what is different"]),
+        (80, ["name", "parameters", "what is different"]),
+        (100, ["name", "parameters", "MACs", "what is different"]),
+        (140, ["name", "input", "weight layers", "parameters", "MACs", "what is different"]),
+        (300, ["name", "aliases", "input", "weight layers", "parameters", "MACs", "what is different"]),
+    ],
+)
+def test_a_narrow_list_of_the_family_keeps_names_and_what_is_different(width: int, shown: list[str]) -> None:
+    """A network's name is on one line; what is different about it is folded, and all of it is there."""
+    text = CliRunner().invoke(main, ["list", "--family"], env={"COLUMNS": str(width)}).stdout
+    lines = text.split("\n\n")[0].splitlines()
     assert max(map(len, lines)) <= width
-    assert [line.split()[0] for line in lines[2:]] == zoo.family_names()
+    assert re.split(" {2,}", lines[0].strip()) == shown
+    assert [line.split()[0] for line in lines[2:] if line[:1].islower()] == zoo.family_names()
+    start = lines[0].index("what is different")
+    notes = " ".join(" ".join(line[start:] for line in lines[2:]).split())
+    assert all(str(vggkit.load(name).note) in notes for name in zoo.family_names())
 
 
 # What is told apart

@@ -64,7 +64,38 @@ def test_html_escapes_cells_and_title() -> None:
 def test_columns_go_by_rank_and_rank_0_stays() -> None:
     """Wide characters count twice; the narrowest console still has the first column."""
     grid = table(["日本"])
-    need = cell_len("日本") + cell_len("日本日本") + columns.GAP + 1
+    need = cell_len("日本") + cell_len("日本日本") + columns.GAP
     assert columns.fitting(grid, need) == [0, 1]
     assert columns.fitting(grid, need - 1) == [0]
     assert columns.fitting(grid, 1) == [0]
+
+
+def test_columns_that_are_left_out_are_named_below() -> None:
+    """With the width at which all are there; a column without a header is not named."""
+    grid = table(["abcdef"])
+    assert columns.hidden(grid, [0, 1], 80) == ""
+    assert columns.hidden(grid, [0], 17) == "Not shown in 17 columns: twice. All fit in 20."
+    assert columns.hidden(grid._replace(headers=["kept", ""]), [0], 17) == ""
+    lines = columns.text(FittedTable(grid), 19).splitlines()
+    assert " ".join(lines[-3:]) == "Not shown in 19 columns: twice. All fit in 20."
+    assert "Not shown" not in columns.text(FittedTable(grid), 20)
+
+
+PROSE = "one two three four five six"
+
+
+def test_prose_is_folded_before_a_column_goes() -> None:
+    """As far as its least width; beyond that it goes by its rank, as any other."""
+    prose: list[Column[str]] = [Column("name", lambda _: "x"), Column("note", lambda cell: cell, rank=1, fold=13)]
+    folded = columns.text(FittedTable(columns.grid(prose, [PROSE])), 19).splitlines()
+    assert folded[2:] == ["x     one two three", "      four five six"]
+    assert columns.fitting(columns.grid(prose, [PROSE]), 18) == [0]
+
+
+def test_no_number_is_cut_where_even_the_first_columns_are_too_wide() -> None:
+    """Words are folded instead."""
+    rows: list[Column[str]] = [Column("what", lambda cell: cell), Column("bytes", lambda _: "11,555,184", "right")]
+    lines = columns.text(FittedTable(columns.grid(rows, [PROSE])), 25).splitlines()
+    assert max(map(len, lines)) <= 25
+    assert lines[2].split() == ["one", "two", "three", "11,555,184"]
+    assert " ".join(word for line in lines[2:] for word in line.split() if word.isalpha()) == PROSE

@@ -157,16 +157,16 @@ def test_a_grouped_rectangular_convolutions_formula_has_its_own_sizes() -> None:
 
 @pytest.mark.parametrize("source", ["D", "E", "long"])
 def test_no_line_is_wider_than_the_console(source: str) -> None:
-    """From 40 to 200 columns; every layer keeps its one line, its name and its parameters."""
+    """From 47 to 200 columns; every layer keeps its one line, its name, its weights and its biases."""
     config = vggkit.loads(LONG) if source == "long" else vggkit.load(source)
     summary = vggkit.summarize(config)
     rows = [row for row in summary if row.layer is not None]
-    for width in range(60 if source == "long" else 40, 201):
+    for width in range(67 if source == "long" else 47, 201):
         lines = columns.text(render.table(summary), width).splitlines()
         assert max(map(cell_len, lines)) <= width
         for row in rows:
             (line,) = [line for line in lines if row.name in line.split()]
-            assert f"{row.parameters:,}" in line or not row.parameters
+            assert {f"{row.weights:,}", f"{row.biases:,}"} - {"0"} <= set(line.split())
 
 
 def test_a_wider_console_never_has_fewer_columns() -> None:
@@ -175,7 +175,45 @@ def test_a_wider_console_never_has_fewer_columns() -> None:
     kept = [set(columns.fitting(grid, width)) for width in range(20, 201)]
     assert all(narrow <= wide for narrow, wide in pairwise(kept))
     assert kept[-1] == set(range(len(grid.headers)))
-    assert {grid.headers[index] for index in kept[0]} == {"layer", "parameters"}
+    assert {grid.headers[index] for index in kept[0]} == {"layer"}
+
+
+def headers(*arguments: str, columns: int) -> list[str]:
+    """Return the headers of the table that `vggkit summarize` prints at a width."""
+    return re.split(" {2,}", printed(*arguments, COLUMNS=str(columns)).splitlines()[2].strip())
+
+
+WEIGHTS = ["output shape", "weights", "biases"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns", "shown"),
+    [
+        (("D",), 59, ["layer", *WEIGHTS]),
+        (("D",), 60, ["layer", *WEIGHTS, "activations"]),
+        (("D",), 80, ["layer", "what", *WEIGHTS, "activations"]),
+        (("D",), 84, ["layer", "what", *WEIGHTS, "parameters", "activations"]),
+        (("D",), 100, ["layer", "what", *WEIGHTS, "parameters", "MACs", "activations"]),
+        (("D",), 107, ["layer", "what", *WEIGHTS, "parameters", "MACs", "activations", "field"]),
+        (("D",), 114, ["block", "layer", "what", *WEIGHTS, "parameters", "MACs", "activations", "field"]),
+        (("D", "--training"), 60, ["layer", *WEIGHTS, "saved"]),
+        (("D", "--training"), 80, ["layer", *WEIGHTS, "activations", "saved"]),
+        (("D", "--formula"), 60, ["layer", "weights", "biases"]),
+        (("D", "--formula"), 140, ["layer", "what", *WEIGHTS, "MACs", "activations"]),
+    ],
+)
+def test_the_table_shows_first_what_it_is_for(arguments: tuple[str, ...], columns: int, shown: list[str]) -> None:
+    """Shape, weights, biases, activations; then what, parameters, MACs, field, block; what an option asks for stays."""
+    assert headers(*arguments, columns=columns) == shown
+
+
+def test_hidden_columns_are_named_before_the_totals() -> None:
+    """With the width that shows them all; where nothing is hidden nothing is said."""
+    lines = printed("D", COLUMNS="80").splitlines()
+    note = lines.index("Not shown in 80 columns: block, parameters, MACs, field. All fit in 114.")
+    assert lines[note + 2].startswith("weight layers")
+    assert "Not shown" not in printed("D", COLUMNS="114")
+    assert "Not shown" not in printed("D")
 
 
 # names

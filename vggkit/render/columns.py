@@ -21,6 +21,8 @@ class Column(msgspec.Struct, Generic[RowType], frozen=True):
         align: "left" or "right".
         rank: in a narrow terminal the columns of the highest rank go first; rank 0 always stays.
         style: rich's style for its cells.
+        fold: for prose: its cells are folded to as little as this width before a column goes. 0 never folds them,
+            unless the columns that always stay don't fit otherwise.
     """
 
     header: str
@@ -28,6 +30,7 @@ class Column(msgspec.Struct, Generic[RowType], frozen=True):
     align: Literal["left", "right"] = "left"
     rank: int = 0
     style: str = ""
+    fold: int = 0
 
 
 class Grid(NamedTuple):
@@ -38,6 +41,7 @@ class Grid(NamedTuple):
         aligns: "left" or "right" for each.
         ranks: for each column, as in `Column`.
         styles: for each column, as in `Column`.
+        folds: for each column, as in `Column`.
         rows: the cells.
         footer: cells of a last row of totals, or None.
         sections: the indexes of rows behind which a new section starts.
@@ -47,6 +51,7 @@ class Grid(NamedTuple):
     aligns: Sequence[Literal["left", "right"]]
     ranks: Sequence[int]
     styles: Sequence[str]
+    folds: Sequence[int]
     rows: Sequence[Sequence[str]]
     footer: Sequence[str] | None = None
     sections: frozenset[int] = frozenset()
@@ -64,6 +69,7 @@ def grid(
         [column.align for column in columns],
         [column.rank for column in columns],
         [column.style for column in columns],
+        [column.fold for column in columns],
         [[column.cell(row) for column in columns] for row in rows],
         footer,
         sections,
@@ -75,31 +81,41 @@ GAP = 2
 
 
 class FittedTable:
-    """A rich renderable that leaves columns out, by rank, until it fits the console's width."""
+    """A rich renderable that leaves columns out, by rank, until it fits the console's width, and then names them."""
 
     def __init__(self, grid: Grid, title: str | None = None) -> None:
         self.grid = grid
         self.title = title
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        from rich.text import Text
+
         if self.title:
-            from rich.text import Text
-
             yield Text(f"{self.title}\n", style="bold")
-        yield self.table(options.max_width)
+        kept = fitting(self.grid, options.max_width)
+        yield self.table(kept, options.max_width)
+        if said := hidden(self.grid, kept, options.max_width):
+            yield Text(f"\n{said}", style="dim")
 
-    def table(self, width: int) -> Any:
-        """Return the rich table with the columns that fit."""
+    def table(self, kept: Sequence[int], width: int) -> Any:
+        """Return the rich table of some of the columns, no number cut."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
         grid = self.grid
-        kept = fitting(grid, width)
-        table = Table(box=SIMPLE_HEAD, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0))
+        table = Table(
+            box=SIMPLE_HEAD, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0), pad_edge=False
+        )
+        tight = least_width(grid, kept) > width
         for index in kept:
+            folded = grid.folds[index] or (tight and grid.aligns[index] == "left")
             table.add_column(
-                Text(grid.headers[index]), justify=grid.aligns[index], style=grid.styles[index], no_wrap=True
+                Text(grid.headers[index]),
+                justify=grid.aligns[index],
+                style=grid.styles[index],
+                no_wrap=not folded,
+                overflow="fold",
             )
         for number, row in enumerate(grid.rows):
             table.add_row(*(Text(row[index]) for index in kept), end_section=number in grid.sections)
@@ -112,14 +128,32 @@ class FittedTable:
 
 def fitting(grid: Grid, width: int) -> list[int]:
     """Return the indexes of the columns that fit a width; those of rank 0 are kept in any case."""
+    kept = list(range(len(grid.headers)))
+    while least_width(grid, kept) > width and any(grid.ranks[index] for index in kept):
+        kept.remove(max(kept, key=lambda index: (grid.ranks[index], index)))
+    return kept
+
+
+def least_width(grid: Grid, kept: Sequence[int]) -> int:
+    """Return the width that some of the columns need, with those folded that can be."""
     from rich.cells import cell_len
 
     lines = [grid.headers, *grid.rows, *([grid.footer] if grid.footer else [])]
-    widths = [max(cell_len(line[index]) for line in lines) for index in range(len(grid.headers))]
-    kept = list(range(len(widths)))
-    while sum(widths[index] + GAP for index in kept) - GAP + 1 > width and any(grid.ranks[index] for index in kept):
-        kept.remove(max(kept, key=lambda index: (grid.ranks[index], index)))
-    return kept
+    widths = (max(cell_len(line[index]) for line in lines) for index in kept)
+    least = (min(width, grid.folds[index] or width) for index, width in zip(kept, widths))
+    return sum(each + GAP for each in least) - GAP
+
+
+def hidden(grid: Grid, kept: Sequence[int], width: int) -> str:
+    """Return a line that names the columns which are left out, or nothing if all are there.
+
+    Columns without a header only say again, in another form, what stands beside them: they are not named.
+    """
+    names = [header for index, header in enumerate(grid.headers) if header and index not in kept]
+    if not names:
+        return ""
+    enough = least_width(grid, range(len(grid.headers)))
+    return f"Not shown in {width} columns: {', '.join(names)}. All fit in {enough}."
 
 
 def markdown(grid: Grid) -> str:

@@ -395,9 +395,9 @@ def _what(change: Change) -> str:
 CHANGE_COLUMNS: list[Column[Change]] = [
     Column("", lambda change: SIGNS[change.change], style="bold"),
     Column("layer", lambda change: _pair(change, lambda row: row.name)),
-    Column("what", _what, style="cyan", rank=2),
+    Column("what", _what, rank=1, style="cyan", fold=20),
     Column("parameters", lambda change: signed(change.parameters), "right", style="green"),
-    Column("MACs", lambda change: signed(change.multiply_accumulates), "right", rank=1),
+    Column("MACs", lambda change: signed(change.multiply_accumulates), "right", rank=2),
     Column("activations", lambda change: signed_megabytes(change.activation_bytes), "right", rank=3),
 ]
 

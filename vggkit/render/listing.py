@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from vggkit.numbers import grouped
 from vggkit.render import columns
 from vggkit.render.columns import Column, FittedTable, Grid, grid
@@ -14,26 +16,31 @@ if TYPE_CHECKING:
     from vggkit.analysis import Summary
     from vggkit.naming import Names
 
-ZOO_COLUMNS: list[Column[Summary]] = [
-    Column("name", lambda summary: summary.name, style="cyan"),
-    Column("aliases", lambda summary: ", ".join(summary.aliases), rank=1),
-    Column("input", lambda summary: "×".join(map(str, summary.input)), rank=3),
-    Column("weight layers", lambda summary: str(summary.totals.weight_layers), "right", rank=2),
-    Column("parameters", lambda summary: grouped(summary.totals.parameters), "right", style="green"),
-    Column("MACs", lambda summary: grouped(summary.totals.multiply_accumulates), "right"),
+NAME: Column[Summary] = Column("name", lambda summary: summary.name, style="cyan")
+ALIASES: Column[Summary] = Column("aliases", lambda summary: ", ".join(summary.aliases), rank=1)
+COSTS: list[Column[Summary]] = [
+    Column("input", lambda summary: "×".join(map(str, summary.input)), rank=5),
+    Column("weight layers", lambda summary: str(summary.totals.weight_layers), "right", rank=4),
+    Column("parameters", lambda summary: grouped(summary.totals.parameters), "right", rank=2, style="green"),
+    Column("MACs", lambda summary: grouped(summary.totals.multiply_accumulates), "right", rank=3),
 ]
 
+ZOO_COLUMNS = [NAME, ALIASES, *COSTS]
+
 FAMILY_COLUMNS: list[Column[Summary]] = [
-    *ZOO_COLUMNS,
-    Column("what is different", lambda summary: summary.note or "", rank=4),
+    NAME,
+    msgspec.structs.replace(ALIASES, rank=6),
+    *COSTS,
+    Column("what is different", lambda summary: summary.note or "", rank=1, fold=28),
 ]
+"""The family is listed for what is different about each of its networks."""
 
 NAMES_COLUMNS: list[Column[Names]] = [
     Column("vggkit", lambda names: names.name, style="cyan"),
-    Column("module", lambda names: names.module, rank=1),
-    Column("authors (Caffe)", lambda names: names.authors or "–"),
-    Column("torchvision", lambda names: names.torchvision or "–"),
-    Column("Keras", lambda names: names.keras or "–"),
+    Column("module", lambda names: names.module, rank=4),
+    Column("authors (Caffe)", lambda names: names.authors or "–", rank=2),
+    Column("torchvision", lambda names: names.torchvision or "–", rank=1),
+    Column("Keras", lambda names: names.keras or "–", rank=3),
 ]
 
 

@@ -148,10 +148,10 @@ def _next(fit: Fit) -> str:
 FIT_COLUMNS: list[Column[Fit]] = [
     Column("memory", lambda fit: _limit(fit.limit_bytes), "right"),
     Column("fits", _fits, style="green"),
-    Column("peak", lambda fit: megabytes(fit.peak_bytes), "right", rank=1),
-    Column("left", lambda fit: megabytes(fit.left_bytes) if fit.largest else "–", "right"),
-    Column("next", _next, "right", rank=2),
-    Column("missing for it", lambda fit: megabytes(fit.missing_bytes), "right", rank=2),
+    Column("peak", lambda fit: megabytes(fit.peak_bytes), "right", rank=2),
+    Column("left", lambda fit: megabytes(fit.left_bytes) if fit.largest else "–", "right", rank=1),
+    Column("next", _next, "right", rank=3),
+    Column("missing for it", lambda fit: megabytes(fit.missing_bytes), "right", rank=4),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,19 @@ def _block_cell(summary: Summary) -> Any:
     return lambda row: starts.get(row.name, "")
 
 
+ORDER = (
+    "layer", "saved", "output shape", "weights", "biases", "activations",
+    "what", "parameters", "MACs", "field", "block",
+)  # fmt: skip
+"""In a narrow terminal the last of these columns go first. Whoever asks for what is saved came for that."""
+
+FORMULA_ORDER = (
+    "layer", "weights", "biases", "output shape", "saved", "activations",
+    "what", "MACs", "parameters", "field", "block",
+)  # fmt: skip
+"""The same where counts stand behind their workings: that of the parameters only repeats that of the weights."""
+
+
 def table_columns(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> list[Column[Row]]:
     """Return the table's columns.
 
@@ -98,32 +112,28 @@ def table_columns(summary: Summary, formula: bool = False, saved: SavedBytes | N
         formula: whether each count stands behind its working.
         saved: for a column of what is kept for the backward pass.
     """
+    ranks = {header: rank for rank, header in enumerate(FORMULA_ORDER if formula else ORDER)}
+
+    def column(header: str, cell: Callable[[Row], str], style: str = "", **options: Any) -> Column[Row]:
+        return Column(header, cell, rank=ranks[header], style=style, **{"align": "right", **options})
+
     return [
-        Column("block", _block_cell(summary), "right", rank=4, style="dim"),
-        Column("layer", lambda row: row.name),
-        Column("what", lambda row: row.notation, rank=1, style="cyan"),
-        Column("output shape", lambda row: times(row.output_shape), "right", rank=1),
-        Column("weights", _weights if formula else lambda row: count(row.weights), "right", rank=7),
-        Column("biases", lambda row: count(row.biases), "right", rank=6),
-        Column("parameters", _parameters if formula else lambda row: count(row.parameters), "right", style="green"),
-        Column(
-            "MACs",
-            _multiply_accumulates(summary) if formula else lambda row: count(row.multiply_accumulates),
-            "right",
-            rank=2,
-        ),
-        Column(
-            "activations", lambda row: megabytes(row.activation_bytes) if row.activation_bytes else "", "right", rank=3
-        ),
-        *([_saved_column(saved)] if saved is not None else []),
-        Column("field", lambda row: window(row.receptive_field), "right", rank=5, style="dim"),
+        column("block", _block_cell(summary), "dim"),
+        column("layer", lambda row: row.name, align="left"),
+        column("what", lambda row: row.notation, "cyan", align="left"),
+        column("output shape", lambda row: times(row.output_shape)),
+        column("weights", _weights if formula else lambda row: count(row.weights)),
+        column("biases", lambda row: count(row.biases)),
+        column("parameters", _parameters if formula else lambda row: count(row.parameters), "green"),
+        column("MACs", _multiply_accumulates(summary) if formula else lambda row: count(row.multiply_accumulates)),
+        column("activations", lambda row: _memory(row.activation_bytes)),
+        *([column("saved", lambda row: _memory(saved.by_row.get(row.name, 0)))] if saved is not None else []),
+        column("field", lambda row: window(row.receptive_field), "dim"),
     ]
 
 
-def _saved_column(saved: SavedBytes) -> Column[Row]:
-    return Column(
-        "saved", lambda row: megabytes(saved.by_row[row.name]) if saved.by_row.get(row.name) else "", "right", rank=3
-    )
+def _memory(size: int) -> str:
+    return megabytes(size) if size else ""
 
 
 def _footer(summary: Summary, saved_bytes: int | None) -> list[str]:
@@ -151,7 +161,7 @@ def title(summary: Summary) -> str:
 FIGURES_COLUMNS: list[Column[tuple[str, str, str]]] = [
     Column("", lambda figure: figure[0]),
     Column("", lambda figure: figure[1], "right", style="bold"),
-    Column("", lambda figure: figure[2], rank=1, style="dim"),
+    Column("", lambda figure: figure[2], style="dim", fold=16),
 ]
 
 
