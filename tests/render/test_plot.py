@@ -23,6 +23,7 @@ import vggkit
 from tests import drawn
 from vggkit.numbers import grouped, megabytes, percent, shortened
 from vggkit.render.plot import scatter
+from vggkit.render.plot.parts import wrapped
 from vggkit.render.style import applied, printable
 from vggkit.zoo import family_names
 
@@ -259,6 +260,95 @@ def test_cuboids_of_different_blocks_stay_apart(name: str) -> None:
             assert max(sides[name][:, 0].max() for name in same) < fronts[after.name][:, 0].min() + 1e-9
 
 
+FAMILY = ("cifar_vgg16_gn", "ssd300_vgg16_base", "panns_cnn14_trunk", "repvgg_a0_deploy", "cnn_f", "allcnn_c")
+
+
+@pytest.mark.parametrize("name", [*SIX, *ODD, *FAMILY])
+def test_what_a_layer_makes_smaller_stands_on_the_face_before_it(name: str) -> None:
+    """A pool's plate, with what stands on it, is seen inside the volume's side; it hangs over no edge."""
+    drawing = figure(name, "architecture")
+    sides = outlines(drawing, " side")
+    parts = {ending: outlines(drawing, f" {ending}") for ending in ("front", "top", "side")}
+    face = None
+    plates = 0
+    for row in shown(network(name)):
+        if len(row.output_shape) < 3 or row.layer is None:
+            continue
+        slim = row.layer.role != "weight"
+        if slim and face and row.block and row.block == face.block and smaller(sides[row.name], sides[face.name]):
+            corners = [corner for part in parts.values() for corner in part[row.name]]
+            assert all(inside(corner, sides[face.name]) for corner in corners), row.name
+            plates += 1
+        else:
+            face = row
+    assert plates or name not in (*SIX, *FAMILY[:2])
+
+
+def smaller(side: Any, other: Any) -> bool:
+    """Tell whether a cuboid's side is lower and less deep than another's."""
+    (depth, _), (other_depth, _) = extents(side), extents(other)
+    return depth < other_depth - 1e-9 and bool(side[2][1] - side[1][1] < other[2][1] - other[1][1] - 1e-9)
+
+
+def inside(point: Any, outline: Any) -> bool:
+    """Tell whether a point is in a convex outline whose corners go around to the left."""
+    return all(
+        (end[0] - start[0]) * (point[1] - start[1]) >= (end[1] - start[1]) * (point[0] - start[0]) - 1e-9
+        for start, end in pairwise(outline)
+    )
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_gaps_are_even(name: str) -> None:
+    """From one block to the next, and from one FC layer to the next."""
+    fronts, sides = (outlines(figure(name, "architecture"), ending) for ending in (" front", " side"))
+    rows = shown(network(name))
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for before, after in pairwise(rows):
+        if before.block is None or before.block != after.block:
+            same = [row.name for row in rows if row.block == before.block and before.block] or [before.name]
+            end = max(sides[name][:, 0].max() for name in same)
+            gaps[after.block is not None].append(fronts[after.name][:, 0].min() - end)
+    for found in gaps.values():
+        assert min(found) > 0.1
+        assert found == pytest.approx([found[0]] * len(found))  # places on a canvas are in floating point
+
+
+@pytest.mark.parametrize("name", [*SIX, *FAMILY])
+def test_every_volume_has_its_size_above_it(name: str) -> None:
+    """Channels, height and width of its maps; or, where a second one has no room, behind the block's arrow."""
+    drawing = figure(name, "architecture")
+    tops = outlines(drawing, " top")
+    said = [(text.get_text(), text.get_position()) for text in texts(drawing)]
+    for row in shown(network(name)):
+        if row.kind in ("input", "conv") and len(row.output_shape) == 3:
+            size = "×".join(map(str, row.output_shape))
+            high = tops[row.name][:, 1].max()
+            above = any(word == size and high < y < high + 0.2 for word, (_, y) in said)
+            assert above or f"→ {size}" in words(drawing), row.name
+
+
+@pytest.mark.parametrize("name", [*SIX, *ODD, *FAMILY])
+def test_no_text_lies_on_a_volume(name: str) -> None:
+    """Names, sizes and layers are read against the paper."""
+    drawing = figure(name, "architecture")
+    cuboids = [patch for patch in drawing.findobj(Polygon) if not str(patch.get_label()).startswith("_")]
+    paths = [patch.get_transform().transform_path(patch.get_path()) for patch in cuboids]
+    for text, box in texts(drawing).items():
+        assert not any(path.intersects_bbox(box) for path in paths), text
+
+
+def test_a_notation_breaks_behind_its_commas() -> None:
+    """SSD's dilated convolution is not torn between a word and its number."""
+    said = words(figure("ssd300_vgg16_base", "architecture"))
+    start = said.index("block6")
+    assert said[start : start + 5] == ["block6", "conv3-1024,", "dilation 6", "conv1-1024", "→ 1024×19×19"]
+    assert wrapped("maxpool 3, stride 1, padding 1", 20) == ["maxpool 3, stride 1,", "padding 1"]
+    assert wrapped("a word that, however one turns it, is long", 9) == [
+        "a word", "that,", "however", "one turns", "it,", "is long",
+    ]  # fmt: skip
+
+
 def test_a_block_is_labelled_with_its_layers_and_its_output() -> None:
     """As in the paper's words; equal layers are counted."""
     said = words(figure("C", "architecture"))
@@ -357,6 +447,20 @@ def test_height_and_width_are_told_apart_where_they_differ() -> None:
     }
     assert {"height", "width", *written} <= set(words(drawing))
     assert [list(line.get_xdata()) for axes in drawing.axes for line in axes.lines] == [[20, 20], [90, 90]]
+
+
+@pytest.mark.parametrize("name", [*SIX, *ODD, *FAMILY])
+def test_no_line_runs_through_a_number(name: str) -> None:
+    """Where the input's dashed line would, the number stands behind it."""
+    drawing = figure(name, "receptive")
+    boxes = texts(drawing)
+    for axes in drawing.axes:
+        for line in axes.lines:
+            [(x, low), (_, high)] = line.get_transform().transform(line.get_xydata())
+            width = line.get_linewidth() * drawing.dpi / 72
+            for text, box in boxes.items():
+                crossed = box.x0 < x + width / 2 and x - width / 2 < box.x1 and box.y0 < high and low < box.y1
+                assert not crossed, text
 
 
 # Compare

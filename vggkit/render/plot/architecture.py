@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from itertools import groupby, pairwise
+from math import inf, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from vggkit.layers import times
@@ -27,7 +28,7 @@ from vggkit.render.plot.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
 
@@ -51,6 +52,9 @@ ALL_THICKNESSES = 7.0
 SLICE = 0.055
 """Inches of a layer that changes maps without making channels of its own: pooling, normalization."""
 
+PLATE = 0.5
+"""Of the room that a volume's face leaves beside what is smaller, taken by a slice that stands on it."""
+
 BAR = 0.11
 """Inches of the height and depth of what is flat and has no map."""
 
@@ -60,8 +64,11 @@ SHORTEST = 0.09
 DEPTH = (0.34, 0.26)
 """To the right and up, for an inch of depth."""
 
-GAP = 0.05
-"""Inches from one group to the next."""
+GAP = 0.1
+"""Inches from one group to the next at least …"""
+
+EVEN_GAP = 0.6
+"""… and at most where no label asks for more: within the blocks, and within what is behind them, gaps are equal."""
 
 LABEL_GAP = 0.14
 LABEL_WIDTH = 20
@@ -120,6 +127,28 @@ class Cuboid(NamedTuple):
         return self.height / 2 + self.depth * DEPTH[1] / 2
 
 
+class Size(NamedTuple):
+    """A volume's shape, written above it.
+
+    Args:
+        text: the shape.
+        x: where it is centred.
+    """
+
+    text: str
+    x: float
+
+    @property
+    def left(self) -> float:
+        """Where it begins."""
+        return self.x - style.text_width(self.text) / 2
+
+    @property
+    def right(self) -> float:
+        """Where it ends."""
+        return self.x + style.text_width(self.text) / 2
+
+
 class Placed(NamedTuple):
     """A group at its place.
 
@@ -127,16 +156,45 @@ class Placed(NamedTuple):
         group: the layers.
         cuboids: one for each.
         label: the lines below it.
+        sizes: the shapes above it.
     """
 
     group: Group
     cuboids: tuple[Cuboid, ...]
     label: tuple[str, ...]
+    sizes: tuple[Size, ...]
 
     @property
     def middle(self) -> float:
         """Where its label is centred."""
         return (self.cuboids[0].x + self.cuboids[-1].end) / 2
+
+    @property
+    def half_label(self) -> float:
+        """How far its label goes to either side."""
+        return max(style.text_width(line, bold=not number) for number, line in enumerate(self.label)) / 2
+
+    @property
+    def left(self) -> float:
+        """Where its cuboids begin."""
+        return min(cuboid.left for cuboid in self.cuboids)
+
+    @property
+    def right(self) -> float:
+        """Where its cuboids end."""
+        return max(cuboid.right for cuboid in self.cuboids)
+
+    @property
+    def reach(self) -> float:
+        """How far its cuboids go up and down from the axis."""
+        return max(cuboid.reach for cuboid in self.cuboids)
+
+    def moved(self, shift: float) -> Placed:
+        """Return it so much further to the right."""
+        return self._replace(
+            cuboids=tuple(cuboid._replace(x=cuboid.x + shift) for cuboid in self.cuboids),
+            sizes=tuple(size._replace(x=size.x + shift) for size in self.sizes),
+        )
 
 
 def figure(summary: Summary) -> Figure:
@@ -148,24 +206,26 @@ def figure(summary: Summary) -> Figure:
     placed = arrange(groups(summary))
     colours = colours_of(cuboid.row for part in placed for cuboid in part.cuboids)
     heading = (title(summary), subtitle(summary))
-    reach = max(cuboid.reach for part in placed for cuboid in part.cuboids)
+    reach = max(part.reach for part in placed)
     labels = LINE * max(len(part.label) for part in placed)
+    ends = [end for part in placed for end in (part.right, part.middle + part.half_label)]
     width = max(
-        *(end for part in placed for end in (part.cuboids[-1].right, part.middle + _label_width(part.label) / 2)),
+        *ends,
+        *(size.right for part in placed for size in part.sizes),
         MARGIN + heading_width(*heading),
         MARGIN + legend_width(colours),
         MARGIN + style.text_width(NOTE, style.SMALL_SIZE),
     )
-    canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + 2 * reach + 0.15 + labels + 0.25)
+    canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + LINE + 2 * reach + 0.15 + labels + 0.25)
     canvas.heading(*heading)
     canvas.legend(colours, canvas.height - MARGIN - HEADING)
-    axis = canvas.height - MARGIN - HEADING - LEGEND - reach
-    canvas.axes.plot(
-        [placed[0].cuboids[0].x, placed[-1].cuboids[-1].end], [axis, axis], color=style.LINE, linewidth=1, zorder=1
-    )
+    axis = canvas.height - MARGIN - HEADING - LEGEND - LINE - reach
+    canvas.axes.plot([placed[0].middle, placed[-1].middle], [axis, axis], color=style.LINE, linewidth=1, zorder=1)
     for part in placed:
         for cuboid in part.cuboids:
             _draw(canvas, cuboid, axis)
+        for size in part.sizes:
+            canvas.text(size.x, axis + part.reach + 0.06, size.text, ha="center", color=style.FAINT_INK)
         _write(canvas, part, axis - reach - 0.15)
     canvas.text(MARGIN, MARGIN, NOTE, style.SMALL_SIZE, color=style.FAINT_INK)
     return canvas.figure
@@ -185,25 +245,37 @@ def description(summary: Summary) -> str:
 
 
 def arrange(parts: Sequence[Group]) -> list[Placed]:
-    """Place groups side by side, so that no label touches another and no cuboid hides the one before it."""
+    """Place groups side by side, so that no text touches another and no cuboid hides the one before it."""
     scale = scale_of([row for part in parts for row in part.rows])
-    placed: list[Placed] = []
-    for part in parts:
-        cuboids = _cuboids(part.rows, scale)
-        label = tuple(_label(part))
-        half_label = _label_width(label) / 2
-        middle = cuboids[-1].end / 2
-        if placed:
-            before = placed[-1]
-            shift = max(
-                max(cuboid.right for cuboid in before.cuboids) + GAP - min(cuboid.left for cuboid in cuboids),
-                before.middle + _label_width(before.label) / 2 + LABEL_GAP + half_label - middle,
-            )
-        else:
-            shift = MARGIN + max(-min(cuboid.left for cuboid in cuboids), half_label - middle)
-        moved = tuple(cuboid._replace(x=cuboid.x + shift) for cuboid in cuboids)
-        placed.append(Placed(part, moved, label))
+    placed = [_placed(part, scale) for part in parts]
+    first = placed[0]
+    starts = [first.left, first.middle - first.half_label, *(size.left for size in first.sizes)]
+    placed[0] = first.moved(MARGIN - min(starts))
+    for number, gap in enumerate(_gaps(placed), start=1):
+        placed[number] = placed[number].moved(placed[number - 1].right + gap - placed[number].left)
     return placed
+
+
+def _placed(part: Group, scale: Scale) -> Placed:
+    """Return a group that begins at 0."""
+    cuboids = _cuboids(part.rows, scale)
+    return Placed(part, tuple(cuboids), tuple(_label(part)), tuple(_sizes(cuboids)))
+
+
+def _gaps(placed: Sequence[Placed]) -> Iterator[float]:
+    """Return the inches between the cuboids of each group and the next: even ones, unless a text needs more."""
+    for _, pairs in groupby(pairwise(placed), key=lambda pair: pair[1].group.block):
+        needed = [_needed(before, after) for before, after in pairs]
+        even = min(max(needed), EVEN_GAP)
+        yield from (max(gap, even) for gap in needed)
+
+
+def _needed(before: Placed, after: Placed) -> float:
+    """Return the inches that must be between the cuboids of two groups, wherever they stand."""
+    behind = max([0.0, *(size.right - before.right for size in before.sizes)])
+    ahead = max([0.0, *(after.left - size.left for size in after.sizes)])
+    labels = before.middle + before.half_label - before.right + after.left - after.middle + after.half_label
+    return max(GAP + behind + ahead, LABEL_GAP + labels)
 
 
 def scale_of(rows: Sequence[Row]) -> Scale:
@@ -224,32 +296,48 @@ def _makes_channels(row: Row) -> bool:
 def _cuboids(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
     """Return layers one behind the other, the first at 0."""
     cuboids: list[Cuboid] = []
+    face: Cuboid | None = None
     for row in rows:
         channels, *sides = row.output_shape
         height, depth = (max(scale.side * sqrt(size), SHORTEST) for size in sides) if sides else (BAR, BAR)
-        cuboids.append(
-            Cuboid(
-                row=row,
-                x=cuboids[-1].end if cuboids else 0.0,
-                thickness=max(scale.thickness * sqrt(channels), THINNEST) if _makes_channels(row) else SLICE,
-                height=height,
-                depth=depth,
-            )
-        )
+        cuboid = Cuboid(row, cuboids[-1].end if cuboids else 0.0, SLICE, height, depth)
+        if _makes_channels(row):
+            cuboid = cuboid._replace(thickness=max(scale.thickness * sqrt(channels), THINNEST))
+        elif face and cuboid.height < face.height and cuboid.depth < face.depth:
+            cuboid = cuboid._replace(thickness=min(SLICE, PLATE * _room(face, cuboid)))
+            cuboids.append(cuboid)
+            continue
+        cuboids.append(cuboid)
+        face = cuboid
     return cuboids
+
+
+def _room(face: Cuboid, plate: Cuboid) -> float:
+    """Return how thick a plate on a volume's face can be before it is seen to stick out over an edge."""
+    right = (face.depth - plate.depth) / 2 * DEPTH[0]
+    low = (face.height - plate.height) / 2 * DEPTH[0] / DEPTH[1]
+    return min(right, low) - (plate.x - face.end)
+
+
+def _sizes(cuboids: Sequence[Cuboid]) -> Iterator[Size]:
+    """Return the shape of each volume, if it finds room beside the one before it."""
+    end = -inf
+    volumes = [cuboid for cuboid in cuboids if _makes_channels(cuboid.row) and len(cuboid.row.output_shape) == 3]
+    for shape, same in groupby(volumes, key=lambda cuboid: cuboid.row.output_shape):
+        first, *_, last = [*same] * 2
+        size = Size(times(shape), (first.left + last.right) / 2)
+        if size.left >= end + GAP:
+            yield size
+            end = size.right
 
 
 def _label(part: Group) -> list[str]:
     """Return the lines below a group: its name, its layers, and the shape that comes out."""
-    shape = times(part.rows[-1].output_shape)
+    if part.name == "input":
+        return [part.name]
     names = [part.name] if part.block or part.rows[0].parameters else []
-    layers = [part.name] if part.name == "input" else counted(part.rows)
-    lines = [line for text in (*names, *layers) for line in wrapped(text, LABEL_WIDTH).split("\n")]
-    return [*lines, shape if part.name == "input" else f"→ {shape}"]
-
-
-def _label_width(label: Sequence[str]) -> float:
-    return max(style.text_width(line, bold=not number) for number, line in enumerate(label))
+    lines = [line for text in (*names, *counted(part.rows)) for line in wrapped(text, LABEL_WIDTH)]
+    return [*lines, f"→ {times(part.rows[-1].output_shape)}"]
 
 
 def _write(canvas: Canvas, part: Placed, top: float) -> None:
@@ -260,7 +348,7 @@ def _write(canvas: Canvas, part: Placed, top: float) -> None:
             line,
             ha="center",
             weight="normal" if number else "bold",
-            color=style.FAINT_INK if line == part.label[-1] else style.INK,
+            color=style.FAINT_INK if line.startswith("→") else style.INK,
         )
 
 

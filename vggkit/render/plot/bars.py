@@ -33,6 +33,9 @@ BAR = 0.74
 PANEL = 2.35
 """Inches of the longest bar with its label."""
 
+LABEL_GAP = 4 / 72
+"""Inches from the end of a bar to its label."""
+
 BETWEEN = 0.22
 HEADER = 0.45
 NAME_LENGTH = 30
@@ -106,14 +109,13 @@ class Sheet:
         Args:
             axes: the panel.
             number: of the layer.
-            value: where the bar ends.
+            value: behind which it stands.
             text: what is written.
             bold: whether it stands out.
         """
-        background = {"facecolor": self.background(number), "edgecolor": "none", "pad": 1.2}
         axes.annotate(
-            text, (value, number + 0.2), xytext=(4, 0), textcoords="offset points", va="baseline", parse_math=False,
-            fontsize=style.TEXT_SIZE, weight="bold" if bold else "normal", bbox=background,
+            text, (value, number + 0.2), xytext=(LABEL_GAP * 72, 0), textcoords="offset points", va="baseline",
+            parse_math=False, fontsize=style.TEXT_SIZE, weight="bold" if bold else "normal",
         )  # fmt: skip
 
     def _bands(self) -> None:
@@ -135,8 +137,13 @@ def limit(values: Mapping[int, int], labels: Mapping[int, str]) -> float:
     """Return how much a panel's width stands for, so that every bar and its label have room.
 
     Args:
-        values: the bars' lengths by the layer's number.
+        values: the bars' lengths by the layer's number, or where labels stand behind something else.
         labels: what is written behind bars.
     """
-    rooms = {number: 1 - (style.text_width(text, bold=True) + 0.1) / PANEL for number, text in labels.items()}
+    rooms = {number: 1 - label_width(text) / PANEL for number, text in labels.items()}
     return max((value / rooms.get(number, 1.0) for number, value in values.items()), default=0.0) or 1.0
+
+
+def label_width(text: str) -> float:
+    """Return the inches that a label takes behind a bar, as much being free behind it as before it."""
+    return style.text_width(text, bold=True) + 2 * LABEL_GAP

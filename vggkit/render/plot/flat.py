@@ -154,7 +154,7 @@ def _stacks(parts: Sequence[Group]) -> list[tuple[str, tuple[Row, ...]]]:
 
 
 def _lines(row: Row) -> list[str]:
-    return [*wrapped(row.notation, LABEL_WIDTH).split("\n"), times(row.output_shape)]
+    return [*wrapped(row.notation, LABEL_WIDTH), times(row.output_shape)]
 
 
 def _boxes(rows: Sequence[Row], x: float, top: float, width: float) -> tuple[Box, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggkit.layers import times
@@ -129,9 +130,21 @@ def shortened_text(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def wrapped(text: str, width: int) -> str:
-    """Return a text in lines of as many characters."""
-    return fill(text, width) if len(text) > width else text
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of as many characters at most, broken behind commas where that will do.
+
+    >>> wrapped("conv3-1024, dilation 6", 20)
+    ['conv3-1024,', 'dilation 6']
+    """
+    if len(text) <= width:
+        return [text]
+    lines: list[str] = []
+    for part in re.split("(?<=,) ", text):
+        if lines and len(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines += wrap(part, width)
+    return lines
 
 
 class Canvas:

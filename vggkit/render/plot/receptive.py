@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from vggkit.layers import Pair, times
 from vggkit.render import style
 from vggkit.render.plot import parts
-from vggkit.render.plot.bars import BAR, Sheet, limit
+from vggkit.render.plot.bars import BAR, PANEL, Sheet, label_width, limit
 from vggkit.render.plot.parts import COLOURS, colours_of, sort
 from vggkit.render.summary import window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -56,12 +58,37 @@ def figure(summary: Summary) -> Figure:
         axes = sheet.panel(place, panel.name, panel.note)
         _draw(axes, panel.pairs, colours)
         labels = {number: window(pair) for number, pair in enumerate(panel.pairs)}
+        ends = {number: max(pair) for number, pair in enumerate(panel.pairs)}
+        lines = () if place else image
+        ends, whole = apart(ends, labels, lines)
         for number, text in labels.items():
-            sheet.label(axes, number, max(panel.pairs[number]), text)
-        axes.set_xlim(0, limit({number: max(pair) for number, pair in enumerate(panel.pairs)}, labels))
-        if place == 0:
+            sheet.label(axes, number, ends[number], text)
+        axes.set_xlim(0, whole)
+        if lines:
             _draw_input(axes, image, square)
     return sheet.figure
+
+
+def apart(ends: Mapping[int, int], labels: Mapping[int, str], lines: Iterable[int]) -> tuple[dict[int, int], float]:
+    """Return what each label stands behind, its bar or a line that would run through it, and the panel's width.
+
+    Args:
+        ends: of the bars, by the layer's number.
+        labels: what is written behind them.
+        lines: where lines stand.
+    """
+    placed = dict(ends)
+    while True:
+        whole = max(limit(placed, labels), *(line * 1.03 for line in lines), 1.0)
+        moved = {
+            number: line
+            for line in sorted(lines)
+            for number, end in placed.items()
+            if end < line < end + label_width(labels[number]) / PANEL * whole
+        }
+        if not moved:
+            return placed, whole
+        placed |= moved  # which may make the panel stand for more, and the labels reach further
 
 
 def title(summary: Summary) -> str:
@@ -98,4 +125,3 @@ def _draw_input(axes: Axes, image: Pair, square: bool) -> None:
     lines = {image[0]: style.INK} if square else dict(zip(image, HEIGHT_AND_WIDTH.values()))
     for size, colour in lines.items():
         axes.axvline(size, color=colour, linestyle="--", linewidth=1, zorder=1.5)
-    axes.set_xlim(0, max(axes.get_xlim()[1], *(size * 1.03 for size in image)))
