@@ -125,7 +125,7 @@ ROOMS: dict[str, set[str]] = {
         "numbers",
         "render/explanation",
     },
-    "model": {"config", "layers", "network", "surgery", "weights/loading"},
+    "model": {"config", "errors", "layers", "network", "surgery", "weights/loading"},
     "surgery": {"config", "errors", "layers", "model", "network"},
     "building": {
         "config",

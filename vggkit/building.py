@@ -11,7 +11,7 @@ from vggkit.config import Config
 from vggkit.errors import ArgumentError, BuildError, shorten
 from vggkit.layers import Shape, Softmax, elements
 from vggkit.model import INITIALIZERS, VGG, initialize
-from vggkit.network import ELEMENT_BYTES, Network
+from vggkit.network import ELEMENT_BYTES, Network, several
 from vggkit.numbers import megabytes
 from vggkit.weights.identification import identify
 from vggkit.weights.loading import Source, grow, load_checkpoint, open_checkpoint, resolve
@@ -35,8 +35,8 @@ def build(
     dtype: str | torch.dtype | None = None,
     softmax: bool = False,
     seed: int | None = None,
-    freeze: Iterable[str] = (),
-    checkpoint: Iterable[str] = (),
+    freeze: str | Iterable[str] = (),
+    checkpoint: str | Iterable[str] = (),
     weights: Source | None = None,
     strict: bool = True,
     include_top: bool = True,
@@ -62,8 +62,8 @@ def build(
         dtype: of the parameters; torch's default if absent.
         softmax: whether `forward` ends in probabilities, if the configuration does; else it gives scores.
         seed: makes the weights reproducible without touching torch's global generator.
-        freeze: blocks and layers whose parameters are not trained.
-        checkpoint: blocks that are run again in the backward pass, through `torch.utils.checkpoint`.
+        freeze: blocks and layers that are not trained, a name or several; as for `VGG.freeze`.
+        checkpoint: blocks that are run again in the backward pass, a name or several, through `torch.utils.checkpoint`.
         weights: a checkpoint of torchvision, timm, Keras or vggkit, or "imagenet"; as for `load_weights`, like the
             next three.
         strict: False loads the layers that fit.
@@ -105,7 +105,9 @@ def build(
         raise ArgumentError("device: 'meta' has no room for values; expected another with weights= or init_from=")
     _check_size(network, target, number)
     with torch.device("meta"):
-        model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number).freeze(*freeze)
+        model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number)
+    if frozen := several(freeze, "freeze"):
+        model.freeze(frozen)
     if target.type == "meta":
         return model
     if weights is not None:

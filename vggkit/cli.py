@@ -116,7 +116,7 @@ step_options = stacked(
     input_option,
     click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64."),
     optimizer_option,
-    names_option("--freeze", "Blocks and layers whose parameters are not trained, as block1,block2."),
+    names_option("--freeze", "Blocks and layers that are not trained, as block1,block2."),
     names_option("--checkpoint", "Blocks that are run again in the backward pass, as block1,block2."),
     click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
     set_option,

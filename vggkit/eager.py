@@ -149,11 +149,12 @@ class Frame:
 
 
 class PlacedRun(NamedTuple):
-    """A layer with its name and its parameters, ready to run."""
+    """A layer with its name and its parameters, ready to run; a frozen one runs in evaluation mode."""
 
     name: str
     layer: Layer
     parameters: dict[str, Parameter]
+    frozen: bool = False
 
 
 class Moment(NamedTuple):
@@ -188,6 +189,7 @@ class Eager:
         autograd: whether a graph is recorded.
 
     Attributes:
+        frozen: whether the layer that runs is frozen: its batch norm uses running statistics, in training too.
         moments: the alive bytes after each operation.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
@@ -201,6 +203,7 @@ class Eager:
         self.training = training
         self.autograd = autograd
         self.autocast = False
+        self.frozen = False
         self.event = "start"
         self.moments: list[Moment] = []
         self.kept: dict[Storage, str] = {}
@@ -550,7 +553,7 @@ class Eager:
         Takes over the caller's reference to x; the output comes with one.
         """
         for placed in layers:
-            self._layer, self.event = placed.name, f"{word} of {placed.name}"
+            self._layer, self.event, self.frozen = placed.name, f"{word} of {placed.name}", placed.frozen
             y = placed.layer.run(x, placed.parameters, self)
             if word == "forward":
                 self.outputs[placed.name] = 0 if y.storage is x.storage else y.storage.size

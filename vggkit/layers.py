@@ -788,7 +788,8 @@ class BatchNorm(_Normalization, frozen=True):
         return Kept("input", x), Kept("mean", x[:1], per_image=False), Kept("inverse deviation", x[:1], per_image=False)
 
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.normalize(self, x, parameters, statistics=eager.training or not self.track_running_stats)
+        batch = (eager.training and not eager.frozen) or not self.track_running_stats
+        return eager.normalize(self, x, parameters, statistics=batch)
 
     def module(self, x: Shape, nn: Any) -> Any:
         kind = nn.BatchNorm2d if len(x) == 3 else nn.BatchNorm1d

@@ -32,7 +32,7 @@ from vggkit.eager import (
 )
 from vggkit.errors import ArgumentError, ConfigError, did_you_mean, shorten
 from vggkit.layers import Shape, elements
-from vggkit.network import ELEMENT_BYTES, Network, place
+from vggkit.network import ELEMENT_BYTES, Network, place, several
 from vggkit.numbers import parse_bytes
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Options(msgspec.Struct, frozen=True):
         dtype: of parameters, images and activations.
         optimizer: a key of `OPTIMIZERS`; "none" in inference.
         device: "cpu" or "cuda".
-        freeze: blocks and layers whose parameters are not trained.
+        freeze: blocks and layers that are not trained; their batch norms use running statistics.
         checkpoint: blocks that are run again in the backward pass.
         autocast: whether `torch.autocast` to bfloat16 is on in the forward pass and the loss.
     """
@@ -182,8 +182,8 @@ def memory(
     dtype: str = "float32",
     optimizer: str | None = None,
     device: str = "cpu",
-    freeze: Iterable[str] = (),
-    checkpoint: Iterable[str] = (),
+    freeze: str | Iterable[str] = (),
+    checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
     **overrides: Any,
 ) -> MemoryPlan:
@@ -196,8 +196,8 @@ def memory(
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
         optimizer: none, sgd, sgd-momentum (the paper's, if absent), adam or adamw; none in inference.
         device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes.
-        freeze: blocks and layers whose parameters are not trained.
-        checkpoint: blocks that are run again in the backward pass.
+        freeze: blocks and layers that are not trained, a name or several.
+        checkpoint: blocks that are run again in the backward pass, a name or several.
         autocast: whether `torch.autocast` to bfloat16 is on; the parameters are float32 then.
         overrides: changes to make, as for `load`.
 
@@ -226,6 +226,8 @@ def checked_options(network: Network, **options: Any) -> Options:
         ArgumentError: names the argument, what was found and what is allowed.
     """
     check_batch(options["batch"])
+    options["freeze"] = several(options["freeze"], "freeze")
+    options["checkpoint"] = several(options["checkpoint"], "checkpoint")
     training = options["mode"] != "inference"
     options["optimizer"] = options["optimizer"] or ("sgd-momentum" if training else "none")
     for word, allowed in (
@@ -242,10 +244,8 @@ def checked_options(network: Network, **options: Any) -> Options:
     if options["autocast"] and options["dtype"] != "float32":
         raise ArgumentError(f"autocast: expected dtype float32 with it, found {options['dtype']}")
     for word in () if training else ("optimizer", "freeze", "checkpoint"):
-        if options[word] not in ("none", (), []):
+        if options[word] not in ("none", ()):
             raise ArgumentError(f"{word}: expected mode training with it, found inference")
-    options["freeze"] = tuple(options["freeze"])
-    options["checkpoint"] = tuple(options["checkpoint"])
     network.parts(options["freeze"], "freeze")
     network.blocks(options["checkpoint"], "checkpoint")
     return Options(**options)
@@ -365,7 +365,7 @@ class _Step:
             for shape in placed.layer.buffers(placed.input_shape).values():
                 size = elements(shape) * self.element_bytes if shape else INDEX_BYTES
                 self.eager.new(0, size, BUFFERS)
-            run = PlacedRun(placed.name, placed.layer, parameters)
+            run = PlacedRun(placed.name, placed.layer, parameters, frozen=not trained)
             if placed.block is None:
                 self.head.append(run)
             elif self.blocks and self.blocks[-1][0] == placed.block:

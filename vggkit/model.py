@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.config import Config
+from vggkit.errors import ArgumentError
 from vggkit.layers import Conv2d, Flatten, Linear, Pair, times
-from vggkit.network import Network
+from vggkit.network import Network, several
 
 if TYPE_CHECKING:
     from vggkit.weights.loading import LoadReport
@@ -27,7 +28,7 @@ class VGG(nn.Module):
         checkpoint: blocks that are run again in the backward pass instead of keeping what it needs.
     """
 
-    def __init__(self, network: Network, *, softmax: bool = False, checkpoint: Iterable[str] = ()) -> None:
+    def __init__(self, network: Network, *, softmax: bool = False, checkpoint: str | Iterable[str] = ()) -> None:
         super().__init__()
         self.network = network
         self.ends_in_softmax = softmax
@@ -51,6 +52,7 @@ class VGG(nn.Module):
             self._classifier.append(name)
         self._flat = _flat_input(network)
         self._least = _least_maps(network)
+        self._frozen: frozenset[str] = frozenset()
         self.report: LoadReport | None = None
         """What was loaded last, if anything was."""
 
@@ -89,22 +91,68 @@ class VGG(nn.Module):
                 raise ValueError(self._misfit(x, maps))
         return y
 
-    def freeze(self, *names: str) -> VGG:
-        """Stop training the parameters of blocks and layers.
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the layers that are frozen."""
+        return tuple(placed.name for placed in self.network if placed.module in self._frozen)
+
+    def freeze(self, *names: str | Iterable[str]) -> VGG:
+        """Stop training blocks and layers: their parameters, and the running statistics of their batch norms.
+
+        A frozen batch norm works as in evaluation, in `.train()` too, as Keras's does with `trainable=False`.
 
         Args:
-            names: `block1`, `fc1`, `conv4_3`, …
+            names: `block1`, `fc1`, `conv4_3`, …; one or several.
 
         Returns:
             The model itself.
 
         Raises:
-            ArgumentError: if there is no such block or layer.
+            ArgumentError: if none is named, or there is no such block or layer.
         """
-        frozen = self.network.parts(names, "freeze")
-        for placed in self.network:
-            if placed.name in frozen and placed.layer.parameters(placed.input_shape):
-                self.get_submodule(placed.module).requires_grad_(False)
+        return self._set_frozen(names, True)
+
+    def unfreeze(self, *names: str | Iterable[str]) -> VGG:
+        """Train blocks and layers again, their batch norms' running statistics too.
+
+        Args:
+            names: as for `freeze`; `*model.frozen` is every layer that is frozen.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ArgumentError: if none is named, or there is no such block or layer.
+        """
+        return self._set_frozen(names, False)
+
+    def _set_frozen(self, names: Iterable[str | Iterable[str]], frozen: bool) -> VGG:
+        word = "freeze" if frozen else "unfreeze"
+        named = [name for given in names for name in several(given, word)]
+        if not named:
+            raise ArgumentError(f"{word}: expected names of blocks and layers, such as block1, found none")
+        meant = self.network.parts(named, word)
+        changed = {placed.module for placed in self.network if placed.name in meant and placed.held}
+        self._frozen = self._frozen | changed if frozen else self._frozen - changed
+        for module in map(self.get_submodule, changed):
+            module.requires_grad_(not frozen).train(self.training)
+            if frozen:
+                hold_statistics(module)
+        return self
+
+    def train(self, mode: bool = True) -> VGG:
+        """Set training or evaluation mode; frozen batch norms stay in evaluation mode.
+
+        Args:
+            mode: whether it is training mode.
+
+        Returns:
+            The model itself.
+        """
+        super().train(mode)
+        for name, module in self.named_modules():
+            if name in self._frozen:
+                hold_statistics(module)
         return self
 
     def fold_batch_norm(self) -> VGG:
@@ -150,6 +198,12 @@ def _least_maps(network: Network) -> Pair:
         return 0, 0
     extent, pads = first.layer.window(first.input_shape).extent, first.layer.pads()
     return extent[0] - 2 * pads[0], extent[1] - 2 * pads[1]
+
+
+def hold_statistics(module: nn.Module) -> None:
+    """Put a module that keeps statistics of its batches, as a batch norm does, into evaluation mode."""
+    if any(True for _ in module.buffers(recurse=False)):
+        module.eval()
 
 
 # Initialisation

@@ -42,6 +42,26 @@ ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 """Bytes per element of each dtype, by torch's name."""
 
 
+def several(names: str | Iterable[str], argument: str) -> tuple[str, ...]:
+    """Return names as a tuple, where one or several may be given.
+
+    Args:
+        names: one name, or several.
+        argument: what they were given for, for the message.
+
+    Raises:
+        ArgumentError: if there is anything but text among them.
+
+    >>> several("block1", "freeze"), several(["block1", "fc1"], "freeze")
+    (('block1',), ('block1', 'fc1'))
+    """
+    given = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    for name in given:
+        if not isinstance(name, str):
+            raise ArgumentError(f"{argument}: expected a name or several, found {shorten(name)}")
+    return given
+
+
 class PlacedLayer(msgspec.Struct, frozen=True):
     """A layer at its place in a network.
 
@@ -158,18 +178,18 @@ class Network(msgspec.Struct, frozen=True):
 
         return find(self, name)
 
-    def parts(self, names: Iterable[str], argument: str) -> frozenset[str]:
+    def parts(self, names: str | Iterable[str], argument: str) -> frozenset[str]:
         """Return the names of the layers that are meant by names of blocks and layers.
 
         Args:
-            names: `block1`, `fc1`, `conv4_3`, …
+            names: `block1`, `fc1`, `conv4_3`, …; one or several.
             argument: what they were given for, for the message.
 
         Raises:
             ArgumentError: if there is no such block or layer.
         """
         found: set[str] = set()
-        for name in names:
+        for name in several(names, argument):
             block = [placed.name for placed in self.layers if placed.block == name]
             try:
                 found.update(block or [self.layer(name).name])
@@ -180,11 +200,11 @@ class Network(msgspec.Struct, frozen=True):
                 raise ArgumentError(message) from None
         return frozenset(found)
 
-    def blocks(self, names: Iterable[str], argument: str) -> frozenset[str]:
+    def blocks(self, names: str | Iterable[str], argument: str) -> frozenset[str]:
         """Check names of blocks.
 
         Args:
-            names: `block1`, `block2`, …
+            names: `block1`, `block2`, …; one or several.
             argument: what they were given for, for the message.
 
         Returns:
@@ -194,11 +214,12 @@ class Network(msgspec.Struct, frozen=True):
             ArgumentError: if there is no such block.
         """
         known = list(dict.fromkeys(placed.block for placed in self.layers if placed.block))
-        for name in names:
+        named = several(names, argument)
+        for name in named:
             if name not in known:
                 allowed = f"{known[0]} … {known[-1]}" if known else "no block, as there is none"
                 raise ArgumentError(f"{argument}: expected {allowed} of {self.name}, found {shorten(name)}")
-        return frozenset(names)
+        return frozenset(named)
 
     def notes(self) -> list[str]:
         """Return what a user should know of this network, one line each."""

@@ -54,13 +54,16 @@ def fold_batch_norm(model: VGG) -> VGG:
     )
     values = _values(model)
     state: State = {}
+    frozen: list[str] = []
     for placed, before in zip(place(config), _kept(model.network), strict=True):
+        if {before.layer.name, (before.norm or before.layer).name} <= set(model.frozen):
+            frozen.append(placed.name)
         weights = {role: values[before.layer.name, role] for role in before.layer.held}
         if before.norm is not None:
             statistics = {role: values[before.norm.name, role] for role in before.norm.held}
             weights = _folded(weights, statistics, before.norm.layer)
         state.update({(placed.name, role): tensor for role, tensor in weights.items()})
-    return _rebuilt(model, config, state).eval()
+    return _rebuilt(model, config, state, frozen).eval()
 
 
 class _Before:
@@ -154,12 +157,15 @@ def to_fully_convolutional(model: VGG) -> VGG:
     config = replace(model.config, name=f"{model.config.name}-dense", aliases=(), classifier=classifier)
     values = _values(model)
     state: State = {}
+    frozen: list[str] = []
     weights = (placed for placed in model.network if placed.held)
     for placed, old in zip((placed for placed in place(config) if placed.held), weights, strict=True):
+        if old.name in model.frozen:
+            frozen.append(placed.name)
         for role, shape in placed.held.items():
             tensor = values[old.name, role]
             state[placed.name, role] = tensor if tensor.shape == shape else _as_kernel(tensor, shape, flatten.layer)
-    return _rebuilt(model, config, state)
+    return _rebuilt(model, config, state, frozen)
 
 
 def _averages(layer: Layer) -> bool:
@@ -238,8 +244,10 @@ def _values(model: VGG) -> State:
     }
 
 
-def _rebuilt(model: VGG, config: Config, state: State) -> VGG:
+def _rebuilt(model: VGG, config: Config, state: State, frozen: list[str]) -> VGG:
     """Return a model of a configuration that holds these tensors, in the old one's mode, with its end and checkpoints.
+
+    Some of its layers are frozen.
 
     Parameters share the tensors' memory; statistics, which a forward pass in training changes, are copied.
     """
@@ -254,4 +262,4 @@ def _rebuilt(model: VGG, config: Config, state: State) -> VGG:
                 setattr(module, role, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
             else:
                 setattr(module, role, tensor.clone())
-    return new.train(model.training)
+    return (new.freeze(frozen) if frozen else new).train(model.training)

@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.building import build
 from vggkit.config import OVERRIDES, Config
-from vggkit.errors import ArgumentError, shorten
+from vggkit.errors import ArgumentError
 from vggkit.layers import InPlaceActivation
-from vggkit.model import VGG
-from vggkit.network import Network, PlacedLayer
+from vggkit.model import VGG, hold_statistics
+from vggkit.network import Network, PlacedLayer, several
 from vggkit.weights.loading import Source
 
 
@@ -40,9 +40,25 @@ class Features(nn.Module):
         self.layers = tuple(layers)
         modules = {placed.name for placed in model.network.modules(softmax=model.ends_in_softmax)}
         self.body = nn.Sequential(*(_step(model, modules, step, taken) for step, taken in _with_taken(steps, wanted)))
+        frozen = set(model.frozen)
+        self._frozen = frozenset(index for index, step in enumerate(steps) if step.name in frozen)
         self.training = self.body.training = model.training
         self._names = [wanted.get(step.name, []) for step in steps]
         self._parts = [(part, block in model.checkpoint) for block, part in _parts(steps)]
+
+    def train(self, mode: bool = True) -> Features:
+        """Set training or evaluation mode; batch norms that are frozen in the model stay in evaluation mode.
+
+        Args:
+            mode: whether it is training mode.
+
+        Returns:
+            The module itself.
+        """
+        super().train(mode)
+        for index in self._frozen:
+            hold_statistics(self.body[index])
+        return self
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the activations, by the names that were asked for.
@@ -97,7 +113,7 @@ def _step(model: VGG, modules: set[str], step: PlacedLayer, taken: bool) -> nn.M
 
 def features(
     model: VGG | str | os.PathLike[str] | Config | Network,
-    layers: Iterable[str],
+    layers: str | Iterable[str],
     *,
     weights: Source | None = None,
     **options: Any,
@@ -124,7 +140,9 @@ def features(
     >>> {name: tuple(tap.shape) for name, tap in taps(torch.zeros(1, 3, 32, 32)).items()}
     {'conv3_1': (1, 25, 8, 8), 'relu3_1': (1, 25, 8, 8), 'block4_pool': (1, 51, 2, 2)}
     """
-    names = _names(layers)
+    names = several(layers, "layers")
+    if not names:
+        raise ArgumentError("layers: expected names of layers, such as relu4_3, found none")
     if isinstance(model, VGG):
         given = [*(["weights"] if weights is not None else []), *options]
         if given:
@@ -141,13 +159,3 @@ def features(
         if weights is not None:
             options["include_top"] = False
     return Features(build(network, weights=weights, **options), names).train(False)
-
-
-def _names(layers: Iterable[str]) -> list[str]:
-    names = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else [layers]
-    if not names:
-        raise ArgumentError("layers: expected names of layers, such as relu4_3, found none")
-    for name in names:
-        if not isinstance(name, str):
-            raise ArgumentError(f"layers: expected names of layers, such as relu4_3, found {shorten(name)}")
-    return names

@@ -217,7 +217,8 @@ def _fake_model(network: Network, options: Options) -> VGG:
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, options.dtype))
     try:
-        return VGG(network, checkpoint=options.checkpoint).freeze(*options.freeze)
+        model = VGG(network, checkpoint=options.checkpoint)
+        return model.freeze(options.freeze) if options.freeze else model
     finally:
         torch.set_default_dtype(before)
 
