@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -219,6 +220,77 @@ def test_the_format_goes_by_the_files_ending(name: str, start: str, tmp_path: Pa
     assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
 
 
+ENDINGS = {
+    ("summarize", "D"): ".txt, .json, .csv, .md or .tex, or --format",
+    ("memory", "D"): ".txt, .json, .csv or .md, or --format",
+    ("compare", "A", "D"): ".txt, .json, .csv, .md, .tex, .html or .htm, or --format",
+    ("find", "D"): ".csv, .txt, .json, .md, .svg, .png or .pdf, or --format",
+    ("verify", "D"): ".txt, .json, .csv or .md, or --format",
+    ("plot", "D"): ".svg, .png or .pdf",
+    ("explain", "D"): ".txt, .json, .md or .tex, or --format",
+    ("reconcile", "D", "15.5G"): ".txt, .json or .md, or --format",
+    ("report", "D"): ".html or .htm",
+    ("list",): ".txt, .json, .csv or .md, or --format",
+    ("names", "D"): ".txt, .json, .csv or .md, or --format",
+    ("show", "D"): ".yaml or .yml",
+    ("schema",): ".json",
+    ("inspect", "nowhere.pth"): ".txt, .json, .csv or .md, or --format",
+    ("classify", "nowhere.png", "--weights", "nowhere.pth"): ".txt, .json or .csv, or --format",
+}
+"""What each command's -o may end in."""
+
+
+def test_every_command_that_writes_a_file_has_its_endings_below() -> None:
+    """A new command with -o needs a line in the table."""
+    assert {command[0] for command in ENDINGS} == {name for name, options in TESTED.items() if "output" in options}
+
+
+@pytest.mark.parametrize("command", ENDINGS, ids=" ".join)
+@pytest.mark.parametrize("ending", [".docx", ".JPG", ".x"])
+def test_an_ending_that_a_command_does_not_write_is_refused(
+    command: tuple[str, ...], ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than a table under that name, or YAML: the line says which endings there are, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    expected = f"Error: --output: expected a file that ends in {ENDINGS[command]}, found 'x{ending}'\n"
+    assert told(*command, "-o", f"x{ending}") == expected
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("compare", "t.pdf"), ("memory D", "x.html"), ("list", "z.pdf"), ("show D", "D.json")]
+)
+def test_the_formats_of_other_commands_are_refused(command: str, name: str, tmp_path: Path) -> None:
+    """Each of these is what some command writes, and this one does not."""
+    assert "--output: expected a file that ends in ." in told(*command.split(), "-o", str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["summarize D", "list --format json", "show D", "schema", "find D --format csv"])
+def test_a_dash_is_standard_output(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-o -` prints what is printed without it, and makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    assert printed(*command.split(), "-o", "-") == printed(*command.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("command", "start"), [("plot A --flat", "<?xml"), ("report A", "<!doctype html>")])
+def test_a_dash_prints_a_picture_and_a_page(
+    command: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These write a file where -o is not given; a dash is no file, and nothing is said beside what is printed."""
+    monkeypatch.chdir(tmp_path)
+    assert printed(*command.split(), "-o", "-").startswith(start)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_standard_output_is_one_line() -> None:
+    """Where a file that is opened would be taken for it."""
+    command = f"{sys.executable} -m vggkit list >&-"
+    child = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
+    assert (child.returncode, child.stderr) == (1, "Error: standard output: can't be written: it is closed\n")
+
+
 def test_format_wins_over_the_ending(tmp_path: Path) -> None:
     """--format csv -o x.json writes CSV."""
     printed("summarize", "D", "-o", str(tmp_path / "x.json"), "--format", "csv")
@@ -292,8 +364,11 @@ def test_a_network_with_maps_of_1_by_1_gets_a_note_on_stderr() -> None:
         (["summarize", "D", "--set", "head=x"], "Error: head: expected paper or gap, found 'x'"),
         (["names", "D", "--set", "head=x"], "Error: head: expected paper or gap, found 'x'"),
         (["names", "nope"], "Error: unknown configuration 'nope'."),
-        (["names", "D", "-o", "names.tex"], "Error: --output: expected a file that ends in .json, .csv or .md"),
-        (["list", "-o", "zoo.tex"], "Error: --output: expected a file that ends in .json, .csv or .md, or --format,"),
+        (["names", "D", "-o", "names.tex"], "Error: --output: expected a file that ends in .txt, .json, .csv or .md"),
+        (
+            ["list", "-o", "zoo.tex"],
+            "Error: --output: expected a file that ends in .txt, .json, .csv or .md, or --format,",
+        ),
         (["show", "D", "--set", "head=x"], "Error: head: expected paper or gap, found 'x'"),
         (["show", "D", "--input", "x"], "Error: input: expected channels × height × width"),
         (["show", "nope"], "Error: unknown configuration 'nope'."),
@@ -519,6 +594,64 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     assert path.read_text() == "old"
 
 
+ENDED_AT = """
+import os, signal
+from vggkit.cli import main
+step, number = {step!r}, signal.{signal}
+before = getattr(os, step)
+def ended(*arguments, **options):
+    done = before(*arguments, **options)
+    setattr(os, step, before)
+    os.kill(os.getpid(), number)
+    return done
+setattr(os, step, ended)
+main(["summarize", "D", "-o", {path!r}])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a word")
+@pytest.mark.parametrize("ended", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("step", ["open", "chmod", "replace"])
+def test_what_is_ended_leaves_a_whole_file_and_no_other(step: str, ended: str, tmp_path: Path) -> None:
+    """Right after each step of writing: the old file, or after the last step the new one; no traceback."""
+    path = tmp_path / "old.json"
+    path.write_text("old")
+    program = ENDED_AT.format(step=step, signal=ended, path=str(path))
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert (child.returncode, child.stdout, child.stderr) == (128 + getattr(signal, ended), "", "")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == ("old" if step != "replace" else printed("summarize", "D", "--format", "json"))
+
+
+def test_signals_mean_afterwards_what_they_meant_before() -> None:
+    """A program that calls the command line keeps its own handlers."""
+    before = signal.getsignal(signal.SIGTERM)
+    printed("list")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command", ["list", "--help", "list --help", "--version", "show D", "validate D", "list --format json"]
+)
+def test_a_full_standard_output_is_one_line(command: str, unbuffered: str) -> None:
+    """Whoever prints, and whether Python gathers what is printed or not: exit code 1, and Python ends in silence."""
+    child = subprocess.run(
+        f"{sys.executable} -m vggkit {command} > /dev/full",
+        shell=True, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, timeout=600,
+    )  # fmt: skip
+    assert child.returncode == 1
+    assert child.stderr == "Error: standard output: can't be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_where_nothing_can_be_said_the_exit_code_says_it() -> None:
+    """Standard output and error are both full."""
+    command = f"{sys.executable} -m vggkit list > /dev/full 2> /dev/full"
+    assert subprocess.run(command, shell=True, timeout=600, check=False).returncode == 1
+
+
 def test_a_wrong_configuration_leaves_the_old_file(tmp_path: Path) -> None:
     """Nothing is written when there is nothing to write."""
     path = tmp_path / "old.json"
@@ -530,7 +663,7 @@ def test_a_wrong_configuration_leaves_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["summarize", "D"], ["list"], ["names", "D"], ["show", "D"], ["schema"]])
 def test_a_missing_folder_is_told(command: list[str], tmp_path: Path) -> None:
     """Each command that writes says which file it can't write, and exits 1."""
-    path = tmp_path / "absent" / "x.json"
+    path = tmp_path / "absent" / "x"
     result = run(*command, "-o", str(path))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: {path}: can't be written: No such file or directory\n"

@@ -70,7 +70,14 @@ def test_the_csv_has_the_jsons_figures() -> None:
 
 @pytest.mark.parametrize(
     ("ending", "start"),
-    [(".json", "{"), (".csv", "name,"), (".md", "| "), (".tex", "% needs"), (".html", "<!doctype html>"), (".x", "b")],
+    [
+        (".json", "{"),
+        (".csv", "name,"),
+        (".md", "| "),
+        (".tex", "% needs"),
+        (".html", "<!doctype html>"),
+        (".txt", "b"),
+    ],
 )
 @pytest.mark.parametrize("diff", [False, True])
 def test_the_ending_decides_the_format(ending: str, start: str, diff: bool, tmp_path: Path) -> None:

@@ -209,7 +209,10 @@ def test_many_points_are_one_image(tmp_path: Path) -> None:
         (("D", "--sort", "-name"), "--sort: unknown figure 'name'"),
         (("D", "--limit", "0"), "limit: expected a whole number from 1"),
         (("D", "--pareto", "macs"), "pareto: expected two figures"),
-        (("D", "-o", "x.tex"), "--output: expected a file that ends in .csv"),
+        (
+            ("D", "-o", "x.tex"),
+            "--output: expected a file that ends in .csv, .txt, .json, .md, .svg, .png or .pdf, or --format",
+        ),
         (("D", "--parameters", "<1", "-o", "x.svg"), "nothing was found, so there is nothing to draw"),
         (("D", "--input", "3x32"), "input: expected channels"),
         (("D", "--batch", "0"), "batch: expected a whole number from 1"),

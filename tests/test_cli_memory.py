@@ -108,7 +108,7 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--fit", "8GB", "--solve", "image"), "image: D's FC layers are made for one size of maps"),
         (("--timeline", "step.pdf"), "--timeline: expected a file that ends in .svg, .png or .html"),
         (("--timeline", "step.svg", "--fit", "8GB"), "--timeline: expected no --fit with it"),
-        (("--output", "plan.tex"), "--output: expected a file that ends in .json, .csv or .md"),
+        (("--output", "plan.tex"), "--output: expected a file that ends in .txt, .json, .csv or .md"),
         (("--mode", "inference", "--checkpoint", "block1"), "checkpoint: expected mode training with it"),
         (("--autocast", "--dtype", "bfloat16"), "autocast: expected dtype float32 with it"),
     ],

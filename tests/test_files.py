@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
+import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from vggkit import files
+from vggkit.errors import VggkitError
 
 
 def test_a_file_is_written_as_utf_8_with_plain_line_ends(tmp_path: Path) -> None:
@@ -38,6 +43,33 @@ def test_an_old_file_is_replaced_whole(tmp_path: Path) -> None:
     assert (tmp_path / "x.txt").read_text() == "y"
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
+def test_a_replaced_file_passes_on_its_mode(mode: int, tmp_path: Path) -> None:
+    """A private file stays private, and one for a group the group's, whatever the umask."""
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    files.write_text(path, "new")
+    assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (mode, "new")
+
+
+def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
+    """Nobody else can open the temporary file, and read later what is written to it."""
+    path = tmp_path / "x.txt"
+    path.touch(mode=0o600)
+    with files.opened(path):
+        modes = [stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()]
+    assert modes == [0o600, 0o600]
+
+
+def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
+    """The temporary file's name is no longer."""
+    path = tmp_path / ("x" * 255)
+    files.write_text(path, "text")
+    files.write_text(path, "text")
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize("step", ["replace", "chmod"])
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -55,17 +87,50 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
     assert (tmp_path / "x.txt").read_text() == "old"
 
 
-def test_a_missing_or_closed_folder_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller says it in a clear line."""
-    with pytest.raises(FileNotFoundError):
-        files.write_text(tmp_path / "absent" / "x.txt", "x")
+def test_a_missing_or_closed_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which file, and why."""
+    path = tmp_path / "absent" / "x.txt"
+    with pytest.raises(VggkitError, match=re.escape(f"{path}: can't be written: No such file or directory")):
+        files.write_text(path, "x")
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
-    with pytest.raises(PermissionError):
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(VggkitError, match="can't be written: Permission denied"):
         files.write_text(tmp_path / "x.txt", "x")
+
+
+def test_a_folder_and_a_circle_of_links_are_one_line(tmp_path: Path) -> None:
+    """And stay what they are."""
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "circle", "Too many levels of symbolic links")):
+        with pytest.raises(VggkitError, match=f"can't be written: {reason}"):
+            files.write_text(path, "x")
+    assert (tmp_path / "circle").is_symlink()
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as a full disk would."""
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    """Wherever in the file it is noticed."""
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with file_size_limit(100_000), pytest.raises(VggkitError, match=f"{path}: can't be written: File too large"):
+        files.write_bytes(path, bytes(200_000))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
+    assert path.read_text() == "old"
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:
@@ -79,17 +144,46 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
         assert (tmp_path / target).read_text() == "new"
 
 
-def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
-    """As are devices: `-o /dev/null` must not replace it."""
+@pytest.mark.parametrize("through", ["pipe", "link"])
+def test_a_pipe_is_written_to_and_stays_one(through: str, tmp_path: Path) -> None:
+    """As are devices: `-o /dev/null` must not replace it; and a link to one is the same."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        files.write_text(pipe, "text")
+        files.write_text(tmp_path / through, "text")
         assert os.read(reading, 100) == b"text"
     finally:
         os.close(reading)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_socket_is_one_line_and_stays_one(tmp_path: Path) -> None:
+    """It can't be opened as a file."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fspath(path))
+        with pytest.raises(VggkitError, match="can't be written: No such device or address"):
+            files.write_text(path, "text")
+    assert stat.S_ISSOCK(path.stat().st_mode)
+
+
+def test_a_full_device_is_one_line() -> None:
+    """It stays a device."""
+    with pytest.raises(VggkitError, match="/dev/full: can't be written: No space left on device"):
+        files.write_text("/dev/full", "text")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
+def test_an_open_file_is_written_behind_what_stands_there(tmp_path: Path) -> None:
+    """`-o /dev/stdout` goes on in the file that a shell has open, as the shell does after it."""
+    with open(tmp_path / "out.txt", "ab", buffering=0) as out:
+        out.write(b"before\n")
+        files.write_text(f"/dev/fd/{out.fileno()}", "text\n")
+        out.write(b"after\n")
+    assert (tmp_path / "out.txt").read_text() == "before\ntext\nafter\n"
 
 
 @pytest.mark.parametrize("length", [1, 7, 512, 4095, 4096, 4097, 9000])

@@ -126,7 +126,7 @@ def test_the_file_is_what_python_makes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("D", "-o", "x.pdf"), "--output: expected a file that ends in .html, found 'x.pdf'"),
+        (("D", "-o", "x.pdf"), "--output: expected a file that ends in .html or .htm, found 'x.pdf'"),
         (("D", "-o", "no/x.html"), "no/x.html: can't be written: No such file or directory"),
         (("D", "--batch", "0"), "batch: expected a whole number from 1 to"),
         (("D", "--batch", "65537"), "batch: expected up to "),

@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "numbers": {"errors"},
-    "files": set(),
+    "files": {"errors"},
     "layers": {"errors"},
     "eager": {"layers"},
     "document": {"errors"},

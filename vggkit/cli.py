@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from vggkit import __version__
 from vggkit.errors import ArgumentError, ConfigError, VggkitError, shorten
+from vggkit.files import opened, write_bytes, write_lines, write_text
 
 FORMATS = ("table", "keras", "cs231n", "json", "csv", "markdown", "latex")
 LIST_FORMATS = ("table", "json", "csv", "markdown")
-SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".tex": "latex"}
+SUFFIXES = {".txt": "table", ".json": "json", ".csv": "csv", ".md": "markdown", ".tex": "latex"}
+"""The format that a file's ending asks for; a name without an ending asks for a table."""
+HTML = {".html": "html", ".htm": "html"}
 
 
 class _Group(click.Group):
     """Ends every error that vggkit raises in clear lines on stderr and an exit code, never in a traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with _ended_by_signals():
+            try:
+                return super().main(*args, **extra)
+            except OSError as error:  # every file's is an error of vggkit by now
+                if error.errno is None or error.filename is not None:
+                    raise
+                _give_up(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -28,6 +43,39 @@ class _Group(click.Group):
         except VggkitError as error:
             report(error)
             ctx.exit(error.exit_code)
+
+
+def _give_up(error: OSError) -> NoReturn:
+    """End because nothing can be printed; what could not go out must not be tried again as Python ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    try:
+        report(VggkitError(f"standard output: can't be written: {error.strerror}"))
+    except OSError:  # nor can this
+        os.dup2(nothing, sys.stderr.fileno())
+    sys.exit(1)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End on SIGTERM, or when the terminal goes, as after an error: what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    unhandled = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
+    try:
+        for number in unhandled:
+            signal.signal(number, _end)
+        yield
+    finally:
+        for number in unhandled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: object) -> None:  # noqa: ARG001  # Python's
+    signal.signal(number, lambda *_: None)  # a second one must not disturb the removal
+    sys.exit(128 + number)  # as shells say that a signal has ended a process
 
 
 def report(error: VggkitError) -> None:
@@ -58,7 +106,9 @@ def complete_configuration(ctx: click.Context, param: click.Parameter, incomplet
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """What adds an option or an argument to a command, or several."""
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+STANDARD_OUTPUT = Path("-")
+"""What -o takes for standard output."""
 
 
 def stacked(*decorators: Decorator) -> Decorator:
@@ -103,7 +153,13 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Change the configuration, as num_classes=10 or batch_norm=true; repeatable.",
 )
-output_option = click.option("-o", "--output", type=FILE, help="Write to a file instead.")
+output_option = click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    callback=lambda ctx, param, path: None if path == STANDARD_OUTPUT else path,  # noqa: ARG005  # click's
+    help="Write to a file instead; - is standard output.",
+)
 list_format_option = format_option(LIST_FORMATS)
 
 figure_options = stacked(batch_option, input_option, dtype_option, set_option)
@@ -132,18 +188,28 @@ def format_of(
     Args:
         format: what --format says.
         output: what --output says.
-        formats: those that the command writes.
-        suffixes: the format that each ending asks for; any other asks for a table.
+        formats: those that the command writes; the first is for standard output and names without an ending.
+        suffixes: the format that each ending asks for.
 
     Raises:
-        ArgumentError: if the command does not write it.
+        ArgumentError: if the command does not write what the ending asks for.
     """
-    found = format or suffixes.get(output.suffix.lower() if output else "", "table")
-    if found not in formats:
-        *endings, last = (ending for ending, word in suffixes.items() if word in formats)
-        expected = f"{', '.join(endings)} or {last}"
-        raise ArgumentError(f"--output: expected a file that ends in {expected}, or --format, found {found}")
+    if format is not None:
+        return format
+    if output is None or not output.suffix:
+        return formats[0]
+    endings = {ending: word for ending, word in suffixes.items() if word in formats}
+    found = endings.get(output.suffix.lower())
+    if found is None:
+        raise wrong_ending("--output", output, list(endings), ", or --format" if len(formats) > 1 else "")
     return found
+
+
+def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str = "") -> ArgumentError:
+    """Return the error of a file that ends in something that a command does not write."""
+    *first, last = endings
+    expected = f"{', '.join(first)} or {last}" if first else last
+    return ArgumentError(f"{option}: expected a file that ends in {expected}{instead}, found {shorten(str(path))}")
 
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
@@ -160,7 +226,6 @@ def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
 
 def write(content: Any, output: Path | None) -> None:
     """Print text or a rich renderable, or write it to a file."""
-    from vggkit.files import write_lines
     from vggkit.render import columns
 
     if output is None:
@@ -169,17 +234,7 @@ def write(content: Any, output: Path | None) -> None:
         else:
             columns.show(content)
         return
-    write_file(output, (content if isinstance(content, str) else columns.text(content)).encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, or end in a clear line."""
-    from vggkit.files import write_bytes
-
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise VggkitError(f"{path}: can't be written: {error.strerror or error}") from None
+    write_text(output, content if isinstance(content, str) else columns.text(content))
 
 
 @click.group(
@@ -193,6 +248,8 @@ def main() -> None:
 
     A CONFIGURATION is a name (A, A-LRN, B, C, D, E), an alias (vgg16, vgg16_bn) or the path of a YAML file.
     """
+    if sys.stdout is None:
+        raise VggkitError("standard output: can't be written: it is closed")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that can't show × gets ? rather than an error
@@ -322,8 +379,7 @@ def memory(
     if timeline is not None:
         from vggkit.render.timeline import picture
 
-        write_file(timeline, picture(plan, timeline.suffix.lower().lstrip(".")))
-        click.echo(f"{timeline} drawn", err=True)
+        _put(picture(plan, timeline.suffix.lower().lstrip(".")), timeline, "drawn")
     write(render.in_format(plan, liveness.alternatives(network, checked), format), output)
 
 
@@ -337,6 +393,9 @@ def parse_limit(text: str) -> int:
         raise ArgumentError(f"--fit: {error}") from None
 
 
+TIMELINE_ENDINGS = (".svg", ".png", ".html")
+
+
 def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str | None, timeline: Path | None) -> None:
     if solve and not limits:
         raise ArgumentError("--solve: expected --fit with it, such as --fit 24GiB")
@@ -344,10 +403,8 @@ def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str
         raise ArgumentError("--batch: --fit asks for the batch; leave it out, or ask with --solve image")
     if limits and timeline is not None:
         raise ArgumentError("--timeline: expected no --fit with it")
-    if timeline is not None and timeline.suffix.lower() not in (".svg", ".png", ".html"):
-        raise ArgumentError(
-            f"--timeline: expected a file that ends in .svg, .png or .html, found {shorten(str(timeline))}"
-        )
+    if timeline is not None and timeline.suffix.lower() not in TIMELINE_ENDINGS:
+        raise wrong_ending("--timeline", timeline, TIMELINE_ENDINGS)
 
 
 @main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")
@@ -497,7 +554,7 @@ def compare(
         raise ArgumentError(f"{'--sort' if sort else '--only'}: expected no --diff with it")
     if diff and len(sources) != 2:
         raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
-    format = format_of(format, output, COMPARE_FORMATS, {**SUFFIXES, ".html": "html", ".htm": "html"})
+    format = format_of(format, output, COMPARE_FORMATS, {**SUFFIXES, **HTML})
     chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only)]
     if only and not chosen:
         raise ArgumentError("--only: expected names of figures, such as parameters,macs")
@@ -596,8 +653,7 @@ def find(
             found = search.collected(query, parts)
             count, reason = found.left_out, found.reason
             if format in PICTURES and output is not None:
-                write_file(output, found.plot().to_bytes(format))
-                click.echo(f"{output} drawn", err=True)
+                _put(found.plot().to_bytes(format), output, "drawn")
             else:
                 write(render.in_format(found, format), output)
     if count:
@@ -639,16 +695,11 @@ def _write_parts(query: Any, parts: Any, output: Path | None) -> tuple[int, str 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
     """Give a function that prints text, or that writes it to a file, which is there when all is written."""
-    from vggkit.files import replacing, write_lines
-
     if output is None:
         yield partial(write_lines, sys.stdout)
         return
-    try:
-        with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file.write
-    except OSError as error:
-        raise VggkitError(f"{output}: can't be written: {error.strerror or error}") from None
+    with opened(output) as file:
+        yield lambda text: file.write(text.encode())
 
 
 @main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
@@ -661,7 +712,7 @@ def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
 @set_option
 @click.option(
     "-o", "--output", type=FILE,
-    help="A .svg, .png or .pdf file.  [default: named after what is drawn, as D-cost.svg]",
+    help="A .svg, .png or .pdf file; - prints SVG.  [default: named after what is drawn, as D-cost.svg]",
 )  # fmt: skip
 def plot(
     sources: tuple[str, ...],
@@ -682,13 +733,20 @@ def plot(
     from vggkit.drawing import plot as call
 
     try:
-        format = picture_format(output) if output is not None else "svg"
+        format = picture_format(output) if output not in (None, STANDARD_OUTPUT) else "svg"
     except ArgumentError as error:
         raise ArgumentError(f"--output: {error}") from None
     picture = call(*sources, kind=kind, flat=flat, batch=batch, dtype=dtype, **overrides(settings, input=input))
-    path = output or Path(f"{picture.name}.svg")
-    write_file(path, picture.to_bytes(format))
-    click.echo(f"{path} drawn", err=True)
+    _put(picture.to_bytes(format), output or Path(f"{picture.name}.svg"), "drawn")
+
+
+def _put(content: bytes, path: Path, done: str) -> None:
+    """Write a file and say so, or print it."""
+    if path == STANDARD_OUTPUT:
+        click.echo(content, nl=False)
+        return
+    write_bytes(path, content)
+    click.echo(f"{path} {done}", err=True)
 
 
 @main.command("report", epilog="Example: vggkit report D E -o report.html")
@@ -699,7 +757,7 @@ def plot(
 @set_option
 @click.option(
     "-o", "--output", type=FILE,
-    help="A .html file.  [default: named after the networks, as D-report.html]",
+    help="A .html file; - prints it.  [default: named after the networks, as D-report.html]",
 )  # fmt: skip
 def report_command(
     sources: tuple[str, ...],
@@ -715,12 +773,10 @@ def report_command(
     """
     from vggkit.reporting import report as call
 
-    if output is not None and output.suffix.lower() not in (".html", ".htm"):
-        raise ArgumentError(f"--output: expected a file that ends in .html, found {shorten(str(output))}")
+    if output not in (None, STANDARD_OUTPUT):
+        format_of(None, output, ("html",), HTML)
     made = call(*sources, batch=batch, dtype=dtype, **overrides(settings, input=input))
-    path = output or Path(made.file_name)
-    write_file(path, made.to_html().encode())
-    click.echo(f"{path} written", err=True)
+    _put(made.to_html().encode(), output or Path(made.file_name), "written")
 
 
 @main.command("list", epilog="Example: vggkit list --family")
@@ -768,6 +824,7 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
     """Print a configuration as YAML, everything resolved."""
     from vggkit.zoo import dump, load
 
+    format_of(None, output, ("yaml",), {".yaml": "yaml", ".yml": "yaml"})
     text = dump(load(source, **overrides(settings, input=input)))
     if output is None and sys.stdout.isatty():
         from rich.syntax import Syntax
@@ -816,6 +873,7 @@ def schema(output: Path | None) -> None:
     from vggkit.json_schema import schema as call
     from vggkit.render import columns
 
+    format_of(None, output, ("json",))
     write(columns.json(call()), output)
 
 
@@ -922,7 +980,7 @@ def classify(
                 raise result
             results.append(result)
             if plot:
-                write_file(target, render.picture(result.image, result))
+                write_bytes(target, render.picture(result.image, result))
         except VggkitError as error:
             report(error)
             errors += 1

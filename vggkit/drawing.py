@@ -67,7 +67,7 @@ class Picture:
 
         Raises:
             ArgumentError: if it ends otherwise.
-            OSError: if it can't be written.
+            VggkitError: if it can't be written.
         """
         from vggkit.files import write_bytes
 

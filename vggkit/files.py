@@ -1,14 +1,17 @@
-"""Writing files so that nothing is ever half written."""
+"""Writing files so that nothing is ever half written, and no device, pipe or socket becomes a file."""
 
 from __future__ import annotations
 
 import os
 import select
-import tempfile
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
+
+from vggkit.errors import VggkitError
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -19,7 +22,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         text: what.
 
     Raises:
-        OSError: if the folder is not there or can't be written.
+        VggkitError: if it can't be written.
     """
     write_bytes(path, text.encode())
 
@@ -32,36 +35,63 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         content: what.
 
     Raises:
-        OSError: if the folder is not there or can't be written.
+        VggkitError: if it can't be written.
     """
-    target = Path(path)
-    if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
-        target.write_bytes(content)
-        return
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    with opened(path) as file:
+        file.write(content)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file beside a file, which takes its place if the block ends well, and else is removed.
+def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file to write, which is there when the block ends well; else the old one stays as it was.
+
+    A link is written through, and a file that is replaced passes on its mode. What is no file, such as a device or a
+    pipe, is written to as the block goes on; it can't be read, nor written out of order.
 
     Args:
-        path: the file to be written or replaced.
+        path: where to.
 
     Raises:
-        OSError: if the folder is not there or can't be written.
+        VggkitError: if it can't be written.
     """
-    target = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
+        with open(path, "ab") if _is_stream(path) else _replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise VggkitError(f"{os.fspath(path)}: can't be written: {error.strerror or error}") from None
+
+
+def _is_stream(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path leads to something that is no file, or to what this process or another has open."""
+    mode = _mode(path)
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))  # of /dev/stdout, /dev/fd/3, /proc/self/fd/3
+    return mode is not None and (not stat.S_ISREG(mode) or folder == "/dev" or folder.startswith("/proc/"))
+
+
+def _mode(path: str | os.PathLike[str]) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside a file, which takes its place if the block ends well, and else is removed."""
+    target = Path(os.path.realpath(path))
+    mode = _mode(target)
+    permissions = 0o666 if mode is None else stat.S_IMODE(mode)
+    # a short name: the file's own may be as long as a name can be
+    temporary = target.with_name(f".vggkit-{os.urandom(8).hex()}")
+    try:  # from here on: a signal may end the process between any two lines
+        with open(temporary, "x+b", opener=partial(os.open, mode=permissions)) as file:
+            if mode is not None:
+                os.chmod(temporary, permissions)  # whatever the umask took
+            yield file
         os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
 
 
@@ -97,9 +127,3 @@ def _pieces(content: bytes, size: int) -> Iterator[bytes]:
         end = end or content.find(b"\n", start) + 1 or len(content)
         yield content[start:end]
         start = end
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

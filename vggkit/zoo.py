@@ -118,6 +118,9 @@ def dump(config: Source, path: str | os.PathLike[str] | None = None) -> str:
     Returns:
         The text.
 
+    Raises:
+        VggkitError: if the file can't be written.
+
     >>> print(dump("A").splitlines()[0])
     name: A
     """

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from torchvision.models import vgg as torchvisions
 
 import vggkit
 from tests.test_cli import run, told
+from tests.test_files import file_size_limit
 from tests.test_peers import fill, take
 from tests.weights.makers import LAYOUT_FILES, images, in_layout, keras, scores, small, without_configuration
 from vggkit import VGG, ArgumentError, CheckpointError, VggkitError
@@ -276,6 +281,45 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         convert(own, target)
     assert target.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.h5", "own.safetensors"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(layout: str, tmp_path: Path) -> None:
+    """Whether it is full from the start, in the middle or at the last byte; HDF5 and torch can't say it themselves."""
+    model = small("A")
+    whole = in_layout(model, layout, tmp_path)
+    size = whole.stat().st_size
+    target = tmp_path / f"old-{whole.name}"
+    target.write_bytes(b"old")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for limit in (0, 1000, size // 2, size - 1):
+        with (
+            file_size_limit(limit),
+            pytest.raises(VggkitError, match=re.escape(f"{target}: can't be written: File too large")),
+        ):
+            convert(whole, target, layout=layout)
+        assert target.read_bytes() == b"old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_pipe_and_a_device_are_written_to(layout: str, tmp_path: Path) -> None:
+    """Through a link, as the ending says the format; a pipe gets a file's bytes, and both stay what they are."""
+    model = small("A")
+    whole = in_layout(model, layout, tmp_path)
+    own = tmp_path / "own.safetensors"
+    os.mkfifo(tmp_path / "pipe")
+    for name, place in (("null", "/dev/null"), ("full", "/dev/full"), ("pipe", tmp_path / "pipe")):
+        (tmp_path / f"{name}-{whole.name}").symlink_to(place)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit((tmp_path / "pipe").read_bytes)
+        convert(own, tmp_path / f"pipe-{whole.name}", layout=layout)
+        assert read.result() == whole.read_bytes()
+    convert(own, tmp_path / f"null-{whole.name}", layout=layout)
+    with pytest.raises(VggkitError, match=f"full-{whole.name}: can't be written: No space left on device"):
+        convert(own, tmp_path / f"full-{whole.name}", layout=layout)
+    assert all(stat.S_ISCHR(os.stat(path).st_mode) for path in ("/dev/null", "/dev/full"))
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("ending", DEFAULT_LAYOUTS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,10 @@ import torch
 from timm.models import adapt_input_conv
 
 import vggkit
+from tests.test_files import file_size_limit
 from tests.test_peers import OTHERS, fill, take, timms, torchvisions
 from tests.weights.makers import LAYOUT_FILES, in_layout, keras, scores, small, without_configuration
-from vggkit import ArgumentError, CheckpointError
+from vggkit import ArgumentError, CheckpointError, VggkitError
 from vggkit.weights.inspection import inspect
 
 
@@ -284,6 +287,20 @@ def test_saving_needs_no_yaml_and_keeps_everything(tmp_path: Path) -> None:
     assert again.config == model.config
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
     assert [path.name for path in tmp_path.iterdir()] == ["any"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_weights(tmp_path: Path) -> None:
+    """Of a training that has saved before; and a device stays one."""
+    path, model = tmp_path / "model.safetensors", small("A")
+    vggkit.save_weights(model, path)
+    before = path.read_bytes()
+    with file_size_limit(len(before) // 2), pytest.raises(VggkitError, match="can't be written: File too large"):
+        vggkit.save_weights(model, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(VggkitError, match="/dev/full: can't be written: No space left on device"):
+        vggkit.save_weights(model, "/dev/full")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
 
 def test_saved_weights_are_aligned_and_read_by_safetensors_itself(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ from vggkit.weights.container import ALIGNMENT, SafeTensors
 DTYPES = {torch_name: name for name, torch_name in SafeTensors.DTYPES.items()}
 
 
-def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_safetensors(file: IO[bytes], state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors, one after the other, without a second copy of them all.
 
     Args:
-        path: where to.
+        file: where to.
         state: the tensors by name.
         metadata: further text for the header.
 
@@ -45,11 +45,10 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
         header[name] = {"dtype": DTYPES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for name in names:
-            file.write(_bytes(state[name]).numpy().data)
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for name in names:
+        file.write(_bytes(state[name]).numpy().data)
 
 
 def _size(tensor: Tensor) -> int:

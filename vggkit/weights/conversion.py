@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from vggkit.config import dumps
-from vggkit.errors import ArgumentError, CheckpointError, VggkitError, shorten
-from vggkit.files import replacing
+from vggkit.errors import ArgumentError, CheckpointError, shorten
+from vggkit.files import opened
 from vggkit.layers import Linear, Shape
 from vggkit.network import Network
 from vggkit.weights.aligned import write_safetensors
@@ -70,11 +71,8 @@ def convert(
         raise CheckpointError(f"{checkpoint.path}: {shorten(matching.unused[0])} has no place in {layout}'s layout")
     job = _Job(checkpoint, network, matching, layout)
     job.check()
-    try:
-        with replacing(target) as temporary:
-            WRITERS[ending](temporary, job)
-    except OSError as error:
-        raise VggkitError(f"{os.fspath(target)}: can't be written: {error.strerror or error}") from None
+    with opened(target) as file:
+        WRITERS[ending](file, job)
     return network
 
 
@@ -167,15 +165,20 @@ def _state(job: _Job) -> OrderedDict[str, Tensor]:
     return state
 
 
-def _write_pytorch(path: Path, job: _Job) -> None:
+def _write_pytorch(file: IO[bytes], job: _Job) -> None:
     state = _state(job)
     # torch keeps a state dict's metadata when it saves it, and passes by what it doesn't know when it loads it
     state._metadata = {CONFIG_KEY: {"yaml": dumps(job.network.config)}}  # type: ignore[attr-defined] # torch's own
-    torch.save(state, path)
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch can't end its archive where a write has failed
+            raise error.__context__ from None
+        raise
 
 
-def _write_safetensors(path: Path, job: _Job) -> None:
-    write_safetensors(path, _state(job), {"format": "pt", CONFIG_KEY: dumps(job.network.config)})
+def _write_safetensors(file: IO[bytes], job: _Job) -> None:
+    write_safetensors(file, _state(job), {"format": "pt", CONFIG_KEY: dumps(job.network.config)})
 
 
 # Keras
@@ -200,12 +203,22 @@ def _array(job: _Job, name: str, role: str) -> Any:
     return (to_keras(tensor, job.maps(name)) if role == "weight" else tensor).numpy()
 
 
-def _write_legacy(path: Path, job: _Job) -> None:
-    """Write the layout of keras.applications: a group per layer, lists of names as attributes."""
+@contextmanager
+def _hdf5(file: IO[bytes]) -> Iterator[Any]:
+    """Write HDF5 through Python's file, whose errors are exceptions: HDF5's own files crash on a full disk."""
     import h5py
 
+    place = file if file.readable() else io.BytesIO()  # HDF5 goes back and forth, which no pipe allows
+    with h5py.File(place, "w") as hdf5:
+        yield hdf5
+    if isinstance(place, io.BytesIO):
+        file.write(place.getbuffer())
+
+
+def _write_legacy(out: IO[bytes], job: _Job) -> None:
+    """Write the layout of keras.applications: a group per layer, lists of names as attributes."""
     shown = [placed for placed in job.network if placed.name in job.pairs or placed.layer.role == "other"]
-    with h5py.File(path, "w") as file:
+    with _hdf5(out) as file:
         _write_config(file, job.network)
         file.attrs["layer_names"] = [placed.name.encode() for placed in shown]
         file.attrs["backend"] = b"tensorflow"
@@ -236,12 +249,10 @@ def _write_counter(group: Any, job: _Job, name: str) -> None:
         group["num_batches_tracked"] = _array(job, name, "num_batches_tracked")
 
 
-def _write_keras3(path: Path, job: _Job) -> None:
+def _write_keras3(out: IO[bytes], job: _Job) -> None:
     """Write Keras 3's layout: groups by class, numbered, the layer's name as an attribute."""
-    import h5py
-
     counts: dict[str, int] = {}
-    with h5py.File(path, "w") as file:
+    with _hdf5(out) as file:
         _write_config(file, job.network)
         file.create_group("vars").attrs["name"] = job.network.name
         file.create_group("layers/input_layer/vars").attrs["name"] = "input_layer"
@@ -258,7 +269,7 @@ def _write_keras3(path: Path, job: _Job) -> None:
             _write_counter(owner, job, placed.name)
 
 
-WRITERS: dict[str, Callable[[Path, _Job], None]] = {
+WRITERS: dict[str, Callable[[IO[bytes], _Job], None]] = {
     ".pth": _write_pytorch,
     ".pt": _write_pytorch,
     ".bin": _write_pytorch,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vggkit.config import dumps
 from vggkit.errors import ArgumentError, CheckpointError, VggkitError, shorten
-from vggkit.files import replacing
+from vggkit.files import opened
 from vggkit.layers import Conv2d, Shape
 from vggkit.model import VGG
 from vggkit.network import Network, PlacedLayer
@@ -346,8 +346,5 @@ def save_weights(model: VGG, path: Source) -> None:
     if any(tensor.is_meta for tensor in state.values()):
         raise ArgumentError("model: it is on the meta device and has no values to save")
     metadata = {"format": "pt", CONFIG_KEY: dumps(model.config)}
-    try:
-        with replacing(path) as temporary:
-            write_safetensors(temporary, state, metadata)
-    except OSError as error:
-        raise VggkitError(f"{os.fspath(path)}: can't be written: {error.strerror or error}") from None
+    with opened(path) as file:
+        write_safetensors(file, state, metadata)
