@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from vggkit import memory, summarize
+from vggkit import memory, plot, summarize
 from vggkit.render.timeline import picture
 
 WIDTH = 118
@@ -26,7 +26,13 @@ def memory_svg() -> bytes:
     return picture(memory("D", batch=16, optimizer="adam"), "svg")
 
 
+def architecture_svg() -> bytes:
+    """Return D as blocks in perspective."""
+    return plot("D").to_bytes("svg")
+
+
 if __name__ == "__main__":
     folder = Path(__file__).parent
     (folder / "summarize-D.svg").write_text(summary_svg(), encoding="utf-8")
     (folder / "memory-D.svg").write_bytes(memory_svg())
+    (folder / "architecture-D.svg").write_bytes(architecture_svg())

@@ -34,6 +34,14 @@ def test_the_readmes_picture_is_what_summarize_prints() -> None:
     assert words((ROOT / "docs" / "summarize-D.svg").read_text(encoding="utf-8")) == words(pictures.summary_svg())
 
 
+def test_the_readmes_network_is_what_plot_draws() -> None:
+    """The picture of D has the words and the description that the command draws today."""
+    shipped = (ROOT / "docs" / "architecture-D.svg").read_text(encoding="utf-8")
+    drawn = pictures.architecture_svg().decode()
+    assert words(shipped) == words(drawn) != ""
+    assert re.findall("<desc .*?</desc>", shipped) == re.findall("<desc .*?</desc>", drawn) != []
+
+
 def test_the_documentations_timeline_is_what_memory_draws() -> None:
     """The picture of D's step has the words and the description that the command draws today."""
     shipped = (ROOT / "docs" / "memory-D.svg").read_text(encoding="utf-8")
