@@ -105,7 +105,7 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--device", "tpu"), "device: expected one of cpu, cuda"),
         (("--solve", "image"), "--solve: expected --fit with it"),
         (("--batch", "2", "--fit", "8GB"), "--batch: --fit asks for the batch"),
-        (("--fit", "8GB", "--solve", "image"), "image: D's FC layers are made for one size of maps"),
+        (("--fit", "8GB", "--solve", "image"), "image: D has parameters that depend on the image's size"),
         (("--timeline", "step.pdf"), "--timeline: expected a file that ends in .svg, .png or .html"),
         (("--timeline", "step.svg", "--fit", "8GB"), "--timeline: expected no --fit with it"),
         (("--output", "plan.tex"), "--output: expected a file that ends in .txt, .json, .csv or .md"),

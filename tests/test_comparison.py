@@ -448,6 +448,22 @@ def changes_of(source: str) -> dict[str, Any]:
             if "." in value else int(value) for key, value in pairs}  # fmt: skip
 
 
+def test_a_peak_that_torch_refuses_is_none_and_a_line_says_why() -> None:
+    """The other figures are there; the table, the differences and the picture say what would help."""
+    name, refusal = "vgg11_slimming_bn1d", "torch can't run a training step at batch 1, as norm1 would normalize"
+    comparison = compare("A", name)
+    one = comparison.networks[1]
+    assert (one.training_peak_bytes, comparison.to_dict()["networks"][1]["training_peak_bytes"]) == (None, None)
+    assert one.inference_peak_bytes == vggkit.memory(name, mode="inference").peak_bytes
+    assert refusal in " ".join(str(comparison).split())
+    assert refusal in " ".join(str(comparison.diff()).split())
+    assert [total.name for total in comparison.diff().totals][-1] == "inference_peak_bytes"
+    assert compare(name, "A", sort="training_peak").networks[1].name == name
+    with pytest.raises(ArgumentError, match=refusal):
+        vggkit.plot("A", name, kind="compare")
+    assert compare(name, batch=2).networks[0].training_peak_bytes == vggkit.memory(name, batch=2).peak_bytes
+
+
 @settings(max_examples=25, deadline=None)
 @given(drawn.networks(), drawn.networks())
 def test_the_changes_of_any_two_networks_add_up(left: Network, right: Network) -> None:

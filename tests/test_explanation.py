@@ -285,3 +285,12 @@ def test_a_notebook_and_a_print_show_the_same() -> None:
     steps: list[Step] = list(explanation)
     assert all(f"{step.result:,}" in str(explanation) for step in steps)
     assert all(f"{step.result:,}" in explanation._repr_html_() for step in steps)
+
+
+def test_what_torch_refuses_is_explained_without_its_memory() -> None:
+    """The other steps are there, of a layer and of the network, and the title says what would help."""
+    for layer in ("fc1", None):
+        alone, two = explain("vgg11_slimming_bn1d", layer), explain("vgg11_slimming_bn1d", layer, batch=2)
+        assert "torch can't run a training step at batch 1, as norm1 would" in alone.title
+        missing = {step.quantity for step in two} - {step.quantity for step in alone}
+        assert missing == {"saved for backward", *([] if layer else ["training peak"])}

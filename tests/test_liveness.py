@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import cycle, pairwise, product
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -365,6 +367,111 @@ def test_an_image_is_not_solved_for_where_the_fc_layers_fix_it() -> None:
         liveness.fit_image(Network.of("D"), Options(), 10**10)
 
 
+def test_an_image_is_not_solved_for_where_only_larger_ones_need_larger_fc_layers() -> None:
+    """Seven strides leave one position of 64×64, as of any smaller image; a larger one needs other parameters."""
+    strided = "{input: 3x64x64, blocks: [[%s]], classifier: [%sFC-3]}"
+    fixed = Network.of(vggkit.loads(strided % (", ".join(["conv3-4/2"] * 7), "")))
+    with pytest.raises(ArgumentError, match=r"parameters that depend on the image's size.*Expected head=gap, a trunk"):
+        liveness.fit_image(fixed, Options(), parse_bytes("300MB"))
+    pooled = Network.of(vggkit.loads(strided % (", ".join(["conv3-4/2"] * 7), "{adaptive-avgpool: 1}, ")))
+    side = liveness.fit_image(pooled, Options(), parse_bytes("300MB")).largest
+    parameters = vggkit.summarize(pooled).totals.parameters
+    assert vggkit.summarize(pooled.config, input=f"3x{side}x{side}").totals.parameters == parameters == 1_015
+
+
+# What torch refuses
+
+REFUSED = {
+    "a batch norm of flat features": (
+        "[{fc: 6, norm: batch}, FC-3]", "training", ("batch 2 or more", "frozen batch norms", "or mode inference"),
+    ),
+    "a batch norm of 1×1 maps": (
+        "[maxpool, {conv: 4, norm: batch}, FC-3]", "training",
+        ("batch 2 or more", "a larger input", "frozen batch norms", "or mode inference"),
+    ),
+    "a batch norm behind a global pool": (
+        "[global-avgpool, batchnorm]", "training", ("batch 2 or more", "frozen batch norms", "or mode inference"),
+    ),
+    "a batch norm that keeps no statistics": (
+        "[FC-6, {batchnorm: {track_running_stats: false}}]", "inference", ("batch 2 or more",),
+    ),
+    "a group norm with a group for each value": ("[FC-6, {groupnorm: 6}]", "inference", ("batch 2 or more",)),
+}  # fmt: skip
+"""A classifier behind 2×2 maps, the mode at batch 1 that torch refuses, and what helps."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_torch_refuses_has_no_figures_but_a_line_with_what_helps(case: str) -> None:
+    """The plan, the command, the search and the check by the real model say so; what is advised, torch runs."""
+    classifier, mode, helps = REFUSED[case]
+    config = vggkit.loads(f"{{name: refused, input: 3x4x4, blocks: [[conv3-4, maxpool]], classifier: {classifier}}}")
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        vggkit.build(config).train(mode == "training")(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ArgumentError) as caught:
+        vggkit.memory(config, mode=mode)
+    message = str(caught.value)
+    assert re.match(
+        r"refused: torch can't run (a training step|inference) at batch 1, as norm1? would normalize", message
+    )
+    assert message.endswith(f"Expected {', '.join(helps)}")
+    with pytest.raises(ArgumentError, match="torch can't run"):
+        next(verification.verify(Network.of(config), Options()))
+    vggkit.build(config).train(mode == "training")(torch.zeros(2, 3, 4, 4))
+    assert vggkit.memory(config, batch=2, mode=mode).peak_bytes
+    assert all(claim.holds for claim in verification.verify(Network.of(config), Options(batch=2)))
+    if "a larger input" in helps:
+        larger = vggkit.build(config, input="3x16x16")
+        assert larger(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+        assert vggkit.memory(config, input="3x16x16").peak_bytes
+    if "frozen batch norms" in helps:
+        norms = [placed.name for placed in Network.of(config) if placed.layer.role == "norm"]
+        assert vggkit.build(config, freeze=norms).train()(torch.zeros(1, 3, 4, 4)).shape[0] == 1
+        assert vggkit.memory(config, freeze=norms).peak_bytes
+    if "or mode inference" in helps:
+        vggkit.build(config).eval()(torch.zeros(1, 3, 4, 4))
+        assert vggkit.memory(config, mode="inference").peak_bytes
+
+
+@given(networks(), st.sampled_from(["training", "inference"]), st.integers(1, 2))
+@settings(max_examples=100, deadline=None)
+def test_a_step_is_refused_exactly_where_torch_refuses_it(network: Network, mode: str, batch: int) -> None:
+    """For any network, in training and inference, with one image and with two."""
+    options = Options(batch=batch, mode=mode, optimizer="none")  # type: ignore[arg-type]  # it is drawn
+    model, images = vggkit.build(network).train(mode == "training"), torch.zeros(batch, *network.input_shape)
+    if liveness.refusal(network, options) is None:
+        model(images)
+        assert liveness.plan(network, options).peak_bytes
+    else:
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            model(images)
+        with pytest.raises(ArgumentError, match=f"torch can't run .* at batch {batch}"):
+            liveness.plan(network, options)
+        assert liveness.smallest_batch(network, options) == 2
+
+
+def test_no_batch_that_torch_refuses_fits() -> None:
+    """Where only one image would fit, nothing does, and what is missing is missing for two."""
+    network = Network.of("vgg11_slimming_bn1d", width=0.1)
+    with pytest.raises(ArgumentError, match="torch can't run a training step at batch 1, as norm1 would"):
+        liveness.plan(network, Options())
+    for device in liveness.DEVICES:
+        peak = vggkit.memory(network, batch=2, device=device).peak_bytes
+        assert vggkit.max_batch(network, peak, device=device) == 2
+        fit = liveness.fit_batch(network, Options(device=device), peak - 1)  # type: ignore[arg-type]  # one of both
+        assert (fit.largest, fit.next, fit.peak_bytes, fit.missing_bytes) == (0, 2, peak, 1)
+
+
+def test_no_image_that_torch_refuses_fits() -> None:
+    """Where maps of one position are too small for a batch norm, the smallest image has larger ones."""
+    network = Network.of(vggkit.loads("{input: 3x32x32, blocks: [[conv3-4, maxpool, {conv: 4, norm: batch}]]}"))
+    fit = liveness.fit_image(network, Options(), 1)
+    assert (fit.largest, fit.next) == (0, 4)
+    assert liveness.fit_image(network, Options(batch=2), 1).next == 2
+    flat = Network.of(vggkit.loads("{input: 3x8x8, blocks: [[conv3-4]], classifier: [global-avgpool, batchnorm]}"))
+    with pytest.raises(ArgumentError, match="torch can't run a training step at batch 1, as norm would"):
+        liveness.fit_image(flat, Options(), 10**9)
+
+
 # CUDA
 
 
@@ -491,7 +598,7 @@ def test_of_two_lines_that_are_as_high_the_first_is_the_peak() -> None:
     """At the batch where they meet; around it the higher one is."""
     steep, flat = (liveness.Line(str(size), size, ()) for size in (LinearBytes(0, 2), LinearBytes(2, 1)))
     for moments, at_two in (((steep, flat), steep), ((flat, steep), flat)):
-        step = liveness.Lines(moments, LinearBytes(0, 0), 0)
+        step = liveness.Lines(moments, LinearBytes(0, 0), steady_bytes=0, smallest_batch=1)
         assert [step.peak(batch) for batch in (1, 2, 3)] == [flat, at_two, steep]
 
 

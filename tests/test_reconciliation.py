@@ -14,7 +14,7 @@ from tests.test_cli import printed, run
 from vggkit import Network, reconcile
 from vggkit.conventions import CONVENTIONS, Counted
 from vggkit.errors import ArgumentError
-from vggkit.reconciliation import read_number
+from vggkit.reconciliation import every_finding, read_number
 
 
 @pytest.mark.parametrize(("name", "keras"), [("D", "VGG16 80"), ("E", "VGG19 80")])
@@ -219,3 +219,11 @@ def test_a_figure_of_torchvisions_model_is_told_as_such() -> None:
     tools = {finding.tool for finding in found}
     assert "torchvision's metadata 0.29.1" in tools
     assert not tools & {"vggkit", "Keras 3.15.1", "the paper"}
+
+
+def test_no_figure_is_given_for_a_step_that_torch_refuses() -> None:
+    """With one image nobody's training memory is compared; with two it is."""
+    quantities = [
+        {finding.quantity for finding in every_finding("vgg11_slimming_bn1d", "1GB", batch=batch)} for batch in (1, 2)
+    ]
+    assert quantities[1] - quantities[0] == {"saved bytes", "training bytes"}

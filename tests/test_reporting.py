@@ -152,3 +152,12 @@ def test_no_torch_is_imported(process: Run, tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
     assert process("report", "D", "-o", str(tmp_path / "D.html")).returncode == 0
+
+
+def test_a_page_begins_at_the_smallest_batch_that_torch_runs() -> None:
+    """The control takes no batch at which a network's step can't be run."""
+    with pytest.raises(ArgumentError, match="torch can't run a training step at batch 1"):
+        report("vgg11_slimming_bn1d")
+    both = report("vgg11_slimming_bn1d", "A", batch=2)
+    assert (both.smallest_batch, report("A").smallest_batch) == (2, 1)
+    assert 'type="number" inputmode="numeric" min="2"' in both.to_html()

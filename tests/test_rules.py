@@ -255,7 +255,7 @@ ROOMS: dict[str, set[str]] = {
         "render/style",
         "render/summary",
     },
-    "render/plot/scatter": {"comparison", "config", "numbers", "render/plot/parts", "render/style"},
+    "render/plot/scatter": {"comparison", "config", "errors", "numbers", "render/plot/parts", "render/style"},
     "render/report/__init__": set(),
     "render/report/page": {
         "analysis",

@@ -367,15 +367,16 @@ def memory(
     network = Network.of(source, **overrides(settings, input=input))
     options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
     checked = liveness.checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
-    plan = liveness.plan(network, checked)
     if limits:
         sizes = [parse_limit(limit) for limit in limits]
         if solve == "image":
             fits = [liveness.fit_image(network, checked, size) for size in sizes]
         else:
             fits = [liveness.fit_batch(network, checked, size) for size in sizes]
-        write(render.fits_in_format(render.title(plan, solved=solve or "batch"), fits, format), output)
+        heading = render.heading(network.name, network.input_shape, checked, solved=solve or "batch")
+        write(render.fits_in_format(heading, fits, format), output)
         click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
+    plan = liveness.plan(network, checked)
     if timeline is not None:
         from vggkit.render.timeline import picture
 
@@ -438,7 +439,7 @@ def verify(
     from vggkit.verification import verify as call  # torch
 
     claims = list(call(network, checked))
-    heading = render_memory.title(liveness.plan(network, checked))
+    heading = render_memory.heading(network.name, network.input_shape, checked)
     write(render.in_format(heading, claims, format), output)
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)
 

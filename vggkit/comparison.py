@@ -37,8 +37,9 @@ class Compared(msgspec.Struct, frozen=True):
         relative_parameters: parameters divided by those of the first network; None if that has none.
         conv_parameters: those of convolutions.
         fc_parameters: those of fully connected layers.
-        inference_peak_bytes: most bytes alive in a forward pass.
-        training_peak_bytes: most bytes alive in a training step.
+        inference_peak_bytes: most bytes alive in a forward pass; None if torch can't run it.
+        training_peak_bytes: most bytes alive in a training step; None if torch can't run it.
+        refusal: why torch can't, and what would help; None if it can.
         receptive_field: height and width of the input that one value behind the last block sees.
         reported: errors that its publication gives.
     """
@@ -50,8 +51,9 @@ class Compared(msgspec.Struct, frozen=True):
     relative_parameters: float | None
     conv_parameters: int
     fc_parameters: int
-    inference_peak_bytes: int
-    training_peak_bytes: int
+    inference_peak_bytes: int | None
+    training_peak_bytes: int | None
+    refusal: str | None
     receptive_field: Pair
     reported: tuple[SingleScale, ...]
 
@@ -322,12 +324,16 @@ class Diff(msgspec.Struct, frozen=True):
 
     @property
     def totals(self) -> tuple[Difference, ...]:
-        """The figures that are bytes or counts, of both networks."""
+        """The figures that are bytes or counts, of both networks; none whose step torch can't run of one of them."""
         words = (
             "parameters", "multiply_accumulates", "activation_bytes", "inference_peak_bytes", "training_peak_bytes",
         )  # fmt: skip
         pairs = ((word, FIGURES[word].value(self.before), FIGURES[word].value(self.after)) for word in words)
-        return tuple(Difference(word, before, after, after - before) for word, before, after in pairs)
+        return tuple(
+            Difference(word, before, after, after - before)
+            for word, before, after in pairs
+            if before is not None and after is not None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON: before, after, batch, dtype, optimizer, changes and totals."""
@@ -426,9 +432,13 @@ def _network(source: Source, overrides: dict[str, Any]) -> tuple[Network, tuple[
 def _compared(network: Network, changes: tuple[str, ...], batch: int, dtype: str, optimizer: str | None) -> Compared:
     summary = summarize(network, batch=batch, dtype=dtype, expand=True)
 
-    def peak(**options: Any) -> int:
-        return liveness.memory(network, batch=batch, dtype=dtype, **options).peak_bytes
-
+    training = liveness.checked_options(
+        network, batch=batch, mode="training", dtype=dtype, optimizer=optimizer, device="cpu", freeze=(), checkpoint=(),
+        autocast=False,
+    )  # fmt: skip
+    steps = {"inference": liveness.forward_only(training), "training": training}
+    refusals = {mode: liveness.refusal(network, step) for mode, step in steps.items()}
+    peaks = {mode: None if refusals[mode] else liveness.plan(network, step).peak_bytes for mode, step in steps.items()}
     return Compared(
         name=network.name,
         changes=changes,
@@ -437,8 +447,9 @@ def _compared(network: Network, changes: tuple[str, ...], batch: int, dtype: str
         relative_parameters=None,
         conv_parameters=summary.parameters_of("conv"),
         fc_parameters=summary.parameters_of("fc"),
-        inference_peak_bytes=peak(mode="inference"),
-        training_peak_bytes=peak(optimizer=optimizer),
+        inference_peak_bytes=peaks["inference"],
+        training_peak_bytes=peaks["training"],
+        refusal=refusals["inference"] or refusals["training"],
         receptive_field=network.receptive_field,
         reported=network.config.reported.single_scale if network.config.reported else (),
     )

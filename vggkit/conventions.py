@@ -36,7 +36,7 @@ from vggkit.layers import (
     Softmax,
     elements,
 )
-from vggkit.liveness import MemoryPlan, memory
+from vggkit.liveness import MemoryPlan, Options, forward_only, memory, refusal
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer, place
 
 Quantity = Literal[
@@ -95,6 +95,12 @@ class Counted:
     def training(self) -> MemoryPlan:
         """A training step of it."""
         return memory(self.network, batch=self.batch, dtype=self.dtype)
+
+    def gives(self, quantity: Quantity) -> bool:
+        """Tell whether torch runs the step that a quantity is of."""
+        step = Options(batch=self.batch, dtype=self.dtype)
+        steps = {"saved bytes": step, "training bytes": step, "inference bytes": forward_only(step)}
+        return quantity not in steps or refusal(self.network, steps[quantity]) is None
 
     @cached_property
     def layers(self) -> tuple[PlacedLayer, ...]:

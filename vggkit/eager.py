@@ -193,6 +193,7 @@ class Eager:
         moments: the alive bytes after each operation.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
+        refused: the normalisations that torch refuses to run, as their statistics would be of a single value.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class Eager:
         self.moments: list[Moment] = []
         self.kept: dict[Storage, str] = {}
         self.outputs: dict[str, int] = {}
+        self.refused: list[str] = []
         self._kind = ACTIVATIONS
         self._alive = [0] * len(KINDS)
         self._per_image = 0
@@ -359,6 +361,8 @@ class Eager:
         extras = []
         for kept in layer.kept(x.shape) if statistics else ():
             if kept.what != "input":
+                if self.batch * elements(x.shape) == elements(kept.shape):  # torch/nn/functional.py, _verify_batch_size
+                    self.refused.append(self._layer)
                 size = elements(kept.shape) * statistic_bytes
                 extras.append((size, 0) if kept.per_image else (0, size))
         keeps: list[Tensor | Parameter] = [x, *([weight] if weight else [])]

@@ -17,7 +17,8 @@ import msgspec
 from vggkit.analysis import Row, Summary, summarize
 from vggkit.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
 from vggkit.layers import Kept, Working, elements
-from vggkit.liveness import MemoryPlan, memory
+from vggkit.liveness import MemoryPlan, Options, refusal
+from vggkit.liveness import plan as plan_of
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
 from vggkit.notation import describe
 from vggkit.numbers import mebibytes, megabytes, percent
@@ -154,7 +155,8 @@ def explain(
         overrides: changes to make, as for `load`.
 
     Returns:
-        The explanation: steps, each with its rule, the numbers put in, the result and the reason.
+        The explanation: steps, each with its rule, the numbers put in, the result and the reason. Where torch can't run
+        a training step of this batch, the steps of its memory are missing, and the title says why.
 
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
@@ -165,9 +167,13 @@ def explain(
     """
     network = Network.of(source, **overrides)
     summary = summarize(network, batch=batch, dtype=dtype, expand=True)
-    plan = memory(network, batch=batch, dtype=dtype)
+    step = Options(batch=batch, dtype=dtype)
+    refused = refusal(network, step)
+    plan = None if refused else plan_of(network, step)
     of = "×".join(map(str, network.input_shape))
     about = f"{network.name} at {of}, batch {batch}, {dtype}"
+    if refused:
+        about += f", without its memory ({refused})"
     if layer is None:
         steps = _totals(network, summary, plan)
         return Explanation(network.name, None, about, batch, dtype, tuple(steps))
@@ -179,7 +185,7 @@ def explain(
 # One layer
 
 
-def _of_layer(network: Network, placed: PlacedLayer, summary: Summary, plan: MemoryPlan) -> list[Step]:
+def _of_layer(network: Network, placed: PlacedLayer, summary: Summary, plan: MemoryPlan | None) -> list[Step]:
     row = next(row for row in summary if row.name == placed.name)
     return [
         *_shape(placed),
@@ -187,7 +193,7 @@ def _of_layer(network: Network, placed: PlacedLayer, summary: Summary, plan: Mem
         *_operations(placed, row, summary.batch),
         *_field(network, placed),
         *_activations(network, placed, row, summary),
-        _saved(network, placed, plan),
+        *([_saved(network, placed, plan)] if plan else []),
     ]
 
 
@@ -337,13 +343,13 @@ def _factors(buffer: Kept, batch: int, size: int) -> tuple[int, ...]:
 LECTURE = "the lecture CS231n adds up the same lines for VGG-16, and then writes 24M values"
 
 
-def _totals(network: Network, summary: Summary, plan: MemoryPlan) -> list[Step]:
+def _totals(network: Network, summary: Summary, plan: MemoryPlan | None) -> list[Step]:
     return [
         *_depth(summary),
         *_all_parameters(summary),
         *_all_operations(network, summary),
         *_all_activations(network, summary),
-        *_all_memory(network, plan),
+        *(_all_memory(network, plan) if plan else []),
         *_all_seen(network),
     ]
 

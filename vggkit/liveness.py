@@ -8,7 +8,8 @@ gradients. Workspaces of cuDNN and cuBLAS are not included: they are no tensors 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -31,7 +32,7 @@ from vggkit.eager import (
     Tensor,
 )
 from vggkit.errors import ArgumentError, ConfigError, did_you_mean, shorten
-from vggkit.layers import Shape, elements
+from vggkit.layers import LARGEST, BatchNorm, Shape, elements
 from vggkit.network import ELEMENT_BYTES, Network, place, several
 from vggkit.numbers import parse_bytes
 
@@ -206,7 +207,8 @@ def memory(
 
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
-        ArgumentError: if an argument is outside its allowed values.
+        ArgumentError: if an argument is outside its allowed values, or torch can't run the step: a batch or group norm
+            would have a single value to take statistics of.
 
     >>> memory("D").peak_bytes
     1722992880
@@ -252,28 +254,48 @@ def checked_options(network: Network, **options: Any) -> Options:
 
 
 def plan(network: Network, options: Options) -> MemoryPlan:
-    """Walk through a step, whose options have been checked."""
+    """Walk through a step, whose options have been checked.
+
+    Raises:
+        ArgumentError: if torch refuses to run the step.
+    """
     step = _Step(network, options)
-    step.run()
-    eager = step.eager
-    peak = max(eager.moments, key=lambda moment: moment.size)
-    training = options.mode == "training"
-    saved: dict[str, int] = {}
-    for storage, layer in eager.kept.items():
-        saved[layer] = saved.get(layer, 0) + storage.size
-    outputs = {**eager.outputs, "loss": step.loss_bytes} if training else eager.outputs
-    return MemoryPlan(
-        name=network.name,
-        input=network.input_shape,
-        options=options,
-        peak_bytes=peak.size,
-        peak_at=peak.event,
-        by_kind=dict(zip(KINDS, peak.by_kind)),
-        saved_for_backward_bytes=sum(saved.values()),
-        steady_bytes=step.steady_bytes,
-        layers=tuple(LayerMemory(name, saved.get(name, 0), size) for name, size in outputs.items()),
-        timeline=tuple(eager.moments),
+    step.check()
+    return step.plan()
+
+
+def refusal(network: Network, options: Options) -> str | None:
+    """Return why torch refuses to run a step, and what would help; None if it runs it."""
+    refused = _Step(network, options).eager.refused
+    if not refused:
+        return None
+    placed = network.layer(refused[0])
+    each = "channel" if isinstance(placed.layer, BatchNorm) else "group"
+    helps = [words for words, changed, step in _changes(network, options) if not _Step(changed, step).eager.refused]
+    return (
+        f"{network.name}: torch can't run {'a training step' if options.mode == 'training' else 'inference'} at batch"
+        f" {options.batch}, as {placed.name} would normalize a single value of each {each}. Expected"
+        f" {', '.join(helps[:-1])}{', or ' if helps[1:] else ''}{helps[-1]}"
     )
+
+
+def _changes(network: Network, options: Options) -> Iterator[tuple[str, Network, Options]]:
+    """Return changes that can give a normalisation more than one value, or spare it its own statistics."""
+    yield "batch 2 or more", network, replace_batch(options, 2)
+    channels, height, width = network.input_shape
+    with suppress(ConfigError):
+        larger = place(msgspec.structs.replace(network.config, input=(channels, 4 * height, 4 * width)))
+        yield "a larger input", larger, options
+    if options.mode == "training":
+        norms = tuple(placed.name for placed in network if isinstance(placed.layer, BatchNorm))
+        freeze = (*options.freeze, *norms)
+        yield "frozen batch norms", network, msgspec.structs.replace(options, freeze=freeze)
+        yield "mode inference", network, forward_only(options)
+
+
+def smallest_batch(network: Network, options: Options) -> int:
+    """Return the smallest batch that torch runs: 2 where a normalisation would see a single value, else 1."""
+    return 2 if _Step(network, replace_batch(options, 1)).eager.refused else 1
 
 
 def peak_and_saved_bytes(
@@ -288,15 +310,18 @@ def peak_and_saved_bytes(
 
     Returns:
         Most bytes alive at one moment, and what is saved for the backward pass.
+
+    Raises:
+        ArgumentError: if torch refuses to run the step.
     """
     step = _Step(network, options)
-    step.run()
+    step.check()
     saved = sum(storage.size for storage in step.eager.kept)
     return largest(moment.size for moment in step.eager.moments), saved
 
 
 class _Step:
-    """A network and what it holds before a step."""
+    """A step that has been walked through, whether or not torch would run it."""
 
     def __init__(self, network: Network, options: Options) -> None:
         self.network = network
@@ -317,6 +342,34 @@ class _Step:
         self.trained = [parameter for parameter in self.parameters if parameter.requires_grad]
         self.states = self._optimizer_state() if training else []
         self.gradients = [self.eager.new(0, p.storage.constant, GRADIENTS) for p in self.trained] if training else []
+        self._run()
+
+    def check(self) -> None:
+        """Refuse a step that torch refuses."""
+        if self.eager.refused:
+            raise ArgumentError(str(refusal(self.network, self.options)))
+
+    def plan(self) -> MemoryPlan:
+        """Return what it holds."""
+        eager = self.eager
+        peak = max(eager.moments, key=lambda moment: moment.size)
+        saved: dict[str, int] = {}
+        for storage, layer in eager.kept.items():
+            saved[layer] = saved.get(layer, 0) + storage.size
+        training = self.options.mode == "training"
+        outputs = {**eager.outputs, "loss": self.loss_bytes} if training else eager.outputs
+        return MemoryPlan(
+            name=self.network.name,
+            input=self.network.input_shape,
+            options=self.options,
+            peak_bytes=peak.size,
+            peak_at=peak.event,
+            by_kind=dict(zip(KINDS, peak.by_kind)),
+            saved_for_backward_bytes=sum(saved.values()),
+            steady_bytes=self.steady_bytes,
+            layers=tuple(LayerMemory(name, saved.get(name, 0), size) for name, size in outputs.items()),
+            timeline=tuple(eager.moments),
+        )
 
     @property
     def steady_bytes(self) -> int:
@@ -324,8 +377,7 @@ class _Step:
         held = [parameter.storage for parameter in self.parameters] + self.gradients + self.states
         return sum(storage.size for storage in held)
 
-    def run(self) -> None:
-        """Run the step."""
+    def _run(self) -> None:
         eager, options = self.eager, self.options
         eager.note()
         eager.release(*self.gradients)
@@ -430,11 +482,13 @@ class Lines(msgspec.Struct, frozen=True):
         moments: those that are the peak at some batch, in the step's order; the first of the highest is the peak.
         saved_for_backward: what autograd holds between the forward and the backward pass.
         steady_bytes: parameters, gradients and optimizer state.
+        smallest_batch: the smallest that torch runs.
     """
 
     moments: tuple[Line, ...]
     saved_for_backward: LinearBytes
     steady_bytes: int
+    smallest_batch: int
 
     def peak(self, batch: int) -> Line:
         """Return the moment of the peak at a batch."""
@@ -459,13 +513,13 @@ def lines(network: Network, options: Options) -> Lines:
     """
     if options.device != "cpu":
         raise ArgumentError(f"device: expected cpu, where bytes are a line over the batch, found {options.device}")
-    one, two = (plan(network, replace_batch(options, batch)) for batch in (1, 2))
+    one, two = (_Step(network, replace_batch(options, batch)).plan() for batch in (1, 2))
     moments = [
         Line(before.event, _through(before.size, after.size), tuple(map(_through, before.by_kind, after.by_kind)))
         for before, after in zip(one.timeline, two.timeline)
     ]
     saved = _through(one.saved_for_backward_bytes, two.saved_for_backward_bytes)
-    return Lines(_highest(moments), saved, one.steady_bytes)
+    return Lines(_highest(moments), saved, one.steady_bytes, smallest_batch(network, options))
 
 
 def _through(one: int, two: int) -> LinearBytes:
@@ -620,7 +674,7 @@ def max_batch(source: Source, limit: str | int, **arguments: Any) -> int:
         arguments: as for `memory`, except batch.
 
     Returns:
-        The number of images; 0 if not even one fits.
+        The number of images; 0 if not even one fits, or two where torch can't run a step of one.
 
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
@@ -652,7 +706,8 @@ def _limit(limit: str | int) -> int:
 
 def fit_batch(network: Network, options: Options, limit: int) -> Fit:
     """Find the largest batch that fits, by arithmetic: every moment's bytes are a line over the batch."""
-    moments = plan(network, replace_batch(options, 1)).timeline
+    moments = _Step(network, replace_batch(options, 1)).eager.moments
+    smallest = smallest_batch(network, options)
     growing = [(limit - moment.constant) // moment.per_image for moment in moments if moment.per_image]
     largest = max(0, min(growing, default=0))
     if any(moment.constant > limit for moment in moments):
@@ -663,9 +718,14 @@ def fit_batch(network: Network, options: Options, limit: int) -> Fit:
             return max(moment.per_image * batch + moment.constant for moment in moments)
         return plan(network, replace_batch(options, batch)).peak_bytes
 
-    while largest and peak(largest) > limit:  # rounding up to CUDA's blocks costs a little more than the line says
+    while largest >= smallest and peak(largest) > limit:  # CUDA rounds up, to a little more than the line says
         largest -= 1
-    return _fit(limit, "batch", largest, peak)
+    return _fit(limit, "batch", largest if largest >= smallest else 0, peak, smallest)
+
+
+def forward_only(options: Options) -> Options:
+    """Return the same options for a forward pass without gradients."""
+    return msgspec.structs.replace(options, mode="inference", optimizer="none", freeze=(), checkpoint=())
 
 
 def replace_batch(options: Options, batch: int) -> Options:
@@ -677,14 +737,15 @@ def fit_image(network: Network, options: Options, limit: int) -> Fit:
     """Find the side of the largest square image that fits, where the network takes any size.
 
     Raises:
-        ArgumentError: if its parameters depend on the image's size.
+        ArgumentError: if its parameters depend on the image's size, or torch can't run the step at any.
     """
-    smallest = _smallest_image(network)
-    if not _any_size(network, smallest):
+    if not _any_size(network):
         raise ArgumentError(
-            f"image: {network.name}'s FC layers are made for one size of maps; expected head=gap, a trunk, or an"
-            f" adaptive pool before them"
+            f"image: {network.name} has parameters that depend on the image's size: its FC layers are made for one"
+            f" size of maps. Expected head=gap, a trunk, or an adaptive pool before them; or ask for the largest batch"
         )
+    plan(_square(network, LARGEST), options)  # refuses what torch can't run at any size
+    smallest = _smallest_image(network, options)
 
     def peak(side: int) -> int:
         return plan(_square(network, side), options).peak_bytes
@@ -711,29 +772,35 @@ def _square(network: Network, side: int) -> Network:
     return place(msgspec.structs.replace(network.config, input=shape))
 
 
-def _fits_shapes(network: Network, side: int) -> bool:
+def _runs(network: Network, options: Options, side: int) -> bool:
     try:
-        _square(network, side)
-    except ConfigError:
+        return not _Step(_square(network, side), options).eager.refused
+    except ConfigError:  # it is too small for a layer
         return False
-    return True
 
 
-def _smallest_image(network: Network) -> int:
+def _smallest_image(network: Network, options: Options) -> int:
     high = 1
-    while not _fits_shapes(network, high):
+    while not _runs(network, options, high):
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _fits_shapes(network, middle) else (middle, high)
+        low, high = (low, middle) if _runs(network, options, middle) else (middle, high)
     return high
 
 
-def _any_size(network: Network, smallest: int) -> bool:
-    """Tell whether the parameters are the same for images of any size."""
+def _any_size(network: Network) -> bool:
+    """Tell whether the parameters are the same for images of any size.
 
-    def parameters(side: int) -> list[dict[str, Shape]]:
-        return [placed.layer.parameters(placed.input_shape) for placed in _square(network, side)]
+    Maps never shrink where the image grows, and those that depend on it are larger at the end of the scale; so two
+    sizes say it for all between them.
+    """
 
-    return parameters(smallest) == parameters(4 * smallest + 64)
+    def parameters(of: Network) -> list[dict[str, Shape]]:
+        return [placed.layer.parameters(placed.input_shape) for placed in of]
+
+    try:
+        return parameters(network) == parameters(_square(network, LARGEST))
+    except ConfigError:  # what takes this size does not take any
+        return False

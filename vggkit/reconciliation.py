@@ -229,7 +229,7 @@ def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convent
     for convention in CONVENTIONS:
         for form in forms[:1] if convention.tool in WITHOUT_POOL else forms:
             counted = form.one_image if convention.per_image else form
-            parts = convention.parts(counted)
+            parts = convention.parts(counted) if counted.gives(convention.quantity) else ()
             figure = (convention.source, convention.quantity, sum(part.amount for part in parts))
             if parts and figure not in said:
                 said.add(figure)

@@ -68,6 +68,11 @@ class Reported(msgspec.Struct, frozen=True):
     pictures: tuple[Picture, ...]
 
     @property
+    def smallest_batch(self) -> int:
+        """The smallest batch of which torch runs every step."""
+        return max(step.smallest_batch for steps in self.steps.values() for step in steps.values())
+
+    @property
     def largest_batch(self) -> int:
         """The largest batch at which no figure is too large for the page; 0 if there is none."""
         macs = self.image.totals.multiply_accumulates
@@ -84,7 +89,8 @@ class Report(msgspec.Struct, frozen=True):
         batch: number of images, at first.
         dtype: of parameters, images and activations, at first.
         step: a key of `STEPS`, at first.
-        largest_batch: the largest that the page's control takes.
+        smallest_batch: the smallest that the page's control takes, where torch runs every step of every network.
+        largest_batch: the largest.
         networks: what it says of each.
         comparison: the networks side by side.
         picture: of the comparison; None of a single network.
@@ -93,6 +99,7 @@ class Report(msgspec.Struct, frozen=True):
     batch: int
     dtype: str
     step: str
+    smallest_batch: int
     largest_batch: int
     networks: tuple[Reported, ...]
     comparison: Comparison
@@ -149,6 +156,7 @@ def report(
         batch=batch,
         dtype=dtype,
         step=comparison.optimizer,
+        smallest_batch=max(one.smallest_batch for one in networks),
         largest_batch=_largest_batch(networks, batch),
         networks=networks,
         comparison=comparison,

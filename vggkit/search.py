@@ -777,14 +777,19 @@ def _costs(query: Query, places: Any, group: Any) -> Iterator[tuple[Any, dict[st
     while waiting:
         rows = waiting.pop()
         try:
-            costs = Costs(place(_config(query, places[:, rows])), query.options)
-            values = {name: FIGURES[name].value(costs) for name in query.needed}
+            values = _values(query, places[:, rows])
         except Disagreement as signal:
             waiting += [rows[signal.labels == label] for label in np.unique(signal.labels)]
         except VggkitError:
             yield rows, None
         else:
             yield rows, {name: _column(value, len(rows)) for name, value in values.items()}
+
+
+def _values(query: Query, places: Any) -> dict[str, Any]:
+    """Work out the figures of variants that answer alike."""
+    costs = Costs(place(_config(query, places)), query.options)
+    return {name: FIGURES[name].value(costs) for name in query.needed}
 
 
 def _column(value: Any, count: int) -> list[Any]:
@@ -824,7 +829,7 @@ def _variant(query: Query, indices: Sequence[int], figures: dict[str, Any]) -> V
 def _reason(query: Query, indices: Any) -> str:
     """Say why a variant is left out."""
     try:
-        place(_config(query, indices[:, None]))
+        _values(query, indices[:, None])
     except VggkitError as error:
         label = _variant(query, indices.tolist(), {}).label
         return f"{label}: {error}" if not str(error).startswith(label) else str(error)

@@ -25,7 +25,7 @@ from vggkit import liveness
 from vggkit.analysis import summarize
 from vggkit.building import build
 from vggkit.eager import KINDS
-from vggkit.liveness import MemoryPlan, Options
+from vggkit.liveness import MemoryPlan, Options, forward_only, smallest_batch
 from vggkit.model import VGG
 from vggkit.network import Network
 
@@ -63,20 +63,24 @@ def verify(network: Network, options: Options) -> Iterator[Claim]:
     Args:
         network: whose claims.
         options: what the training step is like; on the CPU.
+
+    Raises:
+        ArgumentError: if torch refuses to run the step.
     """
-    yield from _static_claims(network)
-    yield from _memory_claims(network, options)
+    training, inference = liveness.plan(network, options), liveness.plan(network, forward_only(options))
+    yield from _static_claims(network, smallest_batch(network, inference.options))
+    yield from _memory_claims(network, training, inference)
     if torch.cuda.is_available():
         yield from _cuda_claims(network, msgspec.structs.replace(options, device="cuda"))
 
 
-# Parameters, shapes and multiply-accumulates, by the real model on one image
+# Parameters, shapes and multiply-accumulates, by the real model on as few images as torch takes
 
 
-def _static_claims(network: Network) -> Iterator[Claim]:
-    summary = summarize(network)
+def _static_claims(network: Network, batch: int) -> Iterator[Claim]:
+    summary = summarize(network, batch=batch)
     model = build(network, seed=0).eval()
-    images = torch.zeros(1, *network.input_shape)
+    images = torch.zeros(batch, *network.input_shape)
     info = torchinfo.summary(model, input_data=images, verbose=0)
     yield Claim("parameters", summary.totals.parameters, info.total_params, "torchinfo")
     measured = {id(layer.module): tuple(layer.output_size[1:]) for layer in info.summary_list}
@@ -96,17 +100,12 @@ def _static_claims(network: Network) -> Iterator[Claim]:
 # Memory, by autograd's hooks and MemTracker on fake tensors
 
 
-def _memory_claims(network: Network, options: Options) -> Iterator[Claim]:
-    training = liveness.plan(network, options)
-    inference = liveness.plan(network, _inference(options))
+def _memory_claims(network: Network, training: MemoryPlan, inference: MemoryPlan) -> Iterator[Claim]:
+    options = training.options
     judge = "saved-tensor hooks"
     yield Claim("saved for backward", training.saved_for_backward_bytes, saved_bytes(network, options), judge)
     yield from _peak_claims("inference peak", inference, inference_peak(network, options))
     yield from _peak_claims("training peak", training, training_peak(network, options))
-
-
-def _inference(options: Options) -> Options:
-    return msgspec.structs.replace(options, mode="inference", optimizer="none", freeze=(), checkpoint=())
 
 
 def _peak_claims(what: str, plan: MemoryPlan, measured: dict[str, int]) -> Iterator[Claim]:
@@ -240,7 +239,7 @@ def training_peak(network: Network, options: Options) -> dict[str, int]:
 def inference_peak(network: Network, options: Options) -> dict[str, int]:
     """Measure the peak of a forward pass in eval mode without gradients, by kind."""
     with FakeTensorMode(), _no_garbage_collection():
-        model = _fake_model(network, _inference(options)).eval()
+        model = _fake_model(network, forward_only(options)).eval()
         images, _ = _data(network, options, options.batch)
         tracker = _Tracker()
         tracker.track_external(model, images)

@@ -30,8 +30,8 @@ WORDS: dict[str, tuple[str, Callable[[Compared], str]]] = {
     "fc_parameters": ("in FC layers", lambda one: _share(one.fc_parameters, one)),
     "multiply_accumulates": ("MACs", lambda one: grouped(one.summary.totals.multiply_accumulates)),
     "activation_bytes": ("activations", lambda one: megabytes(one.summary.totals.activation_bytes)),
-    "inference_peak_bytes": ("inference peak", lambda one: megabytes(one.inference_peak_bytes)),
-    "training_peak_bytes": ("training peak", lambda one: megabytes(one.training_peak_bytes)),
+    "inference_peak_bytes": ("inference peak", lambda one: _peak(one.inference_peak_bytes)),
+    "training_peak_bytes": ("training peak", lambda one: _peak(one.training_peak_bytes)),
     "receptive_field": ("receptive field", lambda one: window(one.receptive_field)),
 }
 """What the figures are called for people, and how they are written."""
@@ -41,6 +41,10 @@ LAYERS = "layers"
 """The word for the layers, where it is chosen what is shown."""
 
 EVERYTHING = (LAYERS, *WORDS, *ERRORS)
+
+
+def _peak(size: int | None) -> str:
+    return "–" if size is None else megabytes(size)
 
 
 def _share(part: int, one: Compared) -> str:
@@ -145,7 +149,14 @@ def notes(comparison: Comparison, only: Sequence[str], bold: str) -> list[str]:
         said.append("No errors are reported of these.")
     if errors and reported:
         said.append(f"error S→Q: reported {' / '.join(errors)} in %; S, Q: shorter side of training and test images.")
+    if {"inference_peak_bytes", "training_peak_bytes"} & set(only):
+        said += refusals(comparison.networks)
     return said
+
+
+def refusals(networks: Sequence[Compared]) -> list[str]:
+    """Return why torch can't run a step of some of the networks, and what would help."""
+    return [f"{one.refusal}." for one in networks if one.refusal]
 
 
 # Terminal
@@ -437,8 +448,12 @@ def diff_title(diff: Diff) -> str:
 def diff_table(diff: Diff) -> Group:
     """Return the differences for the terminal."""
     from rich.console import Group
+    from rich.text import Text
 
-    return Group(FittedTable(changes_grid(diff), diff_title(diff)), "", FittedTable(totals_grid(diff)))
+    said = refusals((diff.before, diff.after))
+    return Group(
+        FittedTable(changes_grid(diff), diff_title(diff)), "", FittedTable(totals_grid(diff)), *map(Text, said)
+    )
 
 
 def diff_text(diff: Diff) -> str:

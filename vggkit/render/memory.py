@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-    from vggkit.liveness import Alternatives, Fit, MemoryPlan
+    from vggkit.layers import Shape
+    from vggkit.liveness import Alternatives, Fit, MemoryPlan, Options
 
 BAR = 24
 """Cells of a bar that stands for everything."""
@@ -52,10 +53,14 @@ def bar(part: int, whole: int) -> str:
     return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
 
 
-def title(plan: MemoryPlan, solved: str = "") -> str:
-    """Return one line that says what the plan is of; what is solved for is left out."""
-    options = plan.options
-    shape = f"{plan.input[0]} channels" if solved == "image" else times(plan.input)
+def title(plan: MemoryPlan) -> str:
+    """Return one line that says what a plan is of."""
+    return heading(plan.name, plan.input, plan.options)
+
+
+def heading(name: str, image: Shape, options: Options, solved: str = "") -> str:
+    """Return one line that says what a step is of; what is solved for is left out."""
+    shape = f"{image[0]} channels" if solved == "image" else times(image)
     said = [] if solved == "batch" else [f"batch {options.batch}"]
     said += [options.dtype, options.mode]
     if options.mode == "training":
@@ -63,7 +68,7 @@ def title(plan: MemoryPlan, solved: str = "") -> str:
     said += ["autocast to bfloat16"] if options.autocast else []
     said += [f"frozen: {', '.join(options.freeze)}"] if options.freeze else []
     said += [f"checkpointed: {', '.join(options.checkpoint)}"] if options.checkpoint else []
-    return f"{plan.name}: {shape}, {', '.join([*said, options.device])}"
+    return f"{name}: {shape}, {', '.join([*said, options.device])}"
 
 
 def sentences(plan: MemoryPlan, other: Alternatives | None = None) -> list[str]:

@@ -90,9 +90,8 @@ def left_out(left_out: int, query: Query, reason: str | None) -> str:
     """Return one line that says what was left out, and why the first of it."""
     why = (reason or "").splitlines()[0]
     first = f"the first: {why}" if left_out > 1 else why
-    return (
-        f"{grouped(left_out)} of {grouped(query.total)} left out, which the input or an override does not fit; {first}"
-    )
+    counted = f"{grouped(left_out)} of {grouped(query.total)} left out"
+    return f"{counted}, which the input, an override or the batch does not fit; {first}"
 
 
 def table(found: Found) -> Group:

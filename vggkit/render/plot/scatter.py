@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import cos, pi, sin, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vggkit.errors import ArgumentError
 from vggkit.numbers import grouped, megabytes, shortened
 from vggkit.render import style
 from vggkit.render.plot.parts import HEADING, MARGIN, Canvas, heading_width, shortened_text
@@ -147,7 +148,7 @@ def description(comparison: Comparison) -> str:
         figures = (
             f"{grouped(one.summary.totals.parameters)} parameters",
             f"{shortened(one.summary.totals.multiply_accumulates)} MACs",
-            f"{megabytes(one.training_peak_bytes)} in training",
+            f"{megabytes(training_peak(one))} in training",
             *([] if error is None else [f"{error} % top-5 error"]),
         )
         said.append(f"{one.label}: {', '.join(figures)}")
@@ -240,9 +241,20 @@ def _bubbles(axes: Axes, networks: Sequence[Compared], errors: Sequence[float | 
     return bubbles
 
 
+def training_peak(one: Compared) -> int:
+    """Return what the area of a bubble stands for.
+
+    Raises:
+        ArgumentError: if torch can't run a training step.
+    """
+    if one.training_peak_bytes is None:
+        raise ArgumentError(str(one.refusal))
+    return one.training_peak_bytes
+
+
 def radius_of(one: Compared, networks: Sequence[Compared]) -> float:
     """Return a bubble's radius in inches: its area is to the largest's as their training memories."""
-    share = one.training_peak_bytes / max(other.training_peak_bytes for other in networks)
+    share = training_peak(one) / max(map(training_peak, networks))
     return max(RADIUS * sqrt(share), SMALLEST)
 
 
@@ -299,10 +311,10 @@ def _draw_sizes(canvas: Canvas, networks: Sequence[Compared], x: float, top: flo
     """Draw the smallest and the largest bubble with what they stand for."""
     from matplotlib.patches import Ellipse
 
-    ordered = sorted(networks, key=lambda one: one.training_peak_bytes)
+    ordered = sorted(networks, key=training_peak)
     canvas.text(x, top - 0.1, "training memory", weight="bold")
     y = top - 0.24
-    shown = {megabytes(one.training_peak_bytes): one for one in (ordered[0], ordered[-1])}
+    shown = {megabytes(training_peak(one)): one for one in (ordered[0], ordered[-1])}
     for text, one in shown.items():
         radius = radius_of(one, networks)
         canvas.axes.add_patch(

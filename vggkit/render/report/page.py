@@ -54,6 +54,7 @@ def html_text(report: Report) -> str:
         data=embedded(data(report)),
         first=_first(report),
         batch=report.batch,
+        smallest_batch=report.smallest_batch,
         largest_batch=report.largest_batch,
         dtypes=_options({dtype: dtype for dtype in ELEMENT_BYTES}, report.dtype),
         steps=_options(STEP_WORDS, report.step),
@@ -97,6 +98,7 @@ def _options(words: dict[str, str], chosen: str) -> str:
 def data(report: Report) -> dict[str, Any]:
     """Return what the page's script works with."""
     return {
+        "smallest_batch": report.smallest_batch,
         "largest_batch": report.largest_batch,
         "element_bytes": ELEMENT_BYTES,
         "kinds": list(KIND_WORDS),
@@ -116,6 +118,7 @@ def _step(step: Lines) -> dict[str, Any]:
         "moments": [_moment(moment) for moment in step.moments],
         "saved_for_backward": step.saved_for_backward._asdict(),
         "steady_bytes": step.steady_bytes,
+        "smallest_batch": step.smallest_batch,
     }
 
 
@@ -205,7 +208,7 @@ def _memory_row(index: int, one: Reported) -> str:
         _figure("peak_at", plan.peak_at),
         _figure("saved", megabytes(plan.saved_for_backward_bytes), plan.saved_for_backward_bytes),
         _figure("steady", megabytes(plan.steady_bytes), plan.steady_bytes),
-        _figure("fits", f"batch {grouped(fit.largest)}" if fit.largest else "not even batch 1", fit.largest),
+        _figure("fits", f"batch {grouped(fit.largest)}" if fit.largest else f"not even batch {fit.next}", fit.largest),
         _figure("left", *((megabytes(fit.left_bytes), fit.left_bytes) if fit.largest else ("–", -1))),
     ]
     return f'<tr data-network="{index}">{"".join(cells)}</tr>'

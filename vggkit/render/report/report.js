@@ -63,7 +63,7 @@ function divided(number, divisor) {
 }
 
 function largestBatch(step, limit) {
-  if (step.moments.some((moment) => at(moment, 1) > limit)) {
+  if (step.moments.some((moment) => at(moment, step.smallest_batch) > limit)) {
     return 0;
   }
   const growing = step.moments.filter((moment) => moment.per_image);
@@ -87,7 +87,7 @@ function figuresOf(network, chosen) {
     saved_bytes: [saved, grouped(saved)],
     steady: [step.steady_bytes, megabytes(step.steady_bytes)],
     steady_bytes: [step.steady_bytes, grouped(step.steady_bytes)],
-    fits: [fits, fits ? `batch ${grouped(fits)}` : "not even batch 1"],
+    fits: [fits, fits ? `batch ${grouped(fits)}` : `not even batch ${step.smallest_batch}`],
     left: [fits ? chosen.limit - fitting : -1, fits ? megabytes(chosen.limit - fitting) : "–"],
   };
   data.kinds.forEach((kind, index) => {
@@ -115,8 +115,8 @@ function choice() {
   [batchInput, cardInput].forEach((input) => input.removeAttribute("aria-invalid"));
   message.textContent = "";
   const batch = batchInput.valueAsNumber;
-  if (!Number.isInteger(batch) || batch < 1 || batch > data.largest_batch) {
-    return wrong(batchInput, `Batch: expected a whole number from 1 to ${grouped(data.largest_batch)}, found ${found(batchInput)}.`);
+  if (!Number.isInteger(batch) || batch < data.smallest_batch || batch > data.largest_batch) {
+    return wrong(batchInput, `Batch: expected a whole number from ${data.smallest_batch} to ${grouped(data.largest_batch)}, found ${found(batchInput)}.`);
   }
   const thousandths = Math.round(cardInput.valueAsNumber * 1000);
   if (!(thousandths >= 1 && thousandths <= 4096000) || thousandths / 1000 !== cardInput.valueAsNumber) {
