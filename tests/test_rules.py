@@ -246,7 +246,15 @@ ROOMS: dict[str, set[str]] = {
         "render/style",
         "render/summary",
     },
-    "render/plot/front": {"numbers", "render", "render/plot/parts", "render/search", "render/style", "search"},
+    "render/plot/front": {
+        "numbers",
+        "render",
+        "render/plot/parts",
+        "render/plot/scatter",
+        "render/search",
+        "render/style",
+        "search",
+    },
     "render/plot/receptive": {
         "analysis",
         "layers",

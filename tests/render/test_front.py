@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.path import Path
+from matplotlib.text import Text
 
 import vggkit
+from tests.render.written import check_texts
 from vggkit.render import style
 from vggkit.render.plot import front
 from vggkit.search import Found
@@ -51,7 +55,7 @@ def test_each_variant_is_a_point_at_its_two_figures(pareto: tuple[str, str]) -> 
 def test_the_fronts_line_goes_in_steps_through_its_points() -> None:
     """What lies beyond a step is worse than a point; a slanted line would promise what nobody found."""
     axes = plane(found())
-    [line] = axes.lines
+    [line] = [line for line in axes.lines if line.get_drawstyle() != "default"]  # the others lead to labels
     assert line.get_drawstyle() == "steps-post"
     assert [tuple(map(float, place)) for place in line.get_xydata()] == points(axes)[style.VERMILION]
 
@@ -82,3 +86,35 @@ def test_a_long_front_has_its_ends_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(front, "MOST_LABELS", 3)
     named = [text.get_text() for text in plane(search).texts]
     assert (len(named), named[0], named[-1]) == (3, labels[0], labels[-1])
+
+
+def test_the_title_means_something_alone() -> None:
+    """Which networks, what was varied, which two figures; below it how many, at which step, under which conditions."""
+    picture = found(where={"params": "<1G", "training_peak": ">=1kB"}).plot()
+    assert picture.title == "A, C, E with varied width, head: parameters against MACs"
+    said = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert said[:3] == [
+        picture.title,
+        "18 of 18: batch 2, float32, training with sgd-momentum; parameters ≤ 999,999,999; training peak ≥ 1.00 kB",
+        f"on the Pareto front, least parameters and most MACs: {len(found().front)}",
+    ]  # fmt: skip
+    assert vggkit.find().plot().title == "76 configurations: parameters against MACs"
+    assert vggkit.find("D:head=gap", "E").plot().title == "D:head=gap, E: parameters against MACs"
+
+
+@pytest.mark.parametrize("pareto", [("params", "-macs"), ("macs", "training_peak"), ("-params", "-macs")])
+def test_labels_cover_neither_one_another_nor_the_front(pareto: tuple[str, str]) -> None:
+    """They stay on the canvas and in the plane, on no point and not on the line."""
+    figure = found(pareto=pareto).plot().figure
+    check_texts(figure)
+    axes = figure.axes[1]
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert boxes
+    [line] = [line for line in axes.lines if line.get_drawstyle() != "default"]
+    points = [axes.transData.transform(place) for dots in axes.collections for place in dots.get_offsets()]
+    steps = [axes.transData.transform(place) for place in line.get_xydata()]
+    corners = [corner for start, end in pairwise(steps) for corner in (start, (end[0], start[1]))] + steps[-1:]
+    for box in boxes:
+        assert axes.bbox.x0 <= box.x0 < box.x1 <= axes.bbox.x1
+        assert not any(box.contains(*point) for point in points)
+        assert not Path(corners).intersects_bbox(box, filled=False)

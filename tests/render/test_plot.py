@@ -13,18 +13,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, Polygon, Rectangle
+from matplotlib.patches import Circle, Polygon, Rectangle, Wedge
 from matplotlib.text import Text
 
 import vggkit
 from tests import drawn
+from tests.render.written import check_texts, texts, words
 from vggkit.numbers import grouped, megabytes, percent, shortened
 from vggkit.render.plot import scatter
 from vggkit.render.plot.parts import wrapped
-from vggkit.render.style import applied, printable
+from vggkit.render.style import printable
 from vggkit.zoo import family_names
 
 SIX = ("A", "A-LRN", "B", "C", "D", "E")
@@ -69,39 +69,6 @@ def kept(name: str, kind: str) -> Figure:
 def draw(source: Any, kind: str, **options: Any) -> Figure:
     """Draw one network."""
     return vggkit.plot(source, kind="architecture" if kind == "flat" else kind, flat=kind == "flat", **options).figure
-
-
-@cache
-def texts(figure: Figure) -> dict[Text, Any]:
-    """Return what is written, each with its box in pixels."""
-    canvas = FigureCanvasAgg(figure)
-    with applied():
-        canvas.draw()
-    unseen = [
-        label
-        for axes in figure.axes
-        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim()))
-        for tick in axis.get_major_ticks()
-        for label in (tick.label1, tick.label2)
-        if not axes.axison or not low <= tick.get_loc() <= high  # matplotlib draws no such tick
-    ]
-    every = figure.findobj(lambda artist: isinstance(artist, Text) and bool(artist.get_text().strip()))
-    seen = [text for text in every if text.get_visible() and text not in unseen]
-    return {text: Text.get_window_extent(text, canvas.get_renderer()) for text in seen}
-
-
-def words(figure: Figure) -> list[str]:
-    """Return what is written."""
-    return [text.get_text() for text in texts(figure)]
-
-
-def check_texts(figure: Figure) -> None:
-    """Hold that no text leaves the canvas or covers another."""
-    boxes = texts(figure)
-    for text, box in boxes.items():
-        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1, text
-        assert 0 <= box.y0 < box.y1 <= figure.bbox.y1, text
-    assert [(a.get_text(), b.get_text()) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])] == []
 
 
 def shown(source: Any) -> list[Any]:
@@ -198,7 +165,7 @@ def test_every_number_is_in_the_data(name: str, kind: str) -> None:
             assert text.partition(" ×")[2] in {"", *map(str, range(2, len(rows)))}
             continue
         text = text.removeprefix(printable(net.name))
-        text = re.sub("most (parameters|MACs|activations): [^,·]*,", "", text)
+        text = re.sub("most (parameters|MACs|activations): [^,·]*,", "", text)  # a layer's name, and how many tie
         assert set(NUMBER.findall(text)) <= allowed, text
 
 
@@ -407,6 +374,35 @@ def test_the_largest_costs_are_written_with_their_shares() -> None:
     assert any("most parameters: fc1, 74.3 %" in text for text in said)
 
 
+@pytest.mark.parametrize("name", [*SIX, *ODD])
+def test_what_ties_for_the_most_is_bold_alike(name: str) -> None:
+    """Every layer that has most, and none where all that have any have as much; the subtitle counts them."""
+    rows = vggkit.summarize(network(name)).rows
+    drawing = figure(name, "cost")
+    subtitle = next((text for text in words(drawing) if "most " in text), "")
+    panels = [axes for axes in drawing.axes if any(isinstance(patch, Rectangle) for patch in axes.patches)]
+    for axes, what, word in zip(
+        panels, ("parameters", "multiply_accumulates", "activation_bytes"), ("parameters", "MACs", "activations")
+    ):
+        values = [getattr(row, what) for row in rows]
+        most = [number for number, value in enumerate(values) if value and value == max(values)]
+        alike = len(most) > 1 and len(most) == sum(map(bool, values))
+        bold = [round(text.xy[1] - 0.2) for text in axes.texts if text.get_weight() == "bold"]
+        assert bold == ([] if alike else most)
+        [said] = re.findall(f"most {word}: ([^·]*)", subtitle) or [""]
+        others = f" and {len(most) - 1} other" if len(most) > 1 else ""
+        assert bool(most) == bool(said)
+        assert others in said
+        assert (" each" in said) == (len(most) > 1)
+
+
+def test_the_subtitle_says_how_many_tie() -> None:
+    """Six convolutions of D do as much work, and the first two make as large maps."""
+    assert "most MACs: block1_conv2 and 5 others, 12.0 % each" in " ".join(words(figure("D", "cost")))
+    description = vggkit.plot("D", kind="cost").description
+    assert "most in block1_conv1 and 1 other, 12.85 MB (21.1 %) each" in description
+
+
 @pytest.mark.parametrize("kind", ["cost", "receptive"])
 @pytest.mark.parametrize("name", [*SIX, *ODD])
 def test_bars_end_inside_their_panels(name: str, kind: str) -> None:
@@ -466,13 +462,9 @@ def test_no_line_runs_through_a_number(name: str) -> None:
 # Compare
 
 
-def bubbles(figure: Figure) -> dict[str, Ellipse]:
+def bubbles(figure: Figure) -> dict[str, Wedge]:
     """Return the bubbles by their labels."""
-    return {
-        str(patch.get_label()): patch
-        for patch in figure.findobj(Ellipse)
-        if not str(patch.get_label()).startswith("_") and str(patch.get_label())
-    }
+    return {str(patch.get_label()): patch for patch in figure.findobj(Wedge)}
 
 
 def test_bubbles_stand_at_their_figures_and_are_as_large_as_their_memory() -> None:
@@ -483,12 +475,48 @@ def test_bubbles_stand_at_their_figures_and_are_as_large_as_their_memory() -> No
     assert set(found) == set(SIX)
     areas = set()
     for name, patch in found.items():
-        x, y = axes.transData.inverted().transform(patch.get_transform().transform((0, 0)))
+        x, y = axes.transData.inverted().transform(patch.get_data_transform().transform(patch.center))
         totals = vggkit.summarize(name, batch=8).totals
         # from pixels back to figures, in floating point
         assert (x, y) == pytest.approx((totals.parameters, totals.multiply_accumulates))
-        areas.add(round(patch.get_width() * patch.get_height() / vggkit.memory(name, batch=8).peak_bytes * 1e15))
+        areas.add(round(patch.r**2 / vggkit.memory(name, batch=8).peak_bytes * 1e15))
     assert len(areas) == 1
+
+
+def sector(patch: Wedge) -> tuple[float, float]:
+    """Return what is drawn of a circle, in degrees."""
+    return patch.theta1, patch.theta2
+
+
+def test_networks_at_one_place_share_a_circle() -> None:
+    """A-LRN has A's parameters and MACs: half of the circle is A's, with its colour and its label on its side."""
+    drawing = vggkit.plot(kind="compare").figure
+    found = bubbles(drawing)
+    assert sector(found["A, 10.4 %"]) == (90, 270)
+    assert sector(found["A-LRN, 10.5 %"]) == (270, 450)
+    assert {sector(found[name]) for name in found if not name.startswith("A")} == {(0, 360)}
+    assert found["A, 10.4 %"].get_facecolor() != found["A-LRN, 10.5 %"].get_facecolor()
+    middle = found["A, 10.4 %"].get_data_transform().transform(found["A, 10.4 %"].center)[0]
+    boxes = {text.get_text(): box for text, box in texts(drawing).items()}
+    assert boxes["A, 10.4 %"].x1 < middle < boxes["A-LRN, 10.5 %"].x0
+    three = vggkit.plot("D", "D", "D", "A", kind="compare").figure
+    assert sorted(map(sector, three.findobj(Wedge))) == [(0, 360), (90, 210), (210, 330), (330, 450)]
+
+
+def test_the_legend_has_one_bubble_for_sizes_that_look_alike() -> None:
+    """The six train in 1.64 to 1.79 GB; against cnn_f the difference is seen, and two are drawn."""
+    alike = vggkit.plot(kind="compare").figure
+    assert len(legend_of_sizes(alike)) == 1
+    assert "1.64 GB\nto 1.79 GB" in words(alike)
+    apart = vggkit.plot("D", "cnn_f", kind="compare").figure
+    small, large = legend_of_sizes(apart)
+    assert small / large == pytest.approx((739_949_136 / 1_719_651_084) ** 0.5, abs=1e-2)  # as is written below
+    assert {"739.95 MB", "1.72 GB"} <= set(words(apart))
+
+
+def legend_of_sizes(figure: Figure) -> list[float]:
+    """Return the radii of the circles in the legend."""
+    return [patch.radius for patch in figure.findobj(Circle)]
 
 
 def luminance(colour: Sequence[float]) -> float:

@@ -78,11 +78,17 @@ def title(found: Found) -> str:
 
 def note(found: Found) -> str:
     """Return one line that explains the mark."""
-    first, second = map(_end, found.query.pareto)
+    first, second = map(end, found.query.pareto)
     return f"{MARK} Pareto front of {first} and {second}: no other is as good in both and better in one."
 
 
-def _end(direction: Direction) -> str:
+def end(direction: Direction) -> str:
+    """Return which end of a figure is the better one.
+
+    >>> from vggkit.search import direction
+    >>> end(direction("-macs", "pareto"))
+    'most MACs'
+    """
     return f"{'most' if direction.descending else 'least'} {WORDS[direction.figure][0]}"
 
 

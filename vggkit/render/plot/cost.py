@@ -11,7 +11,7 @@ from vggkit.render.plot.bars import BAR, Sheet, limit, name_of
 from vggkit.render.plot.parts import COLOURS, LONGEST_TITLE, colours_of, shortened_text, sort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -48,9 +48,27 @@ class Panel(NamedTuple):
         }
 
     @property
-    def largest(self) -> int:
-        """The number of the layer that has most."""
-        return self.values.index(max(self.values))
+    def largest(self) -> list[int]:
+        """The numbers of the layers that have most: several if they tie."""
+        most = max(self.values)
+        return [number for number, value in enumerate(self.values) if value == most]
+
+    @property
+    def outstanding(self) -> list[int]:
+        """The same, but none where every layer that has any has as much."""
+        return [] if 1 < len(self.largest) == len(self.values) - self.values.count(0) else self.largest
+
+    def most(self, names: Sequence[str], text: str) -> str:
+        """Return which layers have most, and how much.
+
+        Args:
+            names: of all layers.
+            text: how much.
+        """
+        first, others = names[self.largest[0]], len(self.largest) - 1
+        if not others:
+            return f"{first}, {text}"
+        return f"{first} and {others} other{'s' if others > 1 else ''}, {text} each"
 
 
 def panels(summary: Summary) -> list[Panel]:
@@ -81,7 +99,7 @@ def figure(summary: Summary) -> Figure:
         )  # fmt: skip
         labels = panel.labels()
         for number, text in labels.items():
-            sheet.label(axes, number, panel.values[number], text, bold=number == panel.largest)
+            sheet.label(axes, number, panel.values[number], text, bold=number in panel.outstanding)
         axes.set_xlim(0, limit(dict(enumerate(panel.values)), labels))
     return sheet.figure
 
@@ -93,9 +111,10 @@ def title(summary: Summary) -> str:
 
 def description(summary: Summary) -> str:
     """Say in words what the picture shows."""
+    names = [row.name for row in summary]
     most = [
-        f"{panel.name}: {panel.spell_total(panel.total)} in all, most in {summary.rows[panel.largest].name},"
-        f" {panel.labels()[panel.largest]}"
+        f"{panel.name}: {panel.spell_total(panel.total)} in all, most in"
+        f" {panel.most(names, panel.labels()[panel.largest[0]])}"
         for panel in panels(summary)
         if panel.total
     ]
@@ -104,9 +123,9 @@ def description(summary: Summary) -> str:
 
 def _subtitle(summary: Summary) -> str:
     """Say at a glance where most of everything is."""
+    names = [name_of(row) for row in summary]
     most = [
-        f"most {panel.name}: {name_of(summary.rows[panel.largest])},"
-        f" {percent(panel.values[panel.largest], panel.total)}"
+        f"most {panel.name}: {panel.most(names, percent(max(panel.values), panel.total))}"
         for panel in panels(summary)
         if panel.total
     ]

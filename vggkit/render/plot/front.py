@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from vggkit.numbers import grouped
 from vggkit.render import style
-from vggkit.render.plot.parts import HEADING, MARGIN, Canvas, heading_width, shortened_text
-from vggkit.render.search import WORDS
+from vggkit.render.plot.parts import HEADING, LEGEND, MARGIN, Canvas, heading_width, legend_width, shortened_text
+from vggkit.render.plot.scatter import Box, Bubble, Plane, draw_label, places
+from vggkit.render.search import WORDS, end
 from vggkit.render.search import title as search_title
-from vggkit.search import ordered
+from vggkit.search import ordered, spelt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
 
     from vggkit.search import Found, Variant
 
-WIDTH = 6.4
-HEIGHT = 4.2
+PLANE = Plane(6.4, 4.2)
 LEFT = 0.7
 BOTTOM = 0.5
 """Inches of the plane, and of what stands at its left and below it."""
 
+RADIUS = 0.045
+LINE = 0.02
+"""Inches of a point's radius and of the front's line, with what is free around them."""
+
+SEARCHED_LENGTH = 60
+SUBTITLE_LENGTH = 120
 MOST_LABELS = 8
 LABEL_LENGTH = 44
 
@@ -39,11 +46,15 @@ def figure(found: Found) -> Figure:
     Args:
         found: at least one.
     """
-    heading = (title(found), f"{grouped(len(found.front))} on the Pareto front")
-    width = max(LEFT + WIDTH + 2 * MARGIN, 2 * MARGIN + heading_width(*heading))
-    canvas = Canvas(width, 2 * MARGIN + HEADING + HEIGHT + BOTTOM)
+    heading = (title(found), _subtitle(found))
+    legend = _legend(found)
+    width = max(
+        LEFT + PLANE.width + 2 * MARGIN, 2 * MARGIN + heading_width(*heading), 2 * MARGIN + legend_width(legend)
+    )
+    canvas = Canvas(width, 2 * MARGIN + HEADING + LEGEND + PLANE.height + BOTTOM)
     canvas.heading(*heading)
-    axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, WIDTH, HEIGHT)
+    canvas.legend(legend, canvas.height - MARGIN - HEADING)
+    axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
     _draw_axes(axes, found)
     others = [_point(found, variant) for variant in found if not variant.front]
     front = sorted(found.front, key=lambda variant: _point(found, variant))
@@ -55,14 +66,44 @@ def figure(found: Found) -> Figure:
         x, y = _columns([_point(found, variant) for variant in front])
         axes.plot(x, y, color=style.VERMILION, linewidth=1.0, zorder=3, drawstyle="steps-post")
         axes.scatter(x, y, s=22, color=style.VERMILION, edgecolors=style.INK, linewidths=0.5, zorder=4)
-    for variant in _labelled(front):
-        _draw_label(axes, found, variant)
+    _draw_labels(axes, found, front)
     return canvas.figure
 
 
 def title(found: Found) -> str:
-    """Return one line that says what is drawn."""
-    return search_title(found)
+    """Return one line that says what is drawn: of which networks, and which two figures."""
+    first, second = (WORDS[direction.figure][0] for direction in found.query.pareto)
+    varied = f" with varied {', '.join(found.query.varied)}" if found.query.varied else ""
+    return f"{_searched(found)}{varied}: {first} against {second}"
+
+
+def _searched(found: Found) -> str:
+    """Name the configurations that were searched, or say how many they are."""
+    names = [
+        ":".join(filter(None, (one.name, ",".join(f"{word}={spelt(value)}" for word, value in one.changes.items()))))
+        for one in found.query.sources
+    ]
+    said = style.printable(", ".join(names))
+    return said if len(said) <= SEARCHED_LENGTH else f"{grouped(len(names))} configurations"
+
+
+def _subtitle(found: Found) -> str:
+    """Say how many of how many were found, at which step, and what they had to meet."""
+    conditions = [
+        f"{WORDS[one.figure][0]} {sign} {WORDS[one.figure][1](limit)}"
+        for one in found.query.conditions
+        for sign, limit in (("≥", one.low), ("≤", one.high))
+        if limit is not None
+    ]
+    said = "; ".join([search_title(found), *conditions])
+    return shortened_text(said, SUBTITLE_LENGTH)
+
+
+def _legend(found: Found) -> dict[str, str]:
+    """Return the colour of what the points are."""
+    front = f"on the Pareto front, {' and '.join(map(end, found.query.pareto))}: {grouped(len(found.front))}"
+    others = len(found) - len(found.front)
+    return {front: style.VERMILION, **({f"others: {grouped(others)}": style.GREY} if others else {})}
 
 
 def description(found: Found) -> str:
@@ -115,7 +156,23 @@ def _draw_axes(axes: Axes, found: Found) -> None:
     axes.set_axisbelow(True)
 
 
-def _draw_label(axes: Axes, found: Found, variant: Variant) -> None:
-    text = style.printable(variant.label)
-    options: dict[str, Any] = {"textcoords": "offset points", "fontsize": style.SMALL_SIZE, "parse_math": False}
-    axes.annotate(shortened_text(text, LABEL_LENGTH), _point(found, variant), xytext=(4, 4), zorder=5, **options)
+def _draw_labels(axes: Axes, found: Found, front: list[Variant]) -> None:
+    """Write the names of those on the front that get a label, on no point and not on the front's line."""
+    axes.autoscale_view()
+    inches = axes.transData + PLANE.transform(axes).inverted()
+
+    def bubble(variant: Variant) -> Bubble:
+        x, y = inches.transform(_point(found, variant))
+        return Bubble(x, y, RADIUS, shortened_text(style.printable(variant.label), LABEL_LENGTH))
+
+    steps = [inches.transform(_point(found, variant)) for variant in front]
+    line = [
+        Box(min(x, end_x), min(y, end_y), abs(end_x - x) + LINE, abs(end_y - y) + LINE)
+        for (left, low), (right, high) in pairwise(steps)
+        for (x, y), (end_x, end_y) in (((left, low), (right, low)), ((right, low), (right, high)))
+    ]
+    labelled = [bubble(variant) for variant in _labelled(front)]
+    seen = front if len(found) > MOST_SHAPES else found  # a cloud leaves no room beside it
+    taken = [*line, *(bubble(variant).box for variant in seen)]
+    for one, place in zip(labelled, places(labelled, PLANE, taken)):
+        draw_label(axes, PLANE, one, place)

@@ -36,6 +36,9 @@ MARGIN = 0.2
 LINE = 0.155
 """Inches from one line of text to the next."""
 
+HINTING = 1.03
+"""How much wider than its outlines a renderer may draw a line of text, whose letters it moves to whole pixels."""
+
 LONGEST_TITLE = 100
 """Characters of a network's name that are drawn."""
 
@@ -220,7 +223,8 @@ def colours_of(rows: Iterable[Row]) -> dict[str, str]:
 
 def heading_width(title: str, subtitle: str) -> float:
     """Return the inches that a heading takes."""
-    return max(style.text_width(title, style.TITLE_SIZE, bold=True), style.text_width(subtitle))
+    width = max(style.text_width(title, style.TITLE_SIZE, bold=True), style.text_width(subtitle))
+    return width * HINTING
 
 
 def rectangle(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from math import cos, pi, sin, sqrt
+from collections.abc import Iterable, Iterator, Sequence
+from math import atan2, cos, hypot, pi, radians, sin, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggkit.errors import ArgumentError
@@ -31,6 +31,12 @@ RADIUS = 0.2
 
 SMALLEST = 0.02
 """Inches of a radius below which a bubble would not be seen."""
+
+ALIKE = 0.85
+"""Of the largest radius: from there on the smallest looks as large, and the legend has one bubble for both."""
+
+HIDDEN = 0.5
+"""Bubbles whose centres are nearer than this share of a radius share a circle, a sector for each."""
 
 ROOM = 0.22
 """Of the plane, free on each side of the bubbles."""
@@ -84,25 +90,62 @@ class Box(NamedTuple):
         )
 
 
+class Plane(NamedTuple):
+    """Where networks are drawn, in inches.
+
+    Args:
+        width: of it.
+        height: of it.
+    """
+
+    width: float
+    height: float
+
+    def transform(self, axes: Axes) -> Any:
+        """Return the transform of inches from the lower left corner of axes that are as large."""
+        from matplotlib.transforms import Affine2D
+
+        return Affine2D().scale(1 / self.width, 1 / self.height) + axes.transAxes
+
+
 class Bubble(NamedTuple):
     """A network at its place in the plane, in inches.
 
     Args:
         x: of its centre.
         y: of its centre.
-        radius: so that the area is as the training memory.
+        radius: so that a whole circle's area is as the training memory.
         text: its label: name, and error if there is one.
+        sector: what is drawn of the circle: the degrees where it begins and ends, counterclockwise.
     """
 
     x: float
     y: float
     radius: float
     text: str
+    sector: tuple[float, float] = (0, 360)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no other network stands at its place."""
+        return self.sector == (0, 360)
+
+    @property
+    def direction(self) -> float:
+        """Where its label stands if it can, in radians: up and to the right, or on its sector's side."""
+        return pi / 4 if self.whole else radians((self.sector[0] + self.sector[1]) / 2)
+
+    def hides(self, other: Bubble) -> bool:
+        """Tell whether two whole circles would hardly be told apart."""
+        return hypot(self.x - other.x, self.y - other.y) < HIDDEN * min(self.radius, other.radius)
 
     @property
     def box(self) -> Box:
         """The square around it."""
         return Box(self.x - self.radius, self.y - self.radius, 2 * self.radius, 2 * self.radius)
+
+
+PLANE = Plane(WIDTH, HEIGHT)
 
 
 def figure(comparison: Comparison) -> Figure:
@@ -124,8 +167,8 @@ def figure(comparison: Comparison) -> Figure:
     colours = _Colours(errors)
     for number in sorted(range(len(bubbles)), key=lambda number: -bubbles[number].radius):
         _draw_bubble(axes, bubbles[number], colours.of(errors[number]))
-    for bubble, place in zip(bubbles, places(bubbles)):
-        _draw_label(axes, bubble, place)
+    for bubble, place in zip(bubbles, places(bubbles, PLANE)):
+        draw_label(axes, PLANE, bubble, place)
     x, top = MARGIN + LEFT + WIDTH + 0.25, canvas.height - MARGIN - HEADING
     _draw_sizes(canvas, networks, x, top - 0.1)
     _draw_errors(canvas, colours, protocol, x, MARGIN + BOTTOM)
@@ -171,28 +214,35 @@ def _protocol(said: SingleScale) -> Protocol:
     return Protocol(said.train, said.test)
 
 
-def places(bubbles: Sequence[Bubble]) -> list[Box]:
-    """Return a place for each label: inside the plane, on no bubble, on no other label."""
-    taken = [bubble.box for bubble in bubbles]
+def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Box] = ()) -> list[Box]:
+    """Return a place for each label: inside the plane, on no bubble, on no other label.
+
+    Args:
+        bubbles: which are labelled.
+        plane: in which the labels stay.
+        others: what else they don't stand on.
+    """
+    taken = [*others, *(bubble.box for bubble in bubbles)]
     chosen: list[Box] = []
     for bubble in bubbles:
-        boxes = list(_around(bubble))
-        free = [box for box in boxes if not any(map(box.touches, (*taken, *chosen)))]
-        apart = [box for box in boxes if not any(map(box.touches, chosen))]
-        chosen.append((free or apart or boxes)[0])
+        boxes = list(_around(bubble, plane))
+        free = (box for box in boxes if not any(map(box.touches, (*taken, *chosen))))
+        apart = (box for box in boxes if not any(map(box.touches, chosen)))
+        chosen.append(next(free, None) or next(apart, None) or boxes[0])
     return chosen
 
 
-def _around(bubble: Bubble) -> Iterator[Box]:
+def _around(bubble: Bubble, plane: Plane) -> Iterator[Box]:
     """Return the places around a bubble that are inside the plane, the nearest first."""
     width, height = style.text_width(bubble.text, bold=True) + 0.06, 0.17
+    turns = sorted(range(DIRECTIONS), key=lambda turn: min(turn, DIRECTIONS - turn))
     for distance in DISTANCES:
-        for turn in range(DIRECTIONS):
-            angle = pi / 4 - 2 * pi * turn / DIRECTIONS
+        for turn in turns:
+            angle = bubble.direction - 2 * pi * turn / DIRECTIONS
             reach = bubble.radius + distance
             x = bubble.x + reach * cos(angle) - width * (1 - cos(angle)) / 2
             y = bubble.y + reach * sin(angle) - height * (1 - sin(angle)) / 2
-            if 0.03 < x < WIDTH - width - 0.03 and 0.03 < y < HEIGHT - height - 0.03:
+            if 0.03 < x < plane.width - width - 0.03 and 0.03 < y < plane.height - height - 0.03:
                 yield Box(x, y, width, height)
 
 
@@ -225,7 +275,7 @@ def _unit(number: int) -> tuple[int, str]:
 
 def _bubbles(axes: Axes, networks: Sequence[Compared], errors: Sequence[float | None]) -> list[Bubble]:
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    bubbles = []
+    bubbles: list[Bubble] = []
     for one, error in zip(networks, errors):
         totals = one.summary.totals
         parameters, macs = totals.parameters, totals.multiply_accumulates
@@ -238,7 +288,24 @@ def _bubbles(axes: Axes, networks: Sequence[Compared], errors: Sequence[float | 
                 text=name if error is None else f"{name}, {error} %",
             )
         )
-    return bubbles
+    return _shared(bubbles)
+
+
+def _shared(bubbles: Sequence[Bubble]) -> list[Bubble]:
+    """Give a sector of the circle to each of those that would hide one another."""
+    groups: list[list[int]] = []
+    for number, bubble in enumerate(bubbles):
+        near = next((group for group in groups if bubble.hides(bubbles[group[0]])), None)
+        if near is None:
+            groups.append([number])
+        else:
+            near.append(number)
+    shared = list(bubbles)
+    for group in groups:
+        turn = 360 / len(group)
+        for place, number in enumerate(group if len(group) > 1 else ()):
+            shared[number] = bubbles[number]._replace(sector=(90 + place * turn, 90 + (place + 1) * turn))
+    return shared
 
 
 def training_peak(one: Compared) -> int:
@@ -259,29 +326,30 @@ def radius_of(one: Compared, networks: Sequence[Compared]) -> float:
 
 
 def _draw_bubble(axes: Axes, bubble: Bubble, colour: Any) -> None:
-    from matplotlib.patches import Ellipse
+    from matplotlib.patches import Wedge
 
-    axes.add_patch(
-        Ellipse(
-            (bubble.x / WIDTH, bubble.y / HEIGHT), 2 * bubble.radius / WIDTH, 2 * bubble.radius / HEIGHT,
-            transform=axes.transAxes, facecolor=colour, edgecolor=style.INK, linewidth=0.8, zorder=3, label=bubble.text,
+    axes.add_artist(
+        Wedge(
+            (bubble.x, bubble.y), bubble.radius, *bubble.sector, transform=PLANE.transform(axes), facecolor=colour,
+            edgecolor=style.INK, linewidth=0.8, joinstyle="round", zorder=3, label=bubble.text,
         )
     )  # fmt: skip
 
 
-def _draw_label(axes: Axes, bubble: Bubble, place: Box) -> None:
-    x, y = place.x + place.width / 2, place.y + place.height / 2
+def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
+    """Write a bubble's label at its place, with a line to the bubble if that is away from it."""
+    transform = plane.transform(axes)
     nearest = (min(max(bubble.x, place.x), place.x + place.width), min(max(bubble.y, place.y), place.y + place.height))
-    away = sqrt((nearest[0] - bubble.x) ** 2 + (nearest[1] - bubble.y) ** 2)
+    away = hypot(nearest[0] - bubble.x, nearest[1] - bubble.y)
     if away > bubble.radius + 0.12:
-        edge = [centre + (end - centre) * bubble.radius / away for centre, end in zip((bubble.x, bubble.y), nearest)]
+        towards = atan2(nearest[1] - bubble.y, nearest[0] - bubble.x) if bubble.whole else bubble.direction
+        edge = (bubble.x + bubble.radius * cos(towards), bubble.y + bubble.radius * sin(towards))
         axes.plot(
-            [edge[0] / WIDTH, nearest[0] / WIDTH], [edge[1] / HEIGHT, nearest[1] / HEIGHT],
-            transform=axes.transAxes, color=style.INK, linewidth=0.6, zorder=4,
+            [edge[0], nearest[0]], [edge[1], nearest[1]], transform=transform, color=style.INK, linewidth=0.6, zorder=4,
         )  # fmt: skip
     axes.text(
-        x / WIDTH, y / HEIGHT, bubble.text, transform=axes.transAxes, ha="center", va="center_baseline", weight="bold",
-        fontsize=style.TEXT_SIZE, parse_math=False, zorder=5,
+        place.x + place.width / 2, place.y + place.height / 2, bubble.text, transform=transform, ha="center",
+        va="center_baseline", weight="bold", fontsize=style.TEXT_SIZE, parse_math=False, zorder=5,
     )  # fmt: skip
 
 
@@ -308,21 +376,20 @@ class _Colours:
 
 
 def _draw_sizes(canvas: Canvas, networks: Sequence[Compared], x: float, top: float) -> None:
-    """Draw the smallest and the largest bubble with what they stand for."""
-    from matplotlib.patches import Ellipse
+    """Draw the smallest and the largest bubble with what they stand for, or one for both if they look alike."""
+    from matplotlib.patches import Circle
 
     ordered = sorted(networks, key=training_peak)
+    sizes = {megabytes(training_peak(one)): radius_of(one, networks) for one in (ordered[0], ordered[-1])}
+    if min(sizes.values()) >= ALIKE * max(sizes.values()):
+        sizes = {"\nto ".join(sizes): max(sizes.values())}
     canvas.text(x, top - 0.1, "training memory", weight="bold")
     y = top - 0.24
-    shown = {megabytes(training_peak(one)): one for one in (ordered[0], ordered[-1])}
-    for text, one in shown.items():
-        radius = radius_of(one, networks)
-        canvas.axes.add_patch(
-            Ellipse(
-                (x + RADIUS, y - radius), 2 * radius, 2 * radius, facecolor="none", edgecolor=style.INK, linewidth=0.8
-            )
+    for text, radius in sizes.items():
+        canvas.axes.add_artist(
+            Circle((x + RADIUS, y - radius), radius, facecolor="none", edgecolor=style.INK, linewidth=0.8)
         )
-        canvas.text(x + 2 * RADIUS + 0.1, y - radius - 0.045, text)
+        canvas.text(x + 2 * RADIUS + 0.1, y - radius, text, va="center_baseline", linespacing=1.3)
         y -= max(2 * radius, 0.14) + 0.12
 
 
