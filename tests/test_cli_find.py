@@ -305,6 +305,21 @@ def test_a_long_search_shows_its_first_lines_at_once_and_ends_at_ctrl_c(everybod
     assert str(vggkit.summarize(name, num_classes=int(classes), width=width).totals.multiply_accumulates) == macs
 
 
+def test_ctrl_c_leaves_whole_lines_in_a_named_pipe(tmp_path: Path) -> None:
+    """As in a nameless one."""
+    path = tmp_path / "x.csv"
+    os.mkfifo(path)
+    with started("-o", str(path)) as running:
+        with path.open() as pipe:
+            first = pipe.readline()
+            os.killpg(running.pid, signal.SIGINT)
+            rest = pipe.read()
+        _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (1, "\nAborted!\n")
+    assert first == "name,num_classes,width,multiply_accumulates\n"
+    assert rest.endswith("\n") or not rest
+
+
 def test_ctrl_c_leaves_nothing_of_a_long_searchs_file(tmp_path: Path) -> None:
     """Neither the file nor what it would have become."""
     with started("-o", str(tmp_path / "x.csv")) as running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -699,8 +700,8 @@ def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
     if output is None:
         yield partial(write_lines, sys.stdout)
         return
-    with opened(output) as file:
-        yield lambda text: file.write(text.encode())
+    with opened(output) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        yield partial(write_lines, text)
 
 
 @main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
