@@ -66,7 +66,7 @@ def build(
         checkpoint: blocks that are run again in the backward pass, a name or several, through `torch.utils.checkpoint`.
         weights: a checkpoint of torchvision, timm, Keras or vggkit, or "imagenet"; as for `load_weights`, like the
             next three.
-        strict: False loads the layers that fit.
+        strict: False loads the layers that fit, and only notes where the file says that its network answers otherwise.
         include_top: False loads no weights for the classifier.
         adapt_input: whether kernels for 3 colours may serve another number of channels.
         init_from: a shallower model or its checkpoint, whose first four convolutions and FC layers start this one
@@ -163,13 +163,14 @@ def load_model(
     torch.Size([6, 3, 3, 3])
     """
     opened = open_checkpoint(path)
-    network = identify(opened).network
+    identity = identify(opened)
+    network = identity.network
     target, number = _device(device), _dtype(dtype)
     _check_size(network, target, number)
     with torch.device("meta"):
         model = VGG(network).to(number)
     if target.type != "meta":
-        load_checkpoint(model, opened)
+        load_checkpoint(model, opened, notes=identity.notes)
         materialize(model, target, "kaiming", None)
     return model
 

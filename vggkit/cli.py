@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -39,11 +40,25 @@ class _Group(click.Group):
                 _give_up(error)
 
     def invoke(self, ctx: click.Context) -> Any:
+        logger, notes = logging.getLogger("vggkit"), _Notes()
+        logger.addHandler(notes)
         try:
             return super().invoke(ctx)
         except VggkitError as error:
             report(error)
             ctx.exit(error.exit_code)
+        finally:
+            logger.removeHandler(notes)
+
+
+class _Notes(logging.Handler):
+    """Prints what is logged as a warning to stderr: what was assumed about a checkpoint, or changed in it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"{click.style('Note:', fg='yellow')} {record.getMessage()}", err=True)
 
 
 def _give_up(error: OSError) -> NoReturn:

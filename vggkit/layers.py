@@ -15,7 +15,7 @@ from math import gcd
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from vggkit.errors import LayerError, TooSmallError
 
@@ -209,6 +209,14 @@ class Layer(msgspec.Struct, frozen=True, metaclass=_LayerMeta):
     @abstractmethod
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         """Return the buffers that the backward pass keeps, parameters and their like excluded."""
+
+    @abstractmethod
+    def in_inference(self, x: Shape) -> Layer | None:
+        """Return the plainest layer that computes the same in inference; None if that hands on its input.
+
+        Layers that say the same here have equal outputs, given equal parameters: what only training needs (a momentum,
+        working in place) has its default, and what has no effect (the padding's mode where nothing is padded) too.
+        """
 
     @abstractmethod
     def module(self, x: Shape, nn: Any) -> Any:
@@ -418,6 +426,15 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
         eager.release(cast)
         return padded
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        pads = self.pads()
+        return replace(
+            self,
+            padding=pads,
+            dilation=tuple(1 if side == 1 else gap for side, gap in zip(self.kernel_size, self.dilation)),
+            padding_mode=self.padding_mode if any(pads) else "zeros",
+        )
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Conv2d(
             x[0], self.out_channels, self.kernel_size, stride=self.stride, padding=self.pads(), dilation=self.dilation,
@@ -522,6 +539,10 @@ class MaxPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
         # torch keeps an int64 index per output: which input value was the largest
         return Kept("input", x), Kept("indices", self.output_shape(x), element_bytes=8)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        dilation = tuple(1 if side == 1 else gap for side, gap in zip(self.kernel_size, self.dilation))
+        return None if self.kernel_size == self.stride == (1, 1) else replace(self, dilation=dilation)
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.MaxPool2d(
             self.kernel_size, stride=self.stride, padding=self.padding, dilation=self.dilation, ceil_mode=self.ceil_mode
@@ -567,6 +588,11 @@ class AvgPool2d(_Pool2d, frozen=True, rename={"kernel_size": "kernel"}):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        counted = self.count_include_pad or self.padding == (0, 0) or self.divisor_override is not None
+        plain = replace(self, count_include_pad=counted)
+        return None if plain == AvgPool2d((1, 1), stride=(1, 1), ceil_mode=self.ceil_mode) else plain
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.AvgPool2d(
             self.kernel_size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode,
@@ -607,6 +633,9 @@ class AdaptiveAvgPool2d(_Pool2d, frozen=True, rename={"output_size": "size"}):
         # to 1×1 torch takes a mean, whose gradient needs no values
         return () if self.output_size == (1, 1) else (Kept("input", x),)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return None if x[1:] == self.output_size else self
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.AdaptiveAvgPool2d(self.output_size)
 
@@ -643,6 +672,9 @@ class GlobalAvgPool2d(_Pool2d, frozen=True):
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return ()
+
+    def in_inference(self, x: Shape) -> Layer | None:
+        return AdaptiveAvgPool2d((1, 1)).in_inference(x)
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.AdaptiveAvgPool2d(1)
@@ -722,6 +754,9 @@ class LocalResponseNorm(Layer, frozen=True):
         eager.release(divisor)
         return y
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.LocalResponseNorm(self.size, alpha=self.alpha, beta=self.beta, k=self.k)
 
@@ -791,6 +826,9 @@ class BatchNorm(_Normalization, frozen=True):
         batch = (eager.training and not eager.frozen) or not self.track_running_stats
         return eager.normalize(self, x, parameters, statistics=batch)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return replace(self, momentum=None)
+
     def module(self, x: Shape, nn: Any) -> Any:
         kind = nn.BatchNorm2d if len(x) == 3 else nn.BatchNorm1d
         return kind(
@@ -847,6 +885,9 @@ class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         return eager.normalize(self, x, parameters, statistics=True, decomposed=True)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self.settled(x)
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.GroupNorm(self._groups(x), x[0], eps=self.eps, affine=self.affine)
 
@@ -889,6 +930,9 @@ class _Activation(_ElementWise, frozen=True):
     def storage(self) -> Storage:
         return "new"
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self
+
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         return eager.apply(self, x, parameters)
 
@@ -908,6 +952,9 @@ class InPlaceActivation(_ElementWise, frozen=True):
 
     def storage(self) -> Storage:
         return "in place" if self.inplace else "new"
+
+    def in_inference(self, x: Shape) -> Layer | None:
+        return replace(self, inplace=False)
 
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         return eager.apply(self, x, parameters)
@@ -949,6 +996,11 @@ class LeakyReLU(InPlaceActivation, frozen=True, kw_only=True):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output" if self.inplace else "input", x),)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        if self.negative_slope in (0, 1):
+            return None if self.negative_slope else ReLU(inplace=False)
+        return replace(self, inplace=False)
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.LeakyReLU(self.negative_slope, inplace=self.inplace)
 
@@ -973,6 +1025,9 @@ class ELU(InPlaceActivation, frozen=True, kw_only=True):
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output" if self.inplace else "input", x),)
+
+    def in_inference(self, x: Shape) -> Layer | None:
+        return replace(self, inplace=False) if self.alpha else ReLU(inplace=False)
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.ELU(self.alpha, inplace=self.inplace)
@@ -1100,6 +1155,9 @@ class Dropout(_ElementWise, frozen=True):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("mask", x),) if self.p else ()
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return None
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Dropout(self.p)
 
@@ -1160,6 +1218,9 @@ class Flatten(Layer, frozen=True):
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return ()
+
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self.settled(x) if elements(x) > x[0] else None
 
     def module(self, x: Shape, nn: Any) -> Any:
         if self.order == "chw":
@@ -1225,6 +1286,9 @@ class Linear(Layer, frozen=True, rename={"out_features": "units"}):
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         return eager.linear(x, parameters["weight"], parameters.get("bias"), self.output_shape(x.shape))
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Linear(x[0], self.out_features, bias=self.bias)
 
@@ -1248,6 +1312,9 @@ class Softmax(_ElementWise, frozen=True):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output", x),)
 
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self
+
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Softmax(dim=1)
 
@@ -1270,6 +1337,9 @@ class LogSoftmax(_ElementWise, frozen=True):
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output", x),)
+
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.LogSoftmax(dim=1)

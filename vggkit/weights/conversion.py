@@ -19,9 +19,10 @@ from vggkit.layers import Linear, Shape
 from vggkit.network import Network
 from vggkit.weights.aligned import write_safetensors
 from vggkit.weights.container import CONFIG_KEY
+from vggkit.weights.differences import differences
 from vggkit.weights.identification import identify
 from vggkit.weights.layouts import LAYOUTS, ROLES, Checkpoint, to_keras
-from vggkit.weights.loading import open_checkpoint
+from vggkit.weights.loading import open_checkpoint, warn
 from vggkit.weights.matching import TIMM_HEAD, Matching, flattened, match, misfit, names_in
 
 DEFAULT_LAYOUTS = {
@@ -93,11 +94,14 @@ def _asked(target: str, layout: str | None) -> tuple[str, str]:
 def _told(checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None) -> tuple[Network, Matching]:
     if config is None:
         identity = identify(checkpoint)
+        warn(identity.notes)
         return identity.network, identity.matching
     network = Network.of(config)
     matching = match(network, checkpoint)
     if matching.differences:
         raise misfit(network, checkpoint, matching.differences)
+    if others := differences(network, checkpoint, matching):
+        raise misfit(network, checkpoint, others, "leave --config out to convert it as what it says it is")
     return network, matching
 
 
@@ -142,11 +146,12 @@ class _Job:
     def read(self, name: str, role: str) -> Tensor:
         """Read a layer's tensor in torch's order of axes."""
         pair = self.pairs[name]
-        return self.checkpoint.read(pair.stored, role, self.roles(name)[role], pair.maps)
+        return pair.read(self.checkpoint, role)
 
     def maps(self, name: str) -> Shape | None:
-        """Return the maps that an FC layer flattens, if it does."""
-        return flattened(self.network, self.pairs[name].placed)
+        """Return the maps whose values a layer takes one by one in PyTorch's order, if it does."""
+        flatten = flattened(self.network, self.pairs[name].placed)
+        return flatten.maps if flatten is not None and flatten.order == "chw" else None
 
 
 # PyTorch and safetensors
@@ -200,7 +205,7 @@ def _array(job: _Job, name: str, role: str) -> Any:
     tensor = job.read(name, role)
     if tensor.dtype == torch.bfloat16:
         raise CheckpointError(f"{job.checkpoint.path}: HDF5 has no bfloat16; it can't be written there unchanged")
-    return (to_keras(tensor, job.maps(name)) if role == "weight" else tensor).numpy()
+    return (to_keras(tensor, job.maps(name)) if job.pairs[name].is_per_input(role) else tensor).numpy()
 
 
 @contextmanager

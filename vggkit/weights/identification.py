@@ -18,9 +18,9 @@ from vggkit.errors import CheckpointError, VggkitError
 from vggkit.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation import describe
-from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.layouts import Checkpoint, StoredLayer
 from vggkit.weights.matching import Matching, match, misfit, names_in
+from vggkit.weights.own import own_network
 from vggkit.zoo import family_names, load, loads, names
 
 
@@ -69,9 +69,9 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
     Raises:
         CheckpointError: if it is no chain of convolutions and FC layers that could be told.
     """
-    configured = checkpoint.container.metadata.get(CONFIG_KEY)
-    if configured is not None:
-        return _configured(checkpoint, configured)
+    own = own_network(checkpoint)
+    if own is not None:
+        return _configured(checkpoint, own)
     sketch, ambiguous = _Sketch(checkpoint), None
     for candidate in sketch.candidates():
         try:
@@ -93,9 +93,8 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
     )
 
 
-def _configured(checkpoint: Checkpoint, text: str) -> Identity:
-    """Trust the configuration that the file carries, if its tensors agree."""
-    network = Network.of(loads(text, f"{checkpoint.path}, its configuration"))
+def _configured(checkpoint: Checkpoint, network: Network) -> Identity:
+    """Trust what the file says of its network, if its tensors agree."""
     matching = match(network, checkpoint)
     if matching.differences:
         raise misfit(network, checkpoint, matching.differences)

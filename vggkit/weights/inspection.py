@@ -11,6 +11,7 @@ from vggkit.errors import VggkitError
 from vggkit.layers import elements
 from vggkit.network import Network
 from vggkit.weights.container import open_container
+from vggkit.weights.differences import differences
 from vggkit.weights.identification import likeliest
 from vggkit.weights.layouts import Checkpoint, checkpoint_of
 from vggkit.weights.matching import Matching, match
@@ -153,4 +154,5 @@ def _told(
         return identity.network, identity.matching, identity.known, identity.description, identity.notes
     network = Network.of(config)
     matching = match(network, checkpoint)
-    return network, matching, network.name, f"held against {network.name}", matching.differences
+    found = matching.differences or tuple(differences(network, checkpoint, matching))
+    return network, matching, network.name, f"held against {network.name}", found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,18 @@ Kind = Literal["conv", "fc", "norm", "other"]
 
 LAYOUTS = ("torchvision", "timm", "keras", "keras3", "vggkit")
 """The layouts that can be written: Keras's legacy .h5 and its own .weights.h5 are two."""
+
+
+class Reorder(NamedTuple):
+    """How flattened maps are put into another order.
+
+    Args:
+        maps: channels × height × width, before they are flattened.
+        order: the wanted one, chw as PyTorch's or hwc as Keras's; there is no third.
+    """
+
+    maps: Shape
+    order: Literal["chw", "hwc"]
 
 
 class StoredLayer(msgspec.Struct, frozen=True):
@@ -70,30 +82,42 @@ class Checkpoint(msgspec.Struct, frozen=True):
         """The file, as the user gave it."""
         return self.container.path
 
-    def read(self, layer: StoredLayer, role: str, shape: Shape, maps: Shape | None) -> torch.Tensor:
+    def read(self, layer: StoredLayer, role: str, shape: Shape, reorder: Reorder | None) -> torch.Tensor:
         """Read a tensor of a layer in torch's order of axes.
 
         Args:
             layer: whose.
             role: torch's name: weight, bias, running_mean, …
             shape: the wanted one, of as many elements.
-            maps: channels × height × width that an FC layer flattens, if Keras's order of them is to be changed.
+            reorder: how flattened maps, the tensor's inputs, are reordered; None leaves their order.
         """
-        stored = layer.tensors[role]
-        tensor = self.container.read(stored.name)
-        if layer.axes == "keras" and role == "weight":
-            tensor = _from_keras(tensor, maps)
+        tensor = self.container.read(layer.tensors[role].name)
+        if layer.axes == "keras" and tensor.ndim > 1:
+            tensor = _from_keras(tensor, reorder.maps if reorder else None)
+        elif reorder is not None:
+            tensor = reordered(tensor, reorder)
         return tensor.reshape(shape)
+
+
+def reordered(tensor: torch.Tensor, reorder: Reorder) -> torch.Tensor:
+    """Put flattened maps into another order.
+
+    Args:
+        tensor: a value for each of theirs, or units with so many each.
+        reorder: the maps and the order.
+    """
+    channels, height, width = reorder.maps
+    if reorder.order == "chw":
+        return tensor.reshape(-1, height, width, channels).permute(0, 3, 1, 2).reshape(tensor.shape)
+    return tensor.reshape(-1, channels, height, width).permute(0, 2, 3, 1).reshape(tensor.shape)
 
 
 def _from_keras(tensor: torch.Tensor, maps: Shape | None) -> torch.Tensor:
     """Reorder Keras's axes, in new memory, one position of the maps at a time."""
     if tensor.ndim == 4:
         return tensor.permute(3, 2, 0, 1).contiguous()
-    if tensor.ndim != 2:
-        return tensor
-    if maps is None or elements(maps[1:]) == 1:
-        return tensor.T.contiguous()
+    if maps is None:
+        return tensor.T.contiguous() if tensor.ndim == 2 else tensor
     channels, height, width = maps
     return tensor.view(height, width, channels, -1).permute(3, 2, 0, 1).reshape(tensor.shape[1], -1)
 
@@ -102,17 +126,15 @@ def to_keras(tensor: torch.Tensor, maps: Shape | None) -> torch.Tensor:
     """Reorder torch's axes to Keras's: the inverse of reading.
 
     Args:
-        tensor: a weight in torch's order.
-        maps: channels × height × width that an FC layer flattens.
+        tensor: a weight in torch's order, or what a normalisation has for each value.
+        maps: channels × height × width whose values it takes in PyTorch's order; None if it takes none, or in Keras's.
     """
     if tensor.ndim == 4:
         return tensor.permute(2, 3, 1, 0).contiguous()
-    if tensor.ndim != 2:
-        return tensor
-    if maps is None or elements(maps[1:]) == 1:
-        return tensor.T.contiguous()
+    if maps is None:
+        return tensor.T.contiguous() if tensor.ndim == 2 else tensor
     channels, height, width = maps
-    return tensor.view(-1, channels, height, width).permute(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+    return tensor.view(-1, channels, height, width).permute(2, 3, 1, 0).reshape(-1, *tensor.shape[:-1])
 
 
 def checkpoint_of(container: Container) -> Checkpoint:

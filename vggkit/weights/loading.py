@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from vggkit.config import dumps
 from vggkit.errors import ArgumentError, CheckpointError, VggkitError, shorten
 from vggkit.files import opened
-from vggkit.layers import Conv2d, Shape
+from vggkit.layers import Conv2d
 from vggkit.model import VGG
 from vggkit.network import Network, PlacedLayer
 from vggkit.weights.aligned import write_safetensors
 from vggkit.weights.container import CONFIG_KEY, open_container
-from vggkit.weights.layouts import Checkpoint, checkpoint_of
-from vggkit.weights.matching import Pair, match, misfit
+from vggkit.weights.differences import ADVICE, differences
+from vggkit.weights.layouts import Checkpoint, checkpoint_of, reordered
+from vggkit.weights.matching import Pair, flattened, match, misfit
 
 Source = str | os.PathLike[str]
 """A file, or "imagenet"."""
@@ -34,7 +35,8 @@ class LoadReport(msgspec.Struct, frozen=True):
         source: the file, or what it was loaded from.
         loaded: the network's layers that have its weights, and the names that they have there.
         left: layers with weights that got none of it.
-        notes: what was changed on the way.
+        notes: what was changed on the way, what the file does not say and was assumed, and with strict=False what it
+            says and the model does otherwise.
         layout: the file's; empty if it was loaded from a model.
     """
 
@@ -96,7 +98,8 @@ def load_weights(
         model: where to. What is on the meta device takes the file's tensors as they are, memory-mapped where the
             format allows; else the values are copied, so that an optimizer's references stay good.
         source: a file of torchvision, timm, Keras or vggkit, or "imagenet".
-        strict: False loads the layers that fit, and leaves the others as they are.
+        strict: False loads the layers that fit, leaves the others as they are, and notes what the file says of its
+            network that would change the answers; else that is refused.
         include_top: False leaves the classifier as it is.
         head: "new" is another word for include_top=False.
         adapt_input: whether a first convolution for 3 colours may serve another number of channels: for 1 its kernels
@@ -106,7 +109,8 @@ def load_weights(
         What was loaded; also kept as `model.report`.
 
     Raises:
-        CheckpointError: if it can't be read, or does not fit; with everything that differs.
+        CheckpointError: if it can't be read, does not fit, or is of a network with other answers; with everything that
+            differs.
         ArgumentError: if an argument is outside its allowed values.
 
     >>> from vggkit import build, save_weights
@@ -133,7 +137,7 @@ def load_checkpoint(
     strict: bool = True,
     include_top: bool = True,
     adapt_input: bool = True,
-    only: Iterable[str] | None = None,
+    notes: Iterable[str] = (),
 ) -> LoadReport:
     """Load an open checkpoint into a model.
 
@@ -143,34 +147,35 @@ def load_checkpoint(
         strict: as for `load_weights`.
         include_top: as for `load_weights`.
         adapt_input: as for `load_weights`.
-        only: names of the layers to load; None is all.
+        notes: what the file does not say and was assumed; kept in the report and logged, as is what is changed.
 
     Raises:
         CheckpointError: if it does not fit.
     """
-    matching = match(model.network, checkpoint, include_top=include_top)
-    differences = list(matching.differences)
+    network = model.network
+    matching = match(network, checkpoint, include_top=include_top)
     adapted = [pair for pair in matching.pairs if pair.adapted]
-    if adapted and not adapt_input:
-        channels = adapted[0].placed.input_shape[0]
-        differences.append(
-            f"{adapted[0].placed.name}: checkpoint has 3 input channels, model has {channels}; adapt_input=True"
-            f" converts its kernels"
-        )
-    if strict and differences:
-        raise misfit(model.network, checkpoint, [*differences, *_what_it_is(checkpoint, model.network)])
-    wanted = None if only is None else set(only)
-    pairs = [pair for pair in matching.pairs if wanted is None or pair.placed.name in wanted]
-    for pair in pairs:
+    misfits = [*matching.differences, *(map(_told_refused, adapted) if not adapt_input else ())]
+    if strict and misfits:
+        raise misfit(network, checkpoint, [*misfits, *_what_it_is(checkpoint, network)])
+    others = differences(network, checkpoint, matching, include_top=include_top)
+    if strict and others:
+        raise misfit(network, checkpoint, others, ADVICE)
+    for pair in matching.pairs:
         _assign(model, checkpoint, pair)
-    notes = tuple(_told_adapted(pair) for pair in pairs if pair.adapted)
-    for note in notes:
-        logger.warning("%s", note)
-    loaded = {pair.placed.name: pair.stored.name for pair in pairs}
-    report = LoadReport(checkpoint.path, loaded, _unloaded(model.network, loaded), notes, checkpoint.layout)
+    all_notes = (*notes, *misfits, *others, *map(_told_adapted, adapted))
+    warn(all_notes)
+    loaded = {pair.placed.name: pair.stored.name for pair in matching.pairs}
+    report = LoadReport(checkpoint.path, loaded, _unloaded(network, loaded), all_notes, checkpoint.layout)
     model.report = report
     logger.info("%s", report)
     return report
+
+
+def warn(notes: Iterable[str]) -> None:
+    """Log each note as a warning; the command line prints them."""
+    for note in notes:
+        logger.warning("%s", note)
 
 
 def _what_it_is(checkpoint: Checkpoint, network: Network) -> list[str]:
@@ -192,6 +197,13 @@ def _unloaded(network: Network, loaded: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def _told_refused(pair: Pair) -> str:
+    return (
+        f"{pair.placed.name}: checkpoint has 3 input channels, model has {pair.placed.input_shape[0]}; adapt_input=True"
+        f" converts its kernels"
+    )
+
+
 def _told_adapted(pair: Pair) -> str:
     channels = pair.placed.input_shape[0]
     if channels == 1:
@@ -202,12 +214,8 @@ def _told_adapted(pair: Pair) -> str:
 def _assign(model: VGG, checkpoint: Checkpoint, pair: Pair) -> None:
     module = model.get_submodule(pair.placed.module)
     for role, shape in pair.roles():
-        if role == "weight" and pair.adapted:
-            stored = pair.stored.shapes["weight"]
-            tensor = _adapted(checkpoint.read(pair.stored, role, stored, None), shape[1])
-        else:
-            tensor = checkpoint.read(pair.stored, role, shape, pair.maps)
-        set_tensor(module, role, tensor)
+        tensor = pair.read(checkpoint, role)
+        set_tensor(module, role, _adapted(tensor, shape[1]) if role == "weight" and pair.adapted else tensor)
     counter = getattr(module, "num_batches_tracked", None)
     if isinstance(counter, Tensor) and counter.is_meta:  # Keras doesn't count
         module.num_batches_tracked = torch.zeros_like(counter, device="cpu")
@@ -261,27 +269,35 @@ def grow(model: VGG, source: Source | VGG) -> LoadReport:
     Raises:
         CheckpointError: if a file can't be read, or nothing fits.
     """
-    donor, state, name = _donor(source, model.network)
+    donor, state, name, notes = _donor(source, model.network)
     loaded: dict[str, str] = {}
     for ours, theirs in _grown_pairs(model.network, donor):
         wanted = ours.layer.parameters(ours.input_shape)
-        if wanted != theirs.layer.parameters(theirs.input_shape):
+        taken, given = flattened(model.network, ours), flattened(donor, theirs)
+        if wanted != theirs.layer.parameters(theirs.input_shape) or (taken and given and taken.maps != given.maps):
             continue
         for role in wanted:
+            tensor = state(theirs, role)
+            if role == "weight" and taken and given and taken.order != given.order:
+                tensor = reordered(tensor, taken)
             # a copy: growing must not tie two models together
-            set_tensor(model.get_submodule(ours.module), role, state(theirs, role).clone())
+            set_tensor(model.get_submodule(ours.module), role, tensor.clone())
         loaded[ours.name] = theirs.name
     if not loaded:
         raise CheckpointError(
             f"init_from: no layer of {name} has the shape of one of {model.network.name}'s to start from"
         )
-    report = LoadReport(name, loaded, _unloaded(model.network, loaded))
+    warn(notes)
+    report = LoadReport(name, loaded, _unloaded(model.network, loaded), notes)
     model.report = report
     logger.info("%s", report)
     return report
 
 
-def _donor(source: Source | VGG, network: Network) -> tuple[Network, Callable[[PlacedLayer, str], Tensor], str]:
+def _donor(
+    source: Source | VGG, network: Network
+) -> tuple[Network, Callable[[PlacedLayer, str], Tensor], str, tuple[str, ...]]:
+    """Return the donor's network, a way to read its tensors, its name, and what is assumed about it."""
     if isinstance(source, VGG):
         given: VGG = source
 
@@ -289,7 +305,7 @@ def _donor(source: Source | VGG, network: Network) -> tuple[Network, Callable[[P
             tensor: Tensor = getattr(given.get_submodule(placed.module), role)
             return tensor.detach()
 
-        return source.network, of_model, source.network.name
+        return source.network, of_model, source.network.name, ()
     from vggkit.weights.identification import identify
 
     checkpoint = open_checkpoint(resolve(source, network))
@@ -297,11 +313,9 @@ def _donor(source: Source | VGG, network: Network) -> tuple[Network, Callable[[P
     pairs = {pair.placed.name: pair for pair in identity.matching.pairs}
 
     def of_file(placed: PlacedLayer, role: str) -> Tensor:
-        pair = pairs[placed.name]
-        shape: Shape = dict(pair.roles())[role]
-        return checkpoint.read(pair.stored, role, shape, pair.maps)
+        return pairs[placed.name].read(checkpoint, role)
 
-    return identity.network, of_file, checkpoint.path
+    return identity.network, of_file, checkpoint.path, identity.notes
 
 
 def _grown_pairs(network: Network, donor: Network) -> list[tuple[PlacedLayer, PlacedLayer]]:

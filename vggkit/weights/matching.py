@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,7 +12,11 @@ from vggkit.errors import CheckpointError
 from vggkit.layers import Conv2d, Flatten, Linear, Shape, elements, times
 from vggkit.naming import all_names
 from vggkit.network import Network, PlacedLayer
-from vggkit.weights.layouts import Checkpoint, StoredLayer
+from vggkit.weights.layouts import Checkpoint, Reorder, StoredLayer
+from vggkit.weights.own import flatten_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_DIFFERENCES = 12
 
@@ -22,13 +27,13 @@ class Pair(msgspec.Struct, frozen=True):
     Args:
         placed: the network's.
         stored: the file's.
-        maps: channels × height × width that an FC layer flattens, where their order has to be changed.
+        reorder: how the values of flattened maps are to be reordered; None if they are in the network's order.
         adapted: whether the file's first convolution is for another number of colours.
     """
 
     placed: PlacedLayer
     stored: StoredLayer
-    maps: Shape | None = None
+    reorder: Reorder | None = None
     adapted: bool = False
 
     def roles(self) -> Iterator[tuple[str, Shape]]:
@@ -36,6 +41,15 @@ class Pair(msgspec.Struct, frozen=True):
         for role, shape in self.placed.held.items():
             if role in self.stored.tensors:
                 yield role, shape
+
+    def read(self, checkpoint: Checkpoint, role: str) -> Tensor:
+        """Read one of the tensors as the network has it; of an adapted convolution, as the file has it."""
+        shape = self.stored.shapes[role] if self.adapted and role == "weight" else self.placed.held[role]
+        return checkpoint.read(self.stored, role, shape, self.reorder if self.is_per_input(role) else None)
+
+    def is_per_input(self, role: str) -> bool:
+        """Tell whether one of the tensors has a value for each that the layer takes, or several."""
+        return role == "weight" or (self.placed.layer.role == "norm" and role != "num_batches_tracked")
 
 
 class Matching(msgspec.Struct, frozen=True):
@@ -127,23 +141,39 @@ def _by_names(network: Network, checkpoint: Checkpoint, targets: Sequence[Placed
     for vocabulary in vocabularies:
         names = {placed.name: name for placed, name in zip(network, vocabulary) if placed.name in wanted}
         if all(name in stored for name in names.values()):
-            return [_pair(network, placed, stored[str(names[placed.name])]) for placed in targets]
+            return [_pair(network, checkpoint, placed, stored[str(names[placed.name])]) for placed in targets]
     return None
 
 
-def _pair(network: Network, placed: PlacedLayer, stored: StoredLayer) -> Pair:
-    maps = flattened(network, placed) if stored.axes == "keras" else None
-    return Pair(placed, stored, maps, adapted=_other_colours(network, placed, stored))
+def _pair(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> Pair:
+    adapted = _other_colours(network, placed, stored)
+    return Pair(placed, stored, _reorder(network, checkpoint, placed, stored), adapted)
 
 
-def flattened(network: Network, placed: PlacedLayer) -> Shape | None:
-    """Return the maps that an FC layer flattens in PyTorch's order; None if it takes no maps, or Keras's order."""
-    index = network.layers.index(placed)
-    if not isinstance(placed.layer, Linear):
+def _reorder(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> Reorder | None:
+    flatten = flattened(network, placed)
+    if flatten is not None:
+        maps, order = flatten
+    elif isinstance(placed.layer, Conv2d) and stored.kind == "fc":  # an FC layer as a convolution over all of its maps
+        maps, order = placed.held["weight"][1:], "chw"
+    else:
         return None
-    for before in reversed(network.layers[:index]):
+    same = maps[0] == 1 or maps[1:] == (1, 1) or flatten_order(checkpoint, stored) == order
+    return None if same else Reorder(maps, order)
+
+
+def flattened(network: Network, placed: PlacedLayer) -> Reorder | None:
+    """Return the maps whose values a layer takes one by one, and their order; None if it takes no flattened maps.
+
+    Args:
+        network: the network.
+        placed: a layer of it. An FC layer takes them, and a normalisation that stands before it.
+    """
+    if not (isinstance(placed.layer, Linear) or (placed.layer.role == "norm" and len(placed.input_shape) == 1)):
+        return None
+    for before in reversed(network.layers[: network.layers.index(placed)]):
         if isinstance(before.layer, Flatten) and len(before.input_shape) == 3:
-            return before.input_shape if before.layer.order == "chw" else None
+            return Reorder(before.input_shape, before.layer.order)
         if before.layer.role == "weight" or before.input_shape != before.output_shape:
             return None
     return None
@@ -179,7 +209,7 @@ def _in_order(
         theirs = sorted(
             (layer for layer in checkpoint.layers if layer.kind in kinds), key=lambda layer: kinds.index(layer.kind)
         )
-        runs = _runs(network, ours, theirs)
+        runs = _runs(network, checkpoint, ours, theirs)
         if not ours and (not theirs or (kinds != ("norm",) and not include_top)):
             continue
         if len(runs) > 1:
@@ -190,19 +220,25 @@ def _in_order(
             )
         if not runs or (include_top and len(theirs) != len(ours)) or (kinds == ("norm",) and len(theirs) != len(ours)):
             return None
-        part = [_pair(network, placed, theirs[runs[0] + index]) for index, placed in enumerate(ours)]
+        part = [_pair(network, checkpoint, placed, theirs[runs[0] + index]) for index, placed in enumerate(ours)]
         _check_order(checkpoint, part)
         pairs += part
     place = {placed.name: number for number, placed in enumerate(network)}
     return sorted(pairs, key=lambda pair: place[pair.placed.name])
 
 
-def _runs(network: Network, ours: Sequence[PlacedLayer], theirs: Sequence[StoredLayer]) -> list[int]:
+def _runs(
+    network: Network, checkpoint: Checkpoint, ours: Sequence[PlacedLayer], theirs: Sequence[StoredLayer]
+) -> list[int]:
     """Return where, in a row of stored layers, the network's layers fit one after the other."""
+
+    def fits(placed: PlacedLayer, stored: StoredLayer) -> bool:
+        return not _misfits(_pair(network, checkpoint, placed, stored))
+
     return [
         start
         for start in range(len(theirs) - len(ours) + 1)
-        if ours and all(not _misfits(_pair(network, placed, theirs[start + i])) for i, placed in enumerate(ours))
+        if ours and all(fits(placed, theirs[start + i]) for i, placed in enumerate(ours))
     ]
 
 
@@ -260,7 +296,7 @@ def _side_by_side(network: Network, checkpoint: Checkpoint, targets: Sequence[Pl
         theirs = [layer for layer in checkpoint.layers if layer.kind != "other" and (layer.kind == "norm") == norms]
         if not norms:
             ours, theirs = _aligned(ours, theirs)
-        pairs += [_pair(network, placed, stored) for placed, stored in zip(ours, theirs)]
+        pairs += [_pair(network, checkpoint, placed, stored) for placed, stored in zip(ours, theirs)]
     return pairs
 
 
@@ -356,11 +392,12 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names[:4]) + more
 
 
-def misfit(network: Network, checkpoint: Checkpoint, differences: Sequence[str]) -> CheckpointError:
-    """Return the error that lists what is different."""
+def misfit(network: Network, checkpoint: Checkpoint, differences: Sequence[str], advice: str = "") -> CheckpointError:
+    """Return the error that lists what is different, and says what to do about it."""
     shown = differences[:MOST_DIFFERENCES]
     more = [f"and {len(differences) - len(shown)} more"] if len(differences) > len(shown) else []
     head = f"{checkpoint.path} does not fit {network.name}: "
     if len(differences) == 1:
-        return CheckpointError(head + differences[0])
-    return CheckpointError("\n".join([head.rstrip(), *(f"  {line}" for line in [*shown, *more])]))
+        return CheckpointError("; ".join(filter(None, [head + differences[0], advice])))
+    lines = filter(None, [*shown, *more, advice])
+    return CheckpointError("\n".join([head.rstrip(), *(f"  {line}" for line in lines)]))
