@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -399,6 +401,48 @@ def test_a_cycle_is_refused_with_its_chain(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         vggkit.load(tmp_path / "a.yaml")
     assert str(caught.value).endswith("b.yaml:1:10: extends: extends itself through a.yaml → b.yaml → a.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "root:x:0:0:root:/root:/bin/bash\nnobody:x\n",
+        "password: s3cret\n",
+        "[s3cret",
+        "- s3cret",
+        "\0s3cret",
+        "name: s3cret",
+    ],
+)
+def test_a_file_that_is_no_configuration_is_not_quoted(text: str, tmp_path: Path) -> None:
+    """A stranger's file names what it extends, so its lines may be secret; one line says that it is none."""
+    (tmp_path / "secret.yaml").write_text(text)
+    (tmp_path / "my.yaml").write_text("extends: ./secret.yaml\nblocks: [[relu]]")
+    with pytest.raises(ConfigError) as caught:
+        vggkit.load(tmp_path / "my.yaml")
+    (problem,) = caught.value.problems
+    assert problem.message == (
+        f"extends: {tmp_path / 'secret.yaml'}: not a configuration; `vggkit validate` says more of a file"
+    )
+    assert problem.position is not None
+    assert problem.position.text == "extends: ./secret.yaml"
+
+
+def test_a_mistake_in_a_configuration_that_is_extended_is_shown(tmp_path: Path) -> None:
+    """A file with layers is one, and its line says what is wrong with it."""
+    (tmp_path / "base.yaml").write_text("blocks: [[rely]]")
+    with pytest.raises(ConfigError, match=r"base\.yaml:1:11: unknown layer 'rely'"):
+        vggkit.loads("extends: ./base.yaml", str(tmp_path / "my.yaml"))
+
+
+def test_a_pipe_that_a_file_extends_is_refused(tmp_path: Path) -> None:
+    """Rather than waited for, for ever; a pipe that the user names is read."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    text = "extends: ./pipe.yaml\nblocks: [[relu]]"
+    with pytest.raises(ConfigError, match=r"extends: .*pipe\.yaml: expected a file, found a pipe"):
+        vggkit.loads(text, str(tmp_path / "my.yaml"))
+    Thread(target=(tmp_path / "pipe.yaml").write_text, args=("blocks: [[relu]]",), daemon=True).start()
+    assert vggkit.load(tmp_path / "pipe.yaml").blocks
 
 
 def test_a_file_that_extends_itself_is_refused(tmp_path: Path) -> None:

@@ -294,6 +294,20 @@ def test_depth_is_bounded() -> None:
     assert refusal(f"[{deep}]") == f"my.yaml:1:34: nested more than {MAX_DEPTH} deep"
 
 
+@pytest.mark.parametrize("link", ["[*a{}]", "{{x: *a{}}}", "[[[*a{}]]]"])
+def test_a_chain_of_aliases_is_as_deep_as_what_it_names(link: str) -> None:
+    """Each anchor nests the one before it, though no line is deep: what is read has 32 levels at most."""
+    chain = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} {link.format(n - 1)}\n" for n in range(1, 400))
+    assert refusal(chain).endswith(f": nested more than {MAX_DEPTH} deep")
+
+
+def test_a_chain_of_aliases_has_32_levels() -> None:
+    """One link more is refused at its place."""
+    links = [f"a{n}: &a{n} [{f'*a{n - 1}' if n else 'x'}]" for n in range(MAX_DEPTH)]
+    assert value("\n".join(links[:-1]))
+    assert refusal("\n".join(links)) == f"my.yaml:32:12: nested more than {MAX_DEPTH} deep"
+
+
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "{? ", "- - ", "[{", "&a [", "!x ["])
 def test_deep_nesting_does_not_crash(opening: str) -> None:
     """Hundreds of thousands of brackets of every kind are refused, not the end of the process."""

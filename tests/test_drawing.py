@@ -74,6 +74,14 @@ def test_compare_draws_all_six_if_none_is_named() -> None:
     assert vggkit.plot(kind="compare").title == "A, A-LRN, B, C, D, E: batch 1, float32, sgd-momentum"
 
 
+@pytest.mark.parametrize("kind", ["architecture", "cost", "receptive"])
+def test_a_network_of_thousands_of_layers_is_not_drawn(kind: str) -> None:
+    """A picture of them takes minutes, and nobody can read it."""
+    config = vggkit.loads(f"{{name: long, input: 3x8x8, blocks: [[{', '.join(['tanh'] * 1001)}]]}}")
+    with pytest.raises(vggkit.ArgumentError, match="long: expected up to 1,000 layers in a picture, found 1,001"):
+        vggkit.plot(config, kind=kind)
+
+
 @pytest.mark.parametrize(
     ("sources", "options", "message"),
     [

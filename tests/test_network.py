@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import vggkit
 from tests import drawn
 from vggkit import ArgumentError, ConfigError, Network
+from vggkit import network as network_module
 from vggkit.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Layer, MaxPool2d
 
 # Receptive fields, against the gradient of single outputs
@@ -169,3 +170,22 @@ def test_a_layer_that_is_not_there_is_told_with_the_nearest_name() -> None:
     with pytest.raises(ArgumentError) as caught:
         Network.of("D").layer("conv3_9")
     assert str(caught.value).startswith("D has no layer 'conv3_9'. Did you mean 'conv3_")
+
+
+def test_layers_of_one_kind_are_numbered_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that a file gives are passed over, and thousands of layers take as many steps, not as many squared."""
+    given = "[tanh, {tanh: null, name: tanh_3}, tanh, tanh, maxpool, {maxpool: 2, name: pool3}, maxpool, maxpool]"
+    names = [placed.module for placed in Network.of(vggkit.loads(f"input: 3x64x64\nblocks: [{given}]"))]
+    assert names == [f"block1.{name}" for name in "tanh tanh_3 tanh_2 tanh_4 pool pool3 pool2 pool4".split()]  # noqa: SIM905
+    steps = 0
+
+    class Counted(set[str]):
+        def __contains__(self, name: object) -> bool:
+            nonlocal steps
+            steps += 1
+            return super().__contains__(name)
+
+    monkeypatch.setattr(network_module, "set", Counted, raising=False)
+    many = vggkit.loads(f"input: 3x8x8\nblocks: [[{', '.join(['tanh'] * 2000)}]]")
+    assert Network.of(many).layers[-1].name == "block1_tanh_2000"
+    assert 2000 <= steps < 5 * 2000

@@ -37,15 +37,17 @@ class Node:
     """A value and where it stood.
 
     `value` is None, a bool, an int, a float, a str, a list of nodes, or a dict of nodes whose keys' own nodes are in
-    `keys`. `size` is the number of values in it, aliases counted each time they are used.
+    `keys`. `size` is the number of values in it, aliases counted each time they are used; `depth` is how many levels
+    of lists and dicts there are in it.
     """
 
-    __slots__ = ("keys", "position", "size", "value")
+    __slots__ = ("depth", "keys", "position", "size", "value")
 
-    def __init__(self, value: Any, position: Position, size: int = 1) -> None:
+    def __init__(self, value: Any, position: Position) -> None:
         self.value = value
         self.position = position
-        self.size = size
+        self.size = 1
+        self.depth = 0
         self.keys: dict[str, Node] = {}
 
     def plain(self) -> Any:
@@ -55,6 +57,11 @@ class Node:
         if isinstance(self.value, dict):
             return {key: item.plain() for key, item in self.value.items()}
         return self.value
+
+    def hold(self, inner: Node) -> None:
+        """Count a value inside."""
+        self.size += inner.size
+        self.depth = max(self.depth, 1 + inner.depth)
 
     def at(self, path: Sequence[str | int], *, key: bool = False) -> Position:
         """Return the position of a value inside, or of the last step of the path that exists.
@@ -187,10 +194,11 @@ class _Reader:
 
     def node(self, event: Any, depth: int) -> Node:
         mark = event.start_mark
-        if depth > MAX_DEPTH:
-            raise self.fail(f"nested more than {MAX_DEPTH} deep", mark)
         is_alias = isinstance(event, yaml.AliasEvent)
-        node = self.alias(event) if is_alias else self.new(event, depth)
+        known = self.alias(event) if is_alias else None
+        if depth + (known.depth if known else 0) > MAX_DEPTH:
+            raise self.fail(f"nested more than {MAX_DEPTH} deep", mark)
+        node = known or self.new(event, depth)
         self.count += node.size if is_alias else 1
         if self.count > MAX_VALUES:
             raise self.fail(f"more than {MAX_VALUES:,} values, aliases counted each time they are used", mark)
@@ -231,7 +239,7 @@ class _Reader:
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             item = self.node(event, depth + 1)
             items.append(item)
-            node.size += item.size
+            node.hold(item)
         return node
 
     def mapping(self, position: Position, depth: int) -> Node:
@@ -240,7 +248,8 @@ class _Reader:
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.node(event, depth + 1)
             value = self.node(next(self.events), depth + 1)
-            node.size += key.size + value.size
+            node.hold(key)
+            node.hold(value)
             if not isinstance(event, yaml.ScalarEvent):
                 self.problems.append(Problem("a key must be a word", key.position))
             elif event.value in values:

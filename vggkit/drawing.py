@@ -24,6 +24,9 @@ KINDS = ("architecture", "cost", "compare", "receptive")
 FORMATS = ("svg", "png", "pdf")
 """What a picture can be written as; the file's ending says which."""
 
+MOST_LAYERS = 1_000
+"""More layers than this are no picture that a person reads, and take minutes to draw."""
+
 MOST_COMPARED = 20
 """More labels than this find no place of their own."""
 
@@ -142,6 +145,10 @@ def plot(
         comparison = compare(*sources, **options, **overrides)
         return _picture(scatter, comparison, file_name(kind, [one.label for one in comparison.networks]))
     network = Network.of(sources[0], **overrides)
+    if len(network) > MOST_LAYERS:
+        raise ArgumentError(
+            f"{network.name}: expected up to {MOST_LAYERS:,} layers in a picture, found {len(network):,}"
+        )
     if kind == "architecture":
         summary = summarize(network, expand=True)
         return _picture(boxes if flat else architecture, summary, file_name("flat" if flat else kind, [network.name]))

@@ -280,6 +280,7 @@ class _Walk:
         self.counts: dict[str, int] = {}
         self.number = ""
         self.children: set[str] = set()
+        self.repeats: dict[str, int] = {}
 
     def place_entry(self, entry: Entry, *, last: bool = False) -> None:
         if isinstance(entry.layer, Linear) and len(self.shape) == 3:
@@ -327,10 +328,13 @@ class _Walk:
             return f"{stem}{self.number}"
         attached = layer.role in ("norm", "activation", "dropout")
         base = f"{stem}{self.number}" if attached else stem
-        name, count = base, 1
+        name, count = base, self.repeats.get(base, 1)  # what was taken once stays taken
+        if count > 1:
+            name = f"{base}_{count}" if attached else f"{base}{count}"
         while name in self.children:
             count += 1
             name = f"{base}_{count}" if attached else f"{base}{count}"
+        self.repeats[base] = count
         return name
 
     def settle(self, layer: Layer) -> Layer:

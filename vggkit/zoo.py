@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from vggkit.config import Config, dumps, override, parse_config
-from vggkit.document import MAX_BYTES
+from vggkit.document import MAX_BYTES, read
 from vggkit.errors import ArgumentError, ConfigError, Problem, did_you_mean, shorten
 
 MAX_CHAIN = 16
@@ -141,7 +142,9 @@ def _load(source: str, chain: tuple[str, ...], base: Path | None) -> Config:
         base: the folder that a relative path starts from; None is the working directory.
     """
     if _is_path(source):
-        return _load_file(Path(source) if base is None else base / source, chain)
+        if base is None:
+            return _load_file(Path(source), chain)
+        return _load_file(base / source, chain, extended=True)
     return _load_name(source, chain)
 
 
@@ -149,7 +152,8 @@ def _is_path(source: str) -> bool:
     return "/" in source or os.sep in source or source.lower().endswith((".yaml", ".yml"))
 
 
-def _load_file(path: Path, chain: tuple[str, ...]) -> Config:
+def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) -> Config:
+    """Load a file; one that another file extends is a stranger's choice, and not the user's."""
     name = path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else os.fspath(path)
     name = name if name.isprintable() else repr(name)
     try:
@@ -162,13 +166,26 @@ def _load_file(path: Path, chain: tuple[str, ...]) -> Config:
     if len(chain) >= MAX_CHAIN:
         raise ConfigError([Problem(f"{name}: more than {MAX_CHAIN} files extend one another")])
     try:
+        if extended and stat.S_ISFIFO(os.stat(path).st_mode):
+            raise ConfigError([Problem(f"{name}: expected a file, found a pipe")])
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError([Problem(f"{name}: no such file")]) from None
     except OSError as error:
         raise ConfigError([Problem(f"{name}: can't be read: {error.strerror or error}")]) from None
+    if extended and not _has_layers(text):  # its lines may be secret, so no message quotes them
+        raise ConfigError([Problem(f"{name}: not a configuration; `vggkit validate` says more of a file")])
     return _parse(text, name, (*chain, real), path.parent)
+
+
+def _has_layers(text: bytes) -> bool:
+    """Tell whether a text looks like a configuration."""
+    try:
+        root = read(text, "", []).value
+    except ConfigError:
+        return False
+    return isinstance(root, dict) and not {"blocks", "classifier", "extends"}.isdisjoint(root)
 
 
 def _parse(text: str | bytes, file: str, chain: tuple[str, ...], base: Path) -> Config:

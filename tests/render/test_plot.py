@@ -45,7 +45,7 @@ ODD = {
     "twenty blocks": f"{{input: 3x8x8, blocks: [{', '.join(['[conv1-4, gelu]'] * 20)}], classifier: [FC-4096]}}",
     "one layer": "{input: 3x8x8, classifier: [FC-3]}",
     "wide": "{input: 1x9x9, blocks: [[{conv: 1000000, norm: group, activation: tanh}]], classifier: [FC-100000]}",
-    "named": "{name: 'a very long name, $x^2$ \\u0001 <&> 网络 ' , input: 3x8x8, blocks: [[{conv: 4, name: first}]]}",
+    "named": "{name: 'a long name, $x^2$ $\\foo$ \\u0001 <&> 网络', input: 3x8x8, blocks: [[{conv: 4, name: first}]]}",
 }
 
 

@@ -182,7 +182,8 @@ def test_a_picture_shows_what_the_result_says() -> None:
 
 def test_dollar_signs_are_no_formulas() -> None:
     """Names and labels are drawn as they are written."""
-    left, right = predictions.figure(shades(30, 20), NAN).axes
+    with style.applied():
+        left, right = predictions.figure(shades(30, 20), NAN).axes
     assert not any(text.get_parse_math() for text in (left.title, *right.get_yticklabels()))
 
 

@@ -98,3 +98,12 @@ def test_no_text_leaves_the_canvas_or_covers_another(name: str, options: dict[st
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
     assert [(a.get_text(), b.get_text()) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])] == []
+
+
+@pytest.mark.parametrize("format", ["svg", "png", "html"])
+def test_a_name_with_dollar_signs_is_no_formula(format: str) -> None:
+    """A title stands as it is, though what is between its dollar signs is no formula that could be set."""
+    plan = vggkit.memory(vggkit.loads(r"{name: '$\foo$ {$', input: 3x8x8, blocks: [[conv3-4]]}"))
+    content = timeline.picture(plan, format)
+    if format != "png":
+        assert r"$\foo$ {$: 3×8×8" in content.decode()

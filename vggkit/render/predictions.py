@@ -225,7 +225,7 @@ def _draw_image(axes: Any, image: Image.Image, name: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     title = _wrapped(style.printable(os.path.basename(name) or name), NAME_WIDTH, NAME_LINES)
-    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_title(title, fontsize=10)
 
 
 def _draw_bars(axes: Any, labels: Sequence[str], probabilities: Sequence[float]) -> None:
@@ -237,7 +237,7 @@ def _draw_bars(axes: Any, labels: Sequence[str], probabilities: Sequence[float])
             percentage(probability), (length, place), xytext=(4, 0),
             textcoords="offset points", va="center",
         )  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(left=False)
     axes.set_xticks([])
     axes.set_xlim(0, 1.25)

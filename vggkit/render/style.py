@@ -46,6 +46,7 @@ RULES = {
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that a picture is the same everywhere
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,  # a name with a dollar sign is no formula
     "hatch.linewidth": 0.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "vggkit",

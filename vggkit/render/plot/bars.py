@@ -115,7 +115,7 @@ class Sheet:
         """
         axes.annotate(
             text, (value, number + 0.2), xytext=(LABEL_GAP * 72, 0), textcoords="offset points", va="baseline",
-            parse_math=False, fontsize=style.TEXT_SIZE, weight="bold" if bold else "normal",
+            fontsize=style.TEXT_SIZE, weight="bold" if bold else "normal",
         )  # fmt: skip
 
     def _bands(self) -> None:

@@ -174,8 +174,8 @@ class Canvas:
         return self.figure.add_axes((x / self.width, y / self.height, width / self.width, height / self.height))
 
     def text(self, x: float, y: float, text: str, size: float = style.TEXT_SIZE, **options: Any) -> None:
-        """Write a text as it is: $ is a dollar sign."""
-        self.axes.text(x, y, text, parse_math=False, fontsize=size, **{"va": "baseline", **options})
+        """Write a text."""
+        self.axes.text(x, y, text, fontsize=size, **{"va": "baseline", **options})
 
     def heading(self, title: str, subtitle: str) -> None:
         """Write the two lines at the top."""

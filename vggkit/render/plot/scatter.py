@@ -349,7 +349,7 @@ def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
         )  # fmt: skip
     axes.text(
         place.x + place.width / 2, place.y + place.height / 2, bubble.text, transform=transform, ha="center",
-        va="center_baseline", weight="bold", fontsize=style.TEXT_SIZE, parse_math=False, zorder=5,
+        va="center_baseline", weight="bold", fontsize=style.TEXT_SIZE, zorder=5,
     )  # fmt: skip
 
 
