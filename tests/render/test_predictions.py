@@ -15,7 +15,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 from vggkit.preprocessing import PictureError
-from vggkit.render import predictions
+from vggkit.render import predictions, style
 from vggkit.render.columns import text
 
 
