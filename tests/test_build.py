@@ -7,14 +7,17 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import vggkit
 from vggkit import VGG, ArgumentError, BuildError, Network
+from vggkit.model import initialize
 from vggkit.notation import RESERVED_NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -65,36 +68,122 @@ def test_config_can_be_anything_that_names_a_network(tmp_path: Path) -> None:
 # Initialisation
 
 
-def test_kaiming_is_torchvisions() -> None:
-    """Convolutions: deviation √(2 / fan out); FC layers: 0.01; biases 0."""
-    model = vggkit.build("A", input="3x32x32", seed=1)
-    weight = model.block3.conv2.weight
-    assert abs(weight.std().item() / (2 / (9 * 256)) ** 0.5 - 1) < 0.01
-    assert abs(model.fc2.weight.std().item() / 0.01 - 1) < 0.01
-    assert not any(parameter.any() for name, parameter in model.named_parameters() if name.endswith("bias"))
+@pytest.fixture
+def _uninitialised_memory_is_nan() -> Iterator[None]:
+    """Let memory that nobody has written to hold NaN, as it does in torch's deterministic mode, never a lucky 0."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def same_draws(monkeypatch: pytest.MonkeyPatch, make: Callable[[], nn.Module]) -> nn.Module:
+    """Make a torchvision model whose own initialisation draws the first random numbers after a seed."""
+    for kind in (nn.Conv2d, nn.Linear):
+        monkeypatch.setattr(kind, "reset_parameters", lambda module: nn.init.constant_(module.weight, torch.nan))
+    torch.manual_seed(3)
+    made = make()
+    monkeypatch.undo()
+    return made
+
+
+@pytest.mark.usefixtures("_uninitialised_memory_is_nan")
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
+def test_kaiming_is_torchvisions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same random numbers every weight, bias, scale and statistic is torchvision's, to the bit."""
+    theirs = same_draws(monkeypatch, lambda: torchvision.models.get_model(name, weights=None))
+    torch.manual_seed(3)
+    ours = vggkit.build(name)
+    for kind in ("named_parameters", "named_buffers"):
+        for (path, value), (other, expected) in zip(getattr(ours, kind)(), getattr(theirs, kind)(), strict=True):
+            assert torch.equal(value, expected), (path, other)
+
+
+UNEQUAL = """
+input: 3x16x16
+defaults: {norm: batch}
+blocks: [[conv3-32, {conv: 256, bias: true}, {conv: 64, kernel: 5x1, groups: 2}, maxpool]]
+classifier: [FC-512, {fc: 48, norm: {groupnorm: 4}}, FC-9]
+"""
+"""Layers whose fans differ, batch norm behind convolutions, group norm behind an FC layer."""
+
+FANS = {
+    "block1.conv1": (3 * 9, 32 * 9),
+    "block1.conv2": (32 * 9, 256 * 9),
+    "block1.conv3": (128 * 5, 64 * 5),
+    "fc1": (64 * 8 * 8, 512),
+    "fc2": (512, 48),
+    "predictions": (48, 9),
+}
+"""What goes into a value of a layer's output, and how many values a value of its input goes to, per group."""
+
+
+def unequal(init: str) -> VGG:
+    """Return a model of layers with unequal fans."""
+    return vggkit.build(vggkit.loads(UNEQUAL), init=init, seed=1)
 
 
 def test_paper_is_a_normal_distribution_of_variance_one_hundredth() -> None:
-    """The paper's Sect. 3.1: variance 10⁻², a deviation of 0.1, and biases 0."""
-    model = vggkit.build("A", input="3x32x32", init="paper", seed=1)
-    assert all(abs(layer.weight.std().item() / 0.1 - 1) < 0.01 for layer in (model.block4.conv2, model.fc2))
-    assert not model.fc2.bias.any()
+    """The paper's Sect. 3.1, for convolutions and FC layers of any fans: zero mean, variance 10⁻², a bell's shape."""
+    model = unequal("paper")
+    for path in FANS:
+        weight = model.get_submodule(path).weight.flatten().double()
+        error = weight.numel() ** -0.5  # four standard errors of each moment are allowed
+        assert abs(weight.mean().item()) < 4 * 0.1 * error
+        assert abs(weight.var().item() / 1e-2 - 1) < 4 * 2**0.5 * error
+        assert abs((weight / 0.1).pow(4).mean().item() - 3) < 4 * 96**0.5 * error
 
 
 def test_xavier_is_glorots_uniform() -> None:
-    """The weights fill ±√(6 / (fan in + fan out)) and no more."""
-    weight = vggkit.build("A", input="3x32x32", init="xavier", seed=1).fc2.weight
-    bound = (6 / (4096 + 4096)) ** 0.5
-    assert bound * 0.999 < weight.abs().max().item() <= bound
+    """The weights fill ±√(6 / (fan in + fan out)) evenly and no more; the fans of a convolution count its window."""
+    model = unequal("xavier")
+    for path, (fan_in, fan_out) in FANS.items():
+        weight = model.get_submodule(path).weight.flatten().double() / (6 / (fan_in + fan_out)) ** 0.5
+        error = weight.numel() ** -0.5
+        assert 1 - 20 * error**2 < weight.abs().max().item() <= 1 + 1e-6  # float32 rounds the bound
+        assert abs(weight.mean().item()) < 4 * error
+        assert abs(weight.var().item() * 3 - 1) < 4 * error
 
 
-def test_norms_start_as_the_identity() -> None:
-    """Batch norm's scale is 1, its shift 0, its statistics those of a standard distribution."""
-    norm = tiny(batch_norm=True).block1.norm1
-    assert (norm.weight == 1).all()
-    assert not norm.bias.any()
-    assert not norm.running_mean.any()
-    assert (norm.running_var == 1).all()
+@pytest.mark.usefixtures("_uninitialised_memory_is_nan")
+@pytest.mark.parametrize("init", ["kaiming", "paper", "xavier"])
+def test_biases_start_at_zero_and_norms_as_the_identity(init: str) -> None:
+    """Whatever the weights: a bias is 0, a norm's scale is 1, its statistics are those of a standard distribution."""
+    state = unequal(init).state_dict()
+    norms = {path.rpartition(".")[0] for path in state if "norm" in path}
+    assert len(norms) == 4
+    for path, value in state.items():
+        owner, _, name = path.rpartition(".")
+        if name in ("bias", "running_mean", "num_batches_tracked"):
+            assert not value.any(), path
+        elif owner in norms:
+            assert (value == 1).all(), path
+
+
+def test_a_module_with_a_reset_of_its_own_begins_as_that_says_and_one_with_neither_is_an_error() -> None:
+    """With a seed, its random numbers are reproducible, differ from module to module, and leave torch's alone."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((4,), torch.nan))
+
+    class Reset(Own):
+        def reset_parameters(self) -> None:
+            nn.init.uniform_(self.weight, 1, 2)
+
+    first, second, again = Reset(), Reset(), Reset()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        initialize([first, second], "paper", torch.Generator().manual_seed(1))
+        initialize([again], "paper", torch.Generator().manual_seed(1))
+        assert torch.equal(torch.rand(3), expected)
+        assert torch.equal(first.weight, again.weight)
+        assert not torch.equal(first.weight, second.weight)
+        assert ((first.weight >= 1) & (first.weight <= 2)).all()
+        with pytest.raises(BuildError, match=r"Own: nothing says what its parameters begin as"):
+            initialize([Own()], "paper", None)
 
 
 def test_a_seed_makes_the_weights_and_touches_nothing_else() -> None:

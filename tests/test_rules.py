@@ -416,6 +416,86 @@ class Mish(InPlaceActivation, frozen=True):
 
 KINDS: tuple'''
 
+PRELU = '''
+
+class PReLU(_ElementWise, frozen=True):
+    """x where it is above 0, elsewhere x times a slope that is trained."""
+
+    init: Number = 0.25
+
+    keyword: ClassVar[str] = "prelu"
+    primary: ClassVar[str | None] = "init"
+    stem: ClassVar[str] = "prelu"
+    role: ClassVar[Role] = "activation"
+    followers: ClassVar[tuple[str, ...]] = ()
+    keras_type: ClassVar[str] = "PReLU"
+
+    def parameters(self, x: Shape) -> dict[str, Shape]:
+        return {"weight": (1,)}
+
+    def parameters_working(self, x: Shape) -> dict[str, Working]:
+        return {"weight": Working("1", "1", "one slope for all channels")}
+
+    def storage(self) -> Storage:
+        return "new"
+
+    def kept(self, x: Shape) -> tuple[Kept, ...]:
+        return (Kept("input", x),)
+
+    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+        weight = parameters["weight"]
+
+        def backward(_: Any) -> Any:
+            made = [eager.new(*x.size), eager.new(*x.size)]
+            eager.note()
+            return made
+
+        def adjust(_: Any, made: Any) -> Any:
+            total = eager.new(*weight.size)  # the engine sums the slope's gradient over all values
+            eager.note()
+            eager.release(made[1])
+            return [made[0], total]
+
+        return eager.op(x, weight, keeps=(x, weight), backward=backward, adjust=adjust)
+
+    def in_inference(self, x: Shape) -> Layer | None:
+        return self
+
+    def module(self, x: Shape, nn: Any) -> Any:
+        return nn.PReLU(init=self.init)
+
+
+KINDS: tuple'''
+
+USE_PARAMETERS = """
+import pathlib, tempfile
+import vggkit, torch
+from vggkit import liveness, verification
+text = '{input: 3x8x8, defaults: {activation: {prelu: 0.5}}, blocks: [[conv3-4, prelu]], classifier: [FC-6, FC-5]}'
+network = vggkit.Network.of(vggkit.loads(text))
+assert vggkit.loads(vggkit.dump(network.config)) == network.config
+slopes = {'block1_prelu1': 0.5, 'block1_prelu1_2': 0.25, 'prelu1': 0.5}
+rows = {row.name: row for row in vggkit.summarize(network)}
+assert [rows[name].parameters for name in slopes] == [1, 1, 1]
+torch.use_deterministic_algorithms(True)  # what nobody initialises is NaN
+model = vggkit.build(network, seed=0)
+layers = {name: model.get_submodule(network.layer(name).module) for name in slopes}
+assert {name: layer.weight.item() for name, layer in layers.items()} == slopes
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+torch.nn.functional.cross_entropy(model(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
+optimizer.step()
+assert all(layer.weight.item() != slopes[name] for name, layer in layers.items())
+file = pathlib.Path(tempfile.mkdtemp()) / 'trained.safetensors'
+vggkit.save_weights(model, file)
+x = torch.randn(2, 3, 8, 8)
+assert torch.equal(vggkit.load_model(file).eval()(x), model.eval()(x))
+assert next(step.result for step in vggkit.explain(network, 'prelu1') if step.quantity == 'parameters') == 1
+for batch, options in ((1, {}), (3, {'optimizer': 'adamw', 'checkpoint': ('block1',)}), (2, {'freeze': ('block1',)})):
+    options = liveness.Options(batch=batch, **options)
+    claims = list(verification.verify(network, options))
+    assert claims and all(claim.holds for claim in claims), claims
+"""
+
 USE = """
 import vggkit, torch
 from vggkit import liveness, verification
@@ -435,15 +515,25 @@ assert [step.result for step in vggkit.explain(network, 'block1_mish1')][:3] == 
 """
 
 
-def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
-    """A class added to layers.py can be written, read, summed up, explained, built, measured and checked."""
+def use_with(kind: str, use: str, tmp_path: Path) -> None:
+    """Add a class to a copy of layers.py, and run a program with that copy."""
     shutil.copytree(PACKAGE, tmp_path / "vggkit")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     layers = tmp_path / "vggkit" / "layers.py"
     text = layers.read_text(encoding="utf-8")
     assert text.count("\n\nKINDS: tuple") == 1
-    layers.write_text(text.replace("\n\nKINDS: tuple", MISH), encoding="utf-8")
-    subprocess.run([sys.executable, "-c", USE], check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    layers.write_text(text.replace("\n\nKINDS: tuple", kind), encoding="utf-8")
+    subprocess.run([sys.executable, "-c", use], check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+
+
+def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
+    """A class added to layers.py can be written, read, summed up, explained, built, measured and checked."""
+    use_with(MISH, USE, tmp_path)
+
+
+def test_so_is_one_with_parameters(tmp_path: Path) -> None:
+    """It is initialised by its own module, trained, saved and loaded, and verified to the byte as well."""
+    use_with(PRELU, USE_PARAMETERS, tmp_path)
 
 
 ALL = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.config import Config
-from vggkit.errors import ArgumentError
+from vggkit.errors import ArgumentError, BuildError
 from vggkit.layers import Conv2d, Flatten, Linear, Pair, times
 from vggkit.network import Network, several
 
@@ -237,9 +238,12 @@ def initialize(modules: Iterable[nn.Module], init: str, generator: torch.Generat
     """Give modules their first weights.
 
     Args:
-        modules: convolutions, FC layers and normalisations; others have none.
+        modules: convolutions, FC layers, and others that have a `reset_parameters` of their own.
         init: a key of INITIALIZERS.
         generator: where the random numbers come from; None is torch's.
+
+    Raises:
+        BuildError: if nothing says how a module begins.
     """
     for module in modules:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -248,3 +252,21 @@ def initialize(modules: Iterable[nn.Module], init: str, generator: torch.Generat
                 nn.init.zeros_(module.bias)
         elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
             module.reset_parameters()
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            with _drawing_from(generator):
+                reset()
+        else:
+            kind = type(module).__name__
+            raise BuildError(f"{kind}: nothing says what its parameters begin as; give it a method reset_parameters()")
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Let what draws from torch's own generator draw from another, and leave torch's as it was."""
+    if generator is None:
+        yield
+        return
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        yield
