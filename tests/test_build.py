@@ -314,7 +314,10 @@ def test_it_trains_in_two_processes(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"init": "papre"}, "init: expected one of kaiming, paper, xavier, found 'papre'"),
-        ({"device": "gpu"}, "device: expected cpu, cuda"),
+        (
+            {"device": "gpu"},
+            "device: expected cpu, cuda, cuda:1, meta or another of torch's, found 'gpu'. Did you mean 'cuda'?",
+        ),
         ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64, found 'int8'"),
         ({"seed": -1}, "seed: expected a whole number from 0, found -1"),
         ({"num_classes": 0}, "num_classes: expected a whole number from 1, found 0"),

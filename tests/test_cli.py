@@ -20,6 +20,7 @@ import pytest
 import yaml
 from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 from PIL import Image
 
 import vggkit
@@ -326,7 +327,7 @@ def test_a_network_with_maps_of_1_by_1_gets_a_note_on_stderr() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["summarize", "nope"], "Error: unknown configuration 'nope'. Known: A, VGG11,"),
+        (["summarize", "nope"], "Error: unknown configuration 'nope'. Known: A, A-LRN, B, C, D, E;"),
         (["summarize", "vgg161"], "Error: unknown configuration 'vgg161'. Did you mean 'VGG16'?"),
         (["summarize", ""], "Error: unknown configuration ''. Known: "),
         (["summarize", "x" * 100_000], "Error: unknown configuration 'xxx"),
@@ -392,7 +393,9 @@ def test_a_wrong_argument_is_one_clear_line_and_exit_code_2(arguments: list[str]
         (["summarize", "D", "--batch", "many"], "'many' is not a valid integer"),
         (["summarize", "D", "--batch", "9" * 5000], "is not a valid integer"),
         (["summarize", "D", "--format", "xml"], "'xml' is not one of 'table', 'keras'"),
-        (["summarize", "D", "--formul"], "No such option"),
+        (["summarize", "D", "--formul"], "No such option '--formul'. Did you mean '--formula'?"),
+        (["find", "--flops", "<1G"], "No such option '--flops'. Did you mean '--macs'?"),
+        (["compare", "--flops"], "No such option '--flops'."),
         (["summarize", "D", "-o", "."], "is a directory"),
         (["list", "D"], "Got unexpected extra argument (D)"),
         (["list", "--format", "latex"], "'latex' is not one of 'table', 'json', 'csv', 'markdown'"),
@@ -408,6 +411,17 @@ def test_a_wrong_usage_shows_the_usage_and_exits_2(arguments: list[str], message
     assert text.startswith("Usage: vggkit")
     assert "--help' for help." in text.splitlines()[1]
     assert message in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+def test_the_help_describes_each_command_in_a_whole_sentence(columns: int) -> None:
+    """Folded where a line is too short, and cut nowhere."""
+    text = " ".join(printed("--help", COLUMNS=str(columns)).split("Commands:")[1].split())
+    assert "..." not in text
+    for name, command in main.commands.items():
+        first = (command.help or "").split("\n\n")[0]
+        sentence = " ".join(first.split()).split(". ")[0]
+        assert f"{name} {sentence}" in text
 
 
 # the other commands
@@ -467,8 +481,18 @@ def test_names_takes_overrides() -> None:
 def test_show_prints_the_resolved_yaml() -> None:
     """What it prints loads to what it showed, overrides applied."""
     text = printed("show", "D", "--set", "num_classes=10", "--input", "3x64x64")
-    assert vggkit.loads(text) == vggkit.load("D", num_classes=10, input="3x64x64")
+    loaded, changed = vggkit.loads(text), vggkit.load("D", num_classes=10, input="3x64x64")
+    assert replace(loaded, name=changed.name, aliases=changed.aliases, source=changed.source) == changed
     assert printed("show", "vgg16_bn") == vggkit.dump("vgg16_bn")
+
+
+def test_show_says_that_it_is_changed() -> None:
+    """What is printed is E no more, and is not called so; what changes nothing leaves the name."""
+    shown = vggkit.loads(printed("show", "E", "--set", "head=gap", "--input", "3x64x64"))
+    assert (shown.name, shown.aliases) == ("E-variant", ())
+    assert shown.source == f"{vggkit.load('E').source}, changed: head=gap, input=3x64x64"
+    assert printed("show", "E", "--set", "head=paper") == printed("show", "E")
+    assert vggkit.loads(printed("show", "vgg16_bn")).source == f"{vggkit.load('D').source}, with batch norm"
 
 
 def test_show_writes_a_file_that_can_be_extended(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def test_a_broken_picture_is_reported_and_nothing_else_lost(
     result = run(*arguments(NAMES[0], *wrong, *NAMES[1:]), "--format", "json", "--batch", batch)
     assert result.exit_code == 1
     assert [entry["image"] for entry in json.loads(result.stdout)] == NAMES
-    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [["Error", name] for name in wrong]
+    told = [line.split(": ")[:2] for line in result.stderr.splitlines()]
+    assert told == [["Error", name] for name in ("missing.jpg", *wrong[:-1])]
 
 
 def test_nothing_but_broken_pictures_is_an_empty_list() -> None:
@@ -185,6 +186,14 @@ def test_nothing_but_broken_pictures_is_an_empty_list() -> None:
     result = run(*arguments("missing.jpg"), "--format", "json")
     assert (result.exit_code, result.stdout) == (1, "[]\n")
     assert run(*arguments("missing.jpg")).stdout == ""
+
+
+def test_a_missing_picture_is_told_before_the_weights_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a download to hear that a name is misspelt."""
+    monkeypatch.setattr("vggkit.classifier.Classifier", lambda *_, **__: pytest.fail("weights were looked for"))
+    result = run("classify", "nosuch.jpg", "photos/nosuch.png", "--weights", "imagenet")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: nosuch.jpg: no such file\nError: photos/nosuch.png: no such file\n"
 
 
 # Drawings
@@ -271,7 +280,7 @@ class Malicious:
         ("weights.pth", ["--preprocess", "{crop: 32}"], "preprocess: A takes pictures of 64×64; expected crop: 64x64"),
         ("weights.pth", ["--device", "meta"], "device: 'meta' holds no values"),
         ("weights.pth", ["-o", "none/out.json"], "--output: none: no such folder"),
-        ("weights.pth", ["-o", "out.md"], "--output: expected a file that ends in .json or .csv"),
+        ("weights.pth", ["-o", "out.md"], "--output: expected a file that ends in .txt, .json or .csv"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(source: str, options: list[str], message: str) -> None:

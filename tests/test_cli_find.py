@@ -82,13 +82,14 @@ def test_each_condition_is_an_option() -> None:
     assert set(CONDITIONS) == set(FIGURES)
     for name, (short, _) in CONDITIONS.items():
         assert short is None or short in FIGURES[name].aliases
-        limit = "1..900PB" if FIGURES[name].is_bytes else "1..9T"
+        limit = "1B..900PB" if FIGURES[name].is_bytes else "1..9T"
         for word in filter(None, (name, short)):
             option = f"--{word.replace('_', '-')}"
             found = json.loads(printed("find", "A", option, limit, "--format", "json"))["found"]
             assert [one["name"] for one in found] == ["A"]
             assert name in found[0]
-            assert json.loads(printed("find", "A", option, "<1", "--format", "json"))["found"] == []
+            none = "<1B" if FIGURES[name].is_bytes else "<1"
+            assert json.loads(printed("find", "A", option, none, "--format", "json"))["found"] == []
 
 
 def test_the_csv_can_be_read_back() -> None:
@@ -203,6 +204,9 @@ def test_many_points_are_one_image(tmp_path: Path) -> None:
         (("D", "--vary", "width=1", "--set", "width=2"), "vary: width is varied and set"),
         (("D", "--vary", "input=3x32x32", "--input", "3x64x64"), "vary: input is varied and set"),
         (("D", "--parameters", "15Q"), "parameters: expected a condition such as <15M"),
+        (("--params", "15M"), "parameters: expected a condition such as <15M, >=2.5G or 1M..5M, found '15M': 15M is"),
+        (("--training-peak", "<4"), "found '<4': 4 has no unit"),
+        (("--sort", "flops"), "--sort: unknown figure 'flops'. Did you mean 'macs'?"),
         (("D", "--training-peak", "<15M"), "training_peak_bytes: expected a condition such as <24GiB"),
         (("D", "--only", "macz"), "--only: unknown figure 'macz'. Did you mean 'macs'?"),
         (("D", "--only", ","), "--only: expected names of figures"),

@@ -101,6 +101,7 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--freeze", "block9"), "freeze: D has no block or layer 'block9'"),
         (("--checkpoint", "fc1"), "checkpoint: expected block1 … block5 of D, found 'fc1'"),
         (("--mode", "train"), "Did you mean 'training'?"),
+        (("--device", "gpu"), "device: expected one of cpu, cuda, found 'gpu'. Did you mean 'cuda'?"),
         (("--dtype", "int8"), "dtype: expected one of"),
         (("--device", "tpu"), "device: expected one of cpu, cuda"),
         (("--solve", "image"), "--solve: expected --fit with it"),

@@ -79,6 +79,25 @@ def test_the_nearest_spelling_is_found_if_one_is_near(word: str, wanted: str | N
     assert did_you_mean(word, ["kernel", "stride"]) == (f" Did you mean '{wanted}'?" if wanted else "")
 
 
+@pytest.mark.parametrize(
+    ("word", "known", "wanted"),
+    [
+        ("gpu", ["cpu", "cuda"], "cuda"),
+        ("FLOPs", ["parameters", "macs"], "macs"),
+        ("fp16", ["float32", "float16"], "float16"),
+        ("gpu", ["cpu", "mps"], "cpu"),
+        ("F", ["E", "D"], None),
+        ("ga", ["A", "Gatys"], None),
+        ("G", ["Gatys", "flow_vgg16_ucf101"], None),
+    ],
+)
+def test_a_word_of_other_tools_is_told_and_a_short_one_is_like_no_long_one(
+    word: str, known: list[str], wanted: str | None
+) -> None:
+    """What another tool calls it comes before what looks alike; a single letter is like no word."""
+    assert nearest(word, known) == wanted
+
+
 def test_what_was_found_is_shortened_to_one_printable_line() -> None:
     """Line breaks and escapes are written out, long values end in …, huge integers are no error."""
     assert shorten("a\nb\x1b") == r"'a\nb\x1b'"

@@ -24,7 +24,8 @@ from torch import nn
 
 import vggkit
 from vggkit import Network, verification, zoo
-from vggkit.cli import complete_configuration, main
+from vggkit.cli import main
+from vggkit.completion import configurations
 from vggkit.errors import ConfigError
 from vggkit.layers import KINDS, Conv2d, Flatten, GlobalAvgPool2d, GroupNorm, Layer
 from vggkit.liveness import Options
@@ -295,7 +296,7 @@ def test_the_shell_completes_names_and_aliases() -> None:
     """As for the paper's."""
 
     def completed(begun: str) -> set[str]:
-        return {item.value for item in complete_configuration(Context(main), Option(["--x"]), begun)}
+        return {item.value for item in configurations(Context(main), Option(["--x"]), begun)}
 
     assert {"slim_vgg19", "slim_vgg19_p0.7", "slimming_vgg19"} <= completed("slim")
     assert "SSD300" in completed("ssd")

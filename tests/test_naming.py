@@ -13,11 +13,21 @@ from torch import nn
 
 import vggkit
 from vggkit import Network
-from vggkit.naming import Names, all_names
+from vggkit.errors import ArgumentError
+from vggkit.naming import Names, all_names, find
 from vggkit.network import PlacedLayer
 
 SHARED = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 OTHERS = [f"{name}{ending}" for name in SHARED.values() for ending in ("", "_bn")]
+
+
+def test_a_block_is_told_with_its_layers() -> None:
+    """Whoever names a block where a layer is asked for, or the classifier, sees which there are."""
+    for part in ("block3", "classifier"):
+        names = ", ".join(placed.name for placed in Network.of("D") if (placed.block or "classifier") == part)
+        with pytest.raises(ArgumentError) as told:
+            find(Network.of("D"), part)
+        assert str(told.value) == f"D: {part} is no layer; it has the layers {names}"
 
 
 def named(name: str) -> list[tuple[PlacedLayer, Names]]:

@@ -254,6 +254,14 @@ def told(entry: object) -> str:
         ("batchnom", "batchnorm"),
         ("drop-out-", "dropout"),
         ("globalavgpol", "global-avgpool"),
+        ("conv-64", "conv3-64"),
+        ("conv64", "conv3-64"),
+        ("Conv2d(64)", "conv3-64"),
+        ("Conv2D(64)", "conv3-64"),
+        ("Dense(10)", "FC-10"),
+        ("Linear(4096)", "FC-4096"),
+        ("MaxPool2d(2)", "maxpool"),
+        ("nn.ReLU()", "relu"),
     ],
 )
 def test_a_misspelt_layer_is_told_with_the_right_spelling(text: str, right: str) -> None:
@@ -264,7 +272,9 @@ def test_a_misspelt_layer_is_told_with_the_right_spelling(text: str, right: str)
         assert told(text) == f"unknown layer '{text}'. Did you mean '{right}'?"
 
 
-@pytest.mark.parametrize("text", ["", "?", "attention", "conv", "64", "x" * 1000, "conv3-64-64-64", "🦊"])
+@pytest.mark.parametrize(
+    "text", ["", "?", "attention", "conv", "64", "x" * 1000, "conv3-64-64-64", "🦊", "Conv2d(3, 64)"]
+)
 def test_a_layer_like_no_other_is_told_with_what_one_reads_like(text: str) -> None:
     """One line, and it names at least one right form."""
     message = told(text)

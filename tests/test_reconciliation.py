@@ -127,6 +127,25 @@ def test_what_is_printed_is_found_and_its_parts_add_up(name: str, options: dict[
             assert finding.parts[0].amount == finding.ours or finding.quantity == "training bytes"
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "label"),
+    [
+        ("D", "16", "weight layers"),
+        ("D", 16, "weight layers"),
+        ("D", "16 layers", "weight layers"),
+        ("E", "19", "weight layers"),
+        ("A", "11", "weight layers"),
+        ("D", "212", "receptive field"),
+        ("D", "212px", "receptive field"),
+    ],
+)
+def test_a_small_whole_number_is_first_one_of_the_networks_own(name: str, number: str | int, label: str) -> None:
+    """The layers that the paper counts, and the receptive field, before gigabytes that round to it."""
+    first = reconcile(name, number)[0]
+    assert (first.tool, first.label, first.difference) == ("vggkit", label, 0)
+    assert str(first.figure) == "".join(filter(str.isdigit, str(number)))
+
+
 def test_a_number_of_another_network_is_nobodys() -> None:
     """E's mult-adds are not D's, and the lecture says nothing of E."""
     assert not reconcile("D", "19.65G")

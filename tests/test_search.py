@@ -309,6 +309,10 @@ def test_a_condition_means_what_it_says(sign: str, limit: int, number: int, unit
     """At the limit itself and beside it, with units."""
     scale = {"": 1, "k": 1000, "M": 10**6}[unit]
     for value in (number * scale, number * scale + 1, number * scale - 1):
+        if sign in ("", "=") and unit:
+            with pytest.raises(ArgumentError, match=f"{limit}{unit} is rounded, and would have to be exact"):
+                condition("parameters", f"{sign}{limit}{unit}")
+            continue
         held = condition("parameters", f"{sign}{limit}{unit}").holds(value)
         assert held == SIGNS[sign](value, limit * scale)
 
@@ -319,6 +323,26 @@ def test_ranges_and_bytes() -> None:
     assert condition("activation_bytes", "<=24GiB") == Condition("activation_bytes", None, 24 * 2**30)
     assert condition("activation_bytes", ">= 800 MB") == Condition("activation_bytes", 800 * 10**6, None)
     assert condition("weight_layers", 16) == Condition("weight_layers", 16, 16)
+    assert condition("training_peak_bytes", "=512B") == condition("training_peak_bytes", 512)
+    assert condition("parameters", "138.357544M") == Condition("parameters", 138_357_544, 138_357_544)
+
+
+@pytest.mark.parametrize(
+    ("figure", "text", "low", "high"),
+    [
+        ("parameters", "15M", 14_500_000, 15_500_000),
+        ("parameters", "=138.36M", 138_355_000, 138_365_000),
+        ("training_peak_bytes", "1.72GB", 1_715_000_000, 1_725_000_000),
+        ("training_peak_bytes", "4 GiB", 7 * 2**29, 9 * 2**29),
+    ],
+)
+def test_a_rounded_number_is_refused_with_the_range_of_what_rounds_to_it(
+    figure: str, text: str, low: int, high: int
+) -> None:
+    """No network has exactly 15,000,000 parameters: the message has a condition that can be used."""
+    with pytest.raises(ArgumentError, match="is rounded, and would have to be exact; what rounds to it is in ") as told:
+        condition(figure, text)
+    assert condition(figure, str(told.value).split(" is in ")[1]) == Condition(figure, low, high)
 
 
 @pytest.mark.parametrize(
@@ -467,7 +491,8 @@ def test_sources_may_be_anything_with_changes_behind_it(tmp_path: Any) -> None:
         (["D"], {"vary": {"width": [1]}, "width": 0.5}, "vary: width is varied and set"),
         (["D:width=1"], {"vary": {"width": [1]}}, "vary: width is varied and set"),
         (["D"], {"where": {"macz": "<1"}}, "where: unknown figure 'macz'. Did you mean 'macs'?"),
-        (["D"], {"where": {"training_peak": "<24"}}, None),
+        (["D"], {"where": {"training_peak": 24}}, None),
+        (["D"], {"where": {"training_peak": "<24"}}, "found '<24': 24 has no unit; 24B are bytes"),
         (["D"], {"where": {"training_peak": "<24M"}}, "training_peak_bytes: expected a condition such as <24GiB"),
         (["D"], {"figures": ["x"]}, "figures: unknown figure 'x'. Known: weight_layers"),
         (["D"], {"sort": "name"}, "sort: unknown figure 'name'"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from vggkit.config import Config
-from vggkit.errors import ArgumentError, BuildError, shorten
+from vggkit.errors import ArgumentError, BuildError, did_you_mean, shorten
 from vggkit.layers import Shape, Softmax, elements
 from vggkit.model import INITIALIZERS, VGG, initialize
 from vggkit.network import ELEMENT_BYTES, Network, several
@@ -180,7 +180,8 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.get_default_device() if device is None else torch.device(device)
     except (RuntimeError, TypeError):
         raise ArgumentError(
-            f"device: expected cpu, cuda, cuda:1, meta or another of torch's, found {shorten(device)}"
+            f"device: expected cpu, cuda, cuda:1, meta or another of torch's, found {shorten(device)}."
+            + did_you_mean(str(device), ("cpu", "cuda", "meta"))
         ) from None
 
 

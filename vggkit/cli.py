@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import click
 
-from vggkit import __version__
-from vggkit.errors import ArgumentError, ConfigError, VggkitError, shorten
+from vggkit import __version__, completion
+from vggkit.errors import ArgumentError, ConfigError, VggkitError, nearest, shorten
 from vggkit.files import opened, write_bytes, write_lines, write_text
 
 FORMATS = ("table", "keras", "cs231n", "json", "csv", "markdown", "latex")
@@ -27,8 +27,30 @@ SUFFIXES = {".txt": "table", ".json": "json", ".csv": "csv", ".md": "markdown", 
 HTML = {".html": "html", ".htm": "html"}
 
 
+class _Command(click.Command):
+    """Describes itself in a whole sentence, and suggests what an option of another tool is called here."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the whole sentence: click would cut it at the limit."""
+        return super().get_short_help_str(sys.maxsize)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            # without their dashes, which would make any two alike
+            names = [word.removeprefix("--") for param in self.params for word in param.opts if word.startswith("--")]
+            near = nearest(error.option_name.removeprefix("--"), names)
+            advice = f" Did you mean '--{near}'?" if near else ""
+            raise click.NoSuchOption(
+                error.option_name, f"No such option {shorten(error.option_name)}.{advice}", ctx=ctx
+            ) from None
+
+
 class _Group(click.Group):
     """Ends every error that vggkit raises in clear lines on stderr and an exit code, never in a traceback."""
+
+    command_class = _Command
 
     def main(self, *args: Any, **extra: Any) -> Any:
         with _ended_by_signals():
@@ -109,16 +131,6 @@ def report(error: VggkitError) -> None:
             click.echo(click.style(line, fg="red" if line.strip() == "^" else None, dim=line.strip() != "^"), err=True)
 
 
-def complete_configuration(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001  # click's
-    """Complete the names and aliases of shipped configurations, and files."""
-    from click.shell_completion import CompletionItem
-
-    from vggkit.zoo import known_names
-
-    matches = [name for name in known_names() if name.lower().startswith(incomplete.lower())]
-    return [*map(CompletionItem, matches), CompletionItem(incomplete, type="file")]
-
-
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """What adds an option or an argument to a command, or several."""
 
@@ -145,28 +157,45 @@ def format_option(formats: Sequence[str]) -> Decorator:
     )
 
 
-def names_option(name: str, help: str) -> Decorator:
+def names_option(name: str, help: str, complete: completion.Complete) -> Decorator:
     """Add an option that takes names separated by commas, and may be repeated."""
-    return click.option(name, metavar="NAME,…", multiple=True, help=help)
+    return click.option(name, metavar="NAME,…", multiple=True, help=help, shell_complete=complete)
 
 
-source_argument = click.argument("source", metavar="CONFIGURATION", shell_complete=complete_configuration)
+def dtype_option(of: str = "", default: str | None = "float32") -> Decorator:
+    """Add an option that says the type of numbers.
+
+    Args:
+        of: what it is for, where it is not for everything.
+        default: None where it is told whether it was given.
+    """
+    shown = "" if default else "  [default: float32]"
+    help = f"float32, float16, bfloat16 or float64{of}.{shown}"
+    return click.option("--dtype", default=default, show_default=True, help=help, shell_complete=completion.dtypes)
+
+
+def config_option(help: str) -> Decorator:
+    """Add an option that says which configuration a checkpoint is of."""
+    return click.option("--config", metavar="NAME_OR_YAML", help=help, shell_complete=completion.configurations)
+
+
+source_argument = click.argument("source", metavar="CONFIGURATION", shell_complete=completion.configurations)
 sources_argument = click.argument(
-    "sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=complete_configuration
+    "sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=completion.configurations
 )
 batch_option = click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
 input_option = click.option("--input", metavar="CxHxW", help="Shape of one image, as 3x224x224.")
-dtype_option = click.option(
-    "--dtype", default="float32", show_default=True, help="float32, float16, bfloat16 or float64."
-)
 optimizer_option = click.option(
-    "--optimizer", help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]"
+    "--optimizer",
+    help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]",
+    shell_complete=completion.optimizers,
 )
 set_option = click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=completion.settings,
     help="Change the configuration, as num_classes=10 or batch_norm=true; repeatable.",
 )
 output_option = click.option(
@@ -178,18 +207,20 @@ output_option = click.option(
 )
 list_format_option = format_option(LIST_FORMATS)
 
-figure_options = stacked(batch_option, input_option, dtype_option, set_option)
+figure_options = stacked(batch_option, input_option, dtype_option(), set_option)
 """What a network's figures are for."""
 
-step_figure_options = stacked(batch_option, input_option, dtype_option, optimizer_option, set_option)
+step_figure_options = stacked(batch_option, input_option, dtype_option(), optimizer_option, set_option)
 """The same, where those of a training step are among them."""
 
 step_options = stacked(
     input_option,
-    click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64."),
+    dtype_option(),
     optimizer_option,
-    names_option("--freeze", "Blocks and layers that are not trained, as block1,block2."),
-    names_option("--checkpoint", "Blocks that are run again in the backward pass, as block1,block2."),
+    names_option("--freeze", "Blocks and layers that are not trained, as block1,block2.", completion.parts),
+    names_option(
+        "--checkpoint", "Blocks that are run again in the backward pass, as block1,block2.", completion.blocks
+    ),
     click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
     set_option,
 )
@@ -275,7 +306,7 @@ def main() -> None:
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
 @input_option
-@dtype_option
+@dtype_option()
 @set_option
 @click.option("--formula", is_flag=True, help="Show how each count comes about, as (3·3·64)·64.")
 @click.option("--expand", is_flag=True, help="A row for every torch module, ReLU and dropout too.")
@@ -350,9 +381,11 @@ def split(names: tuple[str, ...]) -> tuple[str, ...]:
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
-@click.option("--mode", default="training", show_default=True, help="training or inference.")
+@click.option(
+    "--mode", default="training", show_default=True, help="training or inference.", shell_complete=completion.modes
+)
 @step_options
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
 @click.option("--fit", "limits", multiple=True, metavar="SIZE", help="The largest batch in 24GiB, 80GB, …; repeatable.")
 @click.option(
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
@@ -465,7 +498,7 @@ EXPLAIN_FORMATS = ("table", "json", "markdown", "latex")
 
 @main.command(epilog="Example: vggkit explain D conv3_1")
 @source_argument
-@click.argument("layer", required=False, metavar="[LAYER]")
+@click.argument("layer", required=False, metavar="[LAYER]", shell_complete=completion.layers)
 @figure_options
 @format_option(EXPLAIN_FORMATS)
 @output_option
@@ -540,8 +573,13 @@ COMPARE_FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
 @main.command(epilog="Example: vggkit compare A D D:batch_norm=true,width=0.5")
 @sources_argument
 @step_figure_options
-@click.option("--sort", metavar="FIGURE", help="Sort the columns, as macs; -macs is from the largest.")
-@names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.")
+@click.option(
+    "--sort",
+    metavar="FIGURE",
+    help="Sort the columns, as macs; -macs is from the largest.",
+    shell_complete=completion.compared,
+)
+@names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.", completion.compared)
 @click.option("--diff", is_flag=True, help="What the second of two adds, removes and changes, and what that costs.")
 @format_option(COMPARE_FORMATS)
 @output_option
@@ -613,14 +651,24 @@ condition_options = stacked(*(condition_option(name, *said) for name, said in CO
 @main.command(epilog="Example: vggkit find --input 3x32x32 --parameters 1M..15M --sort macs")
 @sources_argument
 @click.option(
-    "--vary", multiple=True, metavar="KEY=VALUE,…",
+    "--vary", multiple=True, metavar="KEY=VALUE,…", shell_complete=completion.settings,
     help="Try each value, as width=0.25,0.5,1 or batch_norm=true,false; repeated, every combination.",
 )  # fmt: skip
 @condition_options
-@names_option("--only", "Figures to show, as parameters,macs,training_peak.")
-@click.option("--sort", metavar="FIGURE", help="What comes first, as macs; -macs is from the largest.")
+@names_option("--only", "Figures to show, as parameters,macs,training_peak.", completion.figures)
+@click.option(
+    "--sort",
+    metavar="FIGURE",
+    help="What comes first, as macs; -macs is from the largest.",
+    shell_complete=completion.figures,
+)
 @click.option("--limit", type=int, metavar="N", help="Keep the first N.")
-@click.option("--pareto", metavar="FIGURE,FIGURE", help="The figures of the Pareto front.  [default: parameters,macs]")
+@click.option(
+    "--pareto",
+    metavar="FIGURE,FIGURE",
+    help="The figures of the Pareto front.  [default: parameters,macs]",
+    shell_complete=completion.figures,
+)
 @step_figure_options
 @list_format_option
 @output_option
@@ -721,11 +769,17 @@ def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
 
 @main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
 @sources_argument
-@click.option("--kind", default="architecture", show_default=True, help="architecture, cost, compare or receptive.")
+@click.option(
+    "--kind",
+    default="architecture",
+    show_default=True,
+    help="architecture, cost, compare or receptive.",
+    shell_complete=completion.pictures,
+)
 @click.option("--flat", is_flag=True, help="The architecture block by block, a box for each layer.")
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images, for cost and compare.")
 @input_option
-@click.option("--dtype", help="float32, float16, bfloat16 or float64, for cost and compare.  [default: float32]")
+@dtype_option(", for cost and compare", default=None)
 @set_option
 @click.option(
     "-o", "--output", type=FILE,
@@ -767,10 +821,12 @@ def _put(content: bytes, path: Path, done: str) -> None:
 
 
 @main.command("report", epilog="Example: vggkit report D E -o report.html")
-@click.argument("sources", nargs=-1, required=True, metavar="CONFIGURATION...", shell_complete=complete_configuration)
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="CONFIGURATION...", shell_complete=completion.configurations
+)
 @click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images, at first.")
 @input_option
-@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 or float64, at first.")
+@dtype_option(", at first")
 @set_option
 @click.option(
     "-o", "--output", type=FILE,
@@ -838,11 +894,17 @@ def names(source: str, settings: tuple[str, ...], format: str | None, output: Pa
 @set_option
 @output_option
 def show(source: str, input: str | None, settings: tuple[str, ...], output: Path | None) -> None:
-    """Print a configuration as YAML, everything resolved."""
-    from vggkit.zoo import dump, load
+    """Print a configuration as YAML, everything resolved.
+
+    What --set and --input change is a variant: its name and its source say so.
+    """
+    from vggkit.zoo import dump, load, variant
 
     format_of(None, output, ("yaml",), {".yaml": "yaml", ".yml": "yaml"})
-    text = dump(load(source, **overrides(settings, input=input)))
+    changed = load(source, **overrides(settings, input=input))
+    if changed != load(source):
+        changed = variant(changed, [*settings, *([f"input={input}"] if input else [])])
+    text = dump(changed)
     if output is None and sys.stdout.isatty():
         from rich.syntax import Syntax
 
@@ -852,7 +914,7 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
 
 
 @main.command(epilog="Example: vggkit validate my.yaml")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_configuration)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=completion.configurations)
 def validate(files: tuple[str, ...]) -> None:
     """Check configuration files, their shapes and budgets.
 
@@ -899,7 +961,7 @@ CLASSIFY_FORMATS = ("table", "json", "csv")
 
 @main.command(epilog="Example: vggkit inspect model.safetensors")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=str))
-@click.option("--config", metavar="NAME_OR_YAML", help="Hold it against this configuration instead of telling which.")
+@config_option("Hold it against this configuration instead of telling which.")
 @click.option("--tensors", is_flag=True, help="List each tensor, and the parameter that it becomes.")
 @list_format_option
 @output_option
@@ -922,7 +984,7 @@ def inspect(file: str, config: str | None, tensors: bool, format: str | None, ou
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=str))
 @click.option("--layout", help="torchvision, timm, keras, keras3 or vggkit.  [default: by OUT's ending]")
-@click.option("--config", metavar="NAME_OR_YAML", help="Which configuration it is, where its shapes don't tell.")
+@config_option("Which configuration it is, where its shapes don't tell.")
 def convert(source: str, target: str, layout: str | None, config: str | None) -> None:
     """Write a checkpoint in the layout of torchvision, timm, Keras or vggkit.
 
@@ -938,13 +1000,13 @@ def convert(source: str, target: str, layout: str | None, config: str | None) ->
 @main.command(epilog="Example: vggkit classify tiger.png --weights model.safetensors")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=str))
 @click.option("--weights", required=True, metavar="SOURCE", help="A checkpoint, or imagenet.")
-@click.option("--config", metavar="NAME_OR_YAML", help="The configuration.  [default: told from the checkpoint]")
+@config_option("The configuration.  [default: told from the checkpoint]")
 @click.option("--labels", type=click.Path(path_type=str), metavar="FILE", help="Names of the classes: lines or JSON.")
 @click.option("--preprocess", metavar="WORDS", help="torch, timm, keras or options as {resize: 256, crop: 224}.")
 @click.option("--top", type=int, default=5, show_default=True, metavar="N", help="How many classes for each picture.")
 @click.option("--batch", type=int, default=16, show_default=True, metavar="N", help="How many pictures at once.")
 @click.option("--dense", is_flag=True, help="Look at whole pictures and average the scores, as the paper does.")
-@click.option("--device", help="cpu, cuda, cuda:1, …  [default: torch's]")
+@click.option("--device", help="cpu, cuda, cuda:1, …  [default: torch's]", shell_complete=completion.devices)
 @click.option(
     "--plot",
     is_flag=True,
@@ -981,26 +1043,28 @@ def classify(
     if output is not None and not output.parent.is_dir():
         raise ArgumentError(f"--output: {output.parent}: no such folder")
     found = pictures(images)
-    from vggkit.classifier import Classifier  # torch
+    there = [path for path in found if _is_there(path)]
+    results, errors = [], len(found) - len(there)
+    if there:
+        from vggkit.classifier import Classifier  # torch
 
-    options = {"labels": labels, "preprocess": _plain(preprocess), "dense": dense, "device": device}
-    classifier = Classifier(config, weights=weights, **options)
-    if verbose:
-        click.echo(f"network: {classifier.network.name}\nlayout: {classifier.report.layout}", err=True)
-        click.echo(str(classifier.report), err=True)
-        click.echo(f"preprocess ({classifier.preprocess_origin}): {_spelt(classifier.preprocess)}", err=True)
-    results, errors = [], 0
-    stream = _with_bar(classifier.stream(found, top=top, batch=batch), len(found))
-    for result, target in zip(stream, drawings(found)):
-        try:
-            if isinstance(result, PictureError):
-                raise result
-            results.append(result)
-            if plot:
-                write_bytes(target, render.picture(result.image, result))
-        except VggkitError as error:
-            report(error)
-            errors += 1
+        options = {"labels": labels, "preprocess": _plain(preprocess), "dense": dense, "device": device}
+        classifier = Classifier(config, weights=weights, **options)
+        if verbose:
+            click.echo(f"network: {classifier.network.name}\nlayout: {classifier.report.layout}", err=True)
+            click.echo(str(classifier.report), err=True)
+            click.echo(f"preprocess ({classifier.preprocess_origin}): {_spelt(classifier.preprocess)}", err=True)
+        stream = _with_bar(classifier.stream(there, top=top, batch=batch), len(there))
+        for result, target in zip(stream, drawings(there)):
+            try:
+                if isinstance(result, PictureError):
+                    raise result
+                results.append(result)
+                if plot:
+                    write_bytes(target, render.picture(result.image, result))
+            except VggkitError as error:
+                report(error)
+                errors += 1
     formats: dict[str, Callable[[], Any]] = {
         "table": lambda: render.table(results),
         "json": lambda: render.json_text(results),
@@ -1009,6 +1073,18 @@ def classify(
     if results or format != "table":
         write(formats[format](), output)
     click.get_current_context().exit(1 if errors else 0)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a picture is there, and report it if not: nobody waits for weights in vain."""
+    from vggkit.preprocessing import PictureError, check_there
+
+    try:
+        check_there(path)
+    except PictureError as error:
+        report(error)
+        return False
+    return True
 
 
 def _plain(text: str | None) -> Any:

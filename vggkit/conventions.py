@@ -50,6 +50,8 @@ Quantity = Literal[
     "input bytes",
     "inference bytes",
     "training bytes",
+    "weight layers",
+    "receptive field",
 ]
 """What a number counts. One MAC is two FLOPs; activations are values."""
 
@@ -159,6 +161,8 @@ class Counted:
             "activation bytes": totals.activation_bytes,
             "parameter bytes": totals.parameter_bytes,
             "input bytes": self.input * self.element_bytes,
+            "weight layers": totals.weight_layers,
+            "receptive field": min(self.network.receptive_field),
         }
         return figures[quantity]
 
@@ -174,6 +178,8 @@ OURS: dict[Quantity, str] = {
     "input bytes": "bytes of the images",
     "inference bytes": "peak of a forward pass without gradients",
     "training bytes": "peak of a training step with momentum",
+    "weight layers": "convolutions and FC layers",
+    "receptive field": "what an output of the last block sees, its shorter side",
 }
 """What vggkit's figure of each quantity is."""
 
@@ -537,6 +543,10 @@ FORWARD_BACKWARD = (
 )
 
 CONVENTIONS: tuple[Convention, ...] = (
+    Convention(
+        "vggkit", "", "weight layers", "weight layers", FULL, _ours("weight layers"), "as the paper counts depth"
+    ),
+    Convention("vggkit", "", "receptive field", "receptive field", FULL, _ours("receptive field"), "in pixels"),
     Convention("vggkit", "", "MACs", "MACs", GIGA, _ours("MACs"), "bias additions are none"),
     Convention("vggkit", "", "FLOPs", "FLOPs", GIGA_FLOPS, _ours("FLOPs"), "two for each MAC"),
     Convention("vggkit", "", "parameters", "parameters", FULL, _ours("parameters"), BOTH),

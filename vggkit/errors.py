@@ -107,6 +107,14 @@ class CheckpointError(VggkitError, ValueError):
     exit_code = 2
 
 
+ELSEWHERE = {
+    "bf16": "bfloat16", "bn": "batch_norm", "classes": "num_classes", "conv2d": "conv", "dense": "fc",
+    "double": "float64", "flop": "macs", "flops": "macs", "fp16": "float16", "fp32": "float32", "fp64": "float64",
+    "gpu": "cuda", "half": "float16", "linear": "fc",
+}  # fmt: skip
+"""What other tools call something, and what it is called here."""
+
+
 def nearest(word: str, known: Iterable[str], closeness: float = 0.6) -> str | None:
     """Return the known spelling that is closest to a word, if one is close.
 
@@ -118,12 +126,16 @@ def nearest(word: str, known: Iterable[str], closeness: float = 0.6) -> str | No
     Returns:
         The nearest known spelling, compared without regard to letter case, or None.
 
-    >>> nearest("kernal", ["kernel", "stride"])
-    'kernel'
+    >>> nearest("kernal", ["kernel", "stride"]), nearest("gpu", ["cpu", "cuda"])
+    ('kernel', 'cuda')
     """
     from difflib import get_close_matches  # only when something is wrong already
 
-    spelling = {candidate.lower(): candidate for candidate in known}
+    # a single letter is like no word, however short
+    spelling = {candidate.lower(): candidate for candidate in known if len(candidate) > 1}
+    here = ELSEWHERE.get(word.lower())
+    if here in spelling:
+        return spelling[here]
     # difflib is quadratic in the length; no right spelling is longer than this
     matches = get_close_matches(word[:64].lower(), spelling, n=1, cutoff=closeness)
     return spelling[matches[0]] if matches else None

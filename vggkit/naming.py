@@ -51,6 +51,11 @@ def find(network: Network, name: str) -> PlacedLayer:
     # a name here wins over the same word in another vocabulary
     known.update({placed.name: placed for placed in network})
     if name not in known:
+        parts: dict[str, list[str]] = {}
+        for placed in network:
+            parts.setdefault(placed.block or "classifier", []).append(placed.name)
+        if name in parts:
+            raise ArgumentError(f"{network.name}: {name} is no layer; it has the layers {', '.join(parts[name])}")
         advice = did_you_mean(name, known) or f" `vggkit names {network.name}` lists them"
         raise ArgumentError(f"{network.name} has no layer {shorten(name)}.{advice}")
     return known[name]

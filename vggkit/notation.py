@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from vggkit.errors import VggkitError, did_you_mean, shorten
+from vggkit.errors import ELSEWHERE, VggkitError, did_you_mean, shorten
 from vggkit.layers import KINDS, LARGEST, Allowed, Conv2d, Layer, Linear, Padding, Padding2d, Rate, Size, Table
 
 
@@ -199,13 +199,21 @@ def _no_chain(what: str, path: tuple[str, ...] = ()) -> Fault:
 
 def _advice(text: str) -> str:
     known = [*(kind.keyword for kind in KINDS if not _required(kind)), *_respelt(text)]
-    return did_you_mean(text, known) or " A layer reads like conv3-64, maxpool or FC-4096"
+    word = re.match("[a-z]*(?:[123]d)?", text, re.IGNORECASE)
+    called = ELSEWHERE.get(word[0].lower(), word[0]) + text[word.end() :] if word else text
+    return did_you_mean(called, known) or " A layer reads like conv3-64, maxpool or FC-4096"
 
 
 def _respelt(text: str) -> list[str]:
-    """Return the short forms with the numbers of a misspelt one."""
-    numbers = re.findall(r"[0-9]{1,19}", text)
-    return [form.spelling.format(*numbers) for form in SHORT_FORMS if len(form.fields) == len(numbers)]
+    """Return the short forms with the numbers of a misspelt one; a convolution that has one number is 3×3.
+
+    What several numbers of a call such as `Conv2d(3, 64, 3)` mean depends on the tool, so that none is guessed.
+    """
+    numbers = re.findall(r"[0-9]{1,19}", re.sub("[123]d", "", text, flags=re.IGNORECASE))
+    if "(" in text and len(numbers) > 1:
+        return []
+    forms = [form.spelling.format(*numbers) for form in SHORT_FORMS if len(form.fields) == len(numbers)]
+    return [*forms, *(SHORT_FORMS[0].spelling.format(3, number) for number in numbers if len(numbers) == 1)]
 
 
 def describe(layer: Layer) -> str:

@@ -225,6 +225,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SILENCE = threading.Lock()
 
 
+def check_there(path: str | os.PathLike[str]) -> None:
+    """Check that a picture is a file.
+
+    Raises:
+        PictureError: if it is none.
+    """
+    if not os.path.isfile(path):
+        reason = "not a file" if os.path.exists(path) else "no such file"
+        raise PictureError(f"{printable(os.fspath(path))}: {reason}")
+
+
 def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Image:
     """Read a picture as it is meant to be seen: upright, its first frame, on white where it is transparent.
 
@@ -238,9 +249,8 @@ def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Ima
     Raises:
         PictureError: if it can't be read; in one line, with the file and the reason.
     """
+    check_there(path)
     name = printable(os.fspath(path))
-    if not os.path.isfile(path):
-        raise PictureError(f"{name}: {'not a file' if os.path.exists(path) else 'no such file'}")
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:

@@ -64,6 +64,8 @@ _NOUNS: dict[str, tuple[Quantity, ...]] = {
     **dict.fromkeys(("flop", "flops", "ops"), ("FLOPs", "MACs")),
     **dict.fromkeys(("param", "params", "parameters"), ("parameters",)),
     **dict.fromkeys(("activations", "values"), ("activations",)),
+    **dict.fromkeys(("layers", "weight-layers"), ("weight layers",)),
+    **dict.fromkeys(("px", "pixels"), ("receptive field",)),
     **dict.fromkeys(("b", "byte", "bytes"), _BYTES),
 }
 _NUMBER = re.compile(

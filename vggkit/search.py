@@ -11,8 +11,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from math import prod
+from string import ascii_letters
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -202,12 +204,17 @@ class Condition(NamedTuple):
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
 
 
+class _MeaningError(ArgumentError):
+    """A condition that reads well and can't be meant."""
+
+
 def condition(figure: str, text: str | int) -> Condition:
     """Read a condition.
 
     Args:
         figure: the figure's name.
-        text: `<15M`, `<=15M`, `>1G`, `>=1G`, `=16`, or a range whose ends belong to it: `1M..5M`; bytes as `<24GiB`.
+        text: `<15M`, `<=15M`, `>1G`, `>=1G`, or a range whose ends belong to it: `1M..5M`; bytes as `<24GiB`. What a
+            figure must be exactly is said in full: `=16`, `138357544`, `=602112B`; a number is one of bytes, too.
 
     Raises:
         ArgumentError: says what was found and what was expected.
@@ -215,11 +222,13 @@ def condition(figure: str, text: str | int) -> Condition:
     >>> condition("parameters", "<15M"), condition("training_peak_bytes", "1GB..24GiB")[1:]
     (Condition(figure='parameters', low=None, high=14999999), (1000000000, 25769803776))
     """
+    whole = isinstance(text, int) and not isinstance(text, bool)
     try:
-        return _condition(figure, str(text).strip())
-    except ArgumentError:
+        return _condition(figure, f"{text}B" if whole and FIGURES[figure].is_bytes else str(text).strip())
+    except ArgumentError as error:
         example = "<24GiB, >=800MB or 1GB..2GB" if FIGURES[figure].is_bytes else "<15M, >=2.5G or 1M..5M"
-        raise ArgumentError(f"{figure}: expected a condition such as {example}, found {shorten(text)}") from None
+        why = f": {error}" if isinstance(error, _MeaningError) else ""
+        raise ArgumentError(f"{figure}: expected a condition such as {example}, found {shorten(text)}{why}") from None
 
 
 def _condition(figure: str, text: str) -> Condition:
@@ -229,11 +238,13 @@ def _condition(figure: str, text: str) -> Condition:
             raise ArgumentError("an empty range")
         return Condition(figure, low, high)
     sign = next((sign for sign in ("<=", ">=", "<", ">", "=") if text.startswith(sign)), "")
-    amount = _amount(figure, text.removeprefix(sign))
+    number = text.removeprefix(sign)
+    amount = _amount(figure, number)
     if sign in ("<", "<="):
         return Condition(figure, None, amount - (sign == "<"))
     if sign in (">", ">="):
         return Condition(figure, amount + (sign == ">"), None)
+    _refuse_rounded(figure, number.strip())
     return Condition(figure, amount, amount)
 
 
@@ -242,8 +253,24 @@ def _amount(figure: str, text: str) -> int:
     if plain.isascii() and plain.replace(".", "").isdigit():  # no unit
         if "." in plain:
             raise ArgumentError("no whole number")
+        if FIGURES[figure].is_bytes:
+            raise _MeaningError(f"{plain} has no unit; {plain}B are bytes")
         return parse_count(plain)
     return parse_bytes(plain) if FIGURES[figure].is_bytes else parse_count(plain)
+
+
+def _refuse_rounded(figure: str, text: str) -> None:
+    """Refuse a rounded number as the exact value of a figure, and give the range of what rounds to it."""
+    number = text.rstrip(ascii_letters + " ")
+    unit = text.removeprefix(number)
+    decimals = len(number.partition(".")[2])
+    if _amount(figure, f"1{unit}") <= 10**decimals:
+        return
+    value, half = Decimal(number), Decimal(5).scaleb(-decimals - 1)
+    raise _MeaningError(
+        f"{text} is rounded, and would have to be exact; what rounds to it is in"
+        f" {value - half}{unit}..{value + half}{unit}"
+    )
 
 
 # What is searched

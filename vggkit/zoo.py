@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,20 @@ def dump(config: Source, path: str | os.PathLike[str] | None = None) -> str:
     return text
 
 
+def variant(config: Config, changes: Iterable[str]) -> Config:
+    """Return a changed configuration whose name and source say that it is one.
+
+    Args:
+        config: what it is now.
+        changes: what was changed, as it was typed.
+
+    >>> variant(load("E", head="gap"), ["head=gap"]).source
+    'Simonyan & Zisserman, arXiv:1409.1556, Table 1, column E, changed: head=gap'
+    """
+    source = f"{config.source or config.name}, changed: {', '.join(changes)}"
+    return replace(config, name=f"{config.name}-variant", aliases=(), source=source)
+
+
 def _load(source: str, chain: tuple[str, ...], base: Path | None) -> Config:
     """Load by name or path.
 
@@ -199,11 +214,26 @@ def _load_name(name: str, chain: tuple[str, ...]) -> Config:
         if path is not None and candidate:
             config = _load_file(path, chain)
             return _with_batch_norm(config) if batch_norm else config
+    known = f" Known: {', '.join(names())}; those of `vggkit list --family`; or give a path that ends in .yaml"
+    raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{_advice(name) or known}")])
+
+
+MEANT = {"vgg": "vgg16", "vggnet": "vgg16"}
+"""What is meant by those who name no depth."""
+
+BEGINNING = 3
+"""So many letters of a longer name tell which is meant."""
+
+
+def _advice(name: str) -> str:
+    """Return " Did you mean 'x'?" for what a name that finds nothing may mean, or an empty string."""
+    wanted, letters = _plain(name), {_plain(known): known for known in names()}
+    meant = MEANT.get(wanted) or letters.get(wanted.removeprefix("vgg").removeprefix("net"))
+    if meant:
+        return f" Did you mean '{meant}'?"
     paper, family = _known(_files()), _known(_files("family"))
-    longer = [known for known in family if wanted and _plain(known).startswith(wanted)]
-    known = f" Known: {', '.join(paper)}; those of `vggkit list --family`; or give a path that ends in .yaml"
-    advice = did_you_mean(name, paper) or did_you_mean(name, longer, 0) or did_you_mean(name, family, 0.8)
-    raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{advice or known}")])
+    longer = [known for known in family if len(wanted) >= BEGINNING and _plain(known).startswith(wanted)]
+    return did_you_mean(name, paper) or did_you_mean(name, longer, 0) or did_you_mean(name, family, 0.8)
 
 
 def _plain(name: str) -> str:
@@ -228,4 +258,5 @@ def _aliases(path: Path) -> list[str]:
 
 def _with_batch_norm(config: Config) -> Config:
     aliases = tuple(f"{alias}_bn" for alias in config.aliases)
-    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
+    source = config.source and f"{config.source}, with batch norm"
+    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases, source=source)
