@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without a clock")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: as many workers as cores leave one for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")

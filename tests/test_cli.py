@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -765,10 +764,7 @@ def in_terminal(*arguments: str, columns: int = 100, **environment: str) -> str:
     )  # fmt: skip
     os.close(theirs)
     shown = b""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if not select.select([ours], [], [], 1)[0]:
-            continue
+    while select.select([ours], [], [], 300)[0]:  # a child that says nothing for so long hangs
         try:
             part = os.read(ours, 65536)
         except OSError:  # the other side is closed

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
-from tests import drawn
+from tests import drawn, judges
 from vggkit import Network, compare, verification
 from vggkit.comparison import FIGURES, MOST_PAIRS, Comparison, Diff, figure_name, split_changes
 from vggkit.errors import ArgumentError, ConfigError, VggkitError
@@ -546,7 +546,7 @@ def test_the_diffs_dict_is_json() -> None:
 
 def test_the_data_frame_has_a_row_per_network() -> None:
     """Names as index, a column per figure."""
-    pytest.importorskip("pandas", reason="pandas is not installed")
+    judges.package("pandas")
     frame = compare("A", "D").to_dataframe()
     assert list(frame.index) == ["A", "D"]
     assert list(frame.columns) == list(FIGURES)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
+from tests import judges
 from tests.drawn import networks
 from vggkit import Network
 from vggkit.conventions import CONVENTIONS, Counted, torchvisions_form
@@ -82,7 +83,7 @@ def torchinfos(network: Network, model: nn.Module) -> Figures:
 @tool("fvcore 0.1.5")
 def fvcores(network: Network, model: nn.Module) -> Figures:
     """Ask fvcore about two images."""
-    fvcore = pytest.importorskip("fvcore.nn", reason="fvcore is not installed")
+    fvcore = judges.package("fvcore.nn")
 
     def total(analysis: Any) -> int:
         return int(analysis(model, images(network, 2)).unsupported_ops_warnings(False).total())
@@ -96,7 +97,7 @@ def fvcores(network: Network, model: nn.Module) -> Figures:
 @tool("thop 0.1.1")
 def thops(network: Network, model: nn.Module) -> Figures:
     """Ask thop about two images."""
-    thop = pytest.importorskip("thop", reason="thop is not installed, or needs distutils")
+    thop = judges.package("thop")
     operations, parameters = thop.profile(model, inputs=(images(network, 2),), verbose=False)
     return {"ops": operations, "params": parameters}
 
@@ -104,7 +105,7 @@ def thops(network: Network, model: nn.Module) -> Figures:
 @tool("ptflops 0.7.5")
 def ptflopses(network: Network, model: nn.Module) -> Figures:
     """Ask ptflops in its three modes; it makes its one image itself."""
-    ptflops = pytest.importorskip("ptflops", reason="ptflops is not installed")
+    ptflops = judges.package("ptflops")
 
     def ask(**options: Any) -> tuple[int, int]:
         said = ptflops.get_model_complexity_info(
@@ -177,7 +178,7 @@ def figures(network: Network, source: str, batch: int) -> Figures:
 @pytest.mark.parametrize("name", SMALL)
 def test_a_convention_is_what_torchsummary_prints(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """torchsummary prints in MiB only; for a million images, which it takes on trust, its digits are many."""
-    torchsummary = pytest.importorskip("torchsummary", reason="torchsummary is not installed")
+    torchsummary = judges.package("torchsummary")
     network, batch = SMALL[name](), 1_000_000
     torchsummary.summary(vggkit.build(network).eval(), network.input_shape, batch_size=batch, device="cpu")
     printed = dict(re.findall(r"^([A-Z].*): ([0-9.,]+)$", capsys.readouterr().out, re.MULTILINE))

@@ -6,7 +6,6 @@ import ast
 import json
 import math
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -19,6 +18,7 @@ from hypothesis import given, settings
 from matplotlib.mathtext import MathTextParser
 
 import vggkit
+from tests import judges
 from tests.drawn import networks
 from tests.test_cli import printed, run, told
 from vggkit import Network
@@ -259,9 +259,7 @@ def test_the_latex_is_mathematics(name: str) -> None:
 
 def test_the_latex_compiles(tmp_path: Path) -> None:
     """A worksheet of D's layers goes through pdflatex."""
-    pdflatex = shutil.which("pdflatex")
-    if pdflatex is None:
-        pytest.skip("pdflatex is not installed")
+    pdflatex = judges.program("pdflatex")
     body = "\n".join(render.latex_text(explain("D", layer)) for layer in (None, "conv3_1", "pool3", "relu3_1", "fc6"))
     document = f"\\documentclass{{article}}\\usepackage{{amsmath}}\\begin{{document}}\n{body}\n\\end{{document}}\n"
     (tmp_path / "sheet.tex").write_text(document, encoding="utf-8")

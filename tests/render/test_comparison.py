@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from io import StringIO
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.segment import Segment
 
 import vggkit
+from tests import judges
 from vggkit import compare
 from vggkit.comparison import FIGURES, Comparison
 from vggkit.render import columns
@@ -45,7 +45,7 @@ def plain(comparison: Comparison) -> list[list[tuple[str, bool]]]:
 
 def tokens_of_cells(text: str) -> list[list[tuple[str, bool]]]:
     """Return the rows of the table that a Markdown renderer makes of a text: each cell's text and whether it's bold."""
-    markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py is not installed")
+    markdown_it = judges.package("markdown_it")
     rows: list[list[tuple[str, bool]]] = []
     inside = False
     for token in markdown_it.MarkdownIt("commonmark").enable("table").parse(text):
@@ -160,11 +160,9 @@ DOCUMENT = r"""\documentclass{article}
 @pytest.mark.parametrize("what", ["six", "odd", "diff", "odd diff"])
 def test_latex_compiles_with_booktabs(what: str, tmp_path: Path) -> None:
     """A document with the table in it compiles, and what the names hold is typeset, not executed."""
-    tool = shutil.which("pdflatex")
-    if tool is None:
-        pytest.skip("pdflatex is not installed")
+    tool = judges.program("pdflatex")
     if subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False).returncode:
-        pytest.skip("LaTeX's package booktabs is not installed")
+        judges.missing("LaTeX's package booktabs is not installed")
     comparison = COMPARISONS["odd"]() if "odd" in what else compare("C", "D") if "diff" in what else compare()
     table = render.diff_in_format(comparison.diff(), "latex") if "diff" in what else render.latex_text(comparison)
     (tmp_path / "table.tex").write_text(DOCUMENT % table, encoding="utf-8")

@@ -17,6 +17,7 @@ from tests.drawn import networks
 from vggkit.network import ELEMENT_BYTES, Network
 from vggkit.numbers import grouped, megabytes
 from vggkit.render.report import page
+from vggkit.render.web import embedded
 from vggkit.reporting import STEPS, Lines, report
 
 SIX = ("A", "A-LRN", "B", "C", "D", "E")
@@ -148,7 +149,7 @@ def test_texts_of_a_configuration_stay_texts() -> None:
 
 def test_data_may_hold_any_text() -> None:
     """It is the same when it is read again, and has no sign that HTML would take for its own."""
-    text = page.embedded({"event": f"forward of {NASTY}\u2028"})
+    text = embedded({"event": f"forward of {NASTY}\u2028"})
     assert "<" not in text
     assert json.loads(text) == {"event": f"forward of {NASTY}\u2028"}
 
@@ -185,7 +186,7 @@ def test_the_embedded_lines_are_the_memory_of_the_six(six: str) -> None:
 @settings(max_examples=8, deadline=None)
 def test_so_they_are_of_any_network(network: Network) -> None:
     """Random small networks with every kind of layer."""
-    text = page.embedded(page.data(report(network, batch=2)))
+    text = embedded(page.data(report(network, batch=2)))
     assert_data_is_the_plans(f'<script type="application/json" id="data">{text}</script>', network)
 
 

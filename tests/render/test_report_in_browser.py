@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -12,27 +11,13 @@ from typing import Any
 import pytest
 
 import vggkit
+from tests.render import browsing
 from vggkit.numbers import mebibytes, megabytes, percent
 from vggkit.render.memory import WORDS
 from vggkit.reporting import STEPS, report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; the page is not tried in it")
-
 NAMES = ("D", "A-LRN")
 LONG = json.dumps({"name": "long" * 40, "note": "noted" * 90, "input": "3x8x8", "blocks": [["conv3-4", "gelu"]]})
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 720}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Start the browser."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright; the page is not tried in a browser")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in made}
 
 
-class Tab:
-    """A page in the browser, and what went wrong or was asked for while it was there."""
-
-    def __init__(self, browser: Any, file: Path, **options: Any) -> None:
-        self.file = file
-        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
-        self.context.set_default_timeout(10_000)
-        self.page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri())
-
-    def close(self) -> None:
-        """Close it; nothing may have gone wrong, and nothing have been asked for but the page and what is in it."""
-        self.context.close()
-        assert self.wrong == []
-        assert [url for url in self.requests if not url.startswith("data:")] == [self.file.as_uri()]
+class Tab(browsing.Tab):
+    """The page of a report in the browser."""
 
     def choose(self, batch: int, dtype: str, step: str, card: str = "24") -> None:
         """Set the controls as a person does."""
@@ -302,17 +269,17 @@ def one_of_the_page(tab: Tab) -> bool:
 @pytest.mark.parametrize("name", ["one", "two", "long"])
 def test_the_page_is_as_wide_as_a_phone(browser: Any, files: dict[str, Path], name: str) -> None:
     """It doesn't scroll sideways, with any network open and any message; wide tables scroll in their own place."""
-    tab = Tab(browser, files[name], viewport=PHONE)
+    tab = Tab(browser, files[name], viewport=browsing.PHONE)
 
     def widths() -> list[int]:
         return list(tab.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]"))
 
-    assert max(widths()) <= 375
+    assert max(widths()) <= 390
     for one in tab.page.get_by_role("tab").all():
         one.click()
-        assert max(widths()) <= 375
+        assert max(widths()) <= 390
     tab.page.get_by_label("Card, GiB").fill("1.00005")
-    assert max(widths()) <= 375
+    assert max(widths()) <= 390
     wide = tab.page.evaluate("[...document.querySelectorAll('.scroll')].some(one => one.scrollWidth > one.clientWidth)")
     assert wide
     tab.close()

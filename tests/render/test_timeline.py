@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from itertools import combinations
+from html import escape
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 import vggkit
+from tests.render.written import check_texts, texts
 from vggkit.numbers import megabytes
 from vggkit.render import timeline
 from vggkit.render.memory import title
+from vggkit.render.web import script_hash
 
 PLANS: list[tuple[str, dict[str, Any]]] = [
     ("D", {}),
@@ -65,39 +68,43 @@ def test_a_png_is_a_png() -> None:
 
 
 def test_an_html_page_is_self_contained_and_described() -> None:
-    """Nothing is fetched, no script runs, the description can be read."""
+    """Nothing is fetched, no script runs but its own, the description can be read."""
     plan = vggkit.memory("A")
     page = timeline.picture(plan, "html").decode()
     assert page.startswith("<!doctype html>")
     assert f"<figcaption>{timeline.description(plan)}</figcaption>" in page
-    assert re.findall(r"<script|<link|<img|@import|url\(http|src=", page) == []
+    assert re.findall(r"<link|<img|@import|url\(http|src=|https?:(?!//www.w3.org/2000/svg\")", page) == []
+    script, *others = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert others == []
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{script_hash(script)}'" in page
+
+
+def test_texts_of_a_file_stay_texts_in_the_page() -> None:
+    """A name of markup ends no element and no script."""
+    nasty = "</script><!--<b>&\"'"
+    config = vggkit.loads(json.dumps({"input": "3x8x8", "blocks": [[{"conv": 4, "name": "x"}]], "name": nasty}))
+    page = timeline.picture(vggkit.memory(config), "html").decode()
+    assert nasty not in page
+    assert page.count("</script>") == 2
+    assert f"<title>{escape(nasty)}" in page
 
 
 @pytest.mark.parametrize(("name", "options"), PLANS, ids=str)
 def test_no_text_leaves_the_canvas_or_covers_another(name: str, options: dict[str, Any]) -> None:
     """Title, axes, phases, peak and legend each have their own place."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
+    check_texts(timeline.figure(vggkit.memory(name, **options)))
 
-    figure = Figure(figsize=timeline.SIZE, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    timeline._draw(vggkit.memory(name, **options), figure.add_subplot())
-    canvas.draw()
-    (axes,) = figure.axes
-    hidden = [
-        tick.label1
-        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim()))
-        for tick in axis.get_major_ticks()
-        if not low <= tick.get_loc() <= high  # matplotlib draws no tick outside of its axis
-    ]
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    texts = [text for text in texts if text not in hidden]
-    boxes = {text: Text.get_window_extent(text, canvas.get_renderer()) for text in texts}
-    for text, box in boxes.items():
-        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
-        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
-    assert [(a.get_text(), b.get_text()) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])] == []
+
+@pytest.mark.parametrize(("name", "options"), PLANS, ids=str)
+def test_no_line_runs_through_a_word(name: str, options: dict[str, Any]) -> None:
+    """The dotted lines between the phases end below their names."""
+    drawn = timeline.figure(vggkit.memory(name, **options))
+    boxes = texts(drawn)
+    (axes,) = drawn.axes
+    lines = [line.get_window_extent() for line in axes.lines]
+    assert len(lines) == (0 if options.get("mode") == "inference" else 2)
+    for line in lines:
+        assert [text for text, box in boxes.items() if box.overlaps(line)] == []
 
 
 @pytest.mark.parametrize("format", ["svg", "png", "html"])

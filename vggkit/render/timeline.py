@@ -1,17 +1,23 @@
-"""The alive bytes over a step, as a picture: stacked by kind, the phases marked, the peak labelled."""
+"""The alive bytes over a step, as a picture: stacked by kind, the phases marked, the peak labelled; as a page, too."""
 
 from __future__ import annotations
 
 from html import escape
 from itertools import groupby
+from string import Template
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from vggkit.numbers import megabytes, percent
+from vggkit.numbers import grouped, megabytes, percent
 from vggkit.render import style
 from vggkit.render.memory import WORDS, title
+from vggkit.render.web import beside, embedded, inline_svg, script_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+
     from vggkit.liveness import MemoryPlan
 
 COLOURS = {
@@ -28,6 +34,12 @@ HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
 """So that the kinds stay apart in a grey print."""
 
 SIZE = (11.0, 5.5)
+AXES = 6.5
+"""Inches of the axes' width, or a little less; the legend takes the rest."""
+
+PEAK_SIZE = 10
+"""Points of the letters at the peak."""
+
 RESOLUTION = 150
 TITLE_WIDTH = 95
 """Characters of a title's line."""
@@ -45,12 +57,21 @@ def picture(plan: MemoryPlan, format: str) -> bytes:
     """
     if format == "html":
         return _page(plan).encode()
+    return _encoded(figure(plan), plan, format)
+
+
+def figure(plan: MemoryPlan) -> Figure:
+    """Draw a timeline."""
     from matplotlib.figure import Figure
 
     with style.applied():
-        figure = Figure(figsize=SIZE, layout="constrained")
-        _draw(plan, figure.add_subplot())
-    return style.encoded(figure, format, title(plan), description(plan), RESOLUTION)
+        drawn = Figure(figsize=SIZE, layout="constrained")
+        _draw(plan, drawn.add_subplot())
+    return drawn
+
+
+def _encoded(drawn: Figure, plan: MemoryPlan, format: str) -> bytes:
+    return style.encoded(drawn, format, title(plan), description(plan), RESOLUTION)
 
 
 def description(plan: MemoryPlan) -> str:
@@ -84,7 +105,7 @@ def _draw(plan: MemoryPlan, axes: Any) -> None:
         bottom = top
     _mark_phases(plan, axes)
     _mark_peak(plan, axes, unit)
-    axes.set_title(fill(title(plan), TITLE_WIDTH), loc="left", fontweight="bold")
+    axes.set_title(fill(title(plan), TITLE_WIDTH), loc="left", fontweight="bold", pad=22)
     axes.set_ylabel(f"alive {name}")
     axes.set_xlabel("operations of the step, in order")
     axes.set_xlim(0, len(moments))
@@ -98,39 +119,98 @@ def _unit(size: int) -> tuple[float, str]:
 
 
 def _mark_phases(plan: MemoryPlan, axes: Any) -> None:
-    start = 0
-    for name, group in groupby(plan.timeline, key=lambda moment: phase(moment.event)):
-        end = start + len(list(group))
+    """Part the phases by lines, and name them above the axes: in the middle, or where a narrow one begins."""
+    for name, start, end in _phases(plan):
         if start:
             axes.axvline(start, color="black", linewidth=0.8, linestyle=":")
         wide = end - start > len(plan.timeline) / 12
         axes.text(
-            (start + end) / 2, 0.98, name, transform=axes.get_xaxis_transform(), ha="center" if wide else "right",
-            va="top", fontstyle="italic", rotation=0 if wide else 90,
+            (start + end) / 2 if wide else start, 1.01, name, transform=axes.get_xaxis_transform(),
+            ha="center" if wide else "left", va="bottom", fontstyle="italic",
         )  # fmt: skip
+
+
+def _phases(plan: MemoryPlan) -> Iterator[tuple[str, int, int]]:
+    """Return each phase, with the moments where it begins and ends."""
+    start = 0
+    for name, group in groupby(plan.timeline, key=lambda moment: phase(moment.event)):
+        end = start + len(list(group))
+        yield name, start, end
         start = end
 
 
 def _mark_peak(plan: MemoryPlan, axes: Any, unit: float) -> None:
+    """Write what the peak is above it, inside a phase that is wide enough."""
     index = next(i for i, moment in enumerate(plan.timeline) if moment.size == plan.peak_bytes)
-    left = index > len(plan.timeline) / 2
+    text = f"peak {megabytes(plan.peak_bytes)}\n{plan.peak_at}"
+    half = style.text_width(text, PEAK_SIZE) / AXES * len(plan.timeline) / 2
+    start, end = _around(plan, index, 2 * half)
     axes.annotate(
-        f"peak {megabytes(plan.peak_bytes)}\n{plan.peak_at}",
+        text,
         xy=(index + 0.5, plan.peak_bytes / unit),
-        xytext=(-14 if left else 14, 16),
-        textcoords="offset points",
-        ha="right" if left else "left",
+        xytext=(max(start + half, min(index + 0.5, end - half)), 16),
+        textcoords=("data", "offset points"),
+        ha="center",
         va="bottom",
+        fontsize=PEAK_SIZE,
         arrowprops={"arrowstyle": "-|>", "color": "black"},
     )
 
 
+def _around(plan: MemoryPlan, index: int, width: float) -> tuple[int, int]:
+    """Return the moments between which a text as wide has room, as near to a moment as can be."""
+    spans = [(first, last) for _, first, last in _phases(plan) if last - first >= width]
+    return min(spans, key=lambda span: max(span[0] - index, index - span[1]), default=(0, len(plan.timeline)))
+
+
+# The page
+
+
 def _page(plan: MemoryPlan) -> str:
-    svg = picture(plan, "svg").decode()
+    """Return the picture as a page whose crosshair names a moment, and says what is alive then."""
+    drawn = figure(plan)
+    svg = _encoded(drawn, plan, "svg").decode()
+    script = beside(__file__, "timeline.js")
+    kinds = {kind: place for place, kind in enumerate(COLOURS) if any(one.by_kind[place] for one in plan.timeline)}
+    return Template(beside(__file__, "timeline.html")).substitute(
+        title=escape(title(plan)),
+        description=escape(description(plan)),
+        picture=inline_svg(svg, "timeline"),
+        kinds="".join(_kind(kind) for kind in reversed(kinds)),
+        script=script,
+        script_hash=script_hash(script),
+        data=embedded({
+            "plot": _place(drawn),
+            "top_bytes": drawn.axes[0].get_ylim()[1] * _unit(plan.peak_bytes)[0],
+            "peak": next(index for index, one in enumerate(plan.timeline) if one.size == plan.peak_bytes),
+            "moments": [
+                {
+                    "event": one.event,
+                    "bytes": one.size,
+                    "texts": [[megabytes(size), grouped(size)] for size in (
+                        *(one.by_kind[place] for place in reversed(kinds.values())), one.size
+                    )],
+                }
+                for one in plan.timeline
+            ],
+        }),
+    )  # fmt: skip
+
+
+def _place(drawn: Figure) -> dict[str, float]:
+    """Return where the axes are, in the points of the picture as SVG: from its upper left corner."""
+    width, height = (72 * side for side in drawn.get_size_inches())
+    box = drawn.axes[0].get_position()
+    return {
+        "left": box.x0 * width,
+        "right": box.x1 * width,
+        "top": (1 - box.y1) * height,
+        "bottom": (1 - box.y0) * height,
+    }
+
+
+def _kind(kind: str) -> str:
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title(plan))}</title>'
-        "<style>body{font-family:sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
-        "figure{margin:0;background:white}svg{width:100%;height:auto}</style></head>"
-        f"<body><figure>{svg[svg.index('<svg') :]}<figcaption>{escape(description(plan))}</figcaption></figure>"
-        "</body></html>\n"
+        f'<tr><th scope="row"><span style="background:{COLOURS[kind]}"></span>{escape(WORDS[kind])}</th>'
+        "<td></td><td></td></tr>"
     )

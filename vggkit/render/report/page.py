@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from html import escape
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +18,7 @@ from vggkit.render.comparison import lines as comparison_lines
 from vggkit.render.memory import WORDS as KIND_WORDS
 from vggkit.render.summary import count, window
 from vggkit.render.timeline import COLOURS
+from vggkit.render.web import beside, embedded, inline_svg, script_hash
 from vggkit.reporting import CARD_GIB, INFERENCE, STEPS
 
 if TYPE_CHECKING:
@@ -42,15 +38,15 @@ STEP_WORDS = {word: "inference" if word == INFERENCE else f"training, {word}" fo
 
 def html_text(report: Report) -> str:
     """Return the page."""
-    script = asset("report.js")
+    script = beside(__file__, "report.js")
     labels = ", ".join(one.compared.label for one in report)
-    return Template(asset("report.html")).substitute(
+    return Template(beside(__file__, "report.html")).substitute(
         title=escape(labels),
         subtitle=escape(_subtitle(report)),
         version=__version__,
-        style=asset("report.css"),
+        style=beside(__file__, "report.css"),
         script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        script_hash=script_hash(script),
         data=embedded(data(report)),
         first=_first(report),
         batch=report.batch,
@@ -64,12 +60,6 @@ def html_text(report: Report) -> str:
         panels="\n".join(_panel(report, index, one) for index, one in enumerate(report)),
         comparison=_comparison(report),
     )
-
-
-@cache
-def asset(name: str) -> str:
-    """Return the text of a file beside this one."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _subtitle(report: Report) -> str:
@@ -125,15 +115,6 @@ def _step(step: Lines) -> dict[str, Any]:
 def _moment(moment: Line) -> dict[str, Any]:
     by_kind: Iterable[LinearBytes] = moment.by_kind
     return {"event": moment.event, **moment.size._asdict(), "by_kind": [size._asdict() for size in by_kind]}
-
-
-def embedded(value: object) -> str:
-    """Write a value as JSON that may stand in a script element, whatever texts are in it.
-
-    >>> embedded("</script><!--")
-    '"\\\\u003c/script>\\\\u003c!--"'
-    """
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 # Tables
@@ -340,29 +321,6 @@ def _drawn(name: str, picture: Picture) -> str:
     title = re.search(r'aria-labelledby="(\S+)', svg)
     assert title is not None
     return f"<figure>{_scrolling(title[1], svg)}</figure>"
-
-
-def inline_svg(svg: str, name: str) -> str:
-    """Return an SVG file as it stands in a page: without what only files need, its ids unlike those of other pictures.
-
-    Args:
-        svg: as matplotlib writes it.
-        name: what its ids begin with.
-    """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(
-        r"\s*<metadata>.*?</metadata>|\s*<style.*?</style>| xmlns(:xlink)?=\"[^\"]*\"", "", svg, flags=re.DOTALL
-    )
-    svg = re.sub(r' id="', f' id="{name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    svg = re.sub(r'aria-labelledby="(\S+) (\S+)"', rf'aria-labelledby="{name}-\1 {name}-\2"', svg)
-    svg = re.sub(r' d="([^"]*)"', lambda path: f' d="{_shortened(path[1])}"', svg)
-    return svg.replace("xlink:href", "href").strip()
-
-
-def _shortened(path: str) -> str:
-    """Write a path's places to a hundredth of a point."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path.split()))
 
 
 # Side by side

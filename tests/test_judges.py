@@ -1,0 +1,55 @@
+"""A judge that is missing is not passed over in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import judges
+
+HERE = Path(__file__).parent
+ABSENT: list[Callable[[], object]] = [
+    lambda: judges.missing("nobody is here"),
+    lambda: judges.package("no_such_package"),
+    lambda: judges.program("no-such-program"),
+]
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_a_missing_judge_is_a_failure_in_ci_and_a_skip_elsewhere(
+    absent: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CI is told by the variable that its runners set."""
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="in CI no judge may be missing"):
+        absent()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception):
+        absent()
+
+
+def test_who_is_there_is_returned() -> None:
+    """A module, and the path of the first program that there is."""
+    assert judges.package("json").dumps([]) == "[]"
+    assert Path(judges.program("no-such-program", "sh")).name == "sh"
+
+
+@pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
+def test_every_judge_is_asked_for_here(path: Path) -> None:
+    """No test looks for a package or a program itself, but for the two packages that the extra `test` can't install."""
+    text = path.read_text(encoding="utf-8")
+    if path.name not in ("judges.py", "test_judges.py"):
+        assert set(re.findall(r"importorskip\(\s*\"(\w+)", text)) <= {"calflops", "deepspeed"}
+        assert "shutil.which" not in text
+
+
+@pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
+def test_no_test_reads_a_clock(path: Path) -> None:
+    """None measures how long something takes, or waits for a while and hopes; limits against hanging are no measure."""
+    if path.name == "test_download.py":
+        return
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"\b(?:perf_counter|monotonic|process_time|sleep)(?:_ns)?\(", text)
