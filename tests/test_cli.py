@@ -712,7 +712,7 @@ def test_a_pipe_gets_no_colour_codes_even_in_errors(process: Run, tmp_path: Path
         assert b"\x1b" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("columns", ["", "x", "0", "-5", "²", "1", "20", "9" * 30])
+@pytest.mark.parametrize("columns", ["", "x", "0", "-5", "²", "1", "20", "9" * 30, "9" * 5000])
 @pytest.mark.parametrize("format", ["table", "keras"])
 def test_odd_columns_are_no_error(columns: str, format: str) -> None:
     """Whatever COLUMNS is, something is printed."""
@@ -726,6 +726,52 @@ def test_any_encoding_of_the_terminal_will_do(format: str, encoding: str, proces
     done = process("summarize", "D", "--format", format, PYTHONIOENCODING=encoding, PYTHONUTF8="0", LC_ALL="C")
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) > 20
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}], ids=str
+)
+def test_a_terminal_of_ascii_gets_ascii(environment: dict[str, str], process: Run) -> None:
+    """Rules are dashes, × is x, and no character is a question mark; columns are aligned, as widths are of ASCII."""
+    done = process("summarize", "D", "--formula", "--training", COLUMNS="100", **environment)
+    lines = done.stdout.decode("ascii").splitlines()
+    assert lines[0] == "D: 3x224x224, batch 1, float32"
+    assert re.fullmatch("-+", lines[3])
+    assert "?" not in done.stdout.decode()
+    assert len(lines[3]) <= 100
+
+
+@pytest.mark.parametrize("columns", ["60", "100", "9" * 5000])
+def test_a_terminal_of_windows_gets_what_it_knows(columns: str, process: Run) -> None:
+    """Of the characters of a table cp1252 lacks only the rule's and the arrow's; the rest is as in UTF-8."""
+    done = process("summarize", "D", COLUMNS=columns, PYTHONIOENCODING="cp1252")
+    whole = process("summarize", "D", COLUMNS=columns).stdout.decode()
+    assert done.stdout.decode("cp1252") == whole.replace("─", "-")
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "memory D", "compare A D", "find D", "names D", "explain D", "reconcile D 16"]
+)
+def test_no_table_has_question_marks_in_ascii(command: str, process: Run) -> None:
+    """Every character that our tables use has something of ASCII in its place."""
+    done = process(*command.split(), LC_ALL="C")
+    assert done.stdout.decode("ascii").count("?") == process(*command.split()).stdout.count(b"?")
+
+
+def test_data_is_utf_8_whatever_the_locale(process: Run) -> None:
+    """A script that exports LC_ALL=C gets the Markdown that everybody gets."""
+    command = ("summarize", "D", "--format", "markdown")
+    assert process(*command, LC_ALL="C").stdout == process(*command).stdout
+    assert "×" in process(*command).stdout.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty")
+def test_a_terminal_takes_any_columns_and_ascii() -> None:
+    """rich reads COLUMNS and LINES itself there, and would fail on thousands of digits."""
+    text = in_terminal("summarize", "D", columns=100, COLUMNS="9" * 5000, LINES="9" * 5000, LC_ALL="C")
+    lines = [line.rstrip() for line in uncoloured(text).splitlines()]
+    assert lines == printed("summarize", "D", COLUMNS="100", LC_ALL="C").splitlines()
+    assert "-----" in text
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vggkit import labels
 from vggkit.errors import ArgumentError
 from vggkit.labels import LARGEST_FILE, Label, imagenet_labels, read_labels
 
@@ -109,3 +110,21 @@ def test_a_file_that_cant_be_read_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError) as caught:
             read_labels(path)
         assert str(caught.value) == f"{path}: {reason}"
+
+
+def test_many_labels_are_read_in_as_many_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """60,000 keys of which one is wrong: the known ones are gathered once, not for each key."""
+    made = 0
+
+    def counted(values: list[str]) -> frozenset[str]:
+        nonlocal made
+        made += 1
+        return frozenset(values)
+
+    monkeypatch.setattr(labels, "set", counted, raising=False)
+    keys = [str(index) for index in range(60_000)]
+    keys[-1] = "cat"
+    (tmp_path / "labels.json").write_text("{" + ", ".join(f'"{key}": "x"' for key in keys) + "}")
+    with pytest.raises(ArgumentError, match="expected the indices 0 to 59999, found 'cat' and no 59999"):
+        read_labels(tmp_path / "labels.json")
+    assert made == 1

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.functional import cross_entropy
 
+from tests.test_cli import told
 from vggkit.liveness import Options
 from vggkit.model import VGG
 from vggkit.network import Network
@@ -79,3 +80,11 @@ def test_a_trainer_measures_after_its_steps_what_a_new_one_does(options: dict[st
     for batch in (5, 1):
         assert trainer.training_peak(batch) == Trainer(NETWORK, Options(**options)).training_peak(batch)
         assert trainer.saved_bytes(batch) == Trainer(NETWORK, Options(**options)).saved_bytes(batch)
+
+
+@pytest.mark.parametrize("batch", [10**14, 10**18])
+def test_a_step_of_more_bytes_than_torch_counts_is_one_line(batch: int) -> None:
+    """Its sizes are integers of 64 bits."""
+    said = told("verify", "A", "--batch", str(batch), "--set", "width=0.125")
+    assert said.startswith("Error: batch: expected a step of less than 2^63 bytes, as torch counts no more; found ")
+    assert said.count("\n") == 1

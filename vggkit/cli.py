@@ -19,6 +19,7 @@ import click
 from vggkit import __version__, completion
 from vggkit.errors import ArgumentError, ConfigError, VggkitError, nearest, shorten
 from vggkit.files import opened, write_bytes, write_lines, write_text
+from vggkit.render import terminal
 
 FORMATS = ("table", "keras", "cs231n", "json", "csv", "markdown", "latex")
 LIST_FORMATS = ("table", "json", "csv", "markdown")
@@ -135,6 +136,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """What adds an option or an argument to a command, or several."""
 
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+LONGEST_WIDTH = 5
+"""Digits of COLUMNS and LINES; what has more is no terminal's."""
+
 STANDARD_OUTPUT = Path("-")
 """What -o takes for standard output."""
 
@@ -299,7 +303,10 @@ def main() -> None:
         raise VggkitError("standard output: can't be written: it is closed")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that can't show × gets ? rather than an error
+            stream.reconfigure(errors=terminal.ERRORS)  # a terminal that can't show × gets x rather than an error
+    for name in ("COLUMNS", "LINES"):
+        if len(os.environ.get(name, "")) > LONGEST_WIDTH:  # rich reads any number of digits
+            del os.environ[name]
 
 
 @main.command(epilog="Example: vggkit summarize D --batch 64 --set num_classes=10")

@@ -105,7 +105,8 @@ def _in_order(value: Mapping[str, Any]) -> list[Any]:
     wanted = [str(index) for index in range(len(value))]
     missing = next((index for index in wanted if index not in value), None)
     if missing is not None:
-        wrong = next(key for key in value if key not in set(wanted))
+        known = set(wanted)
+        wrong = next(key for key in value if key not in known)
         raise ValueError(f"expected the indices 0 to {len(value) - 1}, found {shorten(wrong)} and no {missing}")
     return [value[index] for index in wanted]
 

@@ -25,9 +25,13 @@ from vggkit import liveness
 from vggkit.analysis import summarize
 from vggkit.building import build
 from vggkit.eager import KINDS
+from vggkit.errors import ArgumentError
 from vggkit.liveness import MemoryPlan, Options, forward_only, smallest_batch
 from vggkit.model import VGG
 from vggkit.network import Network
+
+MOST_BYTES = 2**63
+"""Torch's sizes are integers of 64 bits."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -65,9 +69,13 @@ def verify(network: Network, options: Options) -> Iterator[Claim]:
         options: what the training step is like; on the CPU.
 
     Raises:
-        ArgumentError: if torch refuses to run the step.
+        ArgumentError: if torch refuses to run the step, or it has more bytes than torch counts.
     """
     training, inference = liveness.plan(network, options), liveness.plan(network, forward_only(options))
+    if training.peak_bytes >= MOST_BYTES:
+        raise ArgumentError(
+            f"batch: expected a step of less than 2^63 bytes, as torch counts no more; found {training.peak_bytes:,}"
+        )
     yield from _static_claims(network, smallest_batch(network, inference.options))
     yield from _memory_claims(network, training, inference)
     if torch.cuda.is_available():

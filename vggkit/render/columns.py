@@ -9,6 +9,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from vggkit.render import terminal
+
 RowType = TypeVar("RowType")
 
 
@@ -92,21 +94,20 @@ class FittedTable:
 
         if self.title:
             yield Text(f"{self.title}\n", style="bold")
-        kept = fitting(self.grid, options.max_width)
-        yield self.table(kept, options.max_width)
-        if said := hidden(self.grid, kept, options.max_width):
+        grid = _shown(self.grid, console.encoding)
+        kept = fitting(grid, options.max_width)
+        yield self.table(grid, kept, options.max_width, options.ascii_only)
+        if said := hidden(grid, kept, options.max_width):
             yield Text(f"\n{said}", style="dim")
 
-    def table(self, kept: Sequence[int], width: int) -> Any:
+    def table(self, grid: Grid, kept: Sequence[int], width: int, ascii_only: bool) -> Any:
         """Return the rich table of some of the columns, no number cut."""
-        from rich.box import SIMPLE_HEAD
+        from rich.box import SIMPLE_HEAD, Box
         from rich.table import Table
         from rich.text import Text
 
-        grid = self.grid
-        table = Table(
-            box=SIMPLE_HEAD, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0), pad_edge=False
-        )
+        box = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True) if ascii_only else SIMPLE_HEAD
+        table = Table(box=box, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0), pad_edge=False)
         tight = least_width(grid, kept) > width
         for index in kept:
             folded = grid.folds[index] or (tight and grid.aligns[index] == "left")
@@ -124,6 +125,16 @@ class FittedTable:
             footer = grid.footer
             table.add_row(*(Text(footer[index], style="bold") for index in kept))
         return table
+
+
+def _shown(grid: Grid, encoding: str) -> Grid:
+    """Return a grid in the characters of an encoding, so that its columns are as wide as what is printed."""
+
+    def line(cells: Sequence[str]) -> list[str]:
+        return [terminal.shown(cell, encoding) for cell in cells]
+
+    footer = None if grid.footer is None else line(grid.footer)
+    return grid._replace(headers=line(grid.headers), rows=list(map(line, grid.rows)), footer=footer)
 
 
 def fitting(grid: Grid, width: int) -> list[int]:
@@ -252,26 +263,38 @@ PIPE_WIDTH = 10_000
 
 
 def show(renderable: Any) -> None:
-    """Print to stdout: as wide as the terminal; through a pipe without colour and, unless COLUMNS says, in full."""
-    import click
+    """Print to stdout: as wide as the terminal; through a pipe without colour and, unless COLUMNS says, in full.
+
+    What the terminal's encoding has no character for is written in ASCII.
+    """
     from rich.console import Console
 
-    columns = os.environ.get("COLUMNS", "")
+    columns, encoding = os.environ.get("COLUMNS", ""), terminal.encoding()
     width = int(columns) if columns.isdecimal() and int(columns) else None
-    if sys.stdout.isatty():
-        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS" or width}
-        Console(highlight=False, _environ=environment).print(renderable)
+    if not sys.stdout.isatty():
+        sys.stdout.write(text(renderable, width or PIPE_WIDTH, encoding))
+        sys.stdout.flush()
         return
-    click.echo(text(renderable, width or PIPE_WIDTH), nl=False)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS" or width}
+    sys.stdout.flush()
+    with open(sys.stdout.fileno(), "w", encoding=encoding, errors=terminal.ERRORS, closefd=False) as out:
+        Console(file=out, highlight=False, _environ=environment).print(renderable)
 
 
-def text(renderable: Any, width: int = PIPE_WIDTH) -> str:
-    """Return a renderable as plain text, without spaces at the ends of its lines."""
+def text(renderable: Any, width: int = PIPE_WIDTH, encoding: str = "utf-8") -> str:
+    """Return a renderable as plain text, without spaces at the ends of its lines.
+
+    Args:
+        renderable: what rich can print.
+        width: of a line, in characters.
+        encoding: the text has no character that can't be written in it.
+    """
     import io
 
     from rich.console import Console
 
-    out = io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=terminal.ERRORS, newline="")
     options: dict[str, Any] = {"color_system": None, "highlight": False, "legacy_windows": False, "_environ": {}}
     Console(file=out, width=width, **options).print(renderable)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    out.seek(0)
+    return "\n".join(line.rstrip() for line in out.read().splitlines()) + "\n"
