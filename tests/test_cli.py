@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
@@ -900,3 +901,49 @@ def test_completion_works_as_the_shell_calls_it(process: Run) -> None:
     done = process(_VGGKIT_COMPLETE="bash_complete", COMP_WORDS="vggkit summarize vgg1", COMP_CWORD="2")
     assert {line.split(",")[1] for line in done.stdout.decode().split() if line.startswith("plain")} == shipped("vgg1")
     assert "_VGGKIT_COMPLETE=bash_complete" in process(_VGGKIT_COMPLETE="bash_source").stdout.decode()
+
+
+LEAKY, CLIPPED = "{leaky-relu: 0.2}", "{hardtanh: {min_val: 0.0, max_val: 6.0}}"
+
+
+def test_a_long_form_may_stand_on_the_command_line() -> None:
+    """In --set, in --vary and behind a name; commas and colons inside of its braces separate nothing."""
+    for long in (LEAKY, CLIPPED):
+        made = vggkit.load("A", activation=yaml.safe_load(long))
+        assert vggkit.loads(printed("show", "A", "--set", f"activation={long}")).blocks == made.blocks
+        compared = json.loads(printed("compare", "A", f"A:activation={long},width=0.5", "--format", "json"))
+        assert compared["networks"][1]["name"] == f"A:activation={long},width=0.5"
+    found = json.loads(printed("find", "A", "--vary", f"activation=relu,{LEAKY},{CLIPPED}", "--format", "json"))
+    changes = [one["changes"]["activation"] for one in found["found"]]
+    assert changes == ["relu", *map(yaml.safe_load, (LEAKY, CLIPPED))]
+    table = printed("find", f"A:activation={CLIPPED}", "--vary", "width=0.5,1", "--format", "csv").splitlines()
+    assert [row[:2] for row in csv.reader(table[1:])] == [[f"A:activation={CLIPPED}", width] for width in ("0.5", "1")]
+
+
+def test_a_variants_label_with_a_long_form_is_taken_back() -> None:
+    """What find calls it builds the same network in compare."""
+    (variant,) = vggkit.find("A", vary={"activation": yaml.safe_load(CLIPPED)})
+    assert variant.label == f"A:activation={CLIPPED}"
+    again = vggkit.compare(variant.label).networks[0].network
+    assert again == vggkit.Network.of("A", activation=yaml.safe_load(CLIPPED))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{leaky-relu: 0.2", "Error: --set: activation: expected YAML such as {leaky-relu: 0.2}, found '{leaky-relu: "),
+        ("{leaky-relu: a}", "Error: activation: "),
+        ("{leaky-relu:0.2}", "Error: activation: "),
+        ("[relu, tanh]", "Error: activation: "),
+        ("{}", "Error: activation: "),
+        (
+            "{a: 1, a: 2}",
+            "Error: --set: activation: expected YAML such as {leaky-relu: 0.2}, found '{a: 1, a: 2}' (key",
+        ),
+    ],
+)
+def test_a_long_form_that_is_none_is_one_line(value: str, message: str) -> None:
+    """The key, what was found and what was expected."""
+    said = told("show", "A", "--set", f"activation={value}")
+    assert said.startswith(message)
+    assert said.count("\n") == 1

@@ -12,6 +12,7 @@ import pytest
 import vggkit
 from vggkit.config import KEYS, OVERRIDES, Entry, input_shape
 from vggkit.errors import ArgumentError, ConfigError
+from vggkit.json_schema import schema
 from vggkit.layers import (
     AvgPool2d,
     BatchNorm,
@@ -369,6 +370,9 @@ def test_extends_merges_defaults_which_govern_the_childs_own_layers(tmp_path: Pa
     assert config.blocks[0][0].layer == Conv2d(4, bias=False)
     assert config.blocks[0][0].norm == BatchNorm()
     assert config.classifier[0].dropout == 0.5
+    nothing = vggkit.loads("extends: ./base.yaml\ndefaults: null\nblocks: [[conv3-4]]", file=str(tmp_path / "x.yaml"))
+    assert nothing.blocks[0][0].layer == Conv2d(4, bias=False, stride=(2, 2))
+    assert "with `extends`, what is not said here is as there" in schema()["properties"]["defaults"]["description"]
 
 
 def test_extends_by_a_path_starts_from_the_files_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -734,7 +734,7 @@ def find(
 
 def _varied(settings: tuple[str, ...]) -> dict[str, list[Any]]:
     """Turn `--vary key=value,value` into values by key."""
-    from vggkit.document import setting
+    from vggkit.document import setting, split_outside
 
     varied: dict[str, list[Any]] = {}
     for text in settings:
@@ -744,7 +744,7 @@ def _varied(settings: tuple[str, ...]) -> dict[str, list[Any]]:
                 f"--vary: {key.strip()} is given twice; expected all of its values at once, as {key.strip()}=…,…"
             )
         try:
-            varied[key.strip()] = [setting(f"{key}={value}")[1] for value in values.split(",")]
+            varied[key.strip()] = [setting(f"{key}={value}")[1] for value in split_outside(values, ",")]
         except ArgumentError as error:
             raise ArgumentError(f"--vary: {error}") from None
     return varied

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from vggkit import liveness
 from vggkit.analysis import Row, Summary, summarize
 from vggkit.config import Config, SingleScale
-from vggkit.document import setting
+from vggkit.document import setting, split_outside
 from vggkit.errors import ArgumentError, VggkitError, did_you_mean, shorten
 from vggkit.layers import Pair, times
 from vggkit.network import Network
@@ -410,11 +410,14 @@ def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
 
     >>> split_changes("D:batch_norm=true,width=0.5"), split_changes("C:\\my.yaml")
     (('D', ('batch_norm=true', 'width=0.5')), ('C:\\my.yaml', ()))
+    >>> split_changes("D:activation={leaky-relu: 0.2},width=0.5")
+    ('D', ('activation={leaky-relu: 0.2}', 'width=0.5'))
     """
-    source, colon, changes = text.rpartition(":")
-    if not source or not colon or re.search(r"[/\\]|\.ya?ml$", changes, re.IGNORECASE):
+    *sources, changes = split_outside(text, ":")
+    source = ":".join(sources)
+    if not source or re.search(r"[/\\]|\.ya?ml$", changes, re.IGNORECASE):
         return text, ()
-    return source, tuple(change.strip() for change in changes.split(","))
+    return source, tuple(change.strip() for change in split_outside(changes, ","))
 
 
 def _network(source: Source, overrides: dict[str, Any]) -> tuple[Network, tuple[str, ...]]:

@@ -98,21 +98,50 @@ def scalar(text: str) -> Any:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Read a key and its value, as they are given on a command line.
+    """Read a key and its value, as they are given on a command line; a value in braces or brackets is YAML.
 
     Raises:
-        ArgumentError: if one of them is missing.
+        ArgumentError: if one of them is missing, or the value is no YAML.
 
-    >>> setting("width=0.5")
-    ('width', 0.5)
+    >>> setting("width=0.5"), setting("activation={leaky-relu: 0.2}")
+    (('width', 0.5), ('activation', {'leaky-relu': 0.2}))
     """
     key, equals, value = text.partition("=")
     if not equals:
         raise ArgumentError(f"expected key=value, such as num_classes=10, found {shorten(text)}")
-    read = scalar(value.strip())
-    if read is None:
-        raise ArgumentError(f"{key.strip()} has no value; expected key=value, such as num_classes=10")
-    return key.strip(), read
+    key, value = key.strip(), value.strip()
+    found = _flow_value(key, value) if value.startswith(("{", "[")) else scalar(value)
+    if found is None:
+        raise ArgumentError(f"{key} has no value; expected key=value, such as num_classes=10")
+    return key, found
+
+
+def _flow_value(key: str, text: str) -> Any:
+    problems: list[Problem] = []
+    try:
+        node = read(text, key, problems)
+        if problems:
+            raise ConfigError(problems)
+    except ConfigError as error:
+        expected = "expected YAML such as {leaky-relu: 0.2}"
+        raise ArgumentError(f"{key}: {expected}, found {shorten(text)} ({error.problems[0].message})") from None
+    return node.plain()
+
+
+def split_outside(text: str, mark: str) -> list[str]:
+    """Split a text at a mark, but not inside braces and brackets.
+
+    >>> split_outside("activation={hardtanh: {min_val: 0, max_val: 6}},width=0.5", ",")
+    ['activation={hardtanh: {min_val: 0, max_val: 6}}', 'width=0.5']
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "{[") - (character in "}]")
+        if character == mark and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def read(text: str | bytes, file: str, problems: list[Problem]) -> Node:

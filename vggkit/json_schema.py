@@ -233,7 +233,7 @@ def _defaults() -> dict[str, Any]:
         if kind.role != "dropout":
             kinds[f"^{keyword}$"] = mapping
     return {
-        "description": "what the layers of this file leave unsaid",
+        "description": "what the layers of this file leave unsaid; with `extends`, what is not said here is as there",
         "type": ["object", "null"],
         "additionalProperties": False,
         "patternProperties": kinds,

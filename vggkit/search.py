@@ -414,11 +414,13 @@ class Variant(msgspec.Struct, frozen=True):
 def spelt(value: Any) -> str:
     """Write the value of an override as it is typed.
 
-    >>> spelt(True), spelt((3, 32, 32)), spelt(0.5)
-    ('true', '3x32x32', '0.5')
+    >>> spelt(True), spelt((3, 32, 32)), spelt(0.5), spelt({"leaky-relu": 0.2})
+    ('true', '3x32x32', '0.5', '{leaky-relu: 0.2}')
     """
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{word}: {spelt(inner)}' for word, inner in value.items())}}}"
     return "x".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
@@ -523,6 +525,8 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it."""
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(word): _plain(inner) for word, inner in value.items()}
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -662,7 +666,7 @@ def _origin(source: Source, overrides: Mapping[str, Any]) -> Origin:
 
 
 def _axis(word: str, values: Iterable[Any], origins: Sequence[Origin]) -> Axis:
-    given = (values,) if isinstance(values, (str, int, float)) else tuple(values)
+    given = (values,) if isinstance(values, (str, int, float, Mapping)) else tuple(values)
     if not given:
         raise ArgumentError(f"vary: {word} has no values; expected some, such as width=0.5,1")
     try:
