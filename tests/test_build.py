@@ -319,7 +319,7 @@ def test_it_trains_in_two_processes(tmp_path: Path) -> None:
             "device: expected cpu, cuda, cuda:1, meta or another of torch's, found 'gpu'. Did you mean 'cuda'?",
         ),
         ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64, found 'int8'"),
-        ({"seed": -1}, "seed: expected a whole number from 0, found -1"),
+        ({"seed": -1}, "seed: expected a whole number from 0 to 9e+18, found -1"),
         ({"num_classes": 0}, "num_classes: expected a whole number from 1, found 0"),
         ({"input": "3x3"}, "input: expected channels × height × width, as in 3x224x224, found '3x3'"),
         ({"in_channels": 1.5}, "in_channels: expected a whole number from 1, found 1.5"),

@@ -385,7 +385,7 @@ def test_it_draws_itself_in_a_notebook() -> None:
     """As a table in HTML, and as text."""
     found = vggkit.find("A", "D", vary={"width": [0.5]})
     assert "<td" in found._repr_html_()
-    assert str(found) == printed("find", "A", "D", "--vary", "width=0.5")
+    assert str(found) == printed("find", "A", "D", "--vary", "width=0.5").rstrip("\n")
     assert found.to_csv() == printed(
         "find", "A", "D", "--vary", "width=0.5", "--pareto", "params,macs", "--format", "csv"
     )

@@ -242,7 +242,6 @@ def test_a_figure_of_torchvisions_model_is_told_as_such() -> None:
 
 def test_no_figure_is_given_for_a_step_that_torch_refuses() -> None:
     """With one image nobody's training memory is compared; with two it is."""
-    quantities = [
-        {finding.quantity for finding in every_finding("vgg11_slimming_bn1d", "1GB", batch=batch)} for batch in (1, 2)
-    ]
+    network = Network.of("vgg11_slimming_bn1d")
+    quantities = [{each.quantity for each in every_finding(network, "1GB", batch, "float32")} for batch in (1, 2)]
     assert quantities[1] - quantities[0] == {"saved bytes", "training bytes"}

@@ -484,7 +484,7 @@ def test_sources_may_be_anything_with_changes_behind_it(tmp_path: Any) -> None:
     [
         (["Q"], {}, "unknown configuration 'Q'"),
         (["D:widht=1"], {}, "D:widht=1: unknown override 'widht'. Did you mean 'width'?"),
-        (["D"], {"widht": 1}, "unknown override 'widht'"),
+        (["D"], {"widht": 1}, "find: unknown keyword 'widht'. Did you mean 'width'?"),
         (["D"], {"vary": {"widht": [1]}}, "vary: unknown override 'widht'"),
         (["D"], {"vary": {"width": [0]}}, "vary: width: expected"),
         (["D"], {"vary": {"width": []}}, "vary: width has no values"),

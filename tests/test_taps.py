@@ -340,7 +340,7 @@ def test_what_is_frozen_may_lie_behind_the_last_layer() -> None:
         ({"softmax": True}, "softmax: expected none with features; name the soft-max among the layers, as prob"),
         ({"include_top": False}, "head: 'new' and include_top=False say what of weights= is loaded, and there are"),
         ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of A, found 'fc1'"),
-        ({"seed": -1}, "seed: expected a whole number from 0, found -1"),
+        ({"seed": -1}, "seed: expected a whole number from 0 to 9e+18, found -1"),
     ],
 )
 def test_a_keyword_that_can_have_no_effect_is_refused(layers: list[str], options: dict[str, Any], said: str) -> None:
@@ -377,3 +377,42 @@ def test_a_new_head_needs_weights() -> None:
     """As for `build`: head='new' says what of a checkpoint is loaded."""
     with pytest.raises(ArgumentError, match="there are none"):
         vggkit.features("A", ["relu1_1"], input="3x32x32", width=0.1, head="new")
+
+
+def test_frozen_features_train_nothing_and_keep_evaluation_mode() -> None:
+    """No parameter is trained, no statistic or dropout changes a thing in training; a graph is the input's alone."""
+    names = ["relu3_1", "relu6", "drop6"]
+    model = small("A", batch_norm=True).train()
+    taps = vggkit.features(model, names, frozen=True)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    expected = vggkit.features(copy.deepcopy(model).eval(), names)(picture(64))
+    for module in (model, taps):
+        module.train()
+        found = taps(picture(64))
+        assert all(torch.equal(found[name], expected[name]) for name in names)
+        assert not any(tensor.requires_grad for tensor in found.values())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert not any(parameter.requires_grad for parameter in taps.parameters())
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
+        f"{layer}.{role}" for layer in ("fc2", "predictions") for role in ("weight", "bias")
+    }
+    x = picture(64).requires_grad_()
+    taps(x)["relu3_1"].sum().backward()
+    assert x.grad is not None
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_new_networks_features_are_frozen_too() -> None:
+    """By its name, with batch norms and other keywords of build; a graph is made of nothing."""
+    taps = vggkit.features("vgg11_bn", "relu2_1", input="3x32x32", width=0.1, freeze="block1", frozen=True).train()
+    assert not any(module.training for module in taps.modules())
+    assert not any(parameter.requires_grad for parameter in taps.parameters())
+    assert not taps(picture())["relu2_1"].requires_grad
+
+
+def test_features_print_their_taps_and_what_they_expect() -> None:
+    """The names that were asked for, whether they are frozen, and that the input is normalised."""
+    options: dict[str, Any] = {"input": "3x32x48", "width": 0.1}
+    lines = repr(vggkit.features("A", ["relu1_1", "pool2"], **options)).splitlines()
+    assert lines[1:3] == ["  taps: relu1_1, pool2", "  input: 3×32×48, normalised as it was for the weights"]
+    assert "taps: relu1_1 (frozen)" in repr(vggkit.features("A", "relu1_1", frozen=True, **options))

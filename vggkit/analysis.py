@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
 
-from vggkit.errors import ArgumentError, shorten
+from vggkit.config import check_keywords
+from vggkit.errors import ArgumentError, did_you_mean, shorten
 from vggkit.layers import LARGEST, Layer, Pair, Shape, elements
-from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
 from vggkit.notation import describe
+from vggkit.numbers import whole
+from vggkit.render.columns import Shown, data_frame
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from typing_extensions import Unpack
 
-    from vggkit.config import Config
+    from vggkit.config import Config, Overrides
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -147,7 +151,7 @@ class Totals(msgspec.Struct, frozen=True):
         }
 
 
-class Summary(msgspec.Struct, frozen=True):
+class Summary(Shown, msgspec.Struct, frozen=True):
     """What a network is and costs, layer by layer. Iterating gives its rows.
 
     Args:
@@ -176,6 +180,16 @@ class Summary(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, name: str | int) -> Row:
+        """Return the row of a layer, by its name or its place."""
+        if not isinstance(name, str):
+            return self.rows[name]
+        rows = {row.name: row for row in self.rows}
+        if name not in rows:
+            advice = did_you_mean(name, rows) or " With expand=True every module has a row"
+            raise ArgumentError(f"{self.name} has no row {shorten(name)}.{advice}")
+        return rows[name]
+
     def parameters_of(self, kind: str) -> int:
         """Return the trainable elements of the layers of one kind.
 
@@ -194,6 +208,14 @@ class Summary(msgspec.Struct, frozen=True):
             "layers": [row.to_dict() for row in self.rows],
             "totals": self.totals.to_dict(),
         }
+
+    def to_dataframe(self) -> Any:
+        """Return the rows as a pandas DataFrame, indexed by their names, with the JSON's keys as columns.
+
+        Raises:
+            VggkitError: if pandas is not installed.
+        """
+        return data_frame((row.to_dict() for row in self.rows), "name")
 
     def to_csv(self) -> str:
         """Return a line per row, with the JSON's keys as header."""
@@ -220,10 +242,10 @@ class Summary(msgspec.Struct, frozen=True):
 def summarize(
     source: str | os.PathLike[str] | Config | Network,
     *,
-    batch: int = 1,
-    dtype: str = "float32",
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
     expand: bool = False,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> Summary:
     """Summarize a network.
 
@@ -244,9 +266,8 @@ def summarize(
     >>> summarize("D").totals.parameters
     138357544
     """
-    check_batch(batch)
-    if dtype not in ELEMENT_BYTES:
-        raise ArgumentError(f"dtype: expected one of {', '.join(ELEMENT_BYTES)}, found {shorten(dtype)}")
+    check_keywords(summarize, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
     network = Network.of(source, **overrides)
     element_bytes = ELEMENT_BYTES[dtype]
     rows = [_input_row(network, batch, element_bytes)]
@@ -271,14 +292,13 @@ def summarize(
     )
 
 
-def check_batch(batch: object) -> None:
-    """Refuse what is no number of images.
+def check_batch(batch: SupportsIndex) -> int:
+    """Return a number of images.
 
     Raises:
-        ArgumentError: says what was found and what was expected.
+        ArgumentError: says what was found and what was expected, if it is none.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= LARGEST:
-        raise ArgumentError(f"batch: expected a whole number from 1 to {LARGEST:.0e}, found {shorten(batch)}")
+    return whole(batch, "batch", largest=LARGEST)
 
 
 def _input_row(network: Network, batch: int, element_bytes: int) -> Row:

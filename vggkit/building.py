@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 
-from vggkit.config import Config
+from vggkit.config import Config, Overrides, check_keywords
 from vggkit.errors import ArgumentError, BuildError, did_you_mean, shorten
-from vggkit.layers import Shape, Softmax, elements
+from vggkit.layers import Softmax, elements
 from vggkit.model import INITIALIZERS, VGG, initialize
-from vggkit.network import ELEMENT_BYTES, Network, several
-from vggkit.numbers import megabytes
+from vggkit.network import Network, dtype_name, several
+from vggkit.numbers import megabytes, whole
 from vggkit.weights.identification import identify
 from vggkit.weights.loading import Source, grow, load_checkpoint, open_checkpoint, resolve
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class BuildArguments(Overrides, total=False):
+    """The keywords of `build` that `features` takes too, for type checkers."""
+
+    init: str
+    device: str | torch.device | None
+    dtype: str | torch.dtype | None
+    seed: SupportsIndex | None
+    freeze: str | Iterable[str]
+    checkpoint: str | Iterable[str]
+    strict: bool
+    include_top: bool
+    adapt_input: bool
+    init_from: Source | VGG | None
 
 
 def build(
     config: str | os.PathLike[str] | Config | Network,
     *,
-    num_classes: int | None = None,
-    input: str | Shape | None = None,
-    in_channels: int | None = None,
-    batch_norm: bool | None = None,
-    dropout: float | None = None,
-    width: float | str | None = None,
-    activation: str | None = None,
-    inplace: bool | None = None,
-    pool: str | None = None,
-    head: str | None = None,
     init: str = "kaiming",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     softmax: bool = False,
-    seed: int | None = None,
+    seed: SupportsIndex | None = None,
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
     weights: Source | None = None,
@@ -42,21 +51,12 @@ def build(
     include_top: bool = True,
     adapt_input: bool = True,
     init_from: Source | VGG | None = None,
+    **overrides: Unpack[Overrides],
 ) -> VGG:
     """Build a network as a PyTorch model.
 
     Args:
         config: a name, a path, a Config or a Network.
-        num_classes: units of the last layer.
-        input: shape of one image, `"3x224x224"`.
-        in_channels: channels of the input.
-        batch_norm: whether batch norm stands behind the convolutions.
-        dropout: rate behind the hidden FC layers.
-        width: multiplies all channels and units but the classes: 0.5, or with its rounding "0.5 multiple of 8".
-        activation: in place of every ReLU.
-        inplace: False gives each activation memory of its own, which full backward hooks need.
-        pool: "max" or "avg".
-        head: "paper" or "gap"; with weights also "new", the configuration's own head without the weights for it.
         init: "kaiming" (torchvision's), "paper" or "xavier".
         device: torch's; "meta" allocates nothing.
         dtype: of the parameters; torch's default if absent.
@@ -71,6 +71,8 @@ def build(
         adapt_input: whether kernels for 3 colours may serve another number of channels.
         init_from: a shallower model or its checkpoint, whose first four convolutions and FC layers start this one
             (paper, Sect. 3.1).
+        overrides: changes to make, as for `load`; with weights, head may also be "new": the configuration's own head
+            without the weights for it.
 
     Returns:
         The model, in training mode. `model.report` says what was loaded.
@@ -84,19 +86,17 @@ def build(
     >>> sum(p.numel() for p in build("D", device="meta").parameters())
     138357544
     """
-    if head == "new":
-        head, include_top = None, False
-    network = Network.of(
-        config, num_classes=num_classes, input=input, in_channels=in_channels, batch_norm=batch_norm, dropout=dropout,
-        width=width, activation=activation, inplace=inplace, pool=pool, head=head,
-    )  # fmt: skip
+    check_keywords(build, overrides)
+    if overrides.get("head") == "new":
+        overrides["head"], include_top = None, False
+    network = Network.of(config, **overrides)
     if init not in INITIALIZERS:
         raise ArgumentError(f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}")
     target, number = _device(device), _dtype(dtype)
     if softmax and not isinstance(network.layers[-1].layer, Softmax):
         raise ArgumentError(f"softmax: expected False, found True: {network.name} does not end in soft-max")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise ArgumentError(f"seed: expected a whole number from 0, found {shorten(seed)}")
+    if seed is not None:
+        seed = whole(seed, "seed", least=0, largest=2**63 - 1)
     if weights is not None and init_from is not None:
         raise ArgumentError("init_from: expected no weights= with it: one of them gives the first values")
     if weights is None and not include_top:
@@ -186,12 +186,8 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    chosen = (
-        torch.get_default_dtype() if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    )
-    if isinstance(chosen, torch.dtype) and str(chosen).removeprefix("torch.") in ELEMENT_BYTES:
-        return chosen
-    raise ArgumentError(f"dtype: expected one of {', '.join(ELEMENT_BYTES)}, found {shorten(dtype)}")
+    chosen: torch.dtype = getattr(torch, dtype_name(torch.get_default_dtype() if dtype is None else dtype))
+    return chosen
 
 
 def _check_size(network: Network, device: torch.device, dtype: torch.dtype) -> None:

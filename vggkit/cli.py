@@ -265,12 +265,15 @@ def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str =
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Turn `--set key=value` and options of their own into overrides; an option wins."""
+    from vggkit.config import check_override
     from vggkit.document import setting
 
     try:
         changes = dict(map(setting, settings))
     except ArgumentError as error:
         raise ArgumentError(f"--set: {error}") from None
+    for word in changes:
+        check_override(word)
     changes.update({key: value for key, value in options.items() if value is not None})
     return changes
 
@@ -562,15 +565,13 @@ def reconcile(
     NUMBER is as it was printed: 15.48G, 108.45MB, 218.78, 15.523e9, 30.94 GFLOPs. Exit 1 if no convention gives it.
     """
     from vggkit.network import Network
-    from vggkit.reconciliation import every_finding, nearest
+    from vggkit.reconciliation import reconcile as call
     from vggkit.render import reconciliation as render
 
     format = format_of(format, output, RECONCILE_FORMATS)
     network, text = Network.of(source, **overrides(settings, input=input)), " ".join(number)
-    every = every_finding(network, text, batch=batch, dtype=dtype)
-    findings = [finding for finding in every if not finding.distance]
-    heading = render.heading(network.name, network.input_shape, batch, dtype)
-    write(render.in_format(heading, text, findings, nearest(every), format), output)
+    findings = call(network, text, batch=batch, dtype=dtype)
+    write(render.in_format(findings.about, text, findings, findings.nearest, format), output)
     click.get_current_context().exit(0 if findings else 1)
 
 

@@ -6,24 +6,24 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex
 
 import msgspec
 from msgspec.structs import replace
 
 from vggkit import liveness
-from vggkit.analysis import Row, Summary, summarize
-from vggkit.config import Config, SingleScale
+from vggkit.analysis import Row, Summary, check_batch, summarize
+from vggkit.config import Overrides, SingleScale, check_keywords
 from vggkit.document import setting, split_outside
-from vggkit.errors import ArgumentError, VggkitError, did_you_mean, shorten
+from vggkit.errors import ArgumentError, did_you_mean, shorten
 from vggkit.layers import Pair, times
-from vggkit.network import Network
+from vggkit.network import Dtype, Network, Source, dtype_name, each_source
+from vggkit.render.columns import Shown, data_frame
 from vggkit.zoo import names
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-Source = str | os.PathLike[str] | Config | Network
+    from typing_extensions import Unpack
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -158,7 +158,7 @@ class AlignedRow(msgspec.Struct, frozen=True):
         return self.block is None or first.row.kind.endswith("pool")
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class Comparison(Shown, msgspec.Struct, frozen=True):
     """Networks side by side.
 
     Args:
@@ -220,14 +220,7 @@ class Comparison(msgspec.Struct, frozen=True):
         Raises:
             VggkitError: if pandas is not installed.
         """
-        from importlib import import_module
-
-        try:
-            pandas = import_module("pandas")
-        except ImportError:
-            raise VggkitError("to_dataframe needs pandas, which is not installed; `pip install pandas`") from None
-        index = pandas.Index([one.label for one in self.networks], name="name")
-        return pandas.DataFrame([one.figures() for one in self.networks], index=index)
+        return data_frame(({"name": one.label, **one.figures()} for one in self.networks), "name")
 
     def __str__(self) -> str:
         from vggkit.render.comparison import table_text
@@ -303,7 +296,7 @@ class Difference(NamedTuple):
     more: int
 
 
-class Diff(msgspec.Struct, frozen=True):
+class Diff(Shown, msgspec.Struct, frozen=True):
     """What a network adds to another, removes and changes.
 
     Args:
@@ -364,17 +357,17 @@ class Diff(msgspec.Struct, frozen=True):
 
 
 def compare(
-    *sources: Source,
-    batch: int = 1,
-    dtype: str = "float32",
+    *sources: Source | Iterable[Source],
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
     optimizer: str | None = None,
     sort: str | None = None,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> Comparison:
     """Set networks side by side, as the paper's Table 1 does.
 
     Args:
-        sources: names, paths, Configs or Networks; behind a name or path may stand changes, as in
+        sources: names, paths, Configs or Networks, or lists of them; behind a name or path may stand changes, as in
             `D:batch_norm=true,width=0.5`. Without any, the paper's six.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
@@ -392,10 +385,13 @@ def compare(
     >>> [one.training_peak_bytes for one in compare("A", "D:batch_norm=true,head=gap", batch=64).networks]
     [4749085928, 8306309968]
     """
+    check_keywords(compare, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
     key = None if sort is None else figure_name(sort.removeprefix("-"), "sort")
-    named = [_network(source, overrides) for source in sources or names()]
+    chosen = each_source(sources)
+    named = [_network(source, overrides) for source in chosen or names()]
     made = [_compared(network, changes, batch, dtype, optimizer) for network, changes in named]
-    columns = _relative(_sorted(_labelled(made, sources), key, descending=(sort or "").startswith("-")))
+    columns = _relative(_sorted(_labelled(made, chosen), key, descending=(sort or "").startswith("-")))
     return Comparison(
         batch=batch,
         dtype=dtype,
@@ -420,7 +416,7 @@ def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
     return source, tuple(change.strip() for change in split_outside(changes, ","))
 
 
-def _network(source: Source, overrides: dict[str, Any]) -> tuple[Network, tuple[str, ...]]:
+def _network(source: Source, overrides: Overrides) -> tuple[Network, tuple[str, ...]]:
     if not isinstance(source, (str, os.PathLike)):
         return Network.of(source, **overrides), ()
     plain, changes = split_changes(os.fspath(source))

@@ -7,9 +7,9 @@ here on. A `Config` holds every option of every layer; what a file left unsaid h
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil, floor
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, SupportsFloat, SupportsIndex, TypedDict
 
 import msgspec
 import yaml
@@ -46,7 +46,7 @@ from vggkit.notation import (
     spell_value,
     typed,
 )
-from vggkit.numbers import parse_bytes, parse_count, spell_bytes, spell_count
+from vggkit.numbers import parse_bytes, parse_count, plain, spell_bytes, spell_count
 from vggkit.preprocessing import Preprocess, parse_preprocess, spell_preprocess
 
 if TYPE_CHECKING:
@@ -202,6 +202,11 @@ class Config(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return dumps(self)
+
+    def _repr_html_(self) -> str:
+        from vggkit.render.columns import preformatted
+
+        return preformatted(dumps(self))
 
 
 def _followers(spec: Spec) -> dict[str, Any]:
@@ -592,6 +597,24 @@ class Override(NamedTuple):
     schema: dict[str, Any]
 
 
+class Overrides(TypedDict, total=False):
+    """The keywords that change a configuration, for type checkers: `OVERRIDES` says what each does; None is no change.
+
+    A function takes them as `**overrides: Unpack[Overrides]`.
+    """
+
+    head: str | None
+    num_classes: SupportsIndex | None
+    input: str | Sequence[SupportsIndex] | None
+    in_channels: SupportsIndex | None
+    width: str | SupportsFloat | None
+    pool: str | None
+    activation: str | Mapping[str, Any] | None
+    inplace: bool | None
+    batch_norm: bool | None
+    dropout: SupportsFloat | None
+
+
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a configuration with changes made to it, in the order of `OVERRIDES`.
 
@@ -617,13 +640,40 @@ def read_override(word: str, value: Any) -> Any:
     Raises:
         ArgumentError: names the override, what was found and what is allowed.
     """
+    check_override(word)
+    try:
+        return OVERRIDES[word].read(plain(value))
+    except ValueError as error:
+        raise ArgumentError(f"{word}: {error}") from None
+
+
+def check_override(word: str) -> None:
+    """Check the name of an override.
+
+    Raises:
+        ArgumentError: names the nearest one, or all.
+    """
     if word not in OVERRIDES:
         advice = did_you_mean(word, OVERRIDES) or f" Known: {', '.join(OVERRIDES)}"
         raise ArgumentError(f"unknown override {shorten(word)}.{advice}")
-    try:
-        return OVERRIDES[word].read(value)
-    except ValueError as error:
-        raise ArgumentError(f"{word}: {error}") from None
+
+
+def check_keywords(function: Callable[..., Any], given: Iterable[str], more: Iterable[str] = ()) -> None:
+    """Check the further keywords of a function that takes overrides.
+
+    Args:
+        function: what was called.
+        given: the keywords that are none of its own.
+        more: those that it takes beside its own and the overrides.
+
+    Raises:
+        ArgumentError: names the nearest of all that it takes, or all.
+    """
+    known = (*(function.__kwdefaults__ or {}), *more, *OVERRIDES)
+    for word in given:
+        if word not in OVERRIDES and word not in more:
+            advice = did_you_mean(word, known) or f" Known: {', '.join(known)}"
+            raise ArgumentError(f"{function.__name__}: unknown keyword {shorten(word)}.{advice}")
 
 
 def apply_override(config: Config, word: str, value: Any) -> Config:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from vggkit.analysis import summarize
 from vggkit.comparison import compare
-from vggkit.config import Config
+from vggkit.config import Overrides, check_keywords
 from vggkit.errors import ArgumentError, did_you_mean, shorten
-from vggkit.network import Network
+from vggkit.network import Dtype, Network, Source, each_source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from typing_extensions import Unpack
 
     from vggkit.search import Found
 
@@ -97,18 +98,18 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def plot(
-    *sources: str | os.PathLike[str] | Config | Network,
+    *sources: Source | Iterable[Source],
     kind: str = "architecture",
     flat: bool = False,
-    batch: int | None = None,
-    dtype: str | None = None,
-    **overrides: Any,
+    batch: SupportsIndex | None = None,
+    dtype: Dtype | None = None,
+    **overrides: Unpack[Overrides],
 ) -> Picture:
     """Draw networks.
 
     Args:
-        sources: one name, path, Config or Network; for the kind compare any number, with changes behind them as in
-            `compare`, or none for all six.
+        sources: one name, path, Config or Network; for the kind compare any number or lists of them, changes behind
+            them as in `compare`, or none for all six.
         kind: architecture (blocks in perspective), cost (what each layer costs), receptive (what each layer sees) or
             compare (parameters, MACs, training memory and reported errors of several networks).
         flat: whether the architecture is drawn block by block with a box for each layer.
@@ -126,15 +127,17 @@ def plot(
     >>> plot("D", kind="cost").title
     'D: 3×224×224, batch 1, float32'
     """
+    check_keywords(plot, overrides)
     if kind not in KINDS:
         advice = did_you_mean(str(kind), KINDS)
         raise ArgumentError(f"kind: expected one of {', '.join(KINDS)}, found {shorten(kind)}.{advice}")
     if flat and kind != "architecture":
         raise ArgumentError(f"flat: expected kind architecture with it, found {kind}")
-    if kind != "compare" and len(sources) != 1:
-        raise ArgumentError(f"kind {kind}: expected one network, found {len(sources)}; kind compare draws several")
-    if len(sources) > MOST_COMPARED:
-        raise ArgumentError(f"kind compare: expected up to {MOST_COMPARED} networks, found {len(sources)}")
+    chosen = each_source(sources)
+    if kind != "compare" and len(chosen) != 1:
+        raise ArgumentError(f"kind {kind}: expected one network, found {len(chosen)}; kind compare draws several")
+    if len(chosen) > MOST_COMPARED:
+        raise ArgumentError(f"kind compare: expected up to {MOST_COMPARED} networks, found {len(chosen)}")
     options: dict[str, Any] = {word: value for word, value in (("batch", batch), ("dtype", dtype)) if value is not None}
     for word in options if kind in ("architecture", "receptive") else ():
         raise ArgumentError(f"{word}: expected kind cost or compare with it, found {kind}")
@@ -142,9 +145,9 @@ def plot(
     from vggkit.render.plot import flat as boxes
 
     if kind == "compare":
-        comparison = compare(*sources, **options, **overrides)
+        comparison = compare(*chosen, **options, **overrides)
         return _picture(scatter, comparison, file_name(kind, [one.label for one in comparison.networks]))
-    network = Network.of(sources[0], **overrides)
+    network = Network.of(chosen[0], **overrides)
     if len(network) > MOST_LAYERS:
         raise ArgumentError(
             f"{network.name}: expected up to {MOST_LAYERS:,} layers in a picture, found {len(network):,}"

@@ -10,21 +10,24 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
 
-from vggkit.analysis import Row, Summary, summarize
+from vggkit.analysis import Row, Summary, check_batch, summarize
+from vggkit.config import Overrides, check_keywords
 from vggkit.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
 from vggkit.layers import Kept, Working, elements
 from vggkit.liveness import MemoryPlan, Options, refusal
 from vggkit.liveness import plan as plan_of
-from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
 from vggkit.notation import describe
 from vggkit.numbers import mebibytes, megabytes, percent
+from vggkit.render.columns import Shown
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from typing_extensions import Unpack
 
     from vggkit.config import Config
 
@@ -74,7 +77,7 @@ class Step(msgspec.Struct, frozen=True):
     why: str
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class Explanation(Shown, msgspec.Struct, frozen=True):
     """How the figures of a layer or of a network come about. Iterating gives its steps.
 
     Args:
@@ -141,9 +144,9 @@ def explain(
     source: str | os.PathLike[str] | Config | Network,
     layer: str | None = None,
     *,
-    batch: int = 1,
-    dtype: str = "float32",
-    **overrides: Any,
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    **overrides: Unpack[Overrides],
 ) -> Explanation:
     """Explain how the figures of a layer, or of a whole network, come about.
 
@@ -165,6 +168,8 @@ def explain(
     >>> next(step.working for step in explain("D", "conv3_1") if step.quantity == "parameters")
     '3·3·128·256 + 256'
     """
+    check_keywords(explain, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
     network = Network.of(source, **overrides)
     summary = summarize(network, batch=batch, dtype=dtype, expand=True)
     step = Options(batch=batch, dtype=dtype)

@@ -7,15 +7,14 @@ gradients. Workspaces of cuDNN and cuBLAS are not included: they are no tensors 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, cast
 
 import msgspec
 
 from vggkit.analysis import check_batch, summarize
-from vggkit.config import Config
+from vggkit.config import Overrides, check_keywords
 from vggkit.eager import (
     BUFFERS,
     GRADIENTS,
@@ -33,13 +32,14 @@ from vggkit.eager import (
 )
 from vggkit.errors import ArgumentError, ConfigError, did_you_mean, shorten
 from vggkit.layers import LARGEST, BatchNorm, Shape, elements
-from vggkit.network import ELEMENT_BYTES, Network, place, several
-from vggkit.numbers import parse_bytes
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, place, several
+from vggkit.numbers import parse_bytes, whole
+from vggkit.render.columns import Shown
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from typing_extensions import Unpack
 
-Source = str | os.PathLike[str] | Config | Network
 Mode = Literal["training", "inference"]
 
 
@@ -107,7 +107,7 @@ class LayerMemory(msgspec.Struct, frozen=True):
     output_bytes: int
 
 
-class MemoryPlan(msgspec.Struct, frozen=True):
+class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     """What a step holds.
 
     Args:
@@ -178,15 +178,15 @@ class MemoryPlan(msgspec.Struct, frozen=True):
 def memory(
     source: Source,
     *,
-    batch: int = 1,
+    batch: SupportsIndex = 1,
     mode: str = "training",
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     optimizer: str | None = None,
     device: str = "cpu",
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> MemoryPlan:
     """Say what a step holds, to the byte.
 
@@ -213,6 +213,7 @@ def memory(
     >>> memory("D").peak_bytes
     1722992880
     """
+    check_keywords(memory, overrides)
     network = Network.of(source, **overrides)
     options = checked_options(
         network, batch=batch, mode=mode, dtype=dtype, optimizer=optimizer, device=device, freeze=freeze,
@@ -227,14 +228,14 @@ def checked_options(network: Network, **options: Any) -> Options:
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
     """
-    check_batch(options["batch"])
+    options["batch"] = check_batch(options["batch"])
+    options["dtype"] = dtype_name(options["dtype"])
     options["freeze"] = several(options["freeze"], "freeze")
     options["checkpoint"] = several(options["checkpoint"], "checkpoint")
     training = options["mode"] != "inference"
     options["optimizer"] = options["optimizer"] or ("sgd-momentum" if training else "none")
     for word, allowed in (
         ("mode", MODES),
-        ("dtype", tuple(ELEMENT_BYTES)),
         ("optimizer", tuple(OPTIMIZERS)),
         ("device", DEVICES),
     ):
@@ -665,7 +666,19 @@ class Fit(msgspec.Struct, frozen=True):
         return cast("dict[str, Any]", msgspec.to_builtins(self))
 
 
-def max_batch(source: Source, limit: str | int, **arguments: Any) -> int:
+class StepArguments(Overrides, total=False):
+    """The keywords of `memory` but batch, for type checkers."""
+
+    mode: str
+    dtype: Dtype
+    optimizer: str | None
+    device: str
+    freeze: str | Iterable[str]
+    checkpoint: str | Iterable[str]
+    autocast: bool
+
+
+def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[StepArguments]) -> int:
     """Return the largest batch whose step fits.
 
     Args:
@@ -683,25 +696,27 @@ def max_batch(source: Source, limit: str | int, **arguments: Any) -> int:
     >>> max_batch("D", "24GiB")
     327
     """
-    network, options = _network_and_options(source, arguments)
+    network, options = _network_and_options(source, {**arguments})
     return fit_batch(network, options, _limit(limit)).largest
 
 
 def _network_and_options(source: Source, arguments: dict[str, Any]) -> tuple[Network, Options]:
     if "batch" in arguments:
         raise ArgumentError("batch: it is what is asked for; leave it out")
+    check_keywords(max_batch, arguments, Options.__struct_fields__)
     said = {word: arguments.pop(word) for word in list(arguments) if word in Options.__struct_fields__}
     unsaid = {word: getattr(Options(), word) for word in Options.__struct_fields__}
     network = Network.of(source, **arguments)
     return network, checked_options(network, **{**unsaid, "optimizer": None, **said})
 
 
-def _limit(limit: str | int) -> int:
+def _limit(limit: str | SupportsIndex) -> int:
     if isinstance(limit, str):
         return parse_bytes(limit)
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ArgumentError(f"limit: expected bytes or text such as '24GiB', found {shorten(limit)}")
-    return limit
+    try:
+        return whole(limit, "limit")
+    except ArgumentError:
+        raise ArgumentError(f"limit: expected bytes or text such as '24GiB', found {shorten(limit)}") from None
 
 
 def fit_batch(network: Network, options: Options, limit: int) -> Fit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,12 @@ class VGG(nn.Module):
         softmax: whether the output is probabilities, if the configuration ends in soft-max; else it is scores.
         checkpoint: blocks that are run again in the backward pass instead of keeping what it needs.
     """
+
+    if TYPE_CHECKING:  # what torch says of any module is that it takes and gives anything
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, network: Network, *, softmax: bool = False, checkpoint: str | Iterable[str] = ()) -> None:
         super().__init__()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from vggkit.config import Config, Entry
+from vggkit.config import Config, Entry, Overrides
 from vggkit.errors import (
     ArgumentError,
     ConfigError,
@@ -38,8 +38,42 @@ from vggkit.layers import (
     times,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 """Bytes per element of each dtype, by torch's name."""
+
+
+class TorchDtype(Protocol):
+    """What a dtype of torch is to a type checker that need not know torch."""
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether its elements are floating-point numbers."""
+
+
+Dtype = str | TorchDtype
+"""A dtype, by torch's name or torch's own."""
+
+
+def dtype_name(dtype: Dtype) -> str:
+    """Return torch's name of a dtype.
+
+    Args:
+        dtype: `"float16"` or `torch.float16`.
+
+    Raises:
+        ArgumentError: if it is none that networks are built in.
+
+    >>> dtype_name("float16")
+    'float16'
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name in ELEMENT_BYTES:
+        return name
+    advice = did_you_mean(name, ELEMENT_BYTES)
+    raise ArgumentError(f"dtype: expected one of {', '.join(ELEMENT_BYTES)}, found {shorten(dtype)}.{advice}")
 
 
 def several(names: str | Iterable[str], argument: str) -> tuple[str, ...]:
@@ -103,7 +137,7 @@ class Network(msgspec.Struct, frozen=True):
     layers: tuple[PlacedLayer, ...]
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str] | Config | Network, **overrides: Any) -> Network:
+    def of(cls, source: str | os.PathLike[str] | Config | Network, **overrides: Unpack[Overrides]) -> Network:
         """Return the network of a configuration.
 
         Args:
@@ -148,6 +182,17 @@ class Network(msgspec.Struct, frozen=True):
 
     def __iter__(self) -> Iterator[PlacedLayer]:
         return iter(self.layers)
+
+    def _repr_html_(self) -> str:
+        from vggkit.notation import describe
+        from vggkit.render.columns import Column, grid, html
+
+        columns: list[Column[PlacedLayer]] = [
+            Column("layer", lambda placed: placed.name),
+            Column("what", lambda placed: describe(placed.layer)),
+            Column("output shape", lambda placed: times(placed.output_shape), "right"),
+        ]
+        return html(grid(columns, self.layers), f"{self.name}: {times(self.input_shape)}")
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -236,6 +281,34 @@ class Network(msgspec.Struct, frozen=True):
             f" {first.input_shape[0]:,} inputs for {first.layer.out_features:,} units. head=gap classifies without the"
             f" wide FC layers; another input, such as 3x224x224, gives them larger maps."
         ]
+
+
+Source = str | os.PathLike[str] | Config | Network
+"""What a network is made of: a name, a path, a Config or the Network itself."""
+
+
+def each_source(given: Iterable[Source | Iterable[Source]]) -> list[Source]:
+    """Return the sources that a function of several was given, one by one or in lists.
+
+    Args:
+        given: names, paths, Configs and Networks, or lists of them.
+
+    Raises:
+        ArgumentError: if there is anything else among them, or an empty list.
+
+    >>> each_source(["A", ["D", "E"]])
+    ['A', 'D', 'E']
+    """
+    sources: list[Source] = []
+    for source in given:
+        if isinstance(source, (str, os.PathLike, Config, Network)):
+            sources.append(source)
+            continue
+        listed = each_source(source) if isinstance(source, Iterable) else []
+        if not listed:
+            raise ArgumentError(f"source: expected a name, a path, a Config or a Network, found {shorten(source)}")
+        sources += listed
+    return sources
 
 
 def place(config: Config) -> Network:

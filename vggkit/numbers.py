@@ -4,8 +4,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from vggkit.errors import ArgumentError, shorten
+
+
+def plain(value: Any) -> Any:
+    """Return Python's own numbers and lists for numpy's and torch's, also inside tuples and lists.
+
+    >>> import numpy
+    >>> plain(numpy.int64(3)), plain((numpy.int32(3), 224, 224)), plain("3x224x224")
+    (3, (3, 224, 224), '3x224x224')
+    """
+    if isinstance(value, (tuple, list)):
+        return [*map(plain, value)] if isinstance(value, list) else (*map(plain, value),)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def whole(number: object, argument: str, least: int = 1, largest: int | None = None) -> int:
+    """Check a whole number.
+
+    Args:
+        number: Python's, numpy's or torch's.
+        argument: what it was given for, for the message.
+        least: the smallest that is allowed.
+        largest: the largest that is allowed, or None.
+
+    Raises:
+        ArgumentError: says what was found and what was expected.
+
+    >>> whole(3, "batch")
+    3
+    """
+    found = plain(number)
+    if isinstance(found, bool) or not isinstance(found, int) or found < least or (largest and found > largest):
+        limit = f" to {largest:.0e}" if largest else ""
+        raise ArgumentError(f"{argument}: expected a whole number from {least}{limit}, found {shorten(number)}")
+    return found
 
 
 def grouped(number: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import msgspec
 
-from vggkit.analysis import summarize
+from vggkit.analysis import check_batch
+from vggkit.config import Overrides, check_keywords
 from vggkit.conventions import (
     CONVENTIONS,
     OURS,
@@ -23,9 +24,15 @@ from vggkit.conventions import (
     torchvisions_form,
 )
 from vggkit.errors import ArgumentError, shorten
-from vggkit.network import Network
+from vggkit.layers import times
+from vggkit.network import Dtype, Network, dtype_name
+from vggkit.numbers import plain
+from vggkit.render.columns import Shown
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from typing_extensions import Unpack
+
     from vggkit.config import Config
 
 
@@ -74,7 +81,7 @@ _NUMBER = re.compile(
 )
 
 
-def read_number(number: str | int) -> Reading:
+def read_number(number: str | SupportsIndex) -> Reading:
     """Read a number with its unit.
 
     Args:
@@ -86,8 +93,9 @@ def read_number(number: str | int) -> Reading:
     >>> read_number("30.94 GFLOPs").value, read_number("30.94 GFLOPs").power
     (Fraction(1547, 50), 3)
     """
-    text = str(number).strip()
-    match = _NUMBER.fullmatch(text) if isinstance(number, (str, int)) and not isinstance(number, bool) else None
+    found = plain(number)
+    text = str(found).strip()
+    match = _NUMBER.fullmatch(text) if isinstance(found, (str, int)) and not isinstance(found, bool) else None
     unit = _unit(match.group(4).lower(), bool(match.group(2))) if match else None
     if match is None or unit is None:
         raise ArgumentError(
@@ -154,14 +162,41 @@ class Finding(msgspec.Struct, frozen=True):
         return {**{field: getattr(self, field) for field in self.__struct_fields__}, "parts": parts}
 
 
+class Findings(Shown, list[Finding]):
+    """The conventions that give a number, the best first; a list that draws itself.
+
+    Args:
+        findings: the conventions.
+        about: the network that it is about, its input, batch and dtype.
+        number: what was asked for.
+        nearest: the nearest conventions, which are shown if there are no findings.
+    """
+
+    def __init__(self, findings: Iterable[Finding], about: str, number: str, nearest: Sequence[Finding]) -> None:
+        super().__init__(findings)
+        self.about = about
+        self.number = number
+        self.nearest = tuple(nearest)
+
+    def __rich__(self) -> Group:
+        from vggkit.render.reconciliation import table
+
+        return table(self.about, self.number, self, self.nearest)
+
+    def _repr_html_(self) -> str:
+        from vggkit.render.reconciliation import html_text
+
+        return html_text(self.about, self.number, self, self.nearest)
+
+
 def reconcile(
     source: str | os.PathLike[str] | Config | Network,
-    number: str | int,
+    number: str | SupportsIndex,
     *,
-    batch: int = 1,
-    dtype: str = "float32",
-    **overrides: Any,
-) -> list[Finding]:
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    **overrides: Unpack[Overrides],
+) -> Findings:
     """Say whose number this is: which tools print it for a network, and what they count that vggkit does not.
 
     Args:
@@ -181,34 +216,21 @@ def reconcile(
     >>> [(finding.tool, finding.difference) for finding in reconcile("D", "108.45MB")]
     [('torchinfo 1.8.0', 47503264)]
     """
-    findings = every_finding(source, number, batch=batch, dtype=dtype, **overrides)
-    return [finding for finding in findings if not finding.distance]
+    check_keywords(reconcile, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
+    network = Network.of(source, **overrides)
+    every = every_finding(network, number, batch, dtype)
+    about = f"{network.name} at {times(network.input_shape)}, batch {batch}, {dtype}"
+    return Findings((finding for finding in every if not finding.distance), about, str(plain(number)), nearest(every))
 
 
-def every_finding(
-    source: str | os.PathLike[str] | Config | Network,
-    number: str | int,
-    *,
-    batch: int = 1,
-    dtype: str = "float32",
-    **overrides: Any,
-) -> list[Finding]:
-    """Return what each convention gives, the nearest to a number first.
-
-    Args:
-        source: a name, a path, a Config or a Network.
-        number: as for `reconcile`.
-        batch: number of images.
-        dtype: float32, float16, bfloat16 or float64.
-        overrides: changes to make, as for `load`.
+def every_finding(network: Network, number: str | SupportsIndex, batch: int, dtype: str) -> list[Finding]:
+    """Return what each convention gives for a network, the nearest to a number first.
 
     Raises:
-        ConfigError: if the configuration can't be found or is wrong.
-        ArgumentError: if it is no number, or an argument is outside its allowed values.
+        ArgumentError: if it is no number.
     """
     reading = read_number(number)
-    network = Network.of(source, **overrides)
-    summarize(network, batch=batch, dtype=dtype)  # checks them
     found = [_judged(reading, convention, counted) for convention, counted in _figures(network, batch, dtype)]
     return [judged.finding for judged in sorted(found, key=lambda judged: judged.rank)]
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
 
-from vggkit.analysis import Summary, summarize
+from vggkit.analysis import Summary, check_batch, summarize
 from vggkit.comparison import Compared, Comparison, compare
-from vggkit.config import Config
+from vggkit.config import Overrides, check_keywords
 from vggkit.drawing import Picture, file_name, plot
 from vggkit.errors import ArgumentError
 from vggkit.liveness import OPTIMIZERS, Fit, LinearBytes, Lines, MemoryPlan, Options, fit_batch, lines, plan
-from vggkit.network import ELEMENT_BYTES, Network
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, each_source
 from vggkit.numbers import parse_bytes
 from vggkit.zoo import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from typing_extensions import Unpack
 
 MOST_REPORTED = 8
 """More networks of the paper's size than this make a page of more than a megabyte."""
@@ -122,17 +123,22 @@ class Report(msgspec.Struct, frozen=True):
 
         return html_text(self)
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="800"></iframe>'
+
 
 def report(
-    *sources: str | os.PathLike[str] | Config | Network,
-    batch: int = 1,
-    dtype: str = "float32",
-    **overrides: Any,
+    *sources: Source | Iterable[Source],
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    **overrides: Unpack[Overrides],
 ) -> Report:
     """Gather all that a page says of networks.
 
     Args:
-        sources: names, paths, Configs or Networks, with changes behind them as in `compare`.
+        sources: names, paths, Configs or Networks, or lists of them, with changes behind them as in `compare`.
         batch: number of images, at first.
         dtype: float32, bfloat16, float16 or float64, at first.
         overrides: changes to make to each network, as for `load`.
@@ -147,11 +153,14 @@ def report(
     >>> report("D", batch=64).file_name
     'D-report.html'
     """
-    if not 1 <= len(sources) <= MOST_REPORTED:
-        raise ArgumentError(f"expected 1 to {MOST_REPORTED} networks in a report, found {len(sources)}")
-    comparison = compare(*sources, batch=batch, dtype=dtype, **overrides)
+    chosen = each_source(sources)
+    if not 1 <= len(chosen) <= MOST_REPORTED:
+        raise ArgumentError(f"expected 1 to {MOST_REPORTED} networks in a report, found {len(chosen)}")
+    check_keywords(report, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
+    comparison = compare(*chosen, batch=batch, dtype=dtype, **overrides)
     networks = tuple(_reported(one, batch, dtype, comparison.optimizer) for one in comparison.networks)
-    scatter = plot(*sources, kind="compare", batch=batch, dtype=dtype, **overrides) if len(networks) > 1 else None
+    scatter = plot(*chosen, kind="compare", batch=batch, dtype=dtype, **overrides) if len(networks) > 1 else None
     return Report(
         batch=batch,
         dtype=dtype,

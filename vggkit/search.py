@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cached_property, lru_cache
 from math import prod
 from string import ascii_letters
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import msgspec
 import numpy as np
@@ -24,13 +24,14 @@ from msgspec.structs import replace
 from vggkit import liveness
 from vggkit.analysis import Summary, summarize
 from vggkit.comparison import split_changes
-from vggkit.config import OVERRIDES, Config, Width, read_override
+from vggkit.config import OVERRIDES, Config, Overrides, Width, check_keywords, read_override
 from vggkit.document import setting
 from vggkit.errors import ArgumentError, VggkitError, did_you_mean, shorten
 from vggkit.liveness import Options
 from vggkit.many import Disagreement, largest, listed, many
-from vggkit.network import Network, place
-from vggkit.numbers import parse_bytes, parse_count
+from vggkit.network import Dtype, Network, Source, each_source, place, several
+from vggkit.numbers import parse_bytes, parse_count, plain, whole
+from vggkit.render.columns import Shown, data_frame
 from vggkit.zoo import family_names, load, names
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
     from rich.console import Group
+    from typing_extensions import Unpack
 
     from vggkit.drawing import Picture
 
-Source = str | os.PathLike[str] | Config | Network
+Amount = str | SupportsIndex
+"""A condition as text, or the number that a figure must be."""
 
 CHUNK = 4096
 """Variants that are worked on at once: enough for numpy, and a few megabytes."""
@@ -440,7 +443,7 @@ class Chunk(NamedTuple):
     reason: str | None
 
 
-class Found(msgspec.Struct, frozen=True):
+class Found(Shown, msgspec.Struct, frozen=True):
     """What a search gave. Iterating gives its variants.
 
     Args:
@@ -493,6 +496,15 @@ class Found(msgspec.Struct, frozen=True):
             ],
         }
 
+    def to_dataframe(self) -> Any:
+        """Return the variants as a pandas DataFrame, indexed by their names: what was changed, figures, Pareto front.
+
+        Raises:
+            VggkitError: if pandas is not installed.
+        """
+        rows: list[dict[str, Any]] = self.to_dict()["found"]
+        return data_frame(({"name": row.pop("name"), **row.pop("changes"), **row} for row in rows), "name")
+
     def to_csv(self) -> str:
         """Return a line per variant, with its overrides and figures in columns."""
         from vggkit.render.search import csv_text
@@ -534,24 +546,24 @@ def _plain(value: Any) -> Any:
 
 
 def find(
-    *sources: Source,
+    *sources: Source | Iterable[Source],
     vary: Mapping[str, Iterable[Any]] | None = None,
-    where: Mapping[str, str | int | Sequence[str | int]] | None = None,
-    figures: Iterable[str] = (),
+    where: Mapping[str, Amount | Sequence[Amount]] | None = None,
+    figures: str | Iterable[str] = (),
     sort: str | None = None,
-    limit: int | None = None,
-    pareto: Sequence[str] | None = None,
-    batch: int = 1,
-    dtype: str = "float32",
+    limit: SupportsIndex | None = None,
+    pareto: str | Sequence[str] | None = None,
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
     optimizer: str | None = None,
-    processes: int = 1,
-    **overrides: Any,
+    processes: SupportsIndex = 1,
+    **overrides: Unpack[Overrides],
 ) -> Found:
     """Search the zoo, or every combination of overrides, for networks that meet conditions.
 
     Args:
-        sources: names, paths, Configs or Networks; behind a name or path may stand changes, as in `D:head=gap`.
-            Without any, the paper's six and the family.
+        sources: names, paths, Configs or Networks, or lists of them; behind a name or path may stand changes, as in
+            `D:head=gap`. Without any, the paper's six and the family.
         vary: overrides and the values to try; every combination is a variant.
         where: figures and what they must be: `{"parameters": "<15M", "training_peak": [">1GiB", "<8GiB"]}`.
         figures: those to work out and show; if absent the usual ones and whatever else is asked for.
@@ -577,9 +589,11 @@ def find(
     >>> [variant.label for variant in found]
     ['A:head=gap,width=0.5', 'A:head=gap,width=1', 'D:head=gap,width=0.5']
     """
+    check_keywords(find, overrides)
+    processes = whole(processes, "processes")
     query = prepared(
-        sources, overrides, vary=vary or {}, where=where or {}, figures=figures, sort=sort, limit=limit, pareto=pareto,
-        batch=batch, dtype=dtype, optimizer=optimizer,
+        each_source(sources), overrides, vary=vary or {}, where=where or {}, figures=figures, sort=sort, limit=limit,
+        pareto=pareto, batch=batch, dtype=dtype, optimizer=optimizer,
     )  # fmt: skip
     return collected(query, chunks(query, processes))
 
@@ -589,13 +603,13 @@ def prepared(
     overrides: Mapping[str, Any],
     *,
     vary: Mapping[str, Iterable[Any]],
-    where: Mapping[str, str | int | Sequence[str | int]],
-    figures: Iterable[str],
+    where: Mapping[str, Amount | Sequence[Amount]],
+    figures: str | Iterable[str],
     sort: str | None,
-    limit: int | None,
-    pareto: Sequence[str] | None,
-    batch: int,
-    dtype: str,
+    limit: SupportsIndex | None,
+    pareto: str | Sequence[str] | None,
+    batch: SupportsIndex,
+    dtype: Dtype,
     optimizer: str | None,
 ) -> Query:
     """Check the arguments of `find`.
@@ -604,17 +618,16 @@ def prepared(
         ConfigError: if a configuration can't be found or is wrong.
         ArgumentError: names the argument, what was found and what is allowed.
     """
+    wanted = {word: plain(given) for word, given in where.items()}
     conditions = tuple(
         condition(figure_name(word, "where"), text)
-        for word, texts in where.items()
+        for word, texts in wanted.items()
         for text in ((texts,) if isinstance(texts, (str, int)) else texts)
     )
     order = None if sort is None else direction(sort, "sort")
     front = _front_of(pareto, order)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ArgumentError(f"limit: expected a whole number from 1, found {shorten(limit)}")
     asked = [each.figure for each in (*conditions, *(() if order is None else (order,)), *(front if pareto else ()))]
-    shown = tuple(dict.fromkeys(figure_name(word, "figures") for word in figures))
+    shown = tuple(dict.fromkeys(figure_name(word, "figures") for word in several(figures, "figures")))
     shown = shown or tuple(name for name in FIGURES if name in (*SHOWN, *asked))
     origins = tuple(_origin(source, overrides) for source in sources or (*names(), *family_names()))
     query = Query(
@@ -624,7 +637,7 @@ def prepared(
         needed=tuple(name for name in FIGURES if name in (*shown, *asked, *(one.figure for one in front))),
         conditions=conditions,
         sort=order,
-        limit=limit,
+        limit=None if limit is None else whole(limit, "limit"),
         pareto=front,
         options=_options(origins[0].config, batch=batch, dtype=dtype, optimizer=optimizer),
     )  # fmt: skip
@@ -639,14 +652,15 @@ def _options(config: Config, **options: Any) -> Options:
     return liveness.checked_options(Network(config, ()), **unsaid, **options)
 
 
-def _front_of(pareto: Sequence[str] | None, order: Direction | None) -> tuple[Direction, Direction]:
+def _front_of(pareto: str | Sequence[str] | None, order: Direction | None) -> tuple[Direction, Direction]:
     if pareto is None:
         if order is None or order.figure in FRONT:
             return Direction(FRONT[0]), Direction(FRONT[1])
         return Direction(FRONT[0]), Direction(order.figure, order.descending and order.figure in WANTED)
-    named = [direction(word, "pareto") for word in pareto]
+    words = several(pareto, "pareto")
+    named = [direction(word, "pareto") for word in words]
     if len(named) != 2 or named[0].figure == named[1].figure:
-        found = ",".join(pareto) or "none"
+        found = ",".join(words) or "none"
         raise ArgumentError(f"pareto: expected two figures, such as parameters,macs, found {shorten(found)}")
     return named[0], named[1]
 
@@ -666,7 +680,8 @@ def _origin(source: Source, overrides: Mapping[str, Any]) -> Origin:
 
 
 def _axis(word: str, values: Iterable[Any], origins: Sequence[Origin]) -> Axis:
-    given = (values,) if isinstance(values, (str, int, float, Mapping)) else tuple(values)
+    values = plain(values)
+    given = (values,) if isinstance(values, (str, int, float, Mapping)) else tuple(map(plain, values))
     if not given:
         raise ArgumentError(f"vary: {word} has no values; expected some, such as width=0.5,1")
     try:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
-from vggkit.building import build
-from vggkit.config import OVERRIDES, Config
+from vggkit.building import BuildArguments, build
+from vggkit.config import OVERRIDES, Config, check_keywords
 from vggkit.errors import ArgumentError
-from vggkit.layers import InPlaceActivation
+from vggkit.layers import InPlaceActivation, times
 from vggkit.model import VGG, hold_statistics
 from vggkit.network import Network, PlacedLayer, several
 from vggkit.weights.loading import Source
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Features(nn.Module):
@@ -27,9 +30,14 @@ class Features(nn.Module):
         model: whose layers; they are shared with it, not copied. Blocks that it runs again in the backward pass are run
             again here.
         layers: names of layers in any vocabulary; the activations get these names.
+        frozen: whether the layers are frozen, in the model too, and evaluation mode is kept.
     """
 
-    def __init__(self, model: VGG, layers: Sequence[str]) -> None:
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> dict[str, Tensor]: ...
+
+    def __init__(self, model: VGG, layers: Sequence[str], *, frozen: bool = False) -> None:
         super().__init__()
         placed = {name: model.network.layer(name) for name in layers}
         wanted: dict[str, list[str]] = {}
@@ -39,15 +47,22 @@ class Features(nn.Module):
         steps = model.network.layers[: last + 1]
         self.layers = tuple(layers)
         modules = {placed.name for placed in model.network.modules(softmax=model.ends_in_softmax)}
-        self.body = nn.Sequential(*(_step(model, modules, step, taken) for step, taken in _with_taken(steps, wanted)))
-        frozen = set(model.frozen)
-        self._frozen = frozenset(index for index, step in enumerate(steps) if step.name in frozen)
+        self.body = nn.Sequential(
+            *(_step(model, modules, step, taken, frozen) for step, taken in _with_taken(steps, wanted))
+        )
+        self.frozen = frozen
+        self.input_shape = model.network.input_shape
+        if frozen and (held := [step.name for step in steps if step.held]):
+            model.freeze(held)
+        self._frozen = frozenset(index for index, step in enumerate(steps) if step.name in model.frozen)
         self.training = self.body.training = model.training
+        if frozen:
+            self.eval()
         self._names = [wanted.get(step.name, []) for step in steps]
         self._parts = [(part, block in model.checkpoint) for block, part in _parts(steps)]
 
     def train(self, mode: bool = True) -> Features:
-        """Set training or evaluation mode; batch norms that are frozen in the model stay in evaluation mode.
+        """Set training or evaluation mode; what is frozen, batch norms of the model or all, stays in evaluation mode.
 
         Args:
             mode: whether it is training mode.
@@ -55,10 +70,15 @@ class Features(nn.Module):
         Returns:
             The module itself.
         """
-        super().train(mode)
+        super().train(mode and not self.frozen)
         for index in self._frozen:
             hold_statistics(self.body[index])
         return self
+
+    def extra_repr(self) -> str:
+        """Return what is printed of it beside its layers."""
+        taps = [f"taps: {', '.join(self.layers)}{' (frozen)' if self.frozen else ''}"]
+        return "\n".join([*taps, f"input: {times(self.input_shape)}, normalised as it was for the weights"])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the activations, by the names that were asked for.
@@ -96,16 +116,16 @@ def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> I
         taken = step.name in wanted or (taken and step.layer.storage() == "view")
 
 
-def _step(model: VGG, modules: set[str], step: PlacedLayer, taken: bool) -> nn.Module:
+def _step(model: VGG, modules: set[str], step: PlacedLayer, taken: bool, frozen: bool) -> nn.Module:
     """Return the module of a layer; an activation that would overwrite what is handed out works in new memory.
 
     That costs what a copy of the activation would, and is faster by the copying. A model that gives scores has no
-    soft-max of its own.
+    soft-max of its own. A frozen dropout must not drop when the model goes back to training.
     """
     layer = step.layer
     if taken and isinstance(layer, InPlaceActivation) and layer.inplace:
         layer = replace(layer, inplace=False)
-    elif step.name in modules:
+    elif step.name in modules and not (frozen and layer.role == "dropout"):
         return model.get_submodule(step.module)
     module: nn.Module = layer.module(step.input_shape, nn)
     return module
@@ -116,15 +136,22 @@ def features(
     layers: str | Iterable[str],
     *,
     weights: Source | None = None,
-    **options: Any,
+    frozen: bool = False,
+    **options: Unpack[BuildArguments],
 ) -> Features:
     """Return a module that gives a network's activations at named layers.
+
+    Its input is normalised as it was when the weights were trained. For torchvision's weights that means values from 0
+    to 1, less the mean (0.485, 0.456, 0.406) and divided by the deviation (0.229, 0.224, 0.225) of each channel.
+    `Classifier.preprocess` says what it means for a checkpoint.
 
     Args:
         model: a model, whose layers are shared; or what `build` takes.
         layers: names of layers as here (block3_conv3), as the authors' (relu4_3, pool5) or torchvision's
             (features.29); `vggkit names D` lists them. It stops at the last of them.
         weights: with a name or configuration: a checkpoint, or "imagenet"; the classifier's are not loaded.
+        frozen: whether no parameter is trained and evaluation mode is kept, as a perceptual loss wants it: the
+            activations have a graph only where the input has one. A model's own layers are then frozen in the model.
         options: further keywords of `build`, softmax aside: the soft-max is a layer that can be named, as prob. Blocks
             that are checkpointed are run again in the backward pass, and give the same activations.
 
@@ -147,15 +174,17 @@ def features(
         given = [*(["weights"] if weights is not None else []), *options]
         if given:
             raise ArgumentError(f"{given[0]}: expected none with a model that is built already")
-        return Features(model, names)
-    if options.get("softmax"):
+        return Features(model, names, frozen=frozen)
+    further: dict[str, Any] = {**options}
+    if further.pop("softmax", False):
         raise ArgumentError("softmax: expected none with features; name the soft-max among the layers, as prob")
-    overrides = {word: options.pop(word) for word in OVERRIDES if word in options and options[word] != "new"}
+    check_keywords(features, further, BuildArguments.__optional_keys__)
+    overrides = {word: further.pop(word) for word in OVERRIDES if word in further and further[word] != "new"}
     network = Network.of(model, **overrides)
     if all(network.layer(name).block for name in names):  # a classifier that nobody asks for is never given memory
-        frozen = network.parts(options.get("freeze", ()), "freeze")
+        still = network.parts(further.get("freeze", ()), "freeze")
         network = Network.of(replace(network.config, classifier=()))
-        options["freeze"] = [placed.name for placed in network if placed.name in frozen]
+        further["freeze"] = [placed.name for placed in network if placed.name in still]
         if weights is not None:
-            options["include_top"] = False
-    return Features(build(network, weights=weights, **options), names).train(False)
+            further["include_top"] = False
+    return Features(build(network, weights=weights, **further), names, frozen=frozen).train(False)

@@ -8,13 +8,16 @@ import stat
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from vggkit.config import Config, dumps, override, parse_config
+from vggkit.config import Config, Overrides, dumps, override, parse_config
 from vggkit.document import MAX_BYTES, read
 from vggkit.errors import ArgumentError, ConfigError, Problem, did_you_mean, shorten
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 MAX_CHAIN = 16
 
@@ -67,14 +70,17 @@ def _every_file() -> list[Path]:
     return [*_files().values(), *_files("family").values()]
 
 
-def load(source: Source, **overrides: Any) -> Config:
+def load(source: Source, **overrides: Unpack[Overrides]) -> Config:
     """Load a configuration.
 
     Args:
         source: a name or alias of a shipped one (letter case, - and _ don't matter; `_bn` behind it adds batch norm),
             the path of a YAML file, or a Config.
-        overrides: changes to make: num_classes, input, in_channels, batch_norm, dropout, width, activation, inplace,
-            pool, head.
+        overrides: changes to make. `head`: "paper" or "gap"; `num_classes`: units of the last layer; `input`: shape of
+            one image, "3x224x224"; `in_channels`: channels of the input; `width`: multiplies all channels and units but
+            the classes, 0.5 or with its rounding "0.5 multiple of 8"; `pool`: "max" or "avg"; `activation`: in place of
+            every one, or "none"; `inplace`: False gives each activation memory of its own, which full backward hooks
+            need; `batch_norm`: whether it stands behind the convolutions; `dropout`: rate behind the hidden FC layers.
 
     Returns:
         The configuration.
@@ -92,7 +98,7 @@ def load(source: Source, **overrides: Any) -> Config:
     return override(config, overrides)
 
 
-def loads(text: str | bytes, file: str = "<text>", **overrides: Any) -> Config:
+def loads(text: str | bytes, file: str = "<text>", **overrides: Unpack[Overrides]) -> Config:
     """Load a configuration from YAML text.
 
     Args:

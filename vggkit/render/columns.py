@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from vggkit.errors import VggkitError
 from vggkit.render import terminal
 
 RowType = TypeVar("RowType")
@@ -233,6 +234,34 @@ def html(grid: Grid, title: str) -> str:
     )
 
 
+def preformatted(text: str) -> str:
+    """Write a text as HTML that keeps its lines, for notebooks."""
+    from html import escape
+
+    return f"<pre>{escape(text)}</pre>"
+
+
+def data_frame(rows: Iterable[dict[str, Any]], index: str) -> Any:
+    """Return rows as a pandas DataFrame.
+
+    Args:
+        rows: values by the names of their columns.
+        index: the column that names the rows.
+
+    Raises:
+        VggkitError: if pandas is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        pandas = import_module("pandas")
+    except ImportError:
+        raise VggkitError("to_dataframe needs pandas, which is not installed; `pip install pandas`") from None
+    kept = list(rows)
+    names = pandas.Index([row[index] for row in kept], name=index)
+    return pandas.DataFrame([{key: row[key] for key in row if key != index} for row in kept], index=names)
+
+
 def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write comma-separated values; shapes are joined by x, as they are read, and lists of words by semicolons."""
     import csv as csv_module
@@ -279,6 +308,18 @@ def show(renderable: Any) -> None:
     sys.stdout.flush()
     with open(sys.stdout.fileno(), "w", encoding=encoding, errors=terminal.ERRORS, closefd=False) as out:
         Console(file=out, highlight=False, _environ=environment).print(renderable)
+
+
+class Shown:
+    """A value that draws itself: at the Python prompt it is its table, as wide as the terminal."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        from shutil import get_terminal_size
+
+        width = get_terminal_size((PIPE_WIDTH, 1)).columns
+        return text(self, min(width, PIPE_WIDTH), terminal.encoding() or "utf-8").rstrip("\n")
 
 
 def text(renderable: Any, width: int = PIPE_WIDTH, encoding: str = "utf-8") -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vggkit.layers import Shape, times
 from vggkit.numbers import grouped
 from vggkit.render import columns
-from vggkit.render.columns import Column, grid
+from vggkit.render.columns import Column, Grid, grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,15 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
 
     from vggkit.reconciliation import Finding
-
-
-def heading(name: str, input_shape: Shape, batch: int, dtype: str) -> str:
-    """Return the words that say which network it is about.
-
-    >>> heading("D", (3, 224, 224), 1, "float32")
-    'D at 3×224×224, batch 1, float32'
-    """
-    return f"{name} at {times(input_shape)}, batch {batch}, {dtype}"
 
 
 def difference(finding: Finding) -> str:
@@ -130,6 +120,16 @@ def _sum(finding: Finding) -> str:
     return " ".join(terms)
 
 
+def _grid(findings: Sequence[Finding], nearest: Sequence[Finding]) -> Grid:
+    far = [] if findings else [Column("off", off, "right")]
+    return grid([*COLUMNS, *far], findings or nearest)
+
+
+def html_text(heading: str, number: str, findings: Sequence[Finding], nearest: Sequence[Finding]) -> str:
+    """Return the findings as an HTML table, or the nearest figures if there are none."""
+    return columns.html(_grid(findings, nearest), title(heading, number, findings))
+
+
 def in_format(heading: str, number: str, findings: Sequence[Finding], nearest: Sequence[Finding], format: str) -> Any:
     """Return findings in a format: a rich renderable for "table", text for json and markdown.
 
@@ -145,7 +145,5 @@ def in_format(heading: str, number: str, findings: Sequence[Finding], nearest: S
         said = {"findings": [finding.to_dict() for finding in findings]}
         return columns.json({"number": number, **said, "nearest": [finding.to_dict() for finding in shown]})
     if format == "markdown":
-        far = [] if findings else [Column("off", off, "right")]
-        text = columns.markdown(grid([*COLUMNS, *far], findings or shown))
-        return f"{title(heading, number, findings)}\n\n{text}"
+        return f"{title(heading, number, findings)}\n\n{columns.markdown(_grid(findings, nearest))}"
     return table(heading, number, findings, shown)

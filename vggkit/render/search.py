@@ -113,7 +113,7 @@ def table(found: Found) -> Group:
 
 def table_text(found: Found) -> str:
     """Return the table as plain text."""
-    return columns.text(table(found))
+    return columns.text(table(found)).rstrip("\n")
 
 
 def html_text(found: Found) -> str:
