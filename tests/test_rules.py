@@ -278,7 +278,7 @@ ROOMS: dict[str, set[str]] = {
         "render/summary",
     },
     "render/search": {"layers", "numbers", "render", "render/columns", "search"},
-    "render/web": set(),
+    "render/web": {"render/style"},
     "render/timeline": {"liveness", "numbers", "render/memory", "render/style", "render/web"},
     "render/verification": {"numbers", "render", "render/columns", "verification"},
     "render/predictions": {"numbers", "preprocessing", "render/columns", "render/style"},

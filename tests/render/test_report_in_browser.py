@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import vggkit
 from tests.render import browsing
@@ -285,16 +287,24 @@ def test_the_page_is_as_wide_as_a_phone(browser: Any, files: dict[str, Path], na
     tab.close()
 
 
-CONTRASTS = """() => {
-    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-    const rgb = colour => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-    };
-    const linear = value => value <= 0.04045 * 255 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
-    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+COLOURS = """
+const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+const rgb = colour => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const linear = value => value <= 0.04045 * 255 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const contrast = (a, b) => {
+    const [one, other] = [luminance(a), luminance(b)];
+    return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+};
+"""
+"""What a colour is made of, and how far two are apart: their contrast, as WCAG 2 defines it."""
+
+CONTRASTS = """() => { COLOURS
     const behind = one => {
         const found = rgb(getComputedStyle(one).backgroundColor);
         return found[3] === 255 || !one.parentElement ? found : behind(one.parentElement);
@@ -302,12 +312,9 @@ CONTRASTS = """() => {
     const hasText = one => [...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
     return [...document.querySelectorAll("body *")]
         .filter(one => hasText(one) && !one.closest("svg, script, noscript") && one.checkVisibility())
-        .map(one => {
-            const [text, paper] = [luminance(rgb(getComputedStyle(one).color)), luminance(behind(one))];
-            return [(Math.max(text, paper) + 0.05) / (Math.min(text, paper) + 0.05), one.outerHTML.slice(0, 80)];
-        });
-}"""
-"""The contrast of each text that is seen to what is behind it, as WCAG 2 defines it."""
+        .map(one => [contrast(rgb(getComputedStyle(one).color), behind(one)), one.outerHTML.slice(0, 80)]);
+}""".replace("COLOURS", COLOURS)
+"""The contrast of each text that is seen to what is behind it."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -326,6 +333,73 @@ def test_texts_stand_out_in_light_and_dark(browser: Any, files: dict[str, Path],
     dark, light = "rgb(21, 24, 27)", "rgb(255, 255, 255)"
     assert backgrounds == ([light, dark] if scheme == "light" else [dark, light])
     tab.close()
+
+
+PICTURES = """() => { COLOURS
+    const probe = document.body.appendChild(document.createElement("i"));
+    const named = name => { probe.style.color = `var(--${name})`; return rgb(getComputedStyle(probe).color); };
+    const papers = [named("paper"), named("band")];
+    return {
+        texts: [...document.querySelectorAll("figure text")].map(text => [
+            Math.min(...papers.map(paper => contrast(rgb(getComputedStyle(text).fill), paper))),
+            text.textContent,
+        ]),
+        backgrounds: [...document.querySelectorAll("figure svg")].map(svg => [
+            String(rgb(getComputedStyle(svg.querySelector("path")).fill)) === String(papers[0]),
+            getComputedStyle(svg.closest(".scroll")).backgroundColor,
+        ]),
+    };
+}""".replace("COLOURS", COLOURS)
+"""Of each text of a picture the contrast to what may be behind it; whether each picture's background is the page's."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_are_light_and_dark_as_the_page(browser: Any, files: dict[str, Path], scheme: str) -> None:
+    """Their background is the page's, their texts stand out from it, and in the dark hardly a place is white."""
+    tab = Tab(browser, files["two"], color_scheme=scheme)
+    seen = tab.page.evaluate(PICTURES)
+    assert len(seen["texts"]) > 100
+    assert [text for contrast, text in seen["texts"] if contrast < 4.5] == []
+    assert seen["backgrounds"] == [[True, "rgba(0, 0, 0, 0)"]] * 5
+    for drawn in tab.page.locator("figure:visible").all():
+        picture = Image.open(BytesIO(drawn.locator("svg").screenshot())).convert("L")
+        white = picture.point(lambda value: 255 if value > 250 else 0).histogram()[255]
+        assert (white < 0.02 * picture.width * picture.height) == (scheme == "dark")
+    tab.close()
+
+
+def test_pictures_are_whole_on_a_phone_and_can_be_enlarged(browser: Any, files: dict[str, Path]) -> None:
+    """None is cut; enlarged, one scrolls in its own box, and is as large as it is on a wide screen."""
+    tab = Tab(browser, files["two"], viewport=browsing.PHONE)
+    for drawn in tab.page.locator("figure:visible").all():
+        box, button = drawn.locator(".scroll"), drawn.get_by_role("button", name="Enlarge")
+        cut = "box => box.scrollWidth > box.clientWidth"
+        bounds = drawn.locator("svg").bounding_box()
+        assert bounds is not None
+        assert bounds["x"] >= 0
+        assert bounds["x"] + bounds["width"] <= browsing.PHONE["width"]
+        assert not box.evaluate(cut)
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        assert box.evaluate(cut)
+        assert drawn.locator("svg").evaluate("svg => svg.getBoundingClientRect().width") == 62 * 16
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= browsing.PHONE["width"]
+        button.click()
+        assert not box.evaluate(cut)
+    tab.close()
+    wide = Tab(browser, files["two"])
+    assert not any(button.is_visible() for button in wide.page.get_by_role("button", name="Enlarge").all())
+    wide.close()
+
+
+def test_what_stands_below_a_heading_is_what_it_says(two: Tab) -> None:
+    """Under share are shares, that of the peak too; its size in binary units stands apart."""
+    rows = two.page.locator("#network-0 .breakdown tr").all()
+    heads, *cells = [row.locator("th, td").all_inner_texts() for row in rows if row.is_visible()]
+    assert heads == ["what", "bytes", "size", "share", ""]
+    assert all(row[heads.index("share")].endswith(" %") for row in cells)
+    peak = vggkit.memory("D").peak_bytes
+    assert cells[-1] == ["peak", f"{peak:,}", megabytes(peak), "100.0 %", mebibytes(peak)]
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

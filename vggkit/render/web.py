@@ -9,6 +9,18 @@ import re
 from functools import cache
 from pathlib import Path
 
+from vggkit.render import style
+
+THEMED = {
+    style.INK: "ink",
+    "#000000": "ink",
+    style.FAINT_INK: "faint",
+    style.LINE: "line",
+    style.BAND: "band",
+    "#FFFFFF": "paper",
+}
+"""The custom property by which a page says its own, light or dark."""
+
 
 @cache
 def beside(module: str, name: str) -> str:
@@ -44,8 +56,15 @@ def inline_svg(svg: str, name: str) -> str:
     svg = re.sub(r' id="', f' id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
     svg = re.sub(r'aria-labelledby="(\S+) (\S+)"', rf'aria-labelledby="{name}-\1 {name}-\2"', svg)
+    svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda said: f"{said[1]}: {_themed(said[2])}", svg)
     svg = re.sub(r' d="([^"]*)"', lambda path: f' d="{_shortened(path[1])}"', svg)
     return svg.replace("xlink:href", "href").strip()
+
+
+def _themed(colour: str) -> str:
+    """Return a colour of a picture's text, lines and backgrounds as the page that it stands in may have it."""
+    name = THEMED.get(colour.upper())
+    return f"var(--{name}, {colour})" if name else colour
 
 
 def _shortened(path: str) -> str:

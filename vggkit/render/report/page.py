@@ -298,7 +298,8 @@ def _breakdown(report: Report, name: str, one: Reported) -> str:
     foot = (
         f'<tr><th scope="row">peak</th>{_figure("peak_bytes", grouped(plan.peak_bytes), plan.peak_bytes)}'
         f"{_figure('peak', megabytes(plan.peak_bytes), plan.peak_bytes)}"
-        f"{_figure('peak_binary', mebibytes(plan.peak_bytes), plan.peak_bytes)}<td></td></tr>"
+        f"{_cell(percent(plan.peak_bytes, plan.peak_bytes), plan.peak_bytes)}"
+        f'<td data-figure="peak_binary">{mebibytes(plan.peak_bytes)}</td></tr>'
     )
     caption = (
         f'At the peak of {escape(one.compared.label)}, <span data-chosen="step">{_first(report)}</span>,'
@@ -307,7 +308,7 @@ def _breakdown(report: Report, name: str, one: Reported) -> str:
     return _scrolling(
         f"{name}-peak",
         f'<table class="breakdown"><caption id="{name}-peak">{caption}</caption><thead><tr><th scope="col">what</th>'
-        '<th scope="col" class="number">bytes</th><th scope="col" class="number">MB</th>'
+        '<th scope="col" class="number">bytes</th><th scope="col" class="number">size</th>'
         '<th scope="col" class="number">share</th><td></td></tr></thead>'
         f"<tbody>{rows}</tbody><tfoot>{foot}</tfoot></table>",
     )
@@ -320,7 +321,8 @@ def _drawn(name: str, picture: Picture) -> str:
     svg = inline_svg(picture.to_bytes("svg").decode(), name)
     title = re.search(r'aria-labelledby="(\S+)', svg)
     assert title is not None
-    return f"<figure>{_scrolling(title[1], svg)}</figure>"
+    enlarge = '<button type="button" class="enlarge" aria-pressed="false" hidden>Enlarge</button>'
+    return f"<figure>{_scrolling(title[1], svg)}{enlarge}</figure>"
 
 
 # Side by side

@@ -236,6 +236,16 @@ tabs.forEach((tab, index) => {
   });
 });
 
+// On a narrow screen a picture is as wide as that, or as large as on a wide one and scrolled in its box
+
+for (const button of document.querySelectorAll(".enlarge")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const enlarged = button.parentElement.classList.toggle("enlarged");
+    button.setAttribute("aria-pressed", enlarged);
+  });
+}
+
 // Light and dark
 
 const theme = document.getElementById("theme");
