@@ -9,7 +9,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy
@@ -19,11 +21,13 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.models import VGG16_Weights
 
+from vggkit import preprocessing
 from vggkit.errors import ArgumentError, VggkitError
 from vggkit.preprocessing import (
     PRESETS,
     PictureError,
     Preprocess,
+    _Budget,
     decode,
     open_picture,
     parse_preprocess,
@@ -149,7 +153,7 @@ def test_a_picture_that_would_grow_past_the_limit_is_refused(tmp_path: Path) -> 
     with pytest.raises(PictureError) as caught:
         decode(path, PRESETS["torch"])
     assert str(caught.value) == (
-        f"{path}: too large once it is resized, 256 × 7,680,000; expected at most {Image.MAX_IMAGE_PIXELS:,} pixels"
+        f"{path}: too large once it is resized, 256 × 7,680,000; expected at most 50,000,000 pixels"
     )
 
 
@@ -463,3 +467,92 @@ def test_nothing_found_is_an_error(source: str, message: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         pictures([source])
     assert str(caught.value) == message
+
+
+# hostile pictures
+
+
+def huge(name: str, folder: Path) -> Path:
+    """Write a picture of a few kilobytes that has as many pixels as a picture may have."""
+    side = 4990 if name.endswith(".webp") else 7060
+    turned = Image.Exif()
+    turned[0x112] = 6
+    modes: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "grey16.png": ("I;16", 30000, {}),
+        "transparent.png": ("RGBA", (1, 2, 3, 40), {}),
+        "palette.png": ("P", 3, {"transparency": 3}),
+        "turned.jpg": ("RGB", (1, 2, 3), {"exif": turned, "subsampling": 0}),
+        "lossless.webp": ("RGBA", (1, 2, 3, 40), {"lossless": True, "method": 0}),
+    }
+    mode, colour, options = modes[name]
+    Image.new(mode, (side, side), colour).save(folder / name, **options)
+    return folder / name
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from PIL import Image
+from vggkit.preprocessing import PRESETS, decode
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+decode(sys.argv[1], PRESETS["torch"])
+before = peak()
+decode(sys.argv[2], PRESETS["torch"])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say a process's peak")
+@pytest.mark.parametrize("name", ["grey16.png", "transparent.png", "palette.png", "turned.jpg", "lossless.webp"])
+def test_the_largest_picture_takes_less_than_500_megabytes(name: str, tmp_path: Path) -> None:
+    """Of 16 bits, transparent, turned, or of a format that decodes into memory of its own."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "small.png"), str(huge(name, tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    assert int(done.stdout) * 1024 < 500e6
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "most"),
+    [("RGB", (7072, 7072), 50), ("I;16", (9400, 9400), 50), ("CMYK", (5001, 5001), 25)],
+)
+def test_a_larger_picture_is_one_line(mode: str, size: tuple[int, int], most: int, tmp_path: Path) -> None:
+    """Before its pixels are decoded, however few bytes they are."""
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    Image.new(mode, size).save(path)
+    with pytest.raises(PictureError, match=f"too large; expected at most {most},000,000 pixels"):
+        open_picture(path)
+
+
+def test_threads_share_the_pixels_that_may_be_decoded_at_once() -> None:
+    """One that finds too few waits until they are given back, also where the block before it failed."""
+    budget, order = _Budget(10), list[str]()
+
+    def second() -> None:
+        with budget.taking(5):
+            order.append("second")
+
+    thread = Thread(target=second)
+    with suppress(KeyError), budget.taking(6):
+        thread.start()
+        order.append("first")
+        raise KeyError
+    thread.join()
+    assert order == ["first", "second"]
+    assert budget.free == 10
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "P"])
+def test_strips_are_seamless(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is the same whether it is converted at once or by three rows at a time."""
+    values = numpy.random.default_rng(0).integers(0, 256, (20, 10, 4), dtype=numpy.uint8)
+    picture = {
+        "I;16": grey16(values[..., 0].astype(numpy.uint16) * 257),
+        "RGBA": Image.fromarray(values),
+        "P": noise(10, 20, "P"),
+    }[mode]
+    picture.save(tmp_path / "x.png", **({"transparency": 7} if mode == "P" else {}))
+    whole = open_picture(tmp_path / "x.png")
+    monkeypatch.setattr(preprocessing, "STRIP_PIXELS", 30)
+    assert same(open_picture(tmp_path / "x.png"), whole)

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +237,13 @@ def check_there(path: str | os.PathLike[str]) -> None:
         raise PictureError(f"{printable(os.fspath(path))}: {reason}")
 
 
+MOST_PIXELS = 50_000_000
+"""A picture has no more, nor have all that threads look at together: 400 MB, as some of them are copied once."""
+
+STRIP_PIXELS = 2**20
+"""So many pixels are converted at once where that takes several times their memory."""
+
+
 def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Image:
     """Read a picture as it is meant to be seen: upright, its first frame, on white where it is transparent.
 
@@ -249,19 +257,33 @@ def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Ima
     Raises:
         PictureError: if it can't be read; in one line, with the file and the reason.
     """
-    check_there(path)
+    with _picture(path, colour) as image:
+        return image
+
+
+@contextmanager
+def _picture(path: str | os.PathLike[str], colour: str) -> Iterator[Image.Image]:
+    """Give a picture, as `open_picture` does; other threads wait while there is no memory for theirs beside it."""
     name = printable(os.fspath(path))
+    if not os.path.isfile(path):
+        raise PictureError(f"{name}: {'not a file' if os.path.exists(path) else 'no such file'}")
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with _opened(path) as image:
             _check_depth(image)
-            image.load()
-            return _flat(ImageOps.exif_transpose(image), colour)
+            # these are held more than twice while they are decoded
+            weight = 2 if image.format == "WEBP" or image.mode == "CMYK" else 1
+            if weight * image.width * image.height > _most_pixels():
+                raise PictureError(f"too large; expected at most {_most_pixels() // weight:,} pixels")
+            with _AT_ONCE.taking(weight * image.width * image.height):
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                yield _flat(image, colour)
     except UnidentifiedImageError:
         raise PictureError(f"{name}: not a picture; expected JPEG, PNG, WebP, BMP, GIF, TIFF or PPM") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(f"{name}: too large; expected at most {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+        raise PictureError(f"{name}: too large; expected at most {_most_pixels():,} pixels") from None
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from None
     except PermissionError as error:
@@ -269,6 +291,40 @@ def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Ima
     except Exception as error:  # Pillow's decoders let through whatever a damaged file brings about
         reason = shorten(str(error) or type(error).__name__, 120)[1:-1]
         raise PictureError(f"{name}: the picture is cut off or damaged ({reason})") from None
+
+
+def _most_pixels() -> int:
+    from PIL import Image
+
+    return min(MOST_PIXELS, Image.MAX_IMAGE_PIXELS or MOST_PIXELS)
+
+
+class _Budget:
+    """An amount of something that threads take from and give back.
+
+    Args:
+        size: how much there is.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.free = size
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        """Hold an amount while the block runs, as soon as it is there."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= amount)
+            self.free -= amount
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += amount
+                self.changed.notify_all()
+
+
+_AT_ONCE = _Budget(MOST_PIXELS)
 
 
 def _opened(path: str | os.PathLike[str]) -> Image.Image:
@@ -287,23 +343,38 @@ def printable(name: str) -> str:
 
 def _flat(image: Image.Image, colour: str) -> Image.Image:
     """Return a picture of any mode without transparency, in 8 bits and the mode for a colour."""
-    image = _eight_bits(image)
+    if image.mode.startswith("I"):
+        image = _by_strips(image, "L", _eight_bits)
     if _transparent(image):
-        from PIL import Image
-
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        image = _by_strips(image, "RGB", _on_white)
     mode = "L" if colour == "grey" else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _by_strips(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a picture, some rows at a time."""
+    from PIL import Image
+
+    whole = Image.new(mode, image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        whole.paste(convert(image.crop(box)), box)
+    return whole
 
 
 def _transparent(image: Image.Image) -> bool:
     return "transparency" in image.info or image.mode[-1] in "Aa"
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
-    if not image.mode.startswith("I"):
-        return image
     import numpy
     from PIL import Image
 
@@ -383,10 +454,8 @@ def _offset(side: int, crop: int) -> int:
 
 
 def _check_size(height: int, width: int) -> None:
-    from PIL import Image
-
-    if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
-        limit = f"expected at most {Image.MAX_IMAGE_PIXELS:,} pixels"
+    if height * width > _most_pixels():
+        limit = f"expected at most {_most_pixels():,} pixels"
         raise PictureError(f"too large once it is resized, {height:,} × {width:,}; {limit}")
 
 
@@ -403,11 +472,8 @@ def decode(path: str | os.PathLike[str], preprocess: Preprocess) -> NDArray[nump
     Raises:
         PictureError: if it can't be read or resized.
     """
-    image = open_picture(path, preprocess.colour)
-    try:
+    with _picture(path, preprocess.colour) as image:
         return to_array(image, preprocess)
-    except PictureError as error:
-        raise PictureError(f"{printable(os.fspath(path))}: {error}") from None
 
 
 # Finding pictures
