@@ -298,7 +298,7 @@ def test_what_fits_is_compared_where_something_does_not(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("{blocks: [[nonsense]]}", "the file's own configuration can't be used: .*nonsense"),
-        ("{name: liar, blocks: [[conv3-9]]}", "the file's own configuration is not of its tensors: block1_conv1"),
+        ("{name: liar, blocks: [[conv3-9]]}", "what the file says of its network is not of its tensors: block1_conv1"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_no_leave_to_load(text: str, words: str, tmp_path: Path) -> None:

@@ -19,44 +19,10 @@ from vggkit.weights.inspection import inspect
 from vggkit.weights.keras_layers import KerasLayers, keras_layers
 
 MODELS = {
-    "usual": "[conv(), pool(), conv(), pool(), flat(), dense(4), last()]",
-    "batch norm": "[bare(), norm(epsilon=1e-5), relu(), pool(), bare(), norm(), act(), last()]",
-    "usual by number": "[conv(strides=1, dilation_rate=1), pool(2, 2), gap(), last()]",
-    "augmented": "[layers.RandomFlip(), conv(), pool(), gap(), drop(), last(activation=None), layers.Softmax()]",
-    "one by one": "[conv(kernel_size=1, padding='valid'), pool(), gap(), last()]",
-    "trunk": "[conv(), pool(), conv()]",
-    "bare trunk": "[conv(), pool(), bare()]",
+    "plain": "[conv(), pool(), conv(), pool(), flat(), dense(4), last()]",
     "nested": "[keras.Sequential([keras.Input((None, None, 3)), conv(), pool()], name='inner'), conv(), gap(), last()]",
-    "stride": "[conv(strides=2), gap(), last()]",
-    "dilation": "[conv(dilation_rate=(1, 2)), gap(), last()]",
-    "no padding": "[conv(padding='valid'), gap(), last()]",
-    "other activation": "[conv(activation='elu'), gap(), dense(4, activation='tanh'), last(activation='sigmoid')]",
-    "no activation": "[bare(), pool(), bare(), norm(), gap(), dense(4, None), last()]",
-    "leaky": "[bare(), layers.LeakyReLU(name='l'), gap(), last()]",
-    "capped": "[bare(), layers.ReLU(max_value=6, name='r'), gap(), last()]",
-    "norm behind": "[conv(name='c'), norm(name='n'), gap(), last()]",
-    "norm first": "[norm(name='n'), conv(), gap(), last()]",
-    "other pool": "[conv(), pool(3, 2, name='p'), conv(), layers.AveragePooling2D(2, name='q'), gap(), last()]",
-    "same pool": "[conv(), pool(padding='same', name='p'), gap(), last()]",
-    "scaled": "[layers.Rescaling(1 / 255, name='s'), conv(), gap(), last()]",
 }
-"""Models of each oddity, in a short hand of Keras."""
-
-DEPARTURES = {
-    "stride": ["strides 2×2 of conv0"],
-    "dilation": ["dilation_rate 1×2 of conv0"],
-    "no padding": ["padding valid of conv0"],
-    "other activation": ["activation 'elu' of conv0", "activation 'tanh' of fc0", "activation 'sigmoid' of last"],
-    "no activation": ["no activation behind conv0", "no activation behind conv1", "no activation behind fc0"],
-    "bare trunk": ["no activation behind conv1"],
-    "leaky": ["LeakyReLU of l", "no activation behind conv0"],
-    "capped": ["max_value 6 of r"],
-    "norm behind": ["n behind c"],
-    "norm first": ["n behind image"],
-    "other pool": ["pool_size 3×3 of p", "AveragePooling2D of q"],
-    "same pool": ["padding 'same' of p"],
-    "scaled": ["Rescaling of s"],
-}
+"""Models in a short hand of Keras."""
 
 CODE = f"""
 import json, keras
@@ -87,21 +53,37 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_what_is_not_as_in_a_vgg_network_is_said(name: str, described: dict[str, Any]) -> None:
-    """Strides, paddings, pools, activations and layers of other kinds; and nothing of what is usual."""
-    assert list(keras_layers(described[name]).departures) == DEPARTURES.get(name, [])
-
-
-def test_order_pools_epsilons_and_input_are_read(described: dict[str, Any]) -> None:
+def test_layers_and_input_are_read_in_order(described: dict[str, Any]) -> None:
     """Also from a model inside another."""
-    usual, norm, nested = (keras_layers(described[name]) for name in ("usual", "batch norm", "nested"))
-    assert [name for name in usual.names if name in ("image", "conv0", "conv1", "fc0", "last")] == [
+    plain, nested = (keras_layers(described[name]) for name in ("plain", "nested"))
+    assert [name for name in plain.names if name in ("image", "conv0", "conv1", "fc0", "last")] == [
         "image", "conv0", "conv1", "fc0", "last",
     ]  # fmt: skip
-    assert (usual.pools, norm.pools, nested.pools) == ({0, 1}, {0}, {0})
-    assert sorted(norm.epsilons.values()) == [1e-5, 1e-3]
-    assert usual.input == (3, 12, 8)
+    words = [layer.word for layer in nested.layers if layer.word != "InputLayer"]
+    assert words == ["Conv2D", "MaxPooling2D", "Conv2D", "GlobalAveragePooling2D", "Dense"]
+    assert (plain.input, plain.channels) == ((3, 12, 8), 3)
+    assert (plain.branches, nested.branches) == ((), ())
+
+
+BRANCHING = """
+import json, keras
+from keras import layers
+image = keras.Input((8, 8, 3), name="image")
+conv = layers.Conv2D(3, 3, padding="same", name="conv")
+first, pool = conv(image), layers.GlobalAveragePooling2D(name="gap")
+twice = keras.Model(image, layers.Dense(2, name="last")(pool(conv(first))))
+heads = keras.Model(image, [layers.Dense(3, name="one")(pool(first)), layers.Dense(3, name="two")(pool(first))])
+straight = keras.Model(image, layers.Dense(2, name="end")(pool(first)))
+print(json.dumps([json.loads(model.to_json()) for model in (twice, heads, straight)]))
+"""
+
+
+def test_more_than_one_way_is_told(tmp_path: Path) -> None:
+    """A layer that runs twice and one with two behind it make no chain, whatever their order in the file."""
+    twice, heads, straight = json.loads(keras(BRANCHING, tmp_path).splitlines()[-1])
+    assert keras_layers(twice).branches == ("conv",)
+    assert keras_layers(heads).branches != ()
+    assert keras_layers(straight).branches == ()
 
 
 anything = st.recursive(
@@ -171,5 +153,5 @@ def test_a_described_model_gives_its_probabilities(tmp_path: Path) -> None:
     assert oblong.notes == ()
     with pytest.raises(CheckpointError, match="not in the file"):
         vggkit.load_model(tmp_path / "own.weights.h5")
-    with pytest.raises(CheckpointError, match=r"says strides 2×2 of c: that is not taken over; say"):
+    with pytest.raises(CheckpointError, match=r"has padding 'same', more on one side of c, which no configuration can"):
         vggkit.load_model(tmp_path / "odd.keras")

@@ -17,6 +17,7 @@ from vggkit.errors import VggkitError, shorten
 from vggkit.layers import Conv2d, Flatten, GroupNorm, Layer, Softmax, times
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation import fields, spell_value
+from vggkit.weights.described import Departure
 from vggkit.weights.layouts import Checkpoint
 from vggkit.weights.matching import Matching, flattened, match
 from vggkit.weights.own import own_network
@@ -38,16 +39,25 @@ def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *,
     """
     try:
         own = own_network(checkpoint)
-        own_matching = None if own is None else match(own, checkpoint)
+        if own is None:
+            return []
+        own_matching = None if own.network is None else match(own.network, checkpoint)
     except VggkitError as error:
         return [f"the file's own configuration can't be used: {shorten(str(error).splitlines()[0], 200)[1:-1]}"]
-    if own is None or own_matching is None:
-        return []
-    if own_matching.differences:
-        return [f"the file's own configuration is not of its tensors: {own_matching.differences[0]}"]
+    if own.network is None or own_matching is None or own_matching.differences:
+        reason = own_matching.differences[0] if own_matching else "it is no chain of layers"
+        names = ["input", *(placed.name for placed in network if placed.layer.role == "weight")]
+        foreign = [departure for departure in own.departures if include_top or not departure.top]
+        return [_foreign(names[min(departure.behind, len(names) - 1)], departure) for departure in foreign] or [
+            f"what the file says of its network is not of its tensors: {reason}"
+        ]
     there = {pair.stored.name: pair.placed.name for pair in own_matching.pairs}
-    names = {pair.placed.name: there[pair.stored.name] for pair in matching.pairs if pair.stored.name in there}
-    return list(_Comparison(network, own, names, include_top=include_top).lines())
+    counterparts = {pair.placed.name: there[pair.stored.name] for pair in matching.pairs if pair.stored.name in there}
+    return list(_Comparison(network, own.network, counterparts, own.departures, include_top=include_top).lines())
+
+
+def _foreign(name: str, departure: Departure) -> str:
+    return f"{name}: the file has {departure.text}, which no configuration can say"
 
 
 class _Step(NamedTuple):
@@ -108,11 +118,21 @@ class _Comparison:
         network: what the file is loaded into.
         own: the file's.
         names: the names in the file's network of the layers that have its tensors.
+        departures: what the file says besides.
         include_top: whether the network's classifier is compared.
     """
 
-    def __init__(self, network: Network, own: Network, names: dict[str, str], *, include_top: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        own: Network,
+        names: dict[str, str],
+        departures: Sequence[Departure],
+        *,
+        include_top: bool,
+    ) -> None:
         self.network, self.own, self.include_top = network, own, include_top
+        self.departures = [departure for departure in departures if include_top or not departure.top]
         self.made = {placed.name: placed for placed in own}  # as it was made, whatever its input is here
         self.ours = _parts([placed for placed in network if include_top or placed.block is not None])
         self.theirs = _parts(_resized(own, network).layers)
@@ -131,8 +151,9 @@ class _Comparison:
                 yield f"{part.name}: the file has {skipped.name} before it, this configuration has no such layer"
             if part.weight is not None and other.weight is not None:
                 yield from self._of_weights(part.weight, other.weight)
+            foreign = [_foreign(part.name, departure) for departure in self.departures if departure.behind == place]
             last = number == len(self.ours) - 1
-            yield from _behind(part, other, open_end=last and not self.include_top)
+            yield from foreign or _behind(part, other, open_end=last and not self.include_top)
             yield from self._of_groups(part)
             before = place
 
@@ -186,15 +207,21 @@ def _spelt(value: Any) -> str:
     return str(spell_value(value)) if value is not None else "none"
 
 
-def _behind(part: _Part, other: _Part, *, open_end: bool) -> Iterator[str]:
+def _behind(part: _Part, beside: _Part, *, open_end: bool) -> Iterator[str]:
     """Say what stands otherwise behind a weight layer; with an open end, the file may have more."""
-    ours, theirs = part.behind, other.behind
+    ours, theirs = part.behind, beside.behind
     if open_end and [step.layer for step in theirs[: len(ours)]] == [step.layer for step in ours]:
         return
     mine, found = [step.sort for step in ours], [step.sort for step in theirs]
     if mine != found and sorted(mine) == sorted(found):
-        yield f"{part.name}: behind it the file has {_listed(theirs)}, this configuration {_listed(ours)}"
-        return
+        start = next(place for place, (one, other) in enumerate(zip(mine, found)) if one != other)
+        end = len(mine) - next(
+            back for back, pair in enumerate(zip(reversed(mine), reversed(found))) if len({*pair}) > 1
+        )
+        words = _listed(theirs[start:end]), _listed(ours[start:end])
+        yield f"{part.name}: behind it the file has {words[0]}, this configuration {words[1]}"
+        ours, theirs = ours[:start] + ours[end:], theirs[:start] + theirs[end:]
+        mine = found = mine[:start] + mine[end:]
     for kind, start, end, other_start, other_end in SequenceMatcher(None, mine, found, autojunk=False).get_opcodes():
         if kind == "equal":
             for step, there in zip(ours[start:end], theirs[other_start:other_end]):

@@ -20,7 +20,8 @@ from vggkit.network import Network, PlacedLayer
 from vggkit.notation import describe
 from vggkit.weights.layouts import Checkpoint, StoredLayer
 from vggkit.weights.matching import Matching, match, misfit, names_in
-from vggkit.weights.own import own_network
+from vggkit.weights.own import Own, own_network, plain_name
+from vggkit.weights.published import of_file, size_fits
 from vggkit.zoo import family_names, load, loads, names
 
 
@@ -33,7 +34,8 @@ class Identity(msgspec.Struct, frozen=True):
         known: the name of the shipped configuration that it is, or a variant of; None if it is none.
         matching: which layer is which.
         notes: what the file does not say, and was taken as usual.
-        unclear: what has to be known to read its values, and is only guessed; None if nothing is.
+        unclear: what has to be known to compute what its model does, and is only guessed, with what to do; None if
+            nothing is.
     """
 
     network: Network
@@ -56,7 +58,7 @@ def identify(checkpoint: Checkpoint) -> Identity:
     """
     identity = likeliest(checkpoint)
     if identity.unclear:
-        raise CheckpointError(f"{checkpoint.path}: {identity.unclear}; say which with --config")
+        raise CheckpointError(f"{checkpoint.path}: {identity.unclear}")
     return identity
 
 
@@ -70,8 +72,10 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
         CheckpointError: if it is no chain of convolutions and FC layers that could be told.
     """
     own = own_network(checkpoint)
-    if own is not None:
-        return _configured(checkpoint, own)
+    said = None if own is None else _said(checkpoint, own)
+    if said is not None:
+        return said
+    foreign = None if own is None else _foreign(own) or "its description is of other layers than its tensors"
     sketch, ambiguous = _Sketch(checkpoint), None
     for candidate in sketch.candidates():
         try:
@@ -85,21 +89,45 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
             if matching.differences:
                 continue
             known = candidate.names
-            words, notes = _described(network, known, checkpoint), sketch.notes(network, candidate)
-            return Identity(network, words, known[0] if known else None, matching, notes, sketch.unclear(network))
+            words = _described(network, known, checkpoint)
+            unclear = _advised(foreign) or sketch.unclear(network)
+            notes = (*sketch.notes(network, candidate), *filter(None, [foreign]))
+            return Identity(network, words, known[0] if known else None, matching, notes, unclear)
+    if foreign:
+        raise CheckpointError(f"{checkpoint.path}: {_advised(foreign)}")
     raise ambiguous or CheckpointError(
         f"{checkpoint.path}: its {len(checkpoint.layers)} layers are no chain of convolutions and FC layers whose"
         f" configuration could be told; say it with --config"
     )
 
 
-def _configured(checkpoint: Checkpoint, network: Network) -> Identity:
-    """Trust what the file says of its network, if its tensors agree."""
+def _said(checkpoint: Checkpoint, own: Own) -> Identity | None:
+    """Trust what the file says of its network, if its tensors agree; a description may be of more than a chain."""
+    network = own.network
+    if network is None:
+        return None
     matching = match(network, checkpoint)
+    if matching.differences and checkpoint.described.layers:
+        return None
     if matching.differences:
         raise misfit(network, checkpoint, matching.differences)
     known = tuple(_zoo_names(network))
-    return Identity(network, _described(network, known, checkpoint), known[0] if known else None, matching)
+    if known and checkpoint.described.layers:
+        network = Network.of(replace(network.config, name=known[0]))
+    foreign, words = _foreign(own), _described(network, known, checkpoint)
+    notes = tuple(filter(None, [foreign]))
+    return Identity(network, words, known[0] if known else None, matching, notes, _advised(foreign))
+
+
+def _foreign(own: Own) -> str | None:
+    """Say what a file's network has and no configuration can say."""
+    texts = [departure.text for departure in own.departures]
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return f"its network has {', '.join(texts[:3])}{more}, which no configuration can say" if texts else None
+
+
+def _advised(foreign: str | None) -> str | None:
+    return foreign and f"{foreign}; build(CONFIGURATION, weights=…, strict=False) takes its weights all the same"
 
 
 def _zoo_names(network: Network) -> Iterator[str]:
@@ -153,6 +181,8 @@ def _units(network: Network) -> list[int]:
 
 
 KERAS_EPSILON = 0.001
+"""The epsilon of Keras's batch norm where nothing is said."""
+
 MOST_DECIMALS = 6
 
 
@@ -179,6 +209,20 @@ def _factor(shipped: Network, channels: Sequence[int], units: Sequence[int]) -> 
     papers = _channels(shipped)
     with_units = _width([*papers, *_units(shipped)[:-1]], [*channels, *units[:-1]])
     return with_units or _width(papers, channels)
+
+
+def assumed(checkpoint: Checkpoint, matching: Matching) -> Iterator[str]:
+    """Yield what a configuration says and is another thing where the file comes from, if the file says nothing."""
+    if checkpoint.layout not in ("keras", "keras3") or checkpoint.says_something:
+        return
+    for pair in matching.pairs:
+        if isinstance(pair.placed.layer, BatchNorm) and pair.placed.layer.eps != KERAS_EPSILON:
+            eps = pair.placed.layer.eps
+            yield (
+                f"the epsilon of batch norm is not in the file: the configuration's, {eps:g}, is taken; Keras's default"
+                f" is {KERAS_EPSILON}"
+            )
+            return
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -231,15 +275,14 @@ class _Sketch:
             yield replace(candidate, config=self._with_epsilon(candidate.config))
 
     def _with_epsilon(self, config: Config) -> Config:
-        """Return a configuration whose batch norms have the epsilon of the file, or what is usual where it is from."""
+        """Return a configuration whose batch norms have the epsilon that is usual where the file is from."""
         if self.checkpoint.layout not in ("keras", "keras3"):
             return config
-        epsilons = (self.checkpoint.described.epsilons.get(layer.name, KERAS_EPSILON) for layer in self.norms)
 
         def changed(entry: Entry) -> Entry:
             if not isinstance(entry.norm, BatchNorm):
                 return entry
-            return replace(entry, norm=replace(entry.norm, eps=next(epsilons, KERAS_EPSILON)))
+            return replace(entry, norm=replace(entry.norm, eps=KERAS_EPSILON))
 
         return replace(config, blocks=tuple(tuple(map(changed, block)) for block in config.blocks))
 
@@ -306,42 +349,45 @@ class _Sketch:
     def notes(self, network: Network, candidate: _Candidate) -> tuple[str, ...]:
         """Say what is not in the file, and what was taken instead."""
         said: list[str] = []
-        known, described = (*candidate.names, *candidate.alike), self.checkpoint.described
+        known = (*candidate.names, *candidate.alike)
         if len(known) > 1:
             said.append(f"{_listed(known)} have the same parameters: {known[0]} is taken")
-        if known and known[0] not in names():
-            said.append(f"strides, paddings, pools and activations are not in the file: taken to be {known[0]}'s")
-        elif not described.names:
-            said += self._untold(known)
-        if self.checkpoint.layout in ("keras", "keras3") and {layer.name for layer in self.norms} - {
-            *described.epsilons
-        }:
+        said += self._untold(known)
+        if self.checkpoint.layout in ("keras", "keras3") and self.norms:
             said.append(f"the epsilon of batch norm is not in the file: Keras's default, {KERAS_EPSILON}, is taken")
-        unclear = self.unclear(network) or self._oblong(network)
-        return (*said, unclear) if unclear else tuple(said)
+        oblong = self._oblong(network)
+        return (*said, oblong) if oblong else tuple(said)
 
     def _untold(self, known: Sequence[str]) -> Iterator[str]:
-        """Yield what shapes and names don't tell of one of the paper's networks, or of one written from the shapes."""
-        if not known and self.convolutions:
+        """Yield what names and shapes don't tell of a shipped network, or of one written from the shapes."""
+        if known and not self._is_published():
+            yield f"strides, paddings, pools and activations are not in the file: taken to be {known[0]}'s"
+        if known:
+            if known[0] in names() and any(layer.shapes["weight"][2:] == (1, 1) for layer in self.convolutions):
+                yield "the padding of 1×1 convolutions is not in the file: taken to be 0, as in the paper"
+        elif self.convolutions:
             yield "strides, paddings and activations are not in the file: taken to be the defaults"
             if self._told_ends() is None:
                 yield "where its pools are is not in the file: taken to be where channels change"
-        elif any(layer.shapes["weight"][2:] == (1, 1) for layer in self.convolutions):
-            yield "the padding of 1×1 convolutions is not in the file: taken to be 0, as in the paper"
+        elif len(self.fully_connected) > 1:
+            yield "activations are not in the file: taken to be the defaults"
+
+    def _is_published(self) -> bool:
+        """Tell whether the file is one whose publisher says what it is, by its name and size."""
+        passport = of_file(self.checkpoint.path)
+        return passport is not None and size_fits(passport, self.checkpoint.container.file_size)
 
     def unclear(self, network: Network) -> str | None:
         """Say what has to be known to compute what the file's model does, and is only guessed."""
-        departures = self.checkpoint.described.departures
-        if departures:
-            more = f" and {len(departures) - 3} more" if len(departures) > 3 else ""
-            return f"its description says {', '.join(departures[:3])}{more}: that is not taken over"
         # Keras's FC layers run over height, width, channels
-        return self._oblong(network) if self.fully_connected and self.fully_connected[0].axes == "keras" else None
+        in_hwc = bool(self.fully_connected) and self.fully_connected[0].axes == "keras"
+        oblong = self._oblong(network) if in_hwc else None
+        return oblong and f"{oblong}; say which with --config"
 
     def _oblong(self, network: Network) -> str | None:
         """Say which maps were taken where they can't be a square."""
         maps = _flat_maps(network)
-        if maps is None or maps[1] == maps[2] or self.fully_connected[0].maps or self.checkpoint.described.input:
+        if maps is None or maps[1] == maps[2] or self.fully_connected[0].maps:
             return None
         _, height, width = maps
         return (
@@ -379,9 +425,6 @@ class _Sketch:
 
     def _sized(self, config: Config, network: Network, inputs: int) -> Config:
         """Return a configuration whose input ends in as many maps as the first FC layer takes."""
-        said = self.checkpoint.described.input
-        if said is not None:
-            return override(config, {"input": said})
         stride = next(placed.stride for placed in reversed(network.layers) if placed.block is not None)
         height, width = self._maps(inputs)
         return override(config, {"input": (config.input[0], height * stride[0], width * stride[1])})
@@ -405,10 +448,8 @@ class _Sketch:
         pools = sum("maxpool" in block for block in blocks)
         factor = min(2**pools, 2**20)
         colours = self._groups()[0][1] if self.convolutions else inputs
-        lines = [f"name: {_plain_name(self.checkpoint.path)}"]
-        if self.checkpoint.described.input:
-            lines.append(f"input: {'x'.join(map(str, self.checkpoint.described.input))}")
-        elif self.convolutions:
+        lines = [f"name: {plain_name(self.checkpoint.path)}"]
+        if self.convolutions:
             lines.append(f"input: {colours}x{height * factor}x{width * factor}")
         else:
             lines.append(f"input: {inputs}x1x1")
@@ -470,9 +511,7 @@ class _Sketch:
         return ends | {len(places) - 1}
 
     def _ends_by_pools(self) -> set[int] | None:
-        """Read from a Keras model's description, or its layers' names, `block2_pool`, where its pools stand."""
-        if self.checkpoint.described.pools is not None:
-            return set(self.checkpoint.described.pools)
+        """Read from the names of a Keras model's layers, `block2_pool`, where its pools stand."""
         pools = [name for name in self.checkpoint.others if "pool" in name]
         blocks = {_block_of(name) for name in pools} - {None}
         numbers = [_block_of(layer.name) for layer in self.convolutions]
@@ -526,12 +565,6 @@ def _convolution(layer: StoredLayer, groups: int, normed: bool) -> str:
     if not options:
         return f"conv{kernel}-{channels}"
     return f"{{conv: {channels}, kernel: {kernel}, {', '.join(options)}}}"
-
-
-def _plain_name(path: str) -> str:
-    stem = re.split(r"[/\\]", path)[-1].split(".")[0]
-    plain = re.sub(r"[^A-Za-z0-9_-]", "", stem)
-    return plain if re.match(r"[A-Za-z]", plain) else f"network{plain}"
 
 
 # In words

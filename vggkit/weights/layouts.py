@@ -82,6 +82,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
         """The file, as the user gave it."""
         return self.container.path
 
+    @property
+    def says_something(self) -> bool:
+        """Whether the file says of itself what its network is."""
+        return CONFIG_KEY in self.container.metadata or bool(self.described.layers)
+
     def read(self, layer: StoredLayer, role: str, shape: Shape, reorder: Reorder | None) -> torch.Tensor:
         """Read a tensor of a layer in torch's order of axes.
 

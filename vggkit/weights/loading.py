@@ -152,6 +152,8 @@ def load_checkpoint(
     Raises:
         CheckpointError: if it does not fit.
     """
+    from vggkit.weights.identification import assumed
+
     network = model.network
     matching = match(network, checkpoint, include_top=include_top)
     adapted = [pair for pair in matching.pairs if pair.adapted]
@@ -163,7 +165,7 @@ def load_checkpoint(
         raise misfit(network, checkpoint, others, ADVICE)
     for pair in matching.pairs:
         _assign(model, checkpoint, pair)
-    all_notes = (*notes, *misfits, *others, *map(_told_adapted, adapted))
+    all_notes = (*notes, *assumed(checkpoint, matching), *misfits, *others, *map(_told_adapted, adapted))
     warn(all_notes)
     loaded = {pair.placed.name: pair.stored.name for pair in matching.pairs}
     report = LoadReport(checkpoint.path, loaded, _unloaded(network, loaded), all_notes, checkpoint.layout)
