@@ -94,7 +94,7 @@ def _static_claims(network: Network, batch: int) -> Iterator[Claim]:
     measured = {id(layer.module): tuple(layer.output_size[1:]) for layer in info.summary_list}
     modules = network.modules()
     equal = sum(measured[id(model.get_submodule(placed.module))] == placed.output_shape for placed in modules)
-    yield Claim("layers whose output shape is equal", len(modules), equal, "torchinfo")
+    yield Claim("layers of equal output shape", len(modules), equal, "torchinfo")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images)
     yield Claim(

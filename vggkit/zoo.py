@@ -264,5 +264,4 @@ def _aliases(path: Path) -> list[str]:
 
 def _with_batch_norm(config: Config) -> Config:
     aliases = tuple(f"{alias}_bn" for alias in config.aliases)
-    source = config.source and f"{config.source}, with batch norm"
-    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases, source=source)
+    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
