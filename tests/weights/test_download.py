@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from tests.test_files import file_size_limit
 from tests.weights.makers import in_layout, small
 from vggkit import build
 from vggkit.errors import VggkitError
@@ -444,7 +446,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     closed.chmod(0o500)
     if os.access(closed, os.W_OK):
 
-        def refuse(path: object, *_: object) -> None:
+        def refuse(path: object, *_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied", str(path))
 
         monkeypatch.setattr(download, "open", refuse, raising=False)
@@ -453,11 +455,67 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert names(closed) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line(passport: Passport, tmp_path: Path) -> None:
-    """And is not taken for a network that fails."""
-    (tmp_path / "x.pth.part").symlink_to("/dev/full")
-    assert "x.pth can't be kept there: No space left on device; " in refusal(passport, tmp_path)
+    """And is not taken for a network that fails; what fitted is gone on from when there is room."""
+    with file_size_limit(HALF):
+        assert "x.pth can't be kept there: File too large; " in refusal(passport, tmp_path)
+    assert names(tmp_path) == ["x.pth.part"]
+    assert fetch(passport, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_part_that_is_a_link_is_not_followed(passport: Passport, tmp_path: Path) -> None:
+    """Whoever may write in the folder can't have another file overwritten."""
+    other, folder = tmp_path / "other", tmp_path / "folder"
+    other.write_bytes(b"other")
+    folder.mkdir()
+    (folder / "x.pth.part").symlink_to(other)
+    assert fetch(passport, folder).read_bytes() == CONTENT
+    assert not (folder / "x.pth").is_symlink()
+    assert other.read_bytes() == b"other"
+
+
+@pytest.mark.parametrize("name", ["x.pth.part", "x.pth.lock"])
+def test_a_pipe_and_a_link_in_the_way_are_one_line(name: str, passport: Passport, tmp_path: Path) -> None:
+    """A pipe is not waited for, and what a link would make is not made."""
+    if name.endswith(".lock"):
+        (tmp_path / name).symlink_to(tmp_path / "made")
+        assert "can't be kept there: Too many levels of symbolic links; " in refusal(passport, tmp_path)
+        assert not (tmp_path / "made").exists()
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert "can't be kept there: No such device or address; " in refusal(passport, tmp_path)
+
+
+def chunked(handler: Handler) -> None:
+    """Answer in one chunk, whose length has a comment of 60,000 characters."""
+    handler.protocol_version = "HTTP/1.1"
+    handler.say(200, b"", -1, Transfer_Encoding="chunked")
+    handler.wfile.write(b"%x;%s\r\n%s\r\n0\r\n\r\n" % (len(CONTENT), b"a" * 60_000, CONTENT))
+
+
+def headed(handler: Handler) -> None:
+    """Answer with 60,000 characters in front."""
+    handler.say(200, CONTENT, **{f"X-{number}": "a" * 1000 for number in range(60)})
+
+
+@pytest.mark.parametrize("answer", [whole, headed, chunked])
+def test_a_server_that_sends_too_slowly_is_left(
+    answer: Callable[[Handler], None],
+    server: Server,
+    passport: Passport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it dawdles, though it is never silent for long: ten seconds pass here with every look at the clock."""
+    server.answer = answer
+    monkeypatch.setattr(download, "monotonic", itertools.count(0, 10).__next__)
+    monkeypatch.setattr(download, "LEAST_BYTES", 2**40)
+    line = refusal(passport, tmp_path)
+    assert f"x.pth: {passport.address} sends fewer than 1,099,511,627,776 bytes in 30 seconds; " in line
+    assert line.endswith(f"bytes are in {tmp_path / 'x.pth.part'}; run this again to go on from there")
+    assert len(server.ranges) == 1
+    monkeypatch.setattr(download, "LEAST_BYTES", 1)
+    assert fetch(passport, tmp_path).read_bytes() == CONTENT
 
 
 def test_several_at_once_fetch_one_file(server: Server, passport: Passport, tmp_path: Path) -> None:

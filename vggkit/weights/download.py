@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import math
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPException, HTTPResponse, responses
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, responses
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from time import monotonic
+from typing import IO, TYPE_CHECKING, Any
 from urllib import request
 from urllib.error import HTTPError, URLError
 
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
     from vggkit.weights.published import Passport
 
 TIMEOUT = 30
+"""Seconds of silence after which a server is left."""
+WINDOW = 30
+LEAST_BYTES = 2**15
+"""A server that sends fewer bytes in a window of so many seconds is left, too: it may never come to an end."""
 ATTEMPTS = 3
 MARGIN = 2**20
 """How far a file may exceed its published size before its download is given up, in bytes."""
@@ -96,7 +103,7 @@ def _locked(path: Path) -> Iterator[None]:
     it is locked, hence a process that waited for a removed one must open the new one.
     """
     while True:
-        with open(path, "ab") as file:
+        with open(path, "ab", opener=_own) as file:
             _wait_for(file)
             if not _is_still(path, file):
                 continue
@@ -106,6 +113,11 @@ def _locked(path: Path) -> Iterator[None]:
                 with suppress(OSError):  # Windows removes no open file; an empty one that stays does no harm
                     path.unlink()
             return
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file as it is, and neither what a link leads to nor a pipe that nobody reads."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _is_still(path: Path, file: IO[bytes]) -> bool:
@@ -161,6 +173,8 @@ class _Download:
         return address
 
     def run(self) -> None:
+        if self.part.is_symlink():  # somebody else's: the file that it leads to is not ours to write
+            self.part.unlink()
         if not self.was_complete():
             with _progress(self.passport.file) as report:
                 self.receive(report)
@@ -177,7 +191,7 @@ class _Download:
 
     def checksum(self) -> str:
         digest = hashlib.sha256() if self.passport.sha256_prefix else hashlib.md5(usedforsecurity=False)
-        with open(self.part, "rb") as file:
+        with open(self.part, "rb", opener=_own) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         return digest.hexdigest()
@@ -198,12 +212,18 @@ class _Download:
     def receive(self, report: Report) -> None:
         """Bring the part to its full length."""
         total: int | None = None
-        for _ in range(ATTEMPTS):
-            response, start = self.open(self.size())
-            with response:
-                total = _total(response, start) or self.passport.bytes
-                if self.append(response, start, total, report):
-                    return
+        try:
+            for _ in range(ATTEMPTS):
+                response, start = self.open(self.size())
+                with response:
+                    total = _total(response, start) or self.passport.bytes
+                    if self.append(response, start, total, report):
+                        return
+        except _TooSlow:
+            raise VggkitError(
+                f"{self.passport.file}: {self.address} sends fewer than {grouped(LEAST_BYTES)} bytes in {WINDOW}"
+                f" seconds; {grouped(self.size())} bytes are in {self.part}; run this again to go on from there"
+            ) from None
         of = "" if total is None else f" of {grouped(total)}"
         raise VggkitError(
             f"{self.passport.file}: the connection to {self.address} was cut off {ATTEMPTS} times; "
@@ -236,7 +256,7 @@ class _Download:
         if total is not None and total > self.limit:
             raise self.too_long()
         done = start
-        with open(self.part, "ab" if start else "wb") as file:
+        with open(self.part, "ab" if start else "wb", opener=_own) as file:
             while True:
                 report(done, total)
                 try:
@@ -276,14 +296,71 @@ def _limit(passport: Passport) -> int:
     return MAX_BYTES
 
 
+class _TooSlow(Exception):  # noqa: N818  # a signal
+    """A server sends its answer so slowly that it may never end."""
+
+
+class _Paced(io.RawIOBase):
+    """What a server sends: headers, lengths of chunks and the file itself; it ends where they come too slowly.
+
+    Args:
+        raw: the socket's file.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw = raw
+        self.since = monotonic()
+        self.received = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        number: int | None = self.raw.readinto(buffer)
+        self.received += number or 0
+        if number and monotonic() - self.since >= WINDOW:
+            if self.received < LEAST_BYTES:
+                raise _TooSlow
+            self.since, self.received = monotonic(), 0
+        return number
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Handler(request.HTTPHandler):
+    def http_open(self, req: request.Request) -> HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _SecureHandler(request.HTTPSHandler):
+    def https_open(self, req: request.Request) -> HTTPResponse:
+        return self.do_open(_SecureConnection, req)
+
+
 def _opener() -> request.OpenerDirector:
     """Return an opener that knows http and https alone, so that no redirection leads to another scheme."""
     opener = request.OpenerDirector()
     for handler in (
         request.ProxyHandler(),
         request.UnknownHandler(),
-        request.HTTPHandler(),
-        request.HTTPSHandler(),
+        _Handler(),
+        _SecureHandler(),
         request.HTTPDefaultErrorHandler(),
         request.HTTPRedirectHandler(),
         request.HTTPErrorProcessor(),
