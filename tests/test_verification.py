@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.functional import cross_entropy
 
+import vggkit
 from tests.test_cli import told
+from vggkit import liveness, verification
 from vggkit.liveness import Options
 from vggkit.model import VGG
 from vggkit.network import Network
@@ -88,3 +91,18 @@ def test_a_step_of_more_bytes_than_torch_counts_is_one_line(batch: int) -> None:
     said = told("verify", "A", "--batch", str(batch), "--set", "width=0.125")
     assert said.startswith("Error: batch: expected a step of less than 2^63 bytes, as torch counts no more; found ")
     assert said.count("\n") == 1
+
+
+def test_the_papers_weight_decay_is_what_the_default_figure_is_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it torch's SGD copies each gradient: D's peak at batch 1 is the documentation's, at batch 64 it stays."""
+
+    def with_decay(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+    monkeypatch.setitem(verification.OPTIMIZERS, "sgd-momentum", with_decay)
+    trainer = Trainer(Network.of("D"), Options())
+    peaks = {batch: sum(trainer.training_peak(batch).values()) for batch in (1, 64)}
+    assert peaks == {1: 2_071_934_444, 64: liveness.plan(Network.of("D"), Options(batch=64)).peak_bytes}
+    text = (Path(__file__).parent.parent / "docs" / "memory.md").read_text(encoding="utf-8")
+    assert all(f"{peak:,}" in text for peak in peaks.values())
+    assert "without weight decay" in str(vggkit.explain("D"))

@@ -191,7 +191,7 @@ batch_option = click.option("--batch", type=int, default=1, show_default=True, m
 input_option = click.option("--input", metavar="CxHxW", help="Shape of one image, as 3x224x224.")
 optimizer_option = click.option(
     "--optimizer",
-    help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, as in the paper]",
+    help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, without weight decay]",
     shell_complete=completion.optimizers,
 )
 set_option = click.option(

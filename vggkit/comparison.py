@@ -371,7 +371,7 @@ def compare(
             `D:batch_norm=true,width=0.5`. Without any, the paper's six.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (the paper's, if absent), adam or adamw.
+        optimizer: of the training step: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw.
         sort: a figure that the columns are sorted by, as parameters or macs; with - before it from the largest.
         overrides: changes to make to every network, as for `load`.
 

@@ -162,7 +162,7 @@ class Budget(msgspec.Struct, frozen=True):
         parameters: trainable elements.
         multiply_accumulates: for one image.
         inference_peak: bytes of a forward pass in float32.
-        training_peak: bytes of a training step in float32 with momentum SGD, as the paper trains.
+        training_peak: bytes of a training step in float32 with momentum SGD, without weight decay.
     """
 
     parameters: int | None = None

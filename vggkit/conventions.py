@@ -177,7 +177,7 @@ OURS: dict[Quantity, str] = {
     "parameter bytes": "bytes of the parameters",
     "input bytes": "bytes of the images",
     "inference bytes": "peak of a forward pass without gradients",
-    "training bytes": "peak of a training step with momentum",
+    "training bytes": "peak of a training step with momentum, without weight decay",
     "weight layers": "convolutions and FC layers",
     "receptive field": "what an output of the last block sees, its shorter side",
 }

@@ -453,7 +453,7 @@ def _all_memory(network: Network, plan: MemoryPlan) -> list[Step]:
         ),
         _added(
             "training peak", " + ".join(kinds), kinds.values(), plan.peak_bytes,
-            f"SGD with momentum, in the {plan.peak_at}", "bytes",
+            f"SGD with momentum, without weight decay, in the {plan.peak_at}", "bytes",
         ),
     ]  # fmt: skip
 

@@ -7,8 +7,11 @@ gradients. Workspaces of cuDNN and cuBLAS are not included: they are no tensors 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from heapq import heappop, heappush
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, cast
 
 import msgspec
@@ -195,7 +198,7 @@ def memory(
         batch: number of images.
         mode: "training" or "inference".
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: none, sgd, sgd-momentum (the paper's, if absent), adam or adamw; none in inference.
+        optimizer: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw; none in inference.
         device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes.
         freeze: blocks and layers that are not trained, a name or several.
         checkpoint: blocks that are run again in the backward pass, a name or several.
@@ -569,18 +572,34 @@ def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> SavedBytes:
     return SavedBytes(saved, sum(saved.values()))
 
 
+class Checkpoints(msgspec.Struct, frozen=True):
+    """Blocks to run again in the backward pass, and what that gives and costs.
+
+    Args:
+        blocks: their names.
+        peak_bytes: most bytes alive at one moment then.
+        recomputed: multiply-accumulates that are run again for one image.
+        forward: those of its whole forward pass.
+    """
+
+    blocks: tuple[str, ...]
+    peak_bytes: int
+    recomputed: int
+    forward: int
+
+
 class Alternatives(msgspec.Struct, frozen=True):
     """What the peak would be if one option were another; None where that makes no sense.
 
     Args:
         without_autocast: in plain float32.
         frozen_blocks: with the convolutions frozen.
-        checkpointed_blocks: with every block checkpointed.
+        checkpoints: with the cheapest blocks checkpointed that give the peak of all of them.
     """
 
     without_autocast: int | None = None
     frozen_blocks: int | None = None
-    checkpointed_blocks: int | None = None
+    checkpoints: Checkpoints | None = None
 
 
 def alternatives(network: Network, options: Options) -> Alternatives:
@@ -596,8 +615,61 @@ def alternatives(network: Network, options: Options) -> Alternatives:
     return Alternatives(
         without_autocast=peak(autocast=False) if options.autocast else None,
         frozen_blocks=peak(freeze=blocks, checkpoint=()) if has_head and not options.freeze else None,
-        checkpointed_blocks=None if options.checkpoint or options.freeze else peak(checkpoint=blocks),
+        checkpoints=None if options.checkpoint or options.freeze else cheapest_checkpoints(network, options),
     )
+
+
+MOST_SETS = 256
+"""So many sets of blocks are tried, which are all of eight blocks; a walk takes some milliseconds."""
+
+
+def cheapest_checkpoints(network: Network, options: Options) -> Checkpoints:
+    """Find the blocks whose checkpoints are as good as those of all blocks, and cost the fewest multiply-accumulates.
+
+    Args:
+        network: has blocks.
+        options: of a training step, checked.
+
+    Returns:
+        The set; none of the blocks if checkpoints don't help, and all of them if `MOST_SETS` cheaper ones don't do.
+
+    >>> cheapest_checkpoints(Network.of("D"), Options(batch=64)).blocks
+    ('block1',)
+    """
+    costs = {placed.name: placed.layer.multiply_accumulates(placed.input_shape) for placed in network}
+    names = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
+
+    def walked(blocks: tuple[str, ...]) -> MemoryPlan:
+        return plan(network, msgspec.structs.replace(options, checkpoint=blocks))
+
+    every = walked(names)
+    moments = Counter(moment.event for moment in every.timeline)
+    again = dict.fromkeys(names, 0)  # the recomputation of a block ends at its last saved tensor, maybe before a layer
+    for placed in network:
+        if placed.block and moments[f"recomputation of {placed.name}"] == moments[f"forward of {placed.name}"]:
+            again[placed.block] += costs[placed.name]
+    for blocks in islice(_cheapest_first(again), MOST_SETS):
+        found = walked(blocks)
+        if found.peak_bytes <= every.peak_bytes:
+            break
+    else:
+        blocks, found = names, every
+    return Checkpoints(blocks, found.peak_bytes, sum(again[block] for block in blocks), sum(costs.values()))
+
+
+def _cheapest_first(costs: dict[str, int]) -> Iterator[tuple[str, ...]]:
+    """Return every set of names, the cheapest first, of equal ones the smallest; the names in their own order."""
+    names = sorted(costs, key=costs.__getitem__)
+    waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
+    while waiting:
+        cost, size, chosen = heappop(waiting)
+        yield tuple(name for name in costs if name in [names[index] for index in chosen])
+        after = chosen[-1] + 1 if chosen else 0
+        if after < len(names):  # the next name beside the last one, and in its place
+            more = cost + costs[names[after]]
+            heappush(waiting, (more, size + 1, (*chosen, after)))
+            if chosen:
+                heappush(waiting, (more - costs[names[chosen[-1]]], size, (*chosen[:-1], after)))
 
 
 # Budgets

@@ -573,7 +573,7 @@ def find(
             parameters, and multiply_accumulates or what is sorted by.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (the paper's, if absent), adam or adamw.
+        optimizer: of the training step: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw.
         processes: how many processes work on a large search. Where more than one does, the calling program's main
             module must be importable, as `multiprocessing` asks.
         overrides: changes to make to every configuration, as for `load`.

@@ -102,8 +102,13 @@ def _alternatives(plan: MemoryPlan, other: Alternatives) -> list[str]:
         )
     if other.frozen_blocks is not None and other.frozen_blocks < plan.peak_bytes:
         said.append(f"With the convolutions frozen (--freeze) the peak would be {megabytes(other.frozen_blocks)}.")
-    if other.checkpointed_blocks is not None and other.checkpointed_blocks < plan.peak_bytes:
-        said.append(f"With every block checkpointed (--checkpoint) it would be {megabytes(other.checkpointed_blocks)}.")
+    again = other.checkpoints
+    if again is not None and again.peak_bytes < plan.peak_bytes:
+        share = percent(again.recomputed, again.forward) if again.forward else "0 %"
+        said.append(
+            f"With --checkpoint {','.join(again.blocks)} it would be {megabytes(again.peak_bytes)}, for {share} of a"
+            " forward pass more; with every block it would be no lower."
+        )
     return said
 
 
