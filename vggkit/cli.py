@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from vggkit import __version__, completion
-from vggkit.errors import ArgumentError, ConfigError, VggkitError, nearest, shorten
+from vggkit.errors import ArgumentError, ConfigError, VggkitError, escaped, nearest, shorten
 from vggkit.files import opened, write_bytes, write_lines, write_text
 from vggkit.render import terminal
 
@@ -81,7 +81,7 @@ class _Notes(logging.Handler):
         super().__init__(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"{click.style('Note:', fg='yellow')} {record.getMessage()}", err=True)
+        click.echo(f"{click.style('Note:', fg='yellow')} {escaped(record.getMessage())}", err=True)
 
 
 def _give_up(error: OSError) -> NoReturn:
@@ -120,14 +120,15 @@ def _end(number: int, frame: object) -> None:  # noqa: ARG001  # Python's
 def report(error: VggkitError) -> None:
     """Print an error to stderr; a configuration's problems each with the offending line and a caret."""
     if not isinstance(error, ConfigError):
-        click.echo(f"{click.style('Error:', fg='red')} {error}", err=True)
+        message = escaped(str(error), keep="\n")
+        click.echo(f"{click.style('Error:', fg='red')} {message}", err=True)
         return
     from vggkit.render.problems import lines
 
     for problem in error.problems:
         message, *excerpt = lines(problem)
         head = "" if problem.position else click.style("Error: ", fg="red")
-        click.echo(head + message, err=True)
+        click.echo(head + escaped(message), err=True)
         for line in excerpt:
             click.echo(click.style(line, fg="red" if line.strip() == "^" else None, dim=line.strip() != "^"), err=True)
 
@@ -825,7 +826,7 @@ def _put(content: bytes, path: Path, done: str) -> None:
         click.echo(content, nl=False)
         return
     write_bytes(path, content)
-    click.echo(f"{path} {done}", err=True)
+    click.echo(f"{escaped(str(path))} {done}", err=True)
 
 
 @main.command("report", epilog="Example: vggkit report D E -o report.html")
@@ -1002,7 +1003,7 @@ def convert(source: str, target: str, layout: str | None, config: str | None) ->
     from vggkit.weights.conversion import convert as call
 
     network = call(source, target, layout=layout, config=config)
-    click.echo(f"{target}: {network.name} written", err=True)
+    click.echo(f"{escaped(target)}: {network.name} written", err=True)
 
 
 @main.command(epilog="Example: vggkit classify tiger.png --weights model.safetensors")
@@ -1060,7 +1061,7 @@ def classify(
         classifier = Classifier(config, weights=weights, **options)
         if verbose:
             click.echo(f"network: {classifier.network.name}\nlayout: {classifier.report.layout}", err=True)
-            click.echo(str(classifier.report), err=True)
+            click.echo(escaped(str(classifier.report), keep="\n"), err=True)
             click.echo(f"preprocess ({classifier.preprocess_origin}): {_spelt(classifier.preprocess)}", err=True)
         stream = _with_bar(classifier.stream(there, top=top, batch=batch), len(there))
         for result, target in zip(stream, drawings(there)):

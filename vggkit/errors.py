@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -153,4 +154,24 @@ def shorten(found: object, limit: int = 60) -> str:
         text = repr(found)
     except ValueError:  # an integer of more digits than Python writes
         text = "a number of thousands of digits"
+    except RecursionError:
+        text = f"a {type(found).__name__} of thousands of levels"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"  # with what turns the direction
+)
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Return text of somebody else's as it may be shown: what a terminal would obey is written out, as in JSON.
+
+    Args:
+        text: a name, a path, a message.
+        keep: characters that stay as they are, such as the line breaks of a message of several lines.
+
+    >>> escaped("conv1\x1b[31m")
+    'conv1\\u001b[31m'
+    """
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else f"\\u{ord(match[0]):04x}", text)

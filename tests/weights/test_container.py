@@ -7,15 +7,18 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import vggkit
+from tests.weights.hostile import FILES, MOST_MEMORY, MOST_SECONDS, header
 from tests.weights.makers import LAYOUT_FILES, archived, in_layout, scores, small
 from vggkit import CheckpointError
-from vggkit.weights.container import Hdf5
+from vggkit.weights.container import WEIGHTS, Hdf5, open_container
 from vggkit.weights.inspection import inspect
 
 
@@ -150,3 +153,39 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         file.create_dataset(b"layer\xff", data=[1.0])
     with pytest.raises(CheckpointError, match=r"x.h5: .* is no name"):
         inspect(path)
+
+
+def test_a_hostile_file_ends_in_one_line_soon_and_in_little_memory(tmp_path: Path) -> None:
+    """Each within 10 s of processor time and 500 MB beyond what is imported, with a line that says what it is."""
+    for name, (make, _) in FILES.items():
+        make(tmp_path / name)
+    command = [sys.executable, "-m", "tests.weights.hostile", *(str(tmp_path / name) for name in FILES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    results = dict(zip(FILES, map(json.loads, done.stdout.splitlines()), strict=True))
+    for name, (_, says) in FILES.items():
+        said, taken = results[name]["said"], (results[name]["seconds"], results[name]["memory"])
+        assert (name, says in said, "\n" in said, said) == (name, True, False, said)
+        assert (name, taken) <= (name, (MOST_SECONDS, MOST_MEMORY))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        ("F64", 64), ("F32", 32), ("F16", 16), ("BF16", 16), ("I64", 64), ("U64", 64), ("I32", 32), ("U32", 32),
+        ("I16", 16), ("U16", 16), ("I8", 8), ("U8", 8), ("BOOL", 8), ("C64", 64), ("F8_E4M3", 8), ("F8_E5M2", 8),
+        ("F8_E8M0", 8), ("F8_E4M3FNUZ", 8), ("F8_E5M2FNUZ", 8), ("F6_E2M3", 6), ("F6_E3M2", 6), ("F4", 4),
+    ],
+)  # fmt: skip
+def test_every_dtype_of_safetensors_has_its_size(dtype: str, bits: int, tmp_path: Path) -> None:
+    """The library refuses a header whose sizes don't agree; what is no weight is refused when it is read."""
+    path, shape = tmp_path / "x.safetensors", [4, 2, 2, 2]
+    header(path, json.dumps({"w.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, 4 * bits]}}), 4 * bits)
+    container = open_container(path)
+    stored = container.tensors["w.weight"]
+    assert stored.size == 32 * bits // 8
+    if stored.dtype in WEIGHTS:
+        assert torch.equal(container.read("w.weight"), torch.zeros(shape, dtype=getattr(torch, stored.dtype)))
+    else:
+        with pytest.raises(CheckpointError, match=f"expected weights of .*, found {stored.dtype}"):
+            container.read("w.weight")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from io import StringIO
 from pathlib import Path
 
+import h5py
 import msgspec
 import pytest
 import torch
@@ -17,8 +19,10 @@ from hypothesis import strategies as st
 
 import vggkit
 from tests.test_cli import printed, run, told
+from tests.weights.hostile import header
 from tests.weights.makers import LAYOUT_FILES, in_layout, small, without_configuration
 from tests.weights.test_container import Malicious
+from vggkit.render import columns
 from vggkit.render.checkpoint import folded
 from vggkit.weights.inspection import Inspection, inspect
 from vggkit.weights.published import passports
@@ -104,15 +108,15 @@ def test_the_report_can_be_written_to_a_file(tmp_path: Path) -> None:
     assert target.read_text(encoding="utf-8") == printed("inspect", str(path), "--format", "json")
 
 
-@pytest.mark.parametrize("columns", [40, 60, 140])
-def test_what_is_in_no_zoo_is_printed_as_yaml_that_builds_it(columns: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [40, 60, 140])
+def test_what_is_in_no_zoo_is_printed_as_yaml_that_builds_it(width: int, tmp_path: Path) -> None:
     """Folded to any width, it still reads the same."""
     text = "{input: 3x16x16, blocks: [[conv3-4, {conv: 6, kernel: 3, norm: batch, bias: false}, conv1-5, maxpool]]}"
     model = vggkit.build(vggkit.loads(text), seed=0)
     path = without_configuration(in_layout(model, "torchvision", tmp_path))
-    shown = printed("inspect", str(path), COLUMNS=str(columns))
+    shown = printed("inspect", str(path), COLUMNS=str(width))
     printed_yaml = shown.split("\n\n")[1]
-    assert max(map(len, printed_yaml.splitlines())) <= columns
+    assert max(map(len, printed_yaml.splitlines())) <= width
     assert yaml.safe_load(printed_yaml) == yaml.safe_load(str(inspect(path).yaml))
     found = vggkit.build(vggkit.loads(printed_yaml), device="meta").state_dict()
     assert [tuple(v.shape) for v in found.values()] == [tuple(v.shape) for v in model.state_dict().values()]
@@ -217,3 +221,68 @@ def test_timms_files_on_the_hub_are_recognised_by_their_folder(file: str, tmp_pa
     path = in_layout(small("vgg16_bn"), "timm", tmp_path).rename(folder / file)
     assert str(inspect(path).published).startswith("as vgg16_bn.tv_in1k.safetensors by timm")
     assert inspect(path.rename(tmp_path / file)).published is None
+
+
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
+FORMULAS = ("=cmd|' /C calc'!A0", "@x|y", "+1|2", "-x", "a\\b", "[red]c", "$d_#&%")
+
+
+def formulas(folder: Path) -> Path:
+    """Save tensors whose names a spreadsheet, Markdown, rich and LaTeX would take for their own."""
+    state = {f"{name}.{role}": torch.zeros(shape) for name in FORMULAS for role, shape in (("weight", 4), ("bias", 4))}
+    path = folder / "x.pth"
+    torch.save({"c.weight": torch.zeros(4, 3, 3, 3), **state}, path)
+    return path
+
+
+def test_rows_of_any_names_stay_rows_and_run_nothing(tmp_path: Path) -> None:
+    """CSV cells begin with an apostrophe rather than a formula, Markdown rows have their cells, the table its lines."""
+    path = formulas(tmp_path)
+    names = [row.name for row in inspect(path).tensors]
+    rows = list(csv.reader(StringIO(printed("inspect", str(path), "--format", "csv"))))
+    assert [row[0].removeprefix("'") for row in rows[1:]] == names
+    assert [row[0] for row in rows if row[0].startswith(("=", "+", "-", "@"))] == []
+    markdown = (
+        printed("inspect", str(path), "--format", "markdown", "--tensors").split("| tensor |")[1].splitlines()[2:]
+    )
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in markdown] == [6] * len(names)
+    table = printed("inspect", str(path), "--tensors", COLUMNS="200").splitlines()
+    assert [name for name in names if not any(line.startswith(name) for line in table)] == []
+
+
+def test_a_number_in_a_csv_stays_a_number() -> None:
+    """Only text is put behind an apostrophe."""
+    text = columns.csv(["a"], [[-1], ["-1"], ["-1.5e3"], ["-"], ["=1"], [None], ["+x"], ["a\nb"], [[-1, 2]]])
+    assert text.splitlines()[1:] == ["-1", "-1", "-1.5e3", "'-", "'=1", '""', "'+x", r"a\u000ab", "'-1x2"]
+
+
+@pytest.mark.parametrize("file", ["a\x1b[31m.pth", "a\nError: b.pth", "a\x9b31m.pth", "a\u202eb.pth"])
+@pytest.mark.parametrize("format", ["table", "json", "csv", "markdown"])
+def test_no_control_character_of_a_files_name_is_printed(file: str, format: str, tmp_path: Path) -> None:
+    """In any format and in errors, and JSON still says the name."""
+    good = formulas(tmp_path).rename(tmp_path / file)
+    text = printed("inspect", str(good), "--tensors", "--format", format, COLUMNS="60")
+    assert CONTROLS.search(text) is None
+    assert "\nError: b" not in text
+    good.write_bytes(b"nothing")
+    said = told("inspect", str(good))
+    assert said.count("\n") == 1
+    assert CONTROLS.search(said) is None
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "a\x7f", "a\x9b1m", "a\u202eb", "a\ud800"])
+@pytest.mark.parametrize("format", ["pth", "safetensors", "h5"])
+def test_a_tensors_name_with_control_characters_is_refused(name: str, format: str, tmp_path: Path) -> None:
+    """In one line, which shows them."""
+    path = tmp_path / f"x.{format}"
+    if format == "pth":
+        torch.save({f"{name}.weight": torch.zeros(4, 3, 3, 3)}, path)
+    elif format == "safetensors":
+        entry = {"dtype": "U8", "shape": [1, 1, 1, 1], "data_offsets": [0, 1]}
+        header(path, json.dumps({f"{name}.weight": entry}), 1)
+    else:
+        with h5py.File(path, "w") as file:
+            file[f"{name}/kernel".encode("utf-8", "surrogatepass")] = torch.zeros(3, 3, 3, 4)
+    said = told("inspect", str(path))
+    assert said.count("\n") == 1
+    assert CONTROLS.search(said) is None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vggkit.errors import escaped
 from vggkit.numbers import grouped, megabytes
 from vggkit.render import columns
 from vggkit.render.columns import Column, FittedTable, Grid, grid
@@ -71,11 +72,11 @@ class Report:
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(overflow="fold")
         for line in _lines(self.inspection):
-            table.add_row(line.what, Text(line.value))
-        yield Text(self.inspection.file, style="bold")
+            table.add_row(line.what, Text(escaped(line.value)))
+        yield Text(escaped(self.inspection.file), style="bold")
         yield table
         if self.inspection.known is None and self.inspection.yaml:
-            lines = self.inspection.yaml.rstrip().splitlines()
+            lines = escaped(self.inspection.yaml.rstrip(), keep="\n").split("\n")
             yield Text("\n".join(["", *(folded(line, options.max_width) for line in lines)]))
         if self.tensors:
             yield Text("")

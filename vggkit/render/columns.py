@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from vggkit.errors import VggkitError
+from vggkit.errors import VggkitError, escaped
 from vggkit.render import terminal
 
 RowType = TypeVar("RowType")
@@ -66,14 +66,14 @@ def grid(
     footer: Sequence[str] | None = None,
     sections: frozenset[int] = frozenset(),
 ) -> Grid:
-    """Fill a grid: each column's cell of each row."""
+    """Fill a grid: each column's cell of each row, on one line and without what a terminal would obey."""
     return Grid(
         [column.header for column in columns],
         [column.align for column in columns],
         [column.rank for column in columns],
         [column.style for column in columns],
         [column.fold for column in columns],
-        [[column.cell(row) for column in columns] for row in rows],
+        [[escaped(column.cell(row)) for column in columns] for row in rows],
         footer,
         sections,
     )
@@ -263,7 +263,10 @@ def data_frame(rows: Iterable[dict[str, Any]], index: str) -> Any:
 
 
 def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write comma-separated values; shapes are joined by x, as they are read, and lists of words by semicolons."""
+    """Write comma-separated values; shapes are joined by x, as they are read, and lists of words by semicolons.
+
+    A text that a spreadsheet would take for a formula stands behind an apostrophe.
+    """
     import csv as csv_module
     import io
 
@@ -271,8 +274,25 @@ def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv_module.writer(out, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([_joined(value) if isinstance(value, list) else value for value in row])
+        writer.writerow(map(_csv_cell, row))
     return out.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, list):
+        value = _joined(value)
+    if not isinstance(value, str):
+        return value
+    is_formula = value.startswith(("=", "+", "-", "@")) and not _is_number(value)
+    return f"'{escaped(value)}" if is_formula else escaped(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _joined(values: list[Any]) -> str:
@@ -284,7 +304,8 @@ def json(value: object) -> str:
     """Write a value as indented JSON."""
     import json as json_module
 
-    return json_module.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # JSON escapes some control characters itself, and line breaks are its own
+    return escaped(json_module.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n"
 
 
 PIPE_WIDTH = 10_000

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from vggkit.errors import escaped, shorten
 from vggkit.layers import Shape
 
 MOST_LAYERS = 10**4
+MOST_NAME = 1_000
 MOST_PIXELS = 10**6
 
 
@@ -81,7 +83,12 @@ def _layers(description: Any) -> Iterator[KerasLayer]:
             waiting += reversed(inner)
         elif isinstance(config.get("name"), str):
             inputs = tuple(islice(_inputs(layer.get("inbound_nodes")), MOST_LAYERS))
-            yield KerasLayer(str(layer.get("class_name")), config["name"], config, inputs)
+            yield KerasLayer(_shown(layer.get("class_name")), _shown(config["name"]), config, inputs)
+
+
+def _shown(name: Any) -> str:
+    """Return a name as it may be printed."""
+    return escaped(name if isinstance(name, str) and len(name) <= MOST_NAME else shorten(name))
 
 
 def _inputs(nodes: Any) -> Iterator[str]:

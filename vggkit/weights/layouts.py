@@ -6,16 +6,17 @@ and in × out, and its flattened maps run over height, width, channels. From her
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from vggkit.errors import CheckpointError
+from vggkit.errors import CheckpointError, escaped, shorten
 from vggkit.layers import Shape, elements
-from vggkit.weights.container import CONFIG_KEY, Container, Hdf5, Stored
-from vggkit.weights.keras_layers import KerasLayers, keras_layers
+from vggkit.weights.container import CONFIG_KEY, MOST_NAME, Container, Hdf5, Stored
+from vggkit.weights.keras_layers import MOST_LAYERS, KerasLayers, keras_layers
 
 if TYPE_CHECKING:
     import torch
@@ -175,12 +176,13 @@ def _state_dict(container: Container) -> Checkpoint:
 
 def _wrapping(names: Iterable[str]) -> str:
     """Return the prefix, of those that wrappers add, that all names have."""
-    names, prefix = list(names), ""
-    while True:
-        added = next((word for word in WRAPPINGS if all(name.startswith(prefix + word) for name in names)), None)
-        if added is None or not names:
-            return prefix
-        prefix += added
+    wrappings = [_wrapped(name) for name in names]
+    return _wrapped(os.path.commonprefix(wrappings))  # noqa: RUF071  # these are no paths
+
+
+def _wrapped(name: str) -> str:
+    match = re.match("|".join(map(re.escape, WRAPPINGS)).join(("(?:", ")*")), name)
+    return match[0] if match else ""
 
 
 def _torch_layout(groups: Iterable[str], configured: bool) -> str:
@@ -197,7 +199,7 @@ def _torch_layout(groups: Iterable[str], configured: bool) -> str:
 def _torch_layer(name: str, tensors: dict[str, Stored], layout: str) -> StoredLayer:
     shapes = {role: stored.shape for role, stored in tensors.items()}
     kind, maps = _kind(shapes), None
-    if layout == "timm" and name.startswith("pre_logits."):
+    if layout == "timm" and name.startswith("pre_logits.") and len(shapes.get("weight", ())) == 4:
         kind, maps = "fc", shapes["weight"][1:]
         shapes["weight"] = (shapes["weight"][0], elements(maps))
     return StoredLayer(name, kind, tensors, shapes, maps=maps)
@@ -245,26 +247,39 @@ def _hdf5(container: Hdf5) -> Checkpoint:
 def _own_name(container: Hdf5, path: str, otherwise: str) -> str:
     """Return the name that Keras 3 keeps as an attribute of a layer's variables."""
     said = container.attribute(path, "name")
-    return otherwise if said is None else str(said)
+    return otherwise if said is None else _plain(container, str(said))
 
 
 def _words(container: Hdf5, path: str, attribute: str) -> list[str]:
     """Return a list of names that an attribute holds."""
     said = container.attribute(path or "/", attribute)
     with container.reading():
-        return [] if said is None else [word.decode() if isinstance(word, bytes) else str(word) for word in said]
+        words = [] if said is None else [word.decode() if isinstance(word, bytes) else str(word) for word in said]
+    if len(words) > MOST_LAYERS or len({*words}) < len(words):
+        raise CheckpointError(
+            f"{container.path}: {attribute}: expected up to {MOST_LAYERS:,} names, each once, found {len(words):,}"
+        )
+    return [_plain(container, word) for word in words]
+
+
+def _plain(container: Hdf5, name: str) -> str:
+    """Return a name that an attribute holds, if it is as short and plain as a tensor's."""
+    if len(name) > MOST_NAME or name != escaped(name):
+        raise CheckpointError(f"{container.path}: expected a layer's name, found {escaped(shorten(name))}")
+    return name
 
 
 def _legacy(container: Hdf5, root: str) -> Checkpoint:
     """Read the layout of keras.applications: a group per layer, and attributes that list them in order."""
     layers: list[StoredLayer] = []
     others: list[str] = []
+    inside = _by_groups(container.tensors)
     for name in _words(container, root, "layer_names"):
         path = f"{root}/{name}" if root else name
-        inside = [tensor for tensor in container.tensors if tensor.startswith(f"{path}/")]
         weights = [f"{path}/{weight}" for weight in _words(container, path, "weight_names")]
-        order = [weight for weight in weights if weight in container.tensors] or inside
-        order += [tensor for tensor in inside if tensor not in order and tensor.endswith("num_batches_tracked")]
+        order = [weight for weight in weights if weight in container.tensors] or list(inside.get(path, ()))
+        counted = {*order}
+        order += [t for t in inside.get(path, ()) if t not in counted and t.endswith("num_batches_tracked")]
         groups: dict[str, dict[str, Stored]] = {}
         for tensor in order:
             owner, _, last = tensor.rpartition("/")
@@ -276,6 +291,16 @@ def _legacy(container: Hdf5, root: str) -> Checkpoint:
             others.append(name)
     described = keras_layers(container.description())
     return Checkpoint(container, "keras", tuple(layers), tuple(others), described=described)
+
+
+def _by_groups(tensors: Iterable[str]) -> dict[str, list[str]]:
+    """Return the tensors in each group, those in the groups inside it too."""
+    inside: dict[str, list[str]] = {}
+    for tensor in tensors:
+        path = tensor
+        while path := path.rpartition("/")[0]:
+            inside.setdefault(path, []).append(tensor)
+    return inside
 
 
 def _is_own(owner: str, path: str, name: str) -> bool:
@@ -330,8 +355,9 @@ def _keras3(container: Hdf5) -> Checkpoint:
     numbered = all(len(classes) == 1 for classes in series.values())  # each class in the model's order
     names = [_own_name(container, path, "") for path in _empty_groups(container, groups)]
     if said:
-        layers.sort(key=lambda layer: said.index(layer.name) if layer.name in said else len(said))
-        names.sort(key=lambda name: said.index(name) if name in said else len(said))
+        places = {name: place for place, name in reversed([*enumerate(said)])}
+        layers.sort(key=lambda layer: places.get(layer.name, len(said)))
+        names.sort(key=lambda name: places.get(name, len(said)))
     others = tuple(filter(None, names))
     return Checkpoint(container, "keras3", tuple(layers), others, bool(said) or numbered, described)
 
