@@ -514,7 +514,7 @@ def _(path: Path) -> None:
     keras(path, models(25, 9_000))
 
 
-@hostile("models.keras", "no activation behind d")
+@hostile("models.keras", "which no configuration can say")
 def _(path: Path) -> None:
     keras(path, models(25, 3_000))
 
