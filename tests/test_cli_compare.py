@@ -120,7 +120,7 @@ def test_paths_with_changes(tmp_path: Path) -> None:
         (("D:input=3x64",), "'D:input=3x64': input: expected"),
         (("--only", "macz"), "--only: unknown figure 'macz'. Did you mean 'macs'?"),
         (("--only", "zzz"), "--only: unknown figure 'zzz'. Known: weight_layers, parameters"),
-        (("--only", ","), "--only: expected names of figures"),
+        (("--only", ","), "--only: expected names, such as "),
         (("--sort", "layers"), "--sort: unknown figure 'layers'"),
         (("--sort", "-parametres"), "Did you mean 'parameters'?"),
         (("--diff",), "--diff: expected two configurations, found 0"),

@@ -209,7 +209,7 @@ def test_many_points_are_one_image(tmp_path: Path) -> None:
         (("--sort", "flops"), "--sort: unknown figure 'flops'. Did you mean 'macs'?"),
         (("D", "--training-peak", "<15M"), "training_peak_bytes: expected a condition such as <24GiB"),
         (("D", "--only", "macz"), "--only: unknown figure 'macz'. Did you mean 'macs'?"),
-        (("D", "--only", ","), "--only: expected names of figures"),
+        (("D", "--only", ","), "--only: expected names, such as "),
         (("D", "--sort", "-name"), "--sort: unknown figure 'name'"),
         (("D", "--limit", "0"), "limit: expected a whole number from 1"),
         (("D", "--pareto", "macs"), "pareto: expected two figures"),

@@ -99,6 +99,8 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--fit", "3"), "--fit: expected a number and a unit, as in 24GiB"),
         (("--optimizer", "adan"), "optimizer: expected one of none, sgd, sgd-momentum, adam, adamw, found 'adan'"),
         (("--freeze", "block9"), "freeze: D has no block or layer 'block9'"),
+        (("--freeze", ""), "--freeze: expected names, such as block1,block2, found none"),
+        (("--checkpoint", ","), "--checkpoint: expected names, such as block1,block2, found none"),
         (("--checkpoint", "fc1"), "checkpoint: expected block1 … block5 of D, found 'fc1'"),
         (("--mode", "train"), "Did you mean 'training'?"),
         (("--device", "gpu"), "device: expected one of cpu, cuda, found 'gpu'. Did you mean 'cuda'?"),

@@ -182,6 +182,7 @@ ROOMS: dict[str, set[str]] = {
         "layers",
         "model",
         "network",
+        "numbers",
         "preprocessing",
         "surgery",
         "weights/loading",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
 import torch
@@ -20,6 +20,7 @@ from vggkit.labels import Label, imagenet_labels, read_labels
 from vggkit.layers import times
 from vggkit.model import VGG
 from vggkit.network import Network
+from vggkit.numbers import whole
 from vggkit.preprocessing import (
     CHANNELS,
     PRESETS,
@@ -122,7 +123,7 @@ class Classifier:
         """The network."""
         return self.model.network
 
-    def predict(self, images: Any, top: int = 5) -> list[list[Prediction]]:
+    def predict(self, images: Any, top: SupportsIndex = 5) -> list[list[Prediction]]:
         """Tell what is in pictures.
 
         Args:
@@ -136,13 +137,18 @@ class Classifier:
             PictureError: if a picture can't be read, or is too small for the network.
             ArgumentError: if `images` are something else, or `top` is not a whole number from 1.
         """
-        _positive("top", top)
+        top = whole(top, "top")
         single = isinstance(images, (str, os.PathLike)) or not isinstance(images, Iterable)
         inputs = [self._input(image) for image in ([images] if single else images)]
         return [predictions for batch in _batches(inputs, 16) for predictions in self._classes(batch, top)]
 
     def stream(
-        self, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, batch: int = 16, workers: int | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        top: SupportsIndex = 5,
+        batch: SupportsIndex = 16,
+        workers: SupportsIndex | None = None,
     ) -> Iterator[Classified | PictureError]:
         """Classify many pictures, decoding the next ones while a batch is being looked at.
 
@@ -159,9 +165,8 @@ class Classifier:
             ArgumentError: if a number is out of its range.
         """
         threads = min(8, os.cpu_count() or 1) if workers is None else workers
-        for name, number in (("top", top), ("batch", batch), ("workers", threads)):
-            _positive(name, number)
-        return self._stream([os.fspath(path) for path in paths], top, batch, threads)
+        numbers = (whole(top, "top"), whole(batch, "batch"), whole(threads, "workers"))
+        return self._stream([os.fspath(path) for path in paths], *numbers)
 
     def _stream(self, paths: list[str], top: int, batch: int, workers: int) -> Iterator[Classified | PictureError]:
         pool = ThreadPoolExecutor(workers)
@@ -359,8 +364,3 @@ def _batches(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
         batch.append(tensor)
     if batch:
         yield batch
-
-
-def _positive(name: str, number: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ArgumentError(f"{name}: expected a whole number from 1, found {shorten(number)}")

@@ -384,9 +384,21 @@ def _summary_in(format: str, summary: Any, formula: bool, batch: int | None, sav
     return formats[format]()
 
 
-def split(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of a repeatable option, each of which may hold several."""
-    return tuple(name.strip() for text in names for name in text.split(",") if name.strip())
+def split(names: tuple[str, ...], option: str, example: str) -> tuple[str, ...]:
+    """Return the names of a repeatable option, each of which may hold several.
+
+    Args:
+        names: what was given; nothing if the option was not.
+        option: its name, for the message.
+        example: what would be right, for the message.
+
+    Raises:
+        ArgumentError: if it was given and names nothing.
+    """
+    found = tuple(name.strip() for text in names for name in text.split(",") if name.strip())
+    if names and not found:
+        raise ArgumentError(f"{option}: expected names, such as {example}, found none")
+    return found
 
 
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
@@ -425,7 +437,7 @@ def memory(
     _check_memory_options(batch, limits, solve, timeline)
     format = format_of(format, output, LIST_FORMATS)
     network = Network.of(source, **overrides(settings, input=input))
-    options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
+    options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
     checked = liveness.checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
     if limits:
         sizes = [parse_limit(limit) for limit in limits]
@@ -494,7 +506,7 @@ def verify(
 
     format = format_of(format, output, LIST_FORMATS)
     network = Network.of(source, **overrides(settings, input=input))
-    options["freeze"], options["checkpoint"] = split(options["freeze"]), split(options["checkpoint"])
+    options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
     checked = liveness.checked_options(network, batch=batch, mode="training", device="cpu", **options)
     from vggkit.verification import verify as call  # torch
 
@@ -619,9 +631,7 @@ def compare(
     if diff and len(sources) != 2:
         raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
     format = format_of(format, output, COMPARE_FORMATS, {**SUFFIXES, **HTML})
-    chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only)]
-    if only and not chosen:
-        raise ArgumentError("--only: expected names of figures, such as parameters,macs")
+    chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only, "--only", "macs")]
     if sort is not None:
         figure_name(sort.removeprefix("-"), "--sort")
     made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
@@ -709,15 +719,15 @@ def find(
 
     suffixes = {".csv": "csv", **SUFFIXES, **{f".{word}": word for word in PICTURES}}
     format = format_of(format, output, (*LIST_FORMATS, *PICTURES), suffixes)
-    if only and not split(only):
-        raise ArgumentError("--only: expected names of figures, such as parameters,macs")
-    for word in split(only):
+    shown = split(only, "--only", "parameters,macs")
+    front = None if pareto is None else split((pareto,), "--pareto", "parameters,macs")
+    for word in shown:
         search.figure_name(word, "--only")
     if sort is not None:
         search.direction(sort, "--sort")
     query = search.prepared(
-        sources, overrides(settings, input=input), vary=_varied(vary), where=conditions, figures=split(only), sort=sort,
-        limit=limit, pareto=None if pareto is None else split((pareto,)), batch=batch, dtype=dtype, optimizer=optimizer,
+        sources, overrides(settings, input=input), vary=_varied(vary), where=conditions, figures=shown, sort=sort,
+        limit=limit, pareto=front, batch=batch, dtype=dtype, optimizer=optimizer,
     )  # fmt: skip
     with closing(search.chunks(query, search.cores())) as chunks:
         parts = _with_bar(chunks, -(-query.total // search.CHUNK), "searching")
