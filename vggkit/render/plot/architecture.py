@@ -320,12 +320,14 @@ def _room(face: Cuboid, plate: Cuboid) -> float:
 
 
 def _sizes(cuboids: Sequence[Cuboid]) -> Iterator[Size]:
-    """Return the shape of each volume, if it finds room beside the one before it."""
+    """Return the shape of each volume, without channels if they differ in it, where that finds room beside the last."""
     end = -inf
     volumes = [cuboid for cuboid in cuboids if _makes_channels(cuboid.row) and len(cuboid.row.output_shape) == 3]
-    for shape, same in groupby(volumes, key=lambda cuboid: cuboid.row.output_shape):
-        first, *_, last = [*same] * 2
-        size = Size(times(shape), (first.left + last.right) / 2)
+    for sides, run in groupby(volumes, key=lambda cuboid: cuboid.row.output_shape[1:]):
+        alike = list(run)
+        shapes = {cuboid.row.output_shape for cuboid in alike}
+        shape = shapes.pop() if len(shapes) == 1 else sides
+        size = Size(times(shape), (alike[0].left + alike[-1].right) / 2)
         if size.left >= end + GAP:
             yield size
             end = size.right
