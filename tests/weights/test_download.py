@@ -10,7 +10,6 @@ import re
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -539,7 +538,6 @@ def test_who_waited_for_one_that_failed_goes_on(server: Server, passport: Passpo
         assert busy.acquire(blocking=False)
         try:
             handler.say(200, b"wron", length=5)
-            time.sleep(0.01)
         finally:
             busy.release()
         # the last byte behind the release: who has read it may let the next one in before this thread goes on
@@ -547,7 +545,13 @@ def test_who_waited_for_one_that_failed_goes_on(server: Server, passport: Passpo
 
     server.answer = answer
     lines: list[str] = []
-    threads = [threading.Thread(target=lambda: lines.append(refusal(passport, tmp_path))) for _ in range(8)]
+    gathered = threading.Barrier(8)
+
+    def ask() -> None:
+        gathered.wait()
+        lines.append(refusal(passport, tmp_path))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
