@@ -279,6 +279,15 @@ def test_configurations_networks_and_reports_draw_themselves_in_notebooks() -> N
     page = vggkit.report(config)
     (source,) = re.findall(r'^<iframe srcdoc="([^"]*)"', page._repr_html_())
     assert html.unescape(source) == page.to_html()
+    assert repr(page) == repr(page.comparison)
+
+
+def test_what_draws_itself_stands_in_a_message_of_one_line() -> None:
+    """A value where another was expected is told by the first line of its table."""
+    for wrong in (vggkit.summarize("D"), vggkit.compare("D")):
+        with pytest.raises(vggkit.ArgumentError) as caught:
+            vggkit.summarize(wrong)  # type: ignore[arg-type]
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_data_frames_have_a_row_for_each_row() -> None:

@@ -134,6 +134,7 @@ ROOMS: dict[str, set[str]] = {
         "liveness",
         "network",
         "numbers",
+        "render/columns",
         "render/report/page",
         "zoo",
     },

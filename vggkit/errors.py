@@ -156,6 +156,9 @@ def shorten(found: object, limit: int = 60) -> str:
         text = "a number of thousands of digits"
     except RecursionError:
         text = f"a {type(found).__name__} of thousands of levels"
+    line, several, _ = text.partition("\n")
+    if several:  # a value that draws itself as a table
+        text = f"{line}…"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -14,11 +14,13 @@ from vggkit.errors import ArgumentError
 from vggkit.liveness import OPTIMIZERS, Fit, LinearBytes, Lines, MemoryPlan, Options, fit_batch, lines, plan
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, each_source
 from vggkit.numbers import parse_bytes
+from vggkit.render.columns import Shown
 from vggkit.zoo import dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rich.console import Group
     from typing_extensions import Unpack
 
 MOST_REPORTED = 8
@@ -83,7 +85,7 @@ class Reported(msgspec.Struct, frozen=True):
         return max(0, min(*limits, LARGEST_COUNT // max(1, macs)))
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(Shown, msgspec.Struct, frozen=True):
     """One or several networks as a page. Iterating gives what it says of each.
 
     Args:
@@ -122,6 +124,9 @@ class Report(msgspec.Struct, frozen=True):
         from vggkit.render.report.page import html_text
 
         return html_text(self)
+
+    def __rich__(self) -> Group:
+        return self.comparison.__rich__()
 
     def _repr_html_(self) -> str:
         from html import escape
