@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as distributed
 import torchvision
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 import vggkit
 from vggkit import VGG, ArgumentError, BuildError, Network
@@ -198,6 +205,91 @@ def test_a_seed_makes_the_weights_and_touches_nothing_else() -> None:
     assert not torch.equal(same.fc1.weight, other.fc1.weight)
 
 
+# Torch's ways of building without values
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 0}, {"batch_norm": True}, {"batch_norm": True, "seed": 0}])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_is_built_of_fake_tensors(options: dict[str, Any], dtype: str) -> None:
+    """Under FakeTensorMode D is built, trains a step, and has D's parameters, without the memory for them."""
+    with FakeTensorMode():
+        model = vggkit.build("D", dtype=dtype, freeze="block1", **options)
+        assert all(isinstance(tensor, FakeTensor) for tensor in model.state_dict().values())
+        model(torch.zeros(2, 3, 224, 224, dtype=getattr(torch, dtype))).sum().backward()
+    network = Network.of("D", batch_norm=options.get("batch_norm"))
+    assert sum(p.numel() for p in model.parameters()) == vggkit.summarize(network).totals.parameters
+    assert model.network == network
+    assert model.fc1.weight.grad.shape == (4096, 25088)
+    assert model.block1.conv1.weight.grad is None
+
+
+def test_fake_tensors_may_be_of_a_device_that_is_not_there() -> None:
+    """Under FakeTensorMode the device is only a name, and so is a network larger than any machine."""
+    with FakeTensorMode():
+        assert tiny(device="cuda").fc1.weight.device == torch.device("cuda", 0)
+        assert vggkit.build(vggkit.loads("blocks: [[conv3-1000000000000]]")).block1.conv1.weight.numel() == 27 * 10**12
+        with pytest.raises(ArgumentError, match=r"^FakeTensorMode has no room for values"):
+            tiny(weights="imagenet")
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 0}, {"batch_norm": True}])
+def test_it_is_built_under_torchs_meta_device(options: dict[str, Any]) -> None:
+    """Inside `torch.device("meta")` nothing is allocated, unless another device is asked for."""
+    with torch.device("meta"):
+        model = vggkit.build("D", **options)
+        assert all(tensor.is_meta for tensor in model.state_dict().values())
+        assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
+        there = tiny(device="cpu")
+    assert torch.equal(there.fc1.weight, tiny().fc1.weight)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[DeviceMesh]:
+    """Be the one process of a group, which meets at a file."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support on cpu:UserWarning")
+def test_fsdp2_gives_a_meta_model_its_values(alone: DeviceMesh, tmp_path: Path) -> None:
+    """Sharded on the meta device, then allocated and initialised, it trains, is described, saved and loaded."""
+    model = tiny("vgg13_bn", device="meta")
+    for block in (model.block1, model.block2, model):
+        fully_shard(block, mesh=alone)
+    model.to_empty(device="cpu")
+    initialize([module for placed, module in model.layers() if placed.held], "kaiming", None)
+    model(images()).sum().backward()
+    assert model.fc1.weight.grad is not None
+    assert model.network == tiny("vgg13_bn").network
+    vggkit.save_weights(model, tmp_path / "sharded.safetensors")
+    loaded = vggkit.load_model(tmp_path / "sharded.safetensors")
+    assert torch.equal(loaded.eval()(images()), model.eval()(images()))
+    with pytest.raises(ValueError, match="3×64×64 ends in 2×2 maps"):
+        model(images(side=64))
+
+
+def test_fsdp2_computes_what_the_model_does(alone: DeviceMesh) -> None:
+    """A sharded model has the same scores and gradients."""
+    model, sharded = tiny(dropout=0), tiny(dropout=0)
+    fully_shard(sharded, mesh=alone)
+    for each in (model, sharded):
+        each(images()).square().sum().backward()
+    assert torch.equal(sharded.fc1.weight.grad.full_tensor(), model.fc1.weight.grad)
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own of FSDP1, where it has one
+@pytest.mark.usefixtures("alone")
+def test_fsdp1_gives_a_meta_model_its_values() -> None:
+    """FSDP allocates and initialises the modules of a model on the meta device one by one."""
+    parallel = FullyShardedDataParallel(tiny("vgg13_bn", device="meta"), device_id=torch.device("cpu"))
+    scores = parallel(images())
+    scores.sum().backward()
+    assert torch.isfinite(scores).all()
+    assert not any(parameter.is_meta for parameter in parallel.parameters())
+
+
 # dtype, device, soft-max
 
 
@@ -230,6 +322,24 @@ def test_another_size_is_refused_with_what_would_fit() -> None:
     assert "1×1 maps of 3×32×32" in str(caught.value)
     assert "input='3x64x64'" in str(caught.value)
     assert "head='gap'" in str(caught.value)
+
+
+def test_the_size_is_refused_however_the_model_is_called() -> None:
+    """Under `torch.export`, and compiled in its place, the message is the same."""
+    model = tiny().eval()
+    with pytest.raises(ValueError, match="3×64×64 ends in 2×2 maps"):
+        torch.export.export(model, (images(side=64),))
+    model.compile(backend="eager")
+    with pytest.raises(ValueError, match="3×64×64 ends in 2×2 maps"):
+        model(images(side=64))
+
+
+def test_what_is_too_small_for_a_pool_is_refused_with_the_pool() -> None:
+    """Where the maps vanish before the classifier, the message names the layer; other mistakes keep torch's words."""
+    with pytest.raises(ValueError, match=r"an input of 3×16×16 is too small: .*block5_pool: a 2×2 pool does not fit"):
+        tiny()(images(side=16))
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+        tiny()(images()[:, :1])
 
 
 @pytest.mark.parametrize(
@@ -274,6 +384,122 @@ def test_it_copies_and_pickles() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert other.network == model.network
         assert torch.equal(other(x), model(x))
+
+
+TRACED = [
+    ("A", {}),
+    ("A", {"head": "gap"}),
+    ("A-LRN", {}),
+    ("vgg13_bn", {"softmax": True}),
+    ("A", {"checkpoint": "block1"}),
+]
+"""Networks that torch's tools take apart."""
+
+
+@pytest.mark.parametrize(("name", "options"), TRACED)
+def test_fx_traces_it(name: str, options: dict[str, Any]) -> None:
+    """`torch.fx.symbolic_trace` has no control flow to stumble over, and the graph computes what the model does."""
+    model, x = tiny(name, **options).eval(), images()
+    traced = torch.fx.symbolic_trace(model)
+    assert torch.equal(traced(x), model(x))
+    assert [str(node.target) for node in traced.graph.nodes if node.op == "call_module"] == [
+        path for path, module in model.named_modules() if not list(module.children())
+    ]
+
+
+def test_torchvisions_feature_extractor_finds_what_features_does() -> None:
+    """`create_feature_extractor` names the same modules, and gives the same activations."""
+    feature_extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model, x = tiny("vgg13_bn", inplace=False).eval(), images()
+    nodes = {"block2.norm2": "block2_norm2", "block3.pool": "block3_pool", "fc1": "fc1"}
+    theirs = feature_extraction.create_feature_extractor(model, nodes)(x)
+    ours = vggkit.features(model, nodes.values())(x)
+    assert list(theirs) == list(ours)
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated:FutureWarning")
+@pytest.mark.parametrize(("name", "options"), TRACED)
+def test_torchscript_compiles_it(name: str, options: dict[str, Any]) -> None:
+    """`torch.jit.script` compiles it, in training and in evaluation, and its file computes what the model does."""
+    model, x, file = tiny(name, **options), images(), io.BytesIO()
+    scripted = torch.jit.script(model)
+    torch.jit.save(scripted, file)
+    file.seek(0)
+    for each, same in ((scripted, model), (torch.jit.load(file), tiny(name, **options))):
+        for mode in (True, False):
+            outputs = []
+            for module in (each.train(mode), same.train(mode)):
+                torch.manual_seed(0)  # for dropout
+                outputs.append(module(x))
+            assert torch.equal(*outputs)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated:FutureWarning")
+def test_torchscript_traces_it() -> None:
+    """`torch.jit.trace` sees no decision that depends on the images, and the trace takes any batch."""
+    model = tiny("vgg13_bn").eval()
+    traced = torch.jit.trace(model, images())
+    assert torch.equal(traced(images(5)), model(images(5)))
+
+
+@pytest.mark.filterwarnings("default")  # the exporter's own, of what it uses
+@pytest.mark.parametrize("name", ["A", "A-LRN", "vgg13_bn"])
+def test_onnx_computes_what_it_does(name: str, tmp_path: Path) -> None:
+    """`torch.onnx.export` takes it, and ONNX's reference evaluator has the same scores for any batch."""
+    reference = pytest.importorskip("onnx.reference")
+    model = tiny(name).eval()
+    file = tmp_path / "model.onnx"
+    batch = torch.export.Dim("batch")
+    torch.onnx.export(model, (images(),), file, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    (scores,) = reference.ReferenceEvaluator(str(file)).run(None, {"x": images(3).numpy()})
+    # the reference sums products up in another order
+    torch.testing.assert_close(torch.from_numpy(scores), model(images(3)))
+
+
+@pytest.mark.usefixtures("alone")
+def test_it_is_data_parallel() -> None:
+    """DistributedDataParallel of one process has the model's scores and gradients."""
+    model, parallel = tiny(dropout=0), DistributedDataParallel(tiny(dropout=0))
+    for each in (model, parallel):
+        each(images()).square().sum().backward()
+    assert torch.equal(parallel.module.fc1.weight.grad, model.fc1.weight.grad)
+
+
+# Full backward hooks
+
+
+def gradients(model: VGG) -> dict[str, torch.Tensor]:
+    """Return the gradient of each module's output, as full backward hooks see it."""
+    seen: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        module.register_full_backward_hook(lambda _, __, out, name=name: seen.update({name: out[0]}))
+    model(images().requires_grad_()).square().sum().backward()
+    return seen
+
+
+@pytest.mark.parametrize("name", ["A", "vgg13_bn"])
+def test_full_backward_hooks_see_every_gradient_without_inplace(name: str) -> None:
+    """With inplace=False each hook is called with the gradient that autograd has for the module's output."""
+    model, outputs = tiny(name, inplace=False, dropout=0), {}
+    for path, module in model.named_modules():
+        module.register_forward_hook(lambda *arguments, path=path: outputs.update({path: arguments[-1]}))
+    score = model(images()).square().sum()
+    expected = dict(zip(outputs, torch.autograd.grad(score, list(outputs.values()))))
+    seen = gradients(tiny(name, inplace=False, dropout=0))
+    assert set(seen) == set(expected)
+    assert all(torch.equal(seen[path], expected[path]) for path in expected)
+
+
+def test_full_backward_hooks_in_place_are_told_what_helps() -> None:
+    """Where an activation works in place, model and features say inplace=False."""
+    with pytest.raises(RuntimeError, match="Build the model with inplace=False"):
+        gradients(tiny())
+    taps = vggkit.features(tiny(), ["block1_pool"])
+    for module in taps.body:
+        module.register_full_backward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match="Build the model with inplace=False"):
+        taps(images())
 
 
 DISTRIBUTED = """

@@ -162,7 +162,8 @@ ROOMS: dict[str, set[str]] = {
         "render/columns",
         "render/explanation",
     },
-    "model": {"config", "errors", "layers", "network", "surgery", "weights/loading"},
+    "description": {"config", "errors", "layers", "network", "notation"},
+    "model": {"config", "description", "errors", "layers", "network", "surgery", "weights/loading"},
     "surgery": {"config", "errors", "layers", "model", "network"},
     "building": {
         "config",
@@ -380,7 +381,7 @@ def test_rooms_import_only_what_the_design_allows(module: str) -> None:
 
 def test_only_the_models_rooms_need_torch() -> None:
     """The model, its verification, the weights and what is made of them import torch, and nobody else does."""
-    allowed = {"model", "verification", "building", "surgery", "taps", "classifier"}
+    allowed = {"model", "description", "verification", "building", "surgery", "taps", "classifier"}
     needing = {module for module in MODULES if "torch" in imports(module)}
     assert {module for module in needing if not module.startswith("weights/")} <= allowed
 

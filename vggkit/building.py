@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from vggkit.config import Config, Overrides, check_keywords
 from vggkit.errors import ArgumentError, BuildError, did_you_mean, shorten
@@ -101,13 +103,20 @@ def build(
         raise ArgumentError("init_from: expected no weights= with it: one of them gives the first values")
     if weights is None and not include_top:
         raise ArgumentError("head: 'new' and include_top=False say what of weights= is loaded, and there are none")
-    if target.type == "meta" and (weights is not None or init_from is not None):
-        raise ArgumentError("device: 'meta' has no room for values; expected another with weights= or init_from=")
-    _check_size(network, target, number)
-    with torch.device("meta"):
+    imagined = _fake_tensors()
+    if (imagined or target.type == "meta") and (weights is not None or init_from is not None):
+        where = "FakeTensorMode" if imagined else "device: 'meta'"
+        raise ArgumentError(f"{where} has no room for values; expected another with weights= or init_from=")
+    if not imagined:
+        _check_size(network, target, number)
+    with unset_fake_temporarily(), torch.device("meta"):
         model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number)
     if frozen := several(freeze, "freeze"):
         model.freeze(frozen)
+    if imagined:
+        for module in model.modules():
+            allocate(module, target)
+        return model
     if target.type == "meta":
         return model
     if weights is not None:
@@ -132,11 +141,30 @@ def materialize(model: VGG, device: torch.device, init: str, seed: int | None) -
     for module in model.modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if any(tensor.is_meta for tensor in own):
-            module.to_empty(device=device, recurse=False)
+            allocate(module, device)
             fresh.append(module)
     model.to(device)
     with torch.no_grad():
         initialize(fresh, init, None if seed is None else torch.Generator(device).manual_seed(seed))
+
+
+def allocate(module: nn.Module, device: torch.device) -> None:
+    """Give a module's own parameters and buffers memory on a device, and no values.
+
+    `Module.to_empty` would convert them, which torch refuses inside FakeTensorMode.
+    """
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+
+
+def _fake_tensors() -> bool:
+    """Tell whether FakeTensorMode is on: tensors have sizes and no values."""
+    return isinstance(torch.empty(0), FakeTensor)
 
 
 def load_model(

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]  # torch does not list it
 from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.config import Config
-from vggkit.errors import ArgumentError, BuildError
-from vggkit.layers import Conv2d, Flatten, Linear, Pair, times
-from vggkit.network import Network, several
+from vggkit.description import described
+from vggkit.errors import ArgumentError, BuildError, ConfigError, shorten
+from vggkit.layers import Conv2d, Pair, Shape, times
+from vggkit.network import Network, PlacedLayer, place, several
 
 if TYPE_CHECKING:
     from vggkit.weights.loading import LoadReport
@@ -29,19 +32,18 @@ class VGG(nn.Module):
         checkpoint: blocks that are run again in the backward pass instead of keeping what it needs.
     """
 
-    if TYPE_CHECKING:  # what torch says of any module is that it takes and gives anything
-
-        def __call__(self, x: Tensor) -> Tensor: ...
+    if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 
+    # TorchScript compiles all other properties
+    __jit_unused_properties__: ClassVar[tuple[str, ...]] = ("config", "frozen", "network")
+
     def __init__(self, network: Network, *, softmax: bool = False, checkpoint: str | Iterable[str] = ()) -> None:
         super().__init__()
-        self.network = network
+        self._network = network
         self.ends_in_softmax = softmax
         self.checkpoint = network.blocks(checkpoint, "checkpoint")
-        self._blocks: list[str] = []
-        self._classifier: list[str] = []
         blocks: dict[str, OrderedDict[str, nn.Module]] = {}
         classifier: dict[str, nn.Module] = {}
         for placed in network.modules(softmax=softmax):
@@ -51,22 +53,56 @@ class VGG(nn.Module):
             else:
                 child = placed.module.removeprefix(f"{placed.block}.")
                 blocks.setdefault(placed.block, OrderedDict())[child] = module
-        for name, children in blocks.items():
-            self.add_module(name, nn.Sequential(children))
-            self._blocks.append(name)
-        for name, module in classifier.items():
+        for name, module in {**{name: nn.Sequential(block) for name, block in blocks.items()}, **classifier}.items():
             self.add_module(name, module)
-            self._classifier.append(name)
-        self._flat = _flat_input(network)
-        self._least = _least_maps(network)
+        self._is_block = {**dict.fromkeys(blocks, True), **dict.fromkeys(classifier, False)}
         self._frozen: frozenset[str] = frozenset()
         self.report: LoadReport | None = None
         """What was loaded last, if anything was."""
 
     @property
+    def network(self) -> Network:
+        """The network that this is now: what it was built from, unless its modules were changed since.
+
+        Raises:
+            ArgumentError: if no configuration says what they are.
+        """
+        return described(self._network, self._chain(), softmax=self.ends_in_softmax)
+
+    @property
     def config(self) -> Config:
-        """The configuration that this was built from."""
+        """The configuration of that network."""
         return self.network.config
+
+    def layers(self) -> list[tuple[PlacedLayer, nn.Module]]:
+        """Return the network's layers, each with the module that it is, in the order in which they run."""
+        modules = (module for _, module in self._chain())
+        return list(zip(self.network.modules(softmax=self.ends_in_softmax), modules))
+
+    def _chain(self) -> list[tuple[str, nn.Module]]:
+        """Return the modules that run, each with its path, without the nn.Identity of a layer that was taken away."""
+        modules: list[tuple[str, nn.Module]] = []
+        for name, child in self.named_children():
+            child = _compiled(child)
+            if self._is_block.get(name) and isinstance(child, nn.Sequential):
+                modules += [(f"{name}.{inner}", _compiled(module)) for inner, module in child.named_children()]
+            elif name in self._is_block:
+                modules.append((name, child))
+        return [(path, module) for path, module in modules if not isinstance(module, nn.Identity)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what `forward` does; where torch refuses, say it in the network's own terms.
+
+        Raises:
+            ValueError: if the images have a size that the network can't take.
+            RuntimeError: if torch fails.
+        """
+        try:
+            return cast(Tensor, super().__call__(x))
+        except RuntimeError as error:
+            if (refused := self._refused(x, error)) is None:
+                raise
+            raise refused from error
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last block's output.
@@ -74,29 +110,29 @@ class VGG(nn.Module):
         Args:
             x: images, batch × channels × height × width.
         """
-        for name in self._blocks:
-            block = getattr(self, name)
-            x = run_again(block, x, use_reentrant=False) if name in self.checkpoint else block(x)
+        for name, block in self.named_children():
+            if self._is_block.get(name, False):
+                if is_scripting():  # TorchScript has no checkpoints
+                    x = block(x)
+                elif name in self.checkpoint:
+                    x = run_again(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores of each class (probabilities if built with softmax=True).
 
+        It has no control flow that depends on the images: torch.fx and TorchScript take it.
+
         Args:
             x: images, batch × channels × height × width.
-
-        Raises:
-            ValueError: if the FC layers were made for another input, or it is too small for them as convolutions.
         """
-        y = self.forward_features(x)
-        maps = y.shape[-2:]
-        if maps[0] < self._least[0] or maps[1] < self._least[1]:
-            raise ValueError(self._too_small(x, maps))
-        for name in self._classifier:
-            y = getattr(self, name)(y)
-            if name == self._flat[0] and y.shape[-1] != self._flat[1]:
-                raise ValueError(self._misfit(x, maps))
-        return y
+        x = self.forward_features(x)
+        for name, layer in self.named_children():
+            if not self._is_block.get(name, True):
+                x = layer(x)
+        return x
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -172,30 +208,77 @@ class VGG(nn.Module):
 
         return fold_batch_norm(self)
 
-    def _misfit(self, x: Tensor, features: torch.Size) -> str:
-        maps = times(tuple(features))
-        expected = times(next(p.output_shape for p in reversed(self.network.layers) if p.block is not None)[1:])
-        fed = "x".join(map(str, x.shape[1:]))
+    def _refused(self, x: Tensor, error: RuntimeError) -> Exception | None:
+        """Say why torch failed, where that is known."""
+        if told := blocked_hooks(error):
+            return told
+        try:
+            network = self.network
+        except ArgumentError:
+            return None
+        if x.ndim != 4 or x.shape[1] != network.input_shape[0]:
+            return None
+        told_misfit = _misfit(network, tuple(x.shape[1:]))
+        return None if told_misfit is None else ValueError(f"{network.name}: {told_misfit}")
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """Return what `torch.compile` was given; another module as it is."""
+    inner: nn.Module = getattr(module, "_orig_mod", module)
+    return inner
+
+
+def vgg_in(module: object) -> VGG:
+    """Return the model inside what torch.compile, DataParallel, DistributedDataParallel and their like put around it.
+
+    Raises:
+        ArgumentError: if there is none.
+    """
+    inner = module
+    while isinstance(inner, nn.Module) and not isinstance(inner, VGG):
+        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+    if not isinstance(inner, VGG):
+        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(module).__name__)}")
+    return inner
+
+
+def blocked_hooks(error: RuntimeError) -> RuntimeError | None:
+    """Return what to do if full backward hooks met an activation that works in place."""
+    if "BackwardHookFunction" not in str(error):
+        return None
+    return RuntimeError(
+        "full backward hooks need each layer's own output, and activations that work in place overwrite it. Build the"
+        " model with inplace=False"
+    )
+
+
+def _misfit(network: Network, fed: Shape) -> str | None:
+    """Say why a network can't take images, if it can't.
+
+    Args:
+        network: as it is.
+        fed: the shape of one image.
+    """
+    try:
+        trunk = place(replace(network.config, input=fed, classifier=())) if network.config.blocks else None
+    except ConfigError as error:
+        return f"an input of {times(fed)} is too small: {error}"
+    maps = trunk.output_shape[1:] if trunk else fed[1:]
+    said = f"an input of {times(fed)} ends in {times(maps)} maps, but"
+    least = _least_maps(network)
+    if maps[0] < least[0] or maps[1] < least[1]:
         return (
-            f"{self.network.name}: an input of {times(tuple(x.shape[1:]))} ends in {maps} maps, but the FC layers were"
-            f" made for the {expected} maps of {times(self.network.input_shape)}. Nothing is stretched: build it with"
-            f" input='{fed}' for FC layers of that size, or with head='gap' for any size"
+            f"{said} the classifier's convolutions need {times(least)} maps at least, as of"
+            f" {times(network.input_shape)}"
         )
-
-    def _too_small(self, x: Tensor, features: torch.Size) -> str:
-        fed, made_for = times(tuple(x.shape[1:])), times(self.network.input_shape)
-        return (
-            f"{self.network.name}: an input of {fed} ends in {times(tuple(features))} maps, but the classifier's"
-            f" convolutions need {times(self._least)} maps at least, as of {made_for}"
-        )
-
-
-def _flat_input(network: Network) -> tuple[str, int]:
-    """Return the module behind which the classifier's values are flat, and how many its first FC layer takes."""
-    for before, after in zip(network.layers, network.layers[1:]):
-        if before.block is None and isinstance(before.layer, Flatten) and isinstance(after.layer, Linear):
-            return before.module, after.input_shape[0]
-    return "", 0
+    if all(one.held == other.held for one, other in zip(network, place(replace(network.config, input=fed)))):
+        return None
+    expected = next(placed.output_shape for placed in reversed(network.layers) if placed.block is not None)[1:]
+    return (
+        f"{said} the FC layers were made for the {times(expected)} maps of {times(network.input_shape)}. Nothing is"
+        f" stretched: build it with input='{'x'.join(map(str, fed))}' for FC layers of that size, or with head='gap'"
+        f" for any size"
+    )
 
 
 def _least_maps(network: Network) -> Pair:

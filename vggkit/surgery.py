@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from vggkit.config import Config, Entry
-from vggkit.errors import ArgumentError, shorten
+from vggkit.errors import ArgumentError
 from vggkit.layers import (
     AdaptiveAvgPool2d,
     BatchNorm,
@@ -22,7 +22,7 @@ from vggkit.layers import (
     Shape,
     Softmax,
 )
-from vggkit.model import VGG
+from vggkit.model import VGG, vgg_in
 from vggkit.network import Network, PlacedLayer, place
 
 State = dict[tuple[str, str], Tensor]
@@ -125,7 +125,7 @@ def _folded(weights: dict[str, Tensor], statistics: dict[str, Tensor], norm: Lay
 # Fully convolutional
 
 
-def to_fully_convolutional(model: VGG) -> VGG:
+def to_fully_convolutional(model: nn.Module) -> VGG:
     """Return the model with its FC layers as convolutions, for pictures of any size at or above the one it is for.
 
     As the paper evaluates (Sect. 3.2): the first FC layer becomes a convolution as large as the maps, the hidden ones
@@ -133,7 +133,7 @@ def to_fully_convolutional(model: VGG) -> VGG:
     the average: the scores of an average are the average of the scores. So does timm, and to the last bit.
 
     Args:
-        model: stays as it is, and shares its weights with the new one.
+        model: stays as it is, and shares its weights with the new one; also as torch.compile or DataParallel wraps it.
 
     Returns:
         A new model, whose scores at the old size are those of the old one; the model itself if its maps are averaged
@@ -147,8 +147,7 @@ def to_fully_convolutional(model: VGG) -> VGG:
     >>> to_fully_convolutional(model).fc1.weight.shape
     torch.Size([409, 51, 2, 2])
     """
-    if not isinstance(model, VGG):
-        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
+    model = vgg_in(model)
     head = [placed for placed in model.network if placed.block is None]
     if any(_averages(placed.layer) for placed in head):
         return model

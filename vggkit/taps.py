@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from vggkit.building import BuildArguments, build
 from vggkit.config import OVERRIDES, Config, check_keywords
 from vggkit.errors import ArgumentError
 from vggkit.layers import InPlaceActivation, times
-from vggkit.model import VGG, hold_statistics
+from vggkit.model import VGG, blocked_hooks, hold_statistics
 from vggkit.network import Network, PlacedLayer, several
 from vggkit.weights.loading import Source
 
@@ -33,28 +33,24 @@ class Features(nn.Module):
         frozen: whether the layers are frozen, in the model too, and evaluation mode is kept.
     """
 
-    if TYPE_CHECKING:
-
-        def __call__(self, x: Tensor) -> dict[str, Tensor]: ...
-
     def __init__(self, model: VGG, layers: Sequence[str], *, frozen: bool = False) -> None:
         super().__init__()
-        placed = {name: model.network.layer(name) for name in layers}
+        network = model.network
+        placed = {name: network.layer(name) for name in layers}
         wanted: dict[str, list[str]] = {}
         for name, layer in placed.items():
             wanted.setdefault(layer.name, []).append(name)
-        last = max(index for index, layer in enumerate(model.network) if layer.name in wanted)
-        steps = model.network.layers[: last + 1]
+        last = max(index for index, layer in enumerate(network) if layer.name in wanted)
+        steps = network.layers[: last + 1]
         self.layers = tuple(layers)
-        modules = {placed.name for placed in model.network.modules(softmax=model.ends_in_softmax)}
-        self.body = nn.Sequential(
-            *(_step(model, modules, step, taken, frozen) for step, taken in _with_taken(steps, wanted))
-        )
+        modules = {placed.name: module for placed, module in model.layers()}
+        self.body = nn.Sequential(*(_step(modules, step, taken, frozen) for step, taken in _with_taken(steps, wanted)))
         self.frozen = frozen
-        self.input_shape = model.network.input_shape
+        self.input_shape = network.input_shape
         if frozen and (held := [step.name for step in steps if step.held]):
             model.freeze(held)
-        self._frozen = frozenset(index for index, step in enumerate(steps) if step.name in model.frozen)
+        still = set(model.frozen)
+        self._frozen = frozenset(index for index, step in enumerate(steps) if step.name in still)
         self.training = self.body.training = model.training
         if frozen:
             self.eval()
@@ -79,6 +75,15 @@ class Features(nn.Module):
         """Return what is printed of it beside its layers."""
         taps = [f"taps: {', '.join(self.layers)}{' (frozen)' if self.frozen else ''}"]
         return "\n".join([*taps, f"input: {times(self.input_shape)}, normalised as it was for the weights"])
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what `forward` does; where torch refuses full backward hooks, say what would help."""
+        try:
+            return cast(dict[str, Tensor], super().__call__(x))
+        except RuntimeError as error:
+            if (refused := blocked_hooks(error)) is None:
+                raise
+            raise refused from error
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the activations, by the names that were asked for.
@@ -116,7 +121,7 @@ def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> I
         taken = step.name in wanted or (taken and step.layer.storage() == "view")
 
 
-def _step(model: VGG, modules: set[str], step: PlacedLayer, taken: bool, frozen: bool) -> nn.Module:
+def _step(modules: dict[str, nn.Module], step: PlacedLayer, taken: bool, frozen: bool) -> nn.Module:
     """Return the module of a layer; an activation that would overwrite what is handed out works in new memory.
 
     That costs what a copy of the activation would, and is faster by the copying. A model that gives scores has no
@@ -126,7 +131,7 @@ def _step(model: VGG, modules: set[str], step: PlacedLayer, taken: bool, frozen:
     if taken and isinstance(layer, InPlaceActivation) and layer.inplace:
         layer = replace(layer, inplace=False)
     elif step.name in modules and not (frozen and layer.role == "dropout"):
-        return model.get_submodule(step.module)
+        return modules[step.name]
     module: nn.Module = layer.module(step.input_shape, nn)
     return module
 

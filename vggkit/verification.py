@@ -150,7 +150,7 @@ class Trainer:
         self.options = options
         self.fake = FakeTensorMode()
         with self.fake:
-            self.model = _fake_model(network, options)
+            self.model = _built(network, options)
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             self.optimizer = OPTIMIZERS[options.optimizer](trained) if trained else None
         self.stepped = False
@@ -204,6 +204,10 @@ class Trainer:
         self.stepped = True
 
 
+def _built(network: Network, options: Options, device: str | None = None) -> VGG:
+    return build(network, device=device, dtype=options.dtype, freeze=options.freeze, checkpoint=options.checkpoint)
+
+
 def _data(network: Network, options: Options, batch: int, device: str | None = None) -> tuple[Tensor, Tensor]:
     """Return images and their classes; of a network that ends in maps, the class of each of their places."""
     images = torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=device)
@@ -217,17 +221,6 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer | Non
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-
-
-def _fake_model(network: Network, options: Options) -> VGG:
-    """Build a model inside FakeTensorMode, where parameters can't be converted once they are there."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, options.dtype))
-    try:
-        model = VGG(network, checkpoint=options.checkpoint)
-        return model.freeze(options.freeze) if options.freeze else model
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _autocast(options: Options) -> AbstractContextManager[Any]:
@@ -247,7 +240,7 @@ def training_peak(network: Network, options: Options) -> dict[str, int]:
 def inference_peak(network: Network, options: Options) -> dict[str, int]:
     """Measure the peak of a forward pass in eval mode without gradients, by kind."""
     with FakeTensorMode(), _no_garbage_collection():
-        model = _fake_model(network, forward_only(options)).eval()
+        model = _built(network, forward_only(options)).eval()
         images, _ = _data(network, options, options.batch)
         tracker = _Tracker()
         tracker.track_external(model, images)
@@ -311,9 +304,7 @@ def _peak(tracker: MemTracker) -> dict[str, int]:
 def _cuda_claims(network: Network, options: Options) -> Iterator[Claim]:
     plan = liveness.plan(network, options)
     torch.cuda.empty_cache()
-    model = build(
-        network, device="cuda", dtype=options.dtype, freeze=options.freeze, checkpoint=options.checkpoint
-    ).train()
+    model = _built(network, options, "cuda").train()
     images, labels = _data(network, options, options.batch, "cuda")
     optimizer = OPTIMIZERS[options.optimizer]([p for p in model.parameters() if p.requires_grad])
     context = torch.autocast("cuda", dtype=torch.bfloat16) if options.autocast else nullcontext()

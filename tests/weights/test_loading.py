@@ -7,12 +7,17 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed as distributed
 from timm.models import adapt_input_conv
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 import vggkit
 from tests.test_files import file_size_limit
@@ -37,6 +42,48 @@ def test_torchvisions_checkpoint_gives_torchvisions_scores(name: str, tmp_path: 
     assert torch.equal(found, expected)
     assert ours.report is not None
     assert not ours.report.left
+
+
+WRAPPERS: dict[str, Callable[[vggkit.VGG], nn.Module]] = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "DataParallel": nn.DataParallel,
+    "DistributedDataParallel": DistributedDataParallel,
+    "a compiled DistributedDataParallel": lambda model: torch.compile(DistributedDataParallel(model), backend="eager"),
+    "an average of weights": AveragedModel,
+}
+"""What people put around a model."""
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapped_model_is_saved_without_its_wrapper(wrapper: str, tmp_path: Path) -> None:
+    """The file is, to the byte, that of the model inside; loading into a wrapped model fills the one inside."""
+    distributed.init_process_group("gloo", init_method=(tmp_path / "meeting").as_uri(), rank=0, world_size=1)
+    try:
+        wrapped, other = (WRAPPERS[wrapper](small("A", seed=seed)) for seed in (0, 1))
+    finally:
+        distributed.destroy_process_group()
+    vggkit.save_weights(wrapped, tmp_path / "wrapped")
+    vggkit.save_weights(small("A", seed=0), tmp_path / "plain")
+    assert (tmp_path / "wrapped").read_bytes() == (tmp_path / "plain").read_bytes()
+    vggkit.load_weights(other, tmp_path / "plain")
+    vggkit.save_weights(other, tmp_path / "loaded")
+    assert (tmp_path / "loaded").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_a_model_with_a_compiled_block_is_saved_as_any(tmp_path: Path) -> None:
+    """`model.block1 = torch.compile(model.block1)` changes no name in the file."""
+    model = small("A", seed=0)
+    vggkit.save_weights(model, tmp_path / "plain")
+    model.block1 = torch.compile(model.block1, backend="eager")
+    vggkit.save_weights(model, tmp_path / "compiled")
+    assert (tmp_path / "compiled").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_what_holds_no_model_is_refused_where_one_is_expected(tmp_path: Path) -> None:
+    """Another module, wrapped or not, is named by its class."""
+    for other in (nn.Linear(1, 1), nn.DataParallel(nn.Linear(1, 1)), None):
+        with pytest.raises(ArgumentError, match=f"expected a model of vggkit.build, found '{type(other).__name__}'"):
+            vggkit.save_weights(other, tmp_path / "x")  # type: ignore[arg-type] # that is the mistake
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -14,7 +14,7 @@ from vggkit.config import dumps
 from vggkit.errors import ArgumentError, CheckpointError, VggkitError, shorten
 from vggkit.files import opened
 from vggkit.layers import Conv2d
-from vggkit.model import VGG
+from vggkit.model import VGG, vgg_in
 from vggkit.network import Network, PlacedLayer
 from vggkit.weights.aligned import write_safetensors
 from vggkit.weights.container import CONFIG_KEY, open_container
@@ -84,7 +84,7 @@ def resolve(source: Source, network: Network) -> str:
 
 
 def load_weights(
-    model: VGG,
+    model: nn.Module,
     source: Source,
     *,
     strict: bool = True,
@@ -95,8 +95,9 @@ def load_weights(
     """Load a checkpoint into a model; the layout is recognised by its content.
 
     Args:
-        model: where to. What is on the meta device takes the file's tensors as they are, memory-mapped where the
-            format allows; else the values are copied, so that an optimizer's references stay good.
+        model: where to; also as torch.compile or DataParallel wraps it. What is on the meta device takes the file's
+            tensors as they are, memory-mapped where the format allows; else the values are copied, so that an
+            optimizer's references stay good.
         source: a file of torchvision, timm, Keras or vggkit, or "imagenet".
         strict: False loads the layers that fit, leaves the others as they are, and notes what the file says of its
             network that would change the answers; else that is refused.
@@ -120,8 +121,7 @@ def load_weights(
     >>> print(load_weights(build("A", input="3x32x32", width=0.1), file).loaded["fc1"])
     fc1
     """
-    if not isinstance(model, VGG):
-        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
+    model = vgg_in(model)
     if head not in (None, "new"):
         raise ArgumentError(f"head: expected 'new', found {shorten(head)}")
     checkpoint = open_checkpoint(resolve(source, model.network))
@@ -339,15 +339,18 @@ def _head(network: Network) -> list[PlacedLayer]:
 # Saving
 
 
-def save_weights(model: VGG, path: Source) -> None:
+def save_weights(model: nn.Module, path: Source) -> None:
     """Save a model's weights as safetensors, with its configuration: `load_model` needs nothing else.
 
+    The configuration is of the model as it is now: layers may have been replaced or pruned since it was built.
+
     Args:
-        model: what to save.
+        model: what to save; also as torch.compile, DataParallel or DistributedDataParallel wrap it.
         path: where to; whole or not at all.
 
     Raises:
         VggkitError: if it can't be written.
+        ArgumentError: if no configuration says what the model is, or it holds more than its layers do.
 
     >>> import pathlib, tempfile
     >>> from vggkit import build, load_model, save_weights
@@ -356,11 +359,20 @@ def save_weights(model: VGG, path: Source) -> None:
     >>> load_model(file).network.name
     'A'
     """
-    if not isinstance(model, VGG):
-        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(model).__name__)}")
-    state = model.state_dict()
+    model = vgg_in(model)
+    layers = model.layers()
+    state = {
+        f"{placed.module}.{role}": _whole(getattr(module, role)) for placed, module in layers for role in placed.held
+    }
+    if more := [name for name in model.state_dict() if name.replace("_orig_mod.", "") not in state]:
+        raise ArgumentError(f"model: expected no more than the network's layers hold, found {', '.join(more[:5])}")
     if any(tensor.is_meta for tensor in state.values()):
         raise ArgumentError("model: it is on the meta device and has no values to save")
     metadata = {"format": "pt", CONFIG_KEY: dumps(model.config)}
     with opened(path) as file:
         write_safetensors(file, state, metadata)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor whose parts may lie with several processes (FSDP's DTensor) as one."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
