@@ -334,6 +334,28 @@ def test_the_size_is_refused_however_the_model_is_called() -> None:
         model(images(side=64))
 
 
+MISFITS = {
+    "no blocks": (
+        "blocks: []\nclassifier: [FC-3]",
+        9,
+        "ends in 9×9 maps, but the FC layers were made for the 8×8 maps",
+    ),
+    "flat in a block": ("blocks: [[conv3-4, maxpool, FC-3]]", 10, "ends in 5×5 maps, but the FC layers were made for"),
+    "too small for the classifier": ("blocks: [[conv3-4]]\nclassifier: [{maxpool: 6}, FC-3]", 4, "a 6×6 pool does not"),
+}
+"""Networks of odd shapes, the side of an image that they can't take, and what is said of it."""
+
+
+@pytest.mark.parametrize("network", MISFITS)
+def test_networks_of_odd_shapes_refuse_a_size_as_any(network: str) -> None:
+    """Whatever stands in the blocks and the classifier, the error is a ValueError that says what does not fit."""
+    text, side, said = MISFITS[network]
+    model = vggkit.build(vggkit.loads(f"input: 3x8x8\n{text}"))
+    assert model(images(side=8)).shape == (2, 3)
+    with pytest.raises(ValueError, match=said):
+        model(images(side=side))
+
+
 def test_what_is_too_small_for_a_pool_is_refused_with_the_pool() -> None:
     """Where the maps vanish before the classifier, the message names the layer; other mistakes keep torch's words."""
     with pytest.raises(ValueError, match=r"an input of 3×16×16 is too small: .*block5_pool: a 2×2 pool does not fit"):

@@ -562,6 +562,8 @@ assert [placed.name for placed in network][:2] == ['block1_conv1', 'block1_mish1
 assert vggkit.summarize(network, expand=True).rows[2].notation == 'mish'
 model = vggkit.build(network)
 assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+model.block1.mish1 = torch.nn.Mish()
+assert 'inplace: false' in vggkit.dump(model.config)
 options = liveness.Options(batch=2)
 assert liveness.plan(network, options).by_kind == verification.training_peak(network, options)
 assert 'Mish' in schema()['$defs']

@@ -259,11 +259,11 @@ def _misfit(network: Network, fed: Shape) -> str | None:
         network: as it is.
         fed: the shape of one image.
     """
+    blocks = replace(network.config, input=fed, classifier=())
     try:
-        trunk = place(replace(network.config, input=fed, classifier=())) if network.config.blocks else None
+        maps = _last_maps(place(blocks)) if blocks.blocks else fed[1:]
     except ConfigError as error:
         return f"an input of {times(fed)} is too small: {error}"
-    maps = trunk.output_shape[1:] if trunk else fed[1:]
     said = f"an input of {times(fed)} ends in {times(maps)} maps, but"
     least = _least_maps(network)
     if maps[0] < least[0] or maps[1] < least[1]:
@@ -271,14 +271,23 @@ def _misfit(network: Network, fed: Shape) -> str | None:
             f"{said} the classifier's convolutions need {times(least)} maps at least, as of"
             f" {times(network.input_shape)}"
         )
-    if all(one.held == other.held for one, other in zip(network, place(replace(network.config, input=fed)))):
+    try:
+        other = place(replace(network.config, input=fed))
+    except ConfigError as error:
+        return f"{said} {error}"
+    if all(one.held == another.held for one, another in zip(network, other)):
         return None
-    expected = next(placed.output_shape for placed in reversed(network.layers) if placed.block is not None)[1:]
     return (
-        f"{said} the FC layers were made for the {times(expected)} maps of {times(network.input_shape)}. Nothing is"
-        f" stretched: build it with input='{'x'.join(map(str, fed))}' for FC layers of that size, or with head='gap'"
-        f" for any size"
+        f"{said} the FC layers were made for the {times(_last_maps(network))} maps of {times(network.input_shape)}."
+        f" Nothing is stretched: build it with input='{'x'.join(map(str, fed))}' for FC layers of that size, or with"
+        f" head='gap' for any size"
     )
+
+
+def _last_maps(network: Network) -> Shape:
+    """Return height and width of the last maps of the blocks; the input's if there are none."""
+    shapes = [placed.output_shape for placed in network if placed.block is not None]
+    return next((shape[1:] for shape in reversed(shapes) if len(shape) == 3), network.input_shape[1:])
 
 
 def _least_maps(network: Network) -> Pair:
