@@ -6,8 +6,11 @@ import io
 import os
 import re
 import select
+import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -53,13 +56,50 @@ def test_a_replaced_file_passes_on_its_mode(mode: int, tmp_path: Path) -> None:
     assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (mode, "new")
 
 
-def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
+@pytest.fixture(params=[True, False], ids=["unnamed", "named"])
+def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Tell whether temporary files have no name; without them, as on macOS, they have one."""
+    if not request.param:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no files without a name")
+    return bool(request.param)
+
+
+def test_a_private_file_is_private_while_it_is_written(unnamed: bool, tmp_path: Path) -> None:
     """Nobody else can open the temporary file, and read later what is written to it."""
     path = tmp_path / "x.txt"
     path.touch(mode=0o600)
+    with files.opened(path) as file:
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+        assert len(list(tmp_path.iterdir())) == (1 if unnamed else 2)
+        file.write(b"new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from vggkit import files
+with files.opened(sys.argv[1]) as file:
+    file.write(bytes(100_000))
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("killed", ["SIGTERM", "SIGKILL"])
+def test_what_is_killed_leaves_nothing(killed: str, tmp_path: Path) -> None:
+    """A training that saves its weights has no handler that could remove a file, so the file has no name."""
+    path = tmp_path / "x.txt"
+    path.write_text("old")
     with files.opened(path):
-        modes = [stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()]
-    assert modes == [0o600, 0o600]
+        if len(list(tmp_path.iterdir())) > 1:
+            pytest.skip("this file system has no files without a name")
+    path.write_text("old")
+    child = subprocess.run([sys.executable, "-c", KILLED, str(path), killed], timeout=600, check=False)
+    assert child.returncode == -getattr(signal, killed)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
 
 
 def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
@@ -71,6 +111,7 @@ def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["replace", "chmod"])
+@pytest.mark.usefixtures("unnamed")
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +164,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
+@pytest.mark.usefixtures("unnamed")
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     """Wherever in the file it is noticed."""
     path = tmp_path / "x.txt"

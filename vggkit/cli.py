@@ -782,8 +782,10 @@ def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
     if output is None:
         yield partial(write_lines, sys.stdout)
         return
-    with opened(output) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+    with opened(output) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         yield partial(write_lines, text)
+        text.detach()
 
 
 @main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")

@@ -84,15 +84,28 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     # a short name: the file's own may be as long as a name can be
     temporary = target.with_name(f".vggkit-{os.urandom(8).hex()}")
     try:  # from here on: a signal may end the process between any two lines
-        with open(temporary, "x+b", opener=partial(os.open, mode=permissions)) as file:
+        with _temporary(temporary, permissions) as file:
+            unnamed = os.fstat(file.fileno()).st_nlink == 0
             if mode is not None:
-                os.chmod(temporary, permissions)  # whatever the umask took
+                os.chmod(file.fileno() if unnamed else temporary, permissions)  # whatever the umask took
             yield file
+            file.flush()
+            if unnamed:  # a descriptor of a folder makes Python follow the link, and which one does not matter
+                link = f"/proc/self/fd/{file.fileno()}"
+                os.link(link, temporary, src_dir_fd=file.fileno(), follow_symlinks=True)
         os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _temporary(path: Path, permissions: int) -> IO[bytes]:
+    """Open a new file: one without a name where that can be, so that nothing stays even if the process is killed."""
+    if os.path.exists("/proc/self/fd"):
+        with suppress(AttributeError, OSError):  # neither macOS nor every file system has them
+            return open(os.open(path.parent, os.O_TMPFILE | os.O_RDWR, permissions), "w+b")
+    return open(path, "x+b", opener=partial(os.open, mode=permissions))
 
 
 def write_lines(stream: TextIO, lines: str) -> None:
