@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,33 @@ def test_who_is_there_is_returned() -> None:
     """A module, and the path of the first program that there is."""
     assert judges.package("json").dumps([]) == "[]"
     assert Path(judges.program("no-such-program", "sh")).name == "sh"
+
+
+@pytest.mark.parametrize(
+    ("user", "there", "installed"),
+    [
+        (0, [], ["chromium", "texlive-latex-recommended"]),
+        (0, ["chromium"], ["texlive-latex-recommended"]),
+        (0, ["google-chrome", "pdflatex"], []),
+        (1000, [], []),
+    ],
+)
+def test_ci_installs_the_judges_that_pip_cannot(
+    user: int, there: list[str], installed: list[str], tmp_path: Path
+) -> None:
+    """Those that are missing, where it may; the script goes on if that fails."""
+    text = (HERE.parent / ".ci" / "run").read_text(encoding="utf-8")
+    match = re.search(r"^packages=.*?^fi$", text, re.DOTALL | re.MULTILINE)
+    assert match is not None
+    said = tmp_path / "said"
+    programs = {"id": f"echo {user}", "apt-get": f'echo "$@" >> {said}; [ "$1" = update ]', **dict.fromkeys(there, "")}
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    bash = judges.program("bash")
+    subprocess.run([bash, "-euo", "pipefail", "-c", match[0]], env={"PATH": str(tmp_path)}, check=True)
+    asked = said.read_text().splitlines() if said.exists() else []
+    assert [line.split()[-len(installed) :] for line in asked[1:]] == ([installed] if installed else [])
 
 
 @pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
