@@ -39,6 +39,16 @@ reported: {parameters_in_millions: 3, single_scale: [{train: [256, 512], test: 3
 """
 
 
+HOSTILE = [
+    "a0: &a0 [relu]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 40)) + "blocks: *a39\n",
+    "name: '$\\foo$'\ninput: 3x8x8\nblocks: [[conv3-4, maxpool]]\n",
+    f"input: 3x8x8\nblocks: [[{', '.join(['tanh'] * 300)}]]\n",
+    "extends: /etc/passwd\nblocks: [[relu]]\n",
+    "extends: /dev/tty\nblocks: [[relu]]\n",
+]
+"""What once took for ever, a traceback, or another file's lines: not all of it is valid, but all of it is mutated."""
+
+
 def loaded(text: str) -> vggkit.Config | None:
     """Load a text: its Config, or None after every problem has been seen to be one line with a place."""
     try:
@@ -184,7 +194,7 @@ def test_random_words_of_the_notation_load_or_say_where_they_are_wrong(text: str
 @st.composite
 def mutants(draw: st.DrawFn) -> str:
     """Return a valid file with a few characters, tokens, numbers or lines changed."""
-    text = draw(st.sampled_from([LONG, LONG, *SHIPPED]))
+    text = draw(st.sampled_from([LONG, LONG, *SHIPPED, *HOSTILE]))
     for _ in range(draw(st.integers(1, 3))):
         pattern = draw(st.sampled_from([r"[^\n]*\n", r"[\w.-]+", r"\d+", r"\d+", r"[\s\S]"]))
         places = [match.span() for match in re.finditer(pattern, text)]
@@ -202,6 +212,12 @@ def mutants(draw: st.DrawFn) -> str:
 def test_a_mutated_file_loads_or_says_where_it_is_wrong(text: str) -> None:
     """A valid file with a few things changed is a Config or a ConfigError with places."""
     check(text)
+
+
+def test_what_was_hostile_loads_or_says_where_it_is_wrong() -> None:
+    """Before it is mutated, too."""
+    for text in HOSTILE:
+        check(text)
 
 
 def test_what_is_mutated_is_valid() -> None:

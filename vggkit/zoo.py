@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -187,8 +186,8 @@ def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) ->
     if len(chain) >= MAX_CHAIN:
         raise ConfigError([Problem(f"{name}: more than {MAX_CHAIN} files extend one another")])
     try:
-        if extended and stat.S_ISFIFO(os.stat(path).st_mode):
-            raise ConfigError([Problem(f"{name}: expected a file, found a pipe")])
+        if extended and not (path.is_file() or path.is_dir()) and path.exists():
+            raise ConfigError([Problem(f"{name}: expected a file, found a pipe or a device")])
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
