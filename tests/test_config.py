@@ -684,13 +684,13 @@ def test_width_rounds_as_its_rule_says(width: str, wanted: int) -> None:
     assert channels(vggkit.loads(text)) == [wanted]
 
 
-@pytest.mark.parametrize("multiple", [1, 4, 8, 32])
+@pytest.mark.parametrize("multiple", [1, 4, 8, 9, 32])
 @pytest.mark.parametrize("factor", [0.1, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4])
 def test_width_as_a_multiple_is_mobilenets(factor: float, multiple: int) -> None:
     """torchvision's own function is the judge."""
     from torchvision.models._utils import _make_divisible
 
-    for width in (*range(1, 130, 7), 64, 512):
+    for width in (*range(1, 130, 7), 20, 64, 512):  # 18 is nine tenths of 20, to the channel
         config = vggkit.loads(f"blocks: [[conv3-{width}]]", width=f"{factor} multiple of {multiple}")
         assert channels(config) == [_make_divisible(width * factor, multiple)]
 

@@ -18,6 +18,7 @@ from tests.drawn import networks
 from vggkit import liveness, verification
 from vggkit.eager import KINDS
 from vggkit.errors import ArgumentError
+from vggkit.layers import elements
 from vggkit.liveness import LinearBytes, Options, replace_batch
 from vggkit.network import Network
 from vggkit.numbers import parse_bytes
@@ -487,6 +488,9 @@ def test_cuda_differs_in_rounding_masks_and_the_optimizers_way() -> None:
     }
     assert masks == {"cpu": 4 * 4096, "cuda": 4096}
     assert cuda.by_kind["optimizer"] > 3 * vggkit.summarize("D").totals.parameter_bytes
+    shapes = [shape for placed in Network.of("D") for shape in placed.layer.parameters(placed.input_shape).values()]
+    rounded = sum(-(-4 * elements(shape) // 512) * 512 for shape in shapes)
+    assert cuda.steady_bytes == 4 * rounded  # Adam's step counters stay on the CPU
 
 
 # Errors
@@ -609,6 +613,16 @@ def test_a_budget_that_is_kept_says_nothing_and_one_that_is_not_says_all() -> No
         ("parameters", 138_357_544),
         ("training_peak", 6_343_885_544),
     ]
+
+
+def test_a_budget_is_kept_at_its_limit_and_not_beyond() -> None:
+    """To the parameter and to the byte, and each peak is that of its own mode."""
+    text = "extends: D\nbudget: {{parameters: {}, inference_peak: {}kB at batch 1, training_peak: {}kB}}"
+    assert liveness.overruns(Network.of(vggkit.loads(text.format(138_357_544, 579722.4, 1722992.88)))) == []
+    over = liveness.overruns(Network.of(vggkit.loads(text.format(138_357_543, 579722.399, 1722992.879))))
+    assert [(overrun.limited, overrun.actual - overrun.limit) for overrun in over] == [
+        ("parameters", 1), ("inference_peak", 1), ("training_peak", 1),
+    ]  # fmt: skip
 
 
 # Any batch

@@ -150,6 +150,8 @@ def test_d_at_32_says_that_its_maps_end_at_one_by_one() -> None:
     for words in ("the maps end at 1×1", "fc1 has 512 inputs for 4,096 units", "head=gap", "3x224x224"):
         assert words in note
     assert Network.of("D").notes() == Network.of("D", input="3x32x32", head="gap").notes() == []
+    narrow = "{{extends: D, input: 3x32x32, classifier: [FC-{}, FC-10]}}"
+    assert [len(Network.of(vggkit.loads(narrow.format(units))).notes()) for units in (512, 513)] == [0, 1]
 
 
 @pytest.mark.parametrize(
