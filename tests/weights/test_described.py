@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import vggkit
 from tests.test_cli import printed, run
@@ -276,6 +277,34 @@ def test_what_weights_alone_do_not_say_is_assumed_aloud(
     assert first in caplog.text
     done = run("convert", str(path), str(tmp_path / "x.safetensors"))
     assert (done.exit_code, f"Note: {first}" in done.stderr) == (0, True)
+    Image.new("RGB", (28, 28), "orange").save(tmp_path / "orange.png")
+    done = run("classify", str(tmp_path / "orange.png"), "--weights", str(path), "--preprocess", "torch")
+    assert (done.exit_code, done.stderr.count(f"Note: {first}")) == (0, 1)
+
+
+HEADS = """
+import keras
+from keras import layers
+parts = [keras.Input((12, 8, 3)), layers.Conv2D(4, 3, padding="same", activation="relu"), layers.MaxPooling2D(2)]
+parts += [layers.Conv2D(6, 3, padding="same", activation="relu"), layers.MaxPooling2D(2), layers.Flatten()]
+keras.Sequential([*parts, layers.LayerNormalization(), layers.Dense(7), layers.PReLU()]).save("head.keras")
+keras.Sequential([*parts, layers.UnitNormalization(), layers.Dense(7, activation="selu")]).save("head.h5")
+"""
+
+
+def test_a_head_that_is_replaced_may_be_anything(tmp_path: Path) -> None:
+    """What no configuration can say counts in the blocks alone, with head='new'; the blocks are compared."""
+    keras(HEADS, tmp_path)
+    for name in ("head.keras", "head.h5"):
+        model = vggkit.build(vggkit.loads(PLAIN), weights=tmp_path / name, head="new")
+        assert model.report is not None
+        assert (model.report.notes, len(model.report.loaded)) == ((), 2)
+        with pytest.raises(
+            CheckpointError, match="block1_conv1: the file's activation is relu, this configuration's g"
+        ):
+            vggkit.build(vggkit.loads(PLAIN), activation="gelu", weights=tmp_path / name, head="new")
+        with pytest.raises(CheckpointError, match="no configuration can say"):
+            vggkit.load_model(tmp_path / name)
 
 
 def test_an_epsilon_that_is_not_in_the_file_is_noted(saved: Saved) -> None:

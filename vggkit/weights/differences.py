@@ -42,6 +42,8 @@ def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *,
         if own is None:
             return []
         own_matching = None if own.network is None else match(own.network, checkpoint)
+        if own.network and own_matching and own_matching.differences and not include_top:  # of its head, perhaps
+            own_matching = match(own.network, checkpoint, include_top=False)
     except VggkitError as error:
         return [f"the file's own configuration can't be used: {shorten(str(error).splitlines()[0], 200)[1:-1]}"]
     if own.network is None or own_matching is None or own_matching.differences:
