@@ -20,7 +20,7 @@ from vggkit.network import Network
 from vggkit.weights.aligned import write_safetensors
 from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.differences import differences
-from vggkit.weights.identification import identify
+from vggkit.weights.identification import assumed, identify
 from vggkit.weights.layouts import LAYOUTS, ROLES, Checkpoint, to_keras
 from vggkit.weights.loading import open_checkpoint, warn
 from vggkit.weights.matching import TIMM_HEAD, Matching, flattened, match, misfit, names_in
@@ -67,11 +67,12 @@ def convert(
     checkpoint = open_checkpoint(source)
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ArgumentError(f"{os.fspath(target)}: expected another file than the one that is converted")
-    network, matching = _told(checkpoint, config)
+    network, matching, notes = _told(checkpoint, config)
     if matching.unused:
         raise CheckpointError(f"{checkpoint.path}: {shorten(matching.unused[0])} has no place in {layout}'s layout")
     job = _Job(checkpoint, network, matching, layout)
     job.check()
+    warn(notes)
     with opened(target) as file:
         WRITERS[ending](file, job)
     return network
@@ -91,18 +92,20 @@ def _asked(target: str, layout: str | None) -> tuple[str, str]:
     return ending, layout
 
 
-def _told(checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None) -> tuple[Network, Matching]:
+def _told(
+    checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None
+) -> tuple[Network, Matching, tuple[str, ...]]:
+    """Return the network of a file, which layer is which, and what is assumed about it."""
     if config is None:
         identity = identify(checkpoint)
-        warn(identity.notes)
-        return identity.network, identity.matching
+        return identity.network, identity.matching, identity.notes
     network = Network.of(config)
     matching = match(network, checkpoint)
     if matching.differences:
         raise misfit(network, checkpoint, matching.differences)
     if others := differences(network, checkpoint, matching):
         raise misfit(network, checkpoint, others, "leave --config out to convert it as what it says it is")
-    return network, matching
+    return network, matching, tuple(assumed(checkpoint, matching))
 
 
 class _Job:
