@@ -219,3 +219,10 @@ def test_what_cannot_be_described_is_refused_when_it_is_saved(change: str, tmp_p
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_synchronised_batch_norms_are_the_batch_norms_that_they_were() -> None:
+    """What torch makes of a model for several processes has the same configuration."""
+    model = vggkit.build("A", input="3x32x32", width=0.1, batch_norm=True)
+    before = model.network
+    assert nn.SyncBatchNorm.convert_sync_batchnorm(model).network == before

@@ -90,11 +90,16 @@ def _built(layer: Layer, x: Shape) -> _Traits:
         return _traits(layer.module(x, nn))
 
 
+def _same_kind(found: type[nn.Module], built: type[nn.Module]) -> bool:
+    if issubclass(found, nn.SyncBatchNorm):  # a batch norm whose batch is that of all processes
+        return issubclass(built, nn.modules.batchnorm._BatchNorm)
+    return issubclass(found, built) and found.forward is built.forward
+
+
 def _alike(found: _Traits, built: _Traits) -> bool:
     """Tell whether a module is what a layer builds; a tool may have made its class a subclass."""
     return (
-        issubclass(found.kind, built.kind)
-        and found.kind.forward is built.kind.forward
+        _same_kind(found.kind, built.kind)
         and "forward" not in found.settings
         and all(name in found.settings and found.settings[name] == built.settings[name] for name in built.settings)
         and found.tensors == built.tensors
