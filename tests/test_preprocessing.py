@@ -515,12 +515,12 @@ def test_the_largest_picture_takes_less_than_500_megabytes(name: str, tmp_path: 
 
 @pytest.mark.parametrize(
     ("mode", "size", "most"),
-    [("RGB", (7072, 7072), 50), ("I;16", (9400, 9400), 50), ("CMYK", (5001, 5001), 25)],
+    [("RGB", (7072, 7072), 50), ("I;16", (9400, 9400), 50), ("CMYK", (5001, 5001), 25), ("YCbCr", (5001, 5001), 25)],
 )
 def test_a_larger_picture_is_one_line(mode: str, size: tuple[int, int], most: int, tmp_path: Path) -> None:
     """Before its pixels are decoded, however few bytes they are."""
-    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
-    Image.new(mode, size).save(path)
+    path = tmp_path / ("x.jpg" if mode in ("CMYK", "YCbCr") else "x.png")
+    Image.new(mode, size).save(path, progressive=mode == "YCbCr")
     with pytest.raises(PictureError, match=f"too large; expected at most {most},000,000 pixels"):
         open_picture(path)
 

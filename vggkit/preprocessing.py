@@ -273,7 +273,7 @@ def _picture(path: str | os.PathLike[str], colour: str) -> Iterator[Image.Image]
         with _opened(path) as image:
             _check_depth(image)
             # these are held more than twice while they are decoded
-            weight = 2 if image.format == "WEBP" or image.mode == "CMYK" else 1
+            weight = 2 if image.format == "WEBP" or image.mode == "CMYK" or "progressive" in image.info else 1
             if weight * image.width * image.height > _most_pixels():
                 raise PictureError(f"too large; expected at most {_most_pixels() // weight:,} pixels")
             with _AT_ONCE.taking(weight * image.width * image.height):
