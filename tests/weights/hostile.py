@@ -42,11 +42,16 @@ def hostile(name: str, says: str) -> Callable[[Maker], Maker]:
 # PyTorch
 
 
+def zipped(target: Any, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> None:
+    """Write a zip archive, the same at any time of day."""
+    with zipfile.ZipFile(target, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+
+
 def archive(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> None:
     """Write a zip archive as torch.save does."""
-    with zipfile.ZipFile(path, "w", method) as target:
-        for name, content in members.items():
-            target.writestr(f"archive/{name}", content)
+    zipped(path, {f"archive/{name}": content for name, content in members.items()}, method)
 
 
 def pickled(*steps: bytes) -> dict[str, bytes]:
@@ -230,6 +235,15 @@ def _(path: Path) -> None:
 @hostile("script.pth", "a TorchScript program")
 def _(path: Path) -> None:
     archive(path, pickled(b"}") | {"constants.pkl": b"\x80\x02)."})
+
+
+@hostile("member.pth", "'archive/data.pkl' claims 4,000,000,000 bytes, in a file of")
+def _(path: Path) -> None:
+    archive(path, pickled(b"}"))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 20 : at + 28] = (4 * 10**9).to_bytes(4, "little") * 2
+    path.write_bytes(content)
 
 
 LEGACY = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
@@ -497,9 +511,7 @@ def keras(path: Path, config: str, method: int = zipfile.ZIP_STORED) -> None:
     with h5py.File(content, "w") as file:
         file["layers/conv2d/vars/0"] = numpy.zeros((3, 3, 3, 8), "f4")
         file["layers/conv2d/vars/1"] = numpy.zeros(8, "f4")
-    with zipfile.ZipFile(path, "w", method) as target:
-        target.writestr("model.weights.h5", content.getvalue())
-        target.writestr("config.json", config)
+    zipped(path, {"model.weights.h5": content.getvalue(), "config.json": config.encode()}, method)
 
 
 def models(count: int, layers: int) -> str:

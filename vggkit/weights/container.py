@@ -241,6 +241,12 @@ def open_archive(path: str) -> zipfile.ZipFile:
             f"{escaped(path)}: expected an archive of a few tensors, found a directory of {directory:,} bytes"
         )
     archive = zipfile.ZipFile(path)
+    outside = next((info for info in archive.infolist() if info.compress_size > end), None)
+    if outside is not None:  # zipfile would ask for so much memory before it reads
+        archive.close()
+        raise CheckpointError(
+            f"{escaped(path)}: {shorten(outside.filename)} claims {outside.compress_size:,} bytes, in a file of {end:,}"
+        )
     names = archive.namelist()
     if len(set(names)) < len(names):
         archive.close()
@@ -439,12 +445,12 @@ class Hdf5(Container):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._rehearse()
+        self.rehearse()
         with self.reading():
             self.file = self._open()
             self._scan()
 
-    def _rehearse(self) -> None:
+    def rehearse(self) -> None:
         """Refuse a file that the HDF5 library would loop on, crash at or follow elsewhere; a process finds out."""
         command = [sys.executable, "-I", str(self.REHEARSAL), self.location, self.MEMBER, str(self.LARGEST_ATTRIBUTE)]
         try:
@@ -527,7 +533,7 @@ class KerasZip(Hdf5):
     format = "Keras"
     MEMBER = "model.weights.h5"
 
-    def _rehearse(self) -> None:
+    def rehearse(self) -> None:
         with self.reading(), open_archive(self.location) as archive:
             info = archive.getinfo(self.MEMBER)
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:  # each step back would unpack all of it
@@ -535,7 +541,7 @@ class KerasZip(Hdf5):
                 f"{self.path}: its {self.MEMBER} is compressed, which Keras doesn't do; unpack it, and pack it again"
                 f" with `zip -0`"
             )
-        super()._rehearse()
+        super().rehearse()
 
     def _open(self) -> Any:
         import h5py
