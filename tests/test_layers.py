@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
 import msgspec
@@ -366,6 +367,8 @@ def judged(layer: Layer, x: Shape) -> bool:
         return flat  # on maps torch would multiply the last axis
     if isinstance(layer, Conv2d) and layer.padding == "same":
         return any_odd(layer)
+    if isinstance(layer, MaxPool2d) and not flat:  # torch takes a window of nothing but padding, and writes outside
+        return all(k == 1 or d <= size for k, d, size in zip(layer.kernel_size, layer.dilation, x[1:]))
     return not (flat and isinstance(layer, NEEDS_MAPS))
 
 
@@ -491,3 +494,27 @@ def test_a_kinds_docstring_explains_each_option(kind: type[Layer]) -> None:
     """Each field stands under Args, in the class's own docstring or in that of the abstract class that has it."""
     explained = "".join(base.__doc__ or "" for base in kind.__mro__ if issubclass(base, Layer))
     assert not [name for name in kind.__struct_fields__ if f"        {name}: " not in explained]
+
+
+def test_no_max_pool_sees_only_padding() -> None:
+    """Each window of each pool that is accepted has a largest value inside its input: torch's index says where."""
+    accepted = 0
+    for size, kernel, dilation, stride, ceil in product(
+        range(1, 7), range(1, 6), range(1, 8), (1, 2, 3), (False, True)
+    ):
+        for padding in range(kernel // 2 + 1):
+            pool = MaxPool2d((1, kernel), (1, stride), (0, padding), (1, dilation), ceil)
+            try:
+                pool.output_shape((1, 1, size))
+            except LayerError:
+                continue
+            _, indices = pool.module((1, 1, size), torch.nn).apply(_with_indices)(torch.randn(1, 1, 1, size))
+            assert 0 <= indices.min() <= indices.max() < size, pool
+            accepted += 1
+    assert accepted > 500
+    with pytest.raises(LayerError, match="a dilation of 2×2 steps over its 1×6 input"):
+        MaxPool2d(padding=(1, 1), dilation=(2, 2)).output_shape((1, 1, 6))
+
+
+def _with_indices(pool: torch.nn.Module) -> None:
+    pool.return_indices = True

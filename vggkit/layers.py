@@ -483,6 +483,9 @@ def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
     )
     if height < 1 or width < 1:
         raise TooSmallError(f"a {times(extent)} pool does not fit its {times(tuple(sizes))} input")
+    # a window that steps over all of its input sees only padding, and torch's backward pass writes outside the maps
+    if any(kernel[axis] > 1 and dilation[axis] > size for axis, size in enumerate(sizes)):
+        raise TooSmallError(f"a dilation of {times(dilation)} steps over its {times(tuple(sizes))} input")
     return channels, height, width
 
 
