@@ -58,6 +58,32 @@ def test_there_and_back_gives_the_same_bytes(first: str, second: str, dtype: str
     assert back.read_bytes() == own.read_bytes()
 
 
+@pytest.mark.parametrize("norm", ["", "batchnorm, "])
+def test_torchvisions_layout_flattens_as_pytorch_does(norm: str, tmp_path: Path) -> None:
+    """Of a network that flattens as Keras does, PyTorch's own modules give the same scores, as does what is read."""
+    model = vggkit.build(
+        vggkit.loads(
+            "{name: x, input: 3x8x8, blocks: [[conv3-4, maxpool]],"
+            f" classifier: [{{flatten: hwc}}, {norm}FC-5, FC-3, soft-max]}}"
+        ),
+        seed=0,
+    ).eval()
+    model.load_state_dict(fill(model))
+    vggkit.save_weights(model, tmp_path / "own.safetensors")
+    convert(tmp_path / "own.safetensors", tmp_path / "x.pth")
+    classifier = [nn.BatchNorm1d(64)] if norm else []
+    classifier += [nn.Linear(64, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 3)]
+    theirs = nn.Module()
+    theirs.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    theirs.classifier = nn.Sequential(*classifier)
+    theirs.load_state_dict(torch.load(tmp_path / "x.pth", weights_only=True))
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        said = theirs.eval().classifier(theirs.features(x).flatten(1))
+        assert torch.allclose(said, model(x), atol=1e-6)  # sums run in another order
+        assert torch.allclose(vggkit.load_model(tmp_path / "x.pth").eval()(x), said, atol=1e-6)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "model",

@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
-from vggkit.config import dumps
+from vggkit.config import Config, Entry, dumps
 from vggkit.errors import ArgumentError, CheckpointError, shorten
 from vggkit.files import opened
-from vggkit.layers import Linear, Shape
+from vggkit.layers import Flatten, Linear, Shape
 from vggkit.network import Network
 from vggkit.weights.aligned import write_safetensors
 from vggkit.weights.container import CONFIG_KEY
 from vggkit.weights.differences import differences
 from vggkit.weights.identification import assumed, identify
-from vggkit.weights.layouts import LAYOUTS, ROLES, Checkpoint, to_keras
+from vggkit.weights.layouts import LAYOUTS, ROLES, Checkpoint, Reorder, reordered, to_keras
 from vggkit.weights.loading import open_checkpoint, warn
 from vggkit.weights.matching import TIMM_HEAD, Matching, flattened, match, misfit, names_in
 
@@ -108,6 +109,23 @@ def _told(
     return network, matching, tuple(assumed(checkpoint, matching))
 
 
+TORCHS_ORDER = ("torchvision", "timm")
+"""The layouts whose models flatten maps as PyTorch does, whatever the file's own network does."""
+
+
+def _in_torchs_order(config: Config) -> Config:
+    """Return a configuration that flattens maps channel by channel."""
+
+    def plain(entry: Entry) -> Entry:
+        return replace(entry, layer=Flatten()) if isinstance(entry.layer, Flatten) else entry
+
+    return replace(
+        config,
+        blocks=tuple(tuple(map(plain, block)) for block in config.blocks),
+        classifier=tuple(map(plain, config.classifier)),
+    )
+
+
 class _Job:
     """What is to be written, and the names that it gets.
 
@@ -122,6 +140,7 @@ class _Job:
         self.checkpoint = checkpoint
         self.network = network
         self.layout = layout
+        self.config = _in_torchs_order(network.config) if layout in TORCHS_ORDER else network.config
         self.pairs = {pair.placed.name: pair for pair in matching.pairs}
         self.names = dict(zip((placed.name for placed in network), names_in(network, layout)))
 
@@ -147,9 +166,13 @@ class _Job:
         return dict(self.pairs[name].roles()) if name in self.pairs else {}
 
     def read(self, name: str, role: str) -> Tensor:
-        """Read a layer's tensor in torch's order of axes."""
+        """Read a layer's tensor in torch's order of axes, and of flattened maps where the layout has no other."""
         pair = self.pairs[name]
-        return pair.read(self.checkpoint, role)
+        tensor = pair.read(self.checkpoint, role)
+        flatten = flattened(self.network, pair.placed)
+        if flatten is None or flatten.order == "chw" or self.layout not in TORCHS_ORDER or not pair.is_per_input(role):
+            return tensor
+        return reordered(tensor, Reorder(flatten.maps, "chw"))
 
     def maps(self, name: str) -> Shape | None:
         """Return the maps whose values a layer takes one by one in PyTorch's order, if it does."""
@@ -176,7 +199,7 @@ def _state(job: _Job) -> OrderedDict[str, Tensor]:
 def _write_pytorch(file: IO[bytes], job: _Job) -> None:
     state = _state(job)
     # torch keeps a state dict's metadata when it saves it, and passes by what it doesn't know when it loads it
-    state._metadata = {CONFIG_KEY: {"yaml": dumps(job.network.config)}}  # type: ignore[attr-defined] # torch's own
+    state._metadata = {CONFIG_KEY: {"yaml": dumps(job.config)}}  # type: ignore[attr-defined] # torch's own
     try:
         torch.save(state, file)
     except RuntimeError as error:
@@ -186,7 +209,7 @@ def _write_pytorch(file: IO[bytes], job: _Job) -> None:
 
 
 def _write_safetensors(file: IO[bytes], job: _Job) -> None:
-    write_safetensors(file, _state(job), {"format": "pt", CONFIG_KEY: dumps(job.network.config)})
+    write_safetensors(file, _state(job), {"format": "pt", CONFIG_KEY: dumps(job.config)})
 
 
 # Keras
@@ -227,7 +250,7 @@ def _write_legacy(out: IO[bytes], job: _Job) -> None:
     """Write the layout of keras.applications: a group per layer, lists of names as attributes."""
     shown = [placed for placed in job.network if placed.name in job.pairs or placed.layer.role == "other"]
     with _hdf5(out) as file:
-        _write_config(file, job.network)
+        _write_config(file, job.config)
         file.attrs["layer_names"] = [placed.name.encode() for placed in shown]
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.15.0"
@@ -243,10 +266,10 @@ def _write_legacy(out: IO[bytes], job: _Job) -> None:
             _write_counter(group, job, placed.name)
 
 
-def _write_config(file: Any, network: Network) -> None:
+def _write_config(file: Any, config: Config) -> None:
     import numpy
 
-    text = dumps(network.config).encode()
+    text = dumps(config).encode()
     if len(text) < MOST_ATTRIBUTE:
         file.attrs[CONFIG_KEY] = numpy.bytes_(text)
 
@@ -261,7 +284,7 @@ def _write_keras3(out: IO[bytes], job: _Job) -> None:
     """Write Keras 3's layout: groups by class, numbered, the layer's name as an attribute."""
     counts: dict[str, int] = {}
     with _hdf5(out) as file:
-        _write_config(file, job.network)
+        _write_config(file, job.config)
         file.create_group("vars").attrs["name"] = job.network.name
         file.create_group("layers/input_layer/vars").attrs["name"] = "input_layer"
         for placed in job.network:
