@@ -286,6 +286,7 @@ def started(*more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "vggkit", *LONG, *more],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=ROOT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
 
 
