@@ -20,6 +20,8 @@ settings.load_profile("without a clock")
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: as many workers as cores leave one for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+collect_ignore_glob = ["data/*.py"]  # what a type checker is shown, and nobody runs
+
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import vggkit
+from tests import judges
 from vggkit import Network
 from vggkit.building import BuildArguments
 from vggkit.config import OVERRIDES, Overrides
@@ -292,7 +293,7 @@ def test_what_draws_itself_stands_in_a_message_of_one_line() -> None:
 
 def test_data_frames_have_a_row_for_each_row() -> None:
     """Of a summary, of what was found and of a comparison: names as index, the JSON's keys and changes as columns."""
-    pytest.importorskip("pandas", reason="pandas is not installed")
+    judges.package("pandas")
     summary = vggkit.summarize("D", expand=True)
     frame = summary.to_dataframe()
     assert list(frame.index) == [row.name for row in summary]

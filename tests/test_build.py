@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import vggkit
+from tests import judges
 from vggkit import VGG, ArgumentError, BuildError, Network
 from vggkit.model import initialize
 from vggkit.notation import RESERVED_NAMES
@@ -431,7 +432,7 @@ def test_fx_traces_it(name: str, options: dict[str, Any]) -> None:
 
 def test_torchvisions_feature_extractor_finds_what_features_does() -> None:
     """`create_feature_extractor` names the same modules, and gives the same activations."""
-    feature_extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    feature_extraction = judges.package("torchvision.models.feature_extraction")
     model, x = tiny("vgg13_bn", inplace=False).eval(), images()
     nodes = {"block2.norm2": "block2_norm2", "block3.pool": "block3_pool", "fc1": "fc1"}
     theirs = feature_extraction.create_feature_extractor(model, nodes)(x)
@@ -469,7 +470,7 @@ def test_torchscript_traces_it() -> None:
 @pytest.mark.parametrize("name", ["A", "A-LRN", "vgg13_bn"])
 def test_onnx_computes_what_it_does(name: str, tmp_path: Path) -> None:
     """`torch.onnx.export` takes it, and ONNX's reference evaluator has the same scores for any batch."""
-    reference = pytest.importorskip("onnx.reference")
+    reference = judges.package("onnx.reference")
     model = tiny(name).eval()
     file = tmp_path / "model.onnx"
     batch = torch.export.Dim("batch")

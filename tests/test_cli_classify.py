@@ -163,8 +163,8 @@ def broken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (folder / "cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:900])
     (folder / "text.png").write_text("text")
     (folder / "empty.jpg").touch()
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)
-    saved("bomb.png", picture(2, (100, 81)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16_000)  # of a WebP picture half as many are taken
+    saved("bomb.png", picture(2, (200, 81)))
     return ["cut.jpg", "text.png", "empty.jpg", "bomb.png", "missing.jpg"]
 
 

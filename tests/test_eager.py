@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import vggkit
 from tests.drawn import networks
 from vggkit import liveness, verification
 from vggkit.liveness import Options
@@ -31,3 +33,16 @@ def test_memory_is_what_the_trackers_see(
     plan = liveness.plan(network, options)
     assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
     assert plan.by_kind == verification.training_peak(network, options)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "elu", "hardtanh", "gelu"])
+@pytest.mark.parametrize("flatten", ["flatten", "{flatten: hwc}"])
+def test_an_activation_on_flattened_maps_is_exact(flatten: str, activation: str) -> None:
+    """In place on a view its gradient is copied and cloned on the way back, whatever stands before and behind."""
+    text = "{{name: x, input: 3x4x4, blocks: [[conv3-6, batchnorm]], classifier: [{}, {}{}]}}"
+    for behind in ("", ", FC-5", ", tanh", f", {activation}"):
+        network = Network.of(vggkit.loads(text.format(flatten, activation, behind)))
+        for options in (Options(batch=3), Options(batch=2, optimizer="adam", autocast=True)):
+            plan = liveness.plan(network, options)
+            assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
+            assert plan.by_kind == verification.training_peak(network, options)

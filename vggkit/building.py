@@ -158,8 +158,9 @@ def allocate(module: nn.Module, device: torch.device) -> None:
             empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     for name, buffer in module._buffers.items():
-        if buffer is not None:
-            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+        if buffer is not None:  # a count as a value: FakeTensorMode keeps it, and a cumulative average reads it
+            empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+            module._buffers[name] = empty if buffer.ndim else torch.tensor(0, dtype=buffer.dtype, device=device)
 
 
 def _fake_tensors() -> bool:

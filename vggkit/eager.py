@@ -57,13 +57,16 @@ class Storage:
 class Tensor:
     """A tensor: where it lives, its shape for one image, its bytes per element, and the node that made it."""
 
-    __slots__ = ("element_bytes", "node", "shape", "storage")
+    __slots__ = ("element_bytes", "is_view", "node", "shape", "storage")
 
-    def __init__(self, storage: Storage, shape: Shape, element_bytes: int, node: Node | None = None) -> None:
+    def __init__(
+        self, storage: Storage, shape: Shape, element_bytes: int, node: Node | None = None, *, is_view: bool = False
+    ) -> None:
         self.storage = storage
         self.shape = shape
         self.element_bytes = element_bytes
         self.node = node
+        self.is_view = is_view
 
     @property
     def edge(self) -> Edge:
@@ -301,6 +304,8 @@ class Eager:
         node = self.node([None if tensor is None else tensor.edge for tensor in inputs])
         if node is not None:
             node.backward = backward or self._gradients_like(node, inputs)
+            if in_place and x.is_view:
+                node.backward = self._through_view(x, node.backward)
             node.adjust = adjust
             for tensor in keeps:
                 self.keep(node, tensor.storage)
@@ -313,7 +318,7 @@ class Eager:
             if keeps_output:
                 self.keep(node, storage)
         self.release(*made)
-        return Tensor(storage, shape, element_bytes, node)
+        return Tensor(storage, shape, element_bytes, node, is_view=in_place and x.is_view)
 
     def linear(self, x: Tensor, weight: Parameter, bias: Parameter | None, shape: Shape) -> Tensor:
         """Run `torch.nn.functional.linear`: addmm, or mm without a bias."""
@@ -476,7 +481,23 @@ class Eager:
         node = self.node([x.edge])
         if node is not None:
             node.backward = lambda gradient: [self.hold(gradient)]
-        return Tensor(self.hold(x.storage), shape, x.element_bytes, node)
+        return Tensor(self.hold(x.storage), shape, x.element_bytes, node, is_view=True)
+
+    def _through_view(self, x: Tensor, backward: Backward) -> Backward:
+        """Return how a gradient comes through an operation in place on a view.
+
+        It belongs to the viewed tensor, so autograd copies its gradient, hands a clone of the viewed part to the
+        operation, and copies the result back (torch/csrc/autograd/functions/tensor.cpp, CopySlices).
+        """
+
+        def copied(_: Storage) -> Gradients:
+            whole, part = self.new(*x.size), self.new(*x.size)
+            self.note()
+            made, *others = backward(part)
+            self.release(part, made)
+            return [whole, *others]
+
+        return copied
 
     def alias(self, x: Tensor) -> Tensor:
         """Return the tensor itself, with one more reference."""

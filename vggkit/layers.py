@@ -1217,7 +1217,10 @@ class Flatten(Layer, frozen=True):
     def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
         if self.order == "chw":
             return eager.view(x, self.output_shape(x.shape))
-        return eager.apply(self, x, parameters)
+        shuffled = eager.apply(self, x, parameters)
+        flat = eager.view(shuffled, shuffled.shape)  # the last of its modules flattens without a copy
+        eager.release(shuffled)
+        return flat
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return ()
