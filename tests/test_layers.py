@@ -367,8 +367,6 @@ def judged(layer: Layer, x: Shape) -> bool:
         return flat  # on maps torch would multiply the last axis
     if isinstance(layer, Conv2d) and layer.padding == "same":
         return any_odd(layer)
-    if isinstance(layer, MaxPool2d) and not flat:  # torch takes a window of nothing but padding, and writes outside
-        return all(k == 1 or d <= size for k, d, size in zip(layer.kernel_size, layer.dilation, x[1:]))
     return not (flat and isinstance(layer, NEEDS_MAPS))
 
 
@@ -378,10 +376,15 @@ def any_odd(layer: Conv2d) -> bool:
 
 
 def torchs(layer: Layer, x: Shape) -> Shape | None:
-    """Return the output's shape as torch gives it, or None where it raises."""
+    """Return the output's shape as torch gives it; None where it raises, or takes a largest value outside the input."""
     try:
-        output = layer.module(x, nn)(torch.zeros(3, *x))
-    except (RuntimeError, ValueError, LayerError):
+        module = layer.module(x, nn)
+        output = module(torch.zeros(3, *x))
+        if isinstance(layer, MaxPool2d):
+            module.return_indices = True
+            _, indices = module(torch.zeros(3, *x))
+            assert 0 <= indices.min() <= indices.max() < x[1] * x[2]
+    except (RuntimeError, ValueError, LayerError, AssertionError):
         return None
     return tuple(output.shape[1:])
 

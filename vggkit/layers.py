@@ -483,10 +483,21 @@ def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
     )
     if height < 1 or width < 1:
         raise TooSmallError(f"a {times(extent)} pool does not fit its {times(tuple(sizes))} input")
-    # a window that steps over all of its input sees only padding, and torch's backward pass writes outside the maps
-    if any(kernel[axis] > 1 and dilation[axis] > size for axis, size in enumerate(sizes)):
-        raise TooSmallError(f"a dilation of {times(dilation)} steps over its {times(tuple(sizes))} input")
+    for axis, (size, outputs) in enumerate(zip(sizes, (height, width))):
+        if dilation[axis] > size and any(
+            _steps_over(start, kernel[axis], dilation[axis], size)
+            for start in range(-padding[axis], 0, layer.stride[axis])[:outputs]
+        ):
+            raise TooSmallError(f"a dilation of {times(dilation)} steps over its {times(tuple(sizes))} input")
     return channels, height, width
+
+
+def _steps_over(start: int, kernel: int, dilation: int, size: int) -> bool:
+    """Tell whether a window that starts in the padding sees nothing else.
+
+    torch takes it, gives its largest value an index outside the maps, and writes there in the backward pass.
+    """
+    return start % dilation >= size or -(start // dilation) >= kernel
 
 
 def _pooled_working(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> tuple[Working, ...]:
