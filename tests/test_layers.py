@@ -376,17 +376,12 @@ def any_odd(layer: Conv2d) -> bool:
 
 
 def torchs(layer: Layer, x: Shape) -> Shape | None:
-    """Return the output's shape as torch gives it; None where it raises, or takes a largest value outside the input."""
+    """Return the output's shape as torch gives it; None where it raises, or finds no largest value in a window."""
     try:
-        module = layer.module(x, nn)
-        output = module(torch.zeros(3, *x))
-        if isinstance(layer, MaxPool2d):
-            module.return_indices = True
-            _, indices = module(torch.zeros(3, *x))
-            assert 0 <= indices.min() <= indices.max() < x[1] * x[2]
-    except (RuntimeError, ValueError, LayerError, AssertionError):
+        output = layer.module(x, nn)(torch.zeros(3, *x))
+    except (RuntimeError, ValueError, LayerError):
         return None
-    return tuple(output.shape[1:])
+    return None if output.isneginf().any() else tuple(output.shape[1:])
 
 
 @pytest.mark.parametrize(
