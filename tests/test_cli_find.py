@@ -311,6 +311,17 @@ def test_a_long_search_shows_its_first_lines_at_once_and_ends_at_ctrl_c(everybod
     assert str(vggkit.summarize(name, num_classes=int(classes), width=width).totals.multiply_accumulates) == macs
 
 
+def test_a_search_that_is_killed_leaves_no_process() -> None:
+    """Those that worked for it would hold its pipe open, and whoever reads that would wait for ever."""
+    with started() as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "name,num_classes,width,multiply_accumulates\n"
+        running.stdout.readline()
+        running.kill()
+        running.communicate(timeout=60)
+    assert running.returncode == -signal.SIGKILL
+
+
 def test_ctrl_c_leaves_whole_lines_in_a_named_pipe(tmp_path: Path) -> None:
     """As in a nameless one."""
     path = tmp_path / "x.csv"

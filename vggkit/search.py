@@ -772,9 +772,21 @@ class Stopped(Exception):  # noqa: N818  # a signal
 def _set_query(query: Query, stop: Event) -> None:
     """Make a process ready; Ctrl-C is left to the one that started it, which then stops the others."""
     from signal import SIG_IGN, SIGINT, signal
+    from threading import Thread
 
     signal(SIGINT, SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     _QUERY[:] = [(query, stop.is_set)]
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one: if it was killed, nobody else would end this one."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _chunk_of_query(part: range) -> Chunk:
