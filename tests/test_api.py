@@ -287,7 +287,7 @@ def test_what_draws_itself_stands_in_a_message_of_one_line() -> None:
     """A value where another was expected is told by the first line of its table."""
     for wrong in (vggkit.summarize("D"), vggkit.compare("D")):
         with pytest.raises(vggkit.ArgumentError) as caught:
-            vggkit.summarize(wrong)  # type: ignore[arg-type]
+            vggkit.summarize(wrong)  # type: ignore[arg-type] # wrong on purpose
         assert len(str(caught.value).splitlines()) == 1
 
 

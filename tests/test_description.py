@@ -189,7 +189,7 @@ def spoil_with_a_buffer(model: VGG) -> None:
 
 def spoil_a_forward(model: VGG) -> None:
     """Compute something else in a layer's name."""
-    model.block1.conv1.forward = lambda x: x  # type: ignore[method-assign]
+    model.block1.conv1.forward = lambda x: x  # type: ignore[method-assign] # as a user might
 
 
 def spoil_a_padding(model: VGG) -> None:

@@ -519,7 +519,7 @@ def test_the_legend_has_one_bubble_for_sizes_that_look_alike() -> None:
     assert "1.64 GB\nto 1.79 GB" in words(alike)
     apart = vggkit.plot("D", "cnn_f", kind="compare").figure
     small, large = legend_of_sizes(apart)
-    assert small / large == pytest.approx((739_949_136 / 1_719_651_084) ** 0.5, abs=1e-2)  # as is written below
+    assert small / large == pytest.approx((739_949_136 / 1_719_651_084) ** 0.5, abs=1e-3)  # of sizes in three digits
     assert {"739.95 MB", "1.72 GB"} <= set(words(apart))
 
 
