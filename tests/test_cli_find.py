@@ -412,3 +412,13 @@ def test_it_draws_itself_in_a_notebook() -> None:
     assert found.to_csv() == printed(
         "find", "A", "D", "--vary", "width=0.5", "--pareto", "params,macs", "--format", "csv"
     )
+
+
+def test_no_line_of_the_stream_begins_with_a_formula(tmp_path: Path) -> None:
+    """The first of each part is a row as the others are, whether it is streamed or sorted."""
+    path = tmp_path / "x.yaml"
+    path.write_text('name: "=cmd|1"\nblocks: [[conv3-4]]\n')
+    for more in ((), ("--sort", "macs")):
+        first, second = printed("find", str(path), "--only", "macs", "--format", "csv", *more).splitlines()
+        assert first.startswith("name,")
+        assert second.startswith("'=cmd|1,")

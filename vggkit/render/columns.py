@@ -272,7 +272,7 @@ def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     out = io.StringIO()
     writer = csv_module.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(_csv_cell, header))
     for row in rows:
         writer.writerow(map(_csv_cell, row))
     return out.getvalue()
