@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from vggkit import memory, plot, summarize
-from vggkit.render.timeline import picture
+from vggkit.pictures.timeline import picture
 
 WIDTH = 118
 

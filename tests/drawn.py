@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 import vggkit
-from vggkit import notation
-from vggkit.config import Config, Defaults
-from vggkit.errors import LayerError
-from vggkit.layers import Layer, Linear, Shape, elements
+from vggkit.base.errors import LayerError
+from vggkit.notation import spelling as notation
+from vggkit.notation.config import Config, Defaults
+from vggkit.notation.layers import Layer, Linear, Shape, elements
 
 Options = dict[str, Any]
 Written = str | Options
@@ -106,7 +106,7 @@ REQUIRED: dict[str, dict[str, SearchStrategy[Any]]] = {
 }
 """The options that can't stay unsaid."""
 
-KINDS = {kind.keyword: kind for kind in vggkit.layers.KINDS}
+KINDS = {kind.keyword: kind for kind in vggkit.notation.layers.KINDS}
 ACTIVATIONS = [word for word, kind in KINDS.items() if kind.role == "activation"]
 NORMS = [word for word, kind in KINDS.items() if kind.role == "norm"]
 

@@ -21,9 +21,9 @@ import torch
 import vggkit
 from tests import judges
 from vggkit import Network
-from vggkit.building import BuildArguments
-from vggkit.config import OVERRIDES, Overrides
-from vggkit.liveness import Options, StepArguments
+from vggkit.footprint.plan import Options, StepArguments
+from vggkit.model.build import BuildArguments
+from vggkit.notation.config import OVERRIDES, Overrides
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,12 +10,12 @@ import click
 import pytest
 
 from docs import pictures
-from vggkit.classifier import Classified, Prediction
+from vggkit.classify import predictions
+from vggkit.classify.classifier import Classified, Prediction
 from vggkit.cli import main
-from vggkit.config import BUDGET, KEYS, OVERRIDES
-from vggkit.layers import KINDS
-from vggkit.notation import fields
-from vggkit.render import predictions
+from vggkit.notation.config import BUDGET, KEYS, OVERRIDES
+from vggkit.notation.layers import KINDS
+from vggkit.notation.spelling import fields
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,9 +13,8 @@ from torch import nn
 
 import vggkit
 from vggkit import Network
-from vggkit.errors import ArgumentError
-from vggkit.naming import Names, all_names, find
-from vggkit.network import PlacedLayer
+from vggkit.base.errors import ArgumentError
+from vggkit.network import Names, PlacedLayer, all_names
 
 SHARED = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 OTHERS = [f"{name}{ending}" for name in SHARED.values() for ending in ("", "_bn")]
@@ -26,7 +25,7 @@ def test_a_block_is_told_with_its_layers() -> None:
     for part in ("block3", "classifier"):
         names = ", ".join(placed.name for placed in Network.of("D") if (placed.block or "classifier") == part)
         with pytest.raises(ArgumentError) as told:
-            find(Network.of("D"), part)
+            Network.of("D").layer(part)
         assert str(told.value) == f"D: {part} is no layer; it has the layers {names}"
 
 

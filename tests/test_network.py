@@ -14,7 +14,7 @@ import vggkit
 from tests import drawn
 from vggkit import ArgumentError, ConfigError, Network
 from vggkit import network as network_module
-from vggkit.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Layer, MaxPool2d
+from vggkit.notation.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Layer, MaxPool2d
 
 # Receptive fields, against the gradient of single outputs
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,340 +18,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vggkit"
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
-EDGE = {"errors", "numbers", "document", "layers", "notation", "config"}
-ROOMS: dict[str, set[str]] = {
-    "__init__": {
-        "analysis",
-        "building",
-        "classifier",
-        "comparison",
-        "config",
-        "drawing",
-        "errors",
-        "explanation",
-        "liveness",
-        "model",
-        "network",
-        "reconciliation",
-        "reporting",
-        "search",
-        "surgery",
-        "taps",
-        "weights/conversion",
-        "weights/inspection",
-        "weights/loading",
-        "zoo",
-    },
-    "__main__": {"cli"},
-    "completion": {
-        "config",
-        "document",
-        "drawing",
-        "errors",
-        "layers",
-        "liveness",
-        "naming",
-        "network",
-        "render/comparison",
-        "search",
-        "zoo",
-    },
-    "errors": set(),
-    "numbers": {"errors"},
-    "files": {"errors"},
-    "layers": {"errors"},
-    "eager": {"layers"},
-    "document": {"errors"},
-    "notation": {"errors", "layers"},
-    "preprocessing": {"errors"},
-    "labels": {"errors"},
-    "config": {"document", "errors", "layers", "notation", "numbers", "preprocessing", "render/columns"},
-    "json_schema": {"config", "layers", "notation", "numbers", "preprocessing"},
-    "zoo": {"config", "document", "errors", "files"},
-    "network": {"config", "errors", "layers", "naming", "notation", "render/columns", "zoo"},
-    "naming": {"errors", "network"},
-    "analysis": {"config", "errors", "layers", "network", "notation", "numbers", "render/columns", "render/summary"},
-    "liveness": {
-        "analysis",
-        "config",
-        "eager",
-        "errors",
-        "layers",
-        "network",
-        "numbers",
-        "render/columns",
-        "render/memory",
-    },
-    "comparison": {
-        "analysis",
-        "config",
-        "document",
-        "errors",
-        "layers",
-        "liveness",
-        "network",
-        "render/columns",
-        "render/comparison",
-        "zoo",
-    },
-    "drawing": {
-        "analysis",
-        "comparison",
-        "config",
-        "errors",
-        "files",
-        "network",
-        "render/plot/architecture",
-        "render/plot/cost",
-        "render/plot/flat",
-        "render/plot/front",
-        "render/plot/receptive",
-        "render/plot/scatter",
-        "render/style",
-        "search",
-    },
-    "many": set(),
-    "search": {
-        "analysis",
-        "comparison",
-        "config",
-        "document",
-        "drawing",
-        "errors",
-        "liveness",
-        "many",
-        "network",
-        "numbers",
-        "render/columns",
-        "render/search",
-        "zoo",
-    },
-    "reporting": {
-        "analysis",
-        "comparison",
-        "config",
-        "drawing",
-        "errors",
-        "liveness",
-        "network",
-        "numbers",
-        "render/columns",
-        "render/report/page",
-        "zoo",
-    },
-    "conventions": {"analysis", "config", "errors", "layers", "liveness", "network"},
-    "reconciliation": {
-        "analysis",
-        "config",
-        "conventions",
-        "errors",
-        "layers",
-        "network",
-        "numbers",
-        "render/columns",
-        "render/reconciliation",
-    },
-    "explanation": {
-        "analysis",
-        "config",
-        "conventions",
-        "layers",
-        "liveness",
-        "network",
-        "notation",
-        "numbers",
-        "render/columns",
-        "render/explanation",
-    },
-    "description": {"config", "errors", "layers", "network", "notation"},
-    "model": {"config", "description", "errors", "layers", "network", "surgery", "weights/loading"},
-    "surgery": {"config", "errors", "layers", "model", "network"},
-    "building": {
-        "config",
-        "errors",
-        "layers",
-        "model",
-        "network",
-        "numbers",
-        "weights/identification",
-        "weights/loading",
-    },
-    "taps": {"building", "config", "errors", "layers", "model", "network", "weights/loading"},
-    "classifier": {
-        "building",
-        "config",
-        "errors",
-        "labels",
-        "layers",
-        "model",
-        "network",
-        "numbers",
-        "preprocessing",
-        "surgery",
-        "weights/loading",
-        "weights/published",
-    },
-    "weights/__init__": set(),
-    "weights/pickles": {"errors"},
-    "weights/container": {"errors", "weights/pickles"},
-    "weights/rehearsal": set(),
-    "weights/aligned": {"errors", "weights/container"},
-    "weights/keras_layers": {"errors", "layers"},
-    "weights/layouts": {"errors", "layers", "weights/container", "weights/keras_layers"},
-    "weights/described": {"config", "errors", "layers", "notation", "weights/keras_layers"},
-    "weights/own": {
-        "errors",
-        "layers",
-        "network",
-        "weights/container",
-        "weights/described",
-        "weights/layouts",
-        "zoo",
-    },
-    "weights/matching": {"errors", "layers", "naming", "network", "weights/layouts", "weights/own"},
-    "weights/differences": {
-        "errors",
-        "layers",
-        "network",
-        "notation",
-        "weights/described",
-        "weights/layouts",
-        "weights/matching",
-        "weights/own",
-    },
-    "weights/identification": {
-        "config",
-        "errors",
-        "layers",
-        "network",
-        "notation",
-        "weights/layouts",
-        "weights/matching",
-        "weights/own",
-        "weights/published",
-        "zoo",
-    },
-    "weights/inspection": {
-        "config",
-        "errors",
-        "layers",
-        "network",
-        "weights/container",
-        "weights/differences",
-        "weights/identification",
-        "weights/layouts",
-        "weights/matching",
-        "weights/published",
-    },
-    "weights/loading": {
-        "config",
-        "errors",
-        "files",
-        "layers",
-        "model",
-        "network",
-        "weights/aligned",
-        "weights/container",
-        "weights/download",
-        "weights/differences",
-        "weights/identification",
-        "weights/layouts",
-        "weights/matching",
-        "weights/published",
-    },
-    "weights/conversion": {
-        "config",
-        "errors",
-        "files",
-        "layers",
-        "network",
-        "weights/aligned",
-        "weights/container",
-        "weights/differences",
-        "weights/identification",
-        "weights/layouts",
-        "weights/loading",
-        "weights/matching",
-    },
-    "weights/published": {"errors"},
-    "weights/download": {"errors", "numbers", "weights/published"},
-    "verification": {"analysis", "building", "eager", "errors", "layers", "liveness", "model", "network"},
-    "render/__init__": set(),
-    "render/terminal": set(),
-    "render/columns": {"errors", "render/terminal"},
-    "render/summary": {"analysis", "layers", "liveness", "numbers", "render", "render/columns"},
-    "render/keras": {"analysis", "numbers"},
-    "render/cs231n": {"analysis", "numbers", "render/summary"},
-    "render/listing": {"analysis", "naming", "numbers", "render", "render/columns"},
-    "render/memory": {"layers", "liveness", "numbers", "render", "render/columns"},
-    "render/comparison": {
-        "comparison",
-        "config",
-        "layers",
-        "numbers",
-        "render",
-        "render/columns",
-        "render/summary",
-    },
-    "render/search": {"layers", "numbers", "render", "render/columns", "search"},
-    "render/web": {"render/style"},
-    "render/timeline": {"liveness", "numbers", "render/memory", "render/style", "render/web"},
-    "render/verification": {"numbers", "render", "render/columns", "verification"},
-    "render/predictions": {"numbers", "preprocessing", "render/columns", "render/style"},
-    "render/checkpoint": {"errors", "numbers", "render", "render/columns", "weights/inspection"},
-    "render/style": set(),
-    "render/plot/__init__": set(),
-    "render/plot/parts": {"analysis", "layers", "numbers", "render/style"},
-    "render/plot/architecture": {"analysis", "layers", "render/plot/parts", "render/style"},
-    "render/plot/flat": {"analysis", "layers", "render/plot/parts", "render/style"},
-    "render/plot/bars": {"analysis", "render/plot/parts", "render/style"},
-    "render/plot/cost": {
-        "analysis",
-        "numbers",
-        "render/plot/bars",
-        "render/plot/parts",
-        "render/style",
-        "render/summary",
-    },
-    "render/plot/front": {
-        "numbers",
-        "render",
-        "render/plot/parts",
-        "render/plot/scatter",
-        "render/search",
-        "render/style",
-        "search",
-    },
-    "render/plot/receptive": {
-        "analysis",
-        "layers",
-        "render/plot/bars",
-        "render/plot/parts",
-        "render/style",
-        "render/summary",
-    },
-    "render/plot/scatter": {"comparison", "config", "errors", "numbers", "render/plot/parts", "render/style"},
-    "render/report/__init__": set(),
-    "render/report/page": {
-        "analysis",
-        "comparison",
-        "drawing",
-        "layers",
-        "liveness",
-        "network",
-        "numbers",
-        "render/comparison",
-        "render/memory",
-        "render/summary",
-        "render/timeline",
-        "render/web",
-        "reporting",
-    },
-    "render/explanation": {"explanation", "numbers", "render", "render/columns"},
-    "render/reconciliation": {"reconciliation", "layers", "numbers", "render", "render/columns"},
-    "render/problems": {"errors", "liveness", "numbers"},
-}
-"""What each room may import of ours. Only the command line may import everything."""
+WINGS = ("base", "notation", "network", "footprint", "figures", "pictures", "model", "classify", "cli")
+"""The rooms of the house, in order: each imports only itself and what stands before it."""
 
 
 def tree(module: str) -> ast.Module:
@@ -359,37 +28,47 @@ def tree(module: str) -> ast.Module:
 
 
 def imports(module: str) -> set[str]:
-    """Return the modules of the package that a module imports, and torch if it does."""
+    """Return the modules of the package that a module imports anywhere in it, and torch if it does."""
     found: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & {
-                f"vggkit.{name.replace('/', '.')}" for name in MODULES
-            }
-            found |= submodules or {node.module}
-    ours = {name.removeprefix("vggkit.").replace(".", "/") for name in found if name.startswith("vggkit.")}
-    return ours | {"torch" for name in found if name.split(".")[0] == "torch"}
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in inside if name.removeprefix("vggkit.").replace(".", "/") in MODULES}
+            found |= {node.module}
+    paths = {name.removeprefix("vggkit.").replace(".", "/") for name in found if name.startswith("vggkit.")}
+    return (paths & set(MODULES)) | {"torch" for name in found if name.split(".")[0] == "torch"}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "cli"])
-def test_rooms_import_only_what_the_design_allows(module: str) -> None:
-    """Data flows one way; a room that is not in the table needs a place there first."""
-    assert imports(module) - {"torch"} <= ROOMS[module]
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("__")])
+def test_a_wing_imports_only_what_stands_before_it(module: str) -> None:
+    """Data flows one way: no import, not even a lazy one or one for types alone, leads back."""
+    wing = module.split("/")[0]
+    allowed = WINGS[: WINGS.index(wing) + 1]
+    assert {name for name in imports(module) - {"torch"} if name.split("/")[0] not in allowed} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Lazy imports and those for types alone are counted as well."""
+    TopologicalSorter({module: imports(module) - {module} for module in MODULES}).prepare()
+
+
+def test_the_root_has_few_modules() -> None:
+    """What stands at the package's root is the front door; everything else is in a wing."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 6
 
 
 def test_only_the_models_rooms_need_torch() -> None:
     """The model, its verification, the weights and what is made of them import torch, and nobody else does."""
-    allowed = {"model", "description", "verification", "building", "surgery", "taps", "classifier"}
     needing = {module for module in MODULES if "torch" in imports(module)}
-    assert {module for module in needing if not module.startswith("weights/")} <= allowed
+    assert {module.split("/")[0] for module in needing} == {"model", "classify"}
 
 
 def test_layers_have_no_framework_at_all() -> None:
     """The layers' room imports nothing but msgspec, the standard library and the errors."""
     roots = set()
-    for node in ast.walk(tree("layers")):
+    for node in ast.walk(tree("notation/layers")):
         if isinstance(node, ast.Import):
             roots |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -397,30 +76,14 @@ def test_layers_have_no_framework_at_all() -> None:
     assert roots <= {*sys.stdlib_module_names, "msgspec", "vggkit"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "analysis",
-        "comparison",
-        "conventions",
-        "explanation",
-        "reconciliation",
-        "reporting",
-        "search",
-        "many",
-        "liveness",
-        "eager",
-        "network",
-        "layers",
-    ],
-)
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith(("cli/", "classify/"))])
 def test_what_computes_prints_nothing(module: str) -> None:
     """No room that computes figures calls print or knows the terminal."""
     calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
     assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
     text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     assert "import click" not in text
-    assert "Console" not in text
+    assert "Console" not in text or module == "base/tables"
 
 
 COMPUTING = {"sum", "elements", "summarize", "memory", "plan", "place"}
@@ -430,19 +93,27 @@ FIGURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("render/")])
+DRAWING = [
+    module
+    for module in MODULES
+    if module.startswith("pictures/") or module.endswith(("_table", "keras", "cs231n", "listing", "tables", "problems"))
+    if module not in ("pictures/plot", "pictures/report/report")
+]
+
+
+@pytest.mark.parametrize("module", DRAWING)
 def test_rendering_computes_no_figure(module: str) -> None:
     """No figure of a row, a total or a plan takes part in arithmetic where it is drawn, and nothing is summed up.
 
     Exceptions: widths of columns and of a picture's parts are summed up, charts divide figures by a unit, and the
     lecture's listing divides bytes by elements to say how many one element has.
     """
-    widths = ("render/columns", "render/predictions", "render/plot/architecture", "render/plot/parts")
+    widths = ("base/tables", "pictures/architecture", "pictures/parts")
     allowed = {"sum"} if module in widths else set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in COMPUTING - allowed, ast.unparse(node)
-        if isinstance(node, ast.BinOp) and module not in ("render/timeline", "render/cs231n"):
+        if isinstance(node, ast.BinOp) and module not in ("pictures/timeline", "figures/cs231n"):
             sides = {side.attr for side in (node.left, node.right) if isinstance(side, ast.Attribute)}
             assert not sides & FIGURES, ast.unparse(node)
 
@@ -524,7 +195,8 @@ KINDS: tuple'''
 USE_PARAMETERS = """
 import pathlib, tempfile
 import vggkit, torch
-from vggkit import liveness, verification
+from vggkit.footprint import plan as liveness
+from vggkit.model import verify as verification
 text = '{input: 3x8x8, defaults: {activation: {prelu: 0.5}}, blocks: [[conv3-4, prelu]], classifier: [FC-6, FC-5]}'
 network = vggkit.Network.of(vggkit.loads(text))
 assert vggkit.loads(vggkit.dump(network.config)) == network.config
@@ -552,8 +224,9 @@ for batch, options in ((1, {}), (3, {'optimizer': 'adamw', 'checkpoint': ('block
 
 USE = """
 import vggkit, torch
-from vggkit import liveness, verification
-from vggkit.json_schema import schema
+from vggkit.footprint import plan as liveness
+from vggkit.model import verify as verification
+from vggkit.notation.json_schema import schema
 text = 'input: 3x8x8\\ndefaults: {activation: mish}\\nblocks: [[conv3-4, maxpool, mish]]\\nclassifier: [FC-5]'
 config = vggkit.loads(text)
 network = vggkit.Network.of(config)
@@ -575,7 +248,7 @@ def use_with(kind: str, use: str, tmp_path: Path) -> None:
     """Add a class to a copy of layers.py, and run a program with that copy."""
     shutil.copytree(PACKAGE, tmp_path / "vggkit")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    layers = tmp_path / "vggkit" / "layers.py"
+    layers = tmp_path / "vggkit" / "notation" / "layers.py"
     text = layers.read_text(encoding="utf-8")
     assert text.count("\n\nKINDS: tuple") == 1
     layers.write_text(text.replace("\n\nKINDS: tuple", kind), encoding="utf-8")

@@ -7,70 +7,71 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from vggkit.analysis import Summary, summarize
-    from vggkit.building import build, load_model
-    from vggkit.classifier import Classifier
-    from vggkit.comparison import Comparison, compare
-    from vggkit.config import Config
-    from vggkit.drawing import Picture, plot
-    from vggkit.errors import ArgumentError, BuildError, CheckpointError, ConfigError, VggkitError
-    from vggkit.explanation import Explanation, explain
-    from vggkit.liveness import MemoryPlan, max_batch, memory
-    from vggkit.model import VGG
-    from vggkit.network import Network
-    from vggkit.reconciliation import Finding, reconcile
-    from vggkit.reporting import Report, report
-    from vggkit.search import Found, find
-    from vggkit.surgery import to_fully_convolutional
-    from vggkit.taps import features
-    from vggkit.weights.conversion import convert
-    from vggkit.weights.inspection import Inspection, inspect
-    from vggkit.weights.loading import load_weights, save_weights
-    from vggkit.zoo import dump, load, loads, names
+from vggkit.base.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from vggkit.base.errors import ArgumentError, BuildError, CheckpointError, ConfigError, VggkitError
+    from vggkit.classify.classifier import Classifier
+    from vggkit.figures.compare import Comparison, compare
+    from vggkit.figures.explain import Explanation, explain
+    from vggkit.figures.find import Found, find
+    from vggkit.figures.reconcile import Finding, reconcile
+    from vggkit.figures.summary import Summary, summarize
+    from vggkit.footprint.plan import MemoryPlan, max_batch, memory
+    from vggkit.model.build import build, load_model
+    from vggkit.model.features import features
+    from vggkit.model.module import VGG
+    from vggkit.model.surgery import to_fully_convolutional
+    from vggkit.model.weights.conversion import convert
+    from vggkit.model.weights.inspection import Inspection, inspect
+    from vggkit.model.weights.loading import load_weights, save_weights
+    from vggkit.network import Network
+    from vggkit.notation.config import Config
+    from vggkit.notation.zoo import dump, load, loads, names
+    from vggkit.pictures.plot import Picture, plot
+    from vggkit.pictures.report.report import Report, report
+
 
 _HOMES = {
-    "ArgumentError": "errors",
-    "BuildError": "errors",
-    "CheckpointError": "errors",
-    "Classifier": "classifier",
-    "Comparison": "comparison",
-    "Config": "config",
-    "ConfigError": "errors",
-    "Explanation": "explanation",
-    "Finding": "reconciliation",
-    "Found": "search",
-    "Inspection": "weights.inspection",
-    "MemoryPlan": "liveness",
+    "ArgumentError": "base.errors",
+    "BuildError": "base.errors",
+    "CheckpointError": "base.errors",
+    "Classifier": "classify.classifier",
+    "Comparison": "figures.compare",
+    "Config": "notation.config",
+    "ConfigError": "base.errors",
+    "Explanation": "figures.explain",
+    "Finding": "figures.reconcile",
+    "Found": "figures.find",
+    "Inspection": "model.weights.inspection",
+    "MemoryPlan": "footprint.plan",
     "Network": "network",
-    "Picture": "drawing",
-    "Report": "reporting",
-    "Summary": "analysis",
-    "VGG": "model",
-    "VggkitError": "errors",
-    "build": "building",
-    "compare": "comparison",
-    "convert": "weights.conversion",
-    "dump": "zoo",
-    "explain": "explanation",
-    "features": "taps",
-    "find": "search",
-    "inspect": "weights.inspection",
-    "load": "zoo",
-    "load_model": "building",
-    "load_weights": "weights.loading",
-    "loads": "zoo",
-    "max_batch": "liveness",
-    "memory": "liveness",
-    "names": "zoo",
-    "plot": "drawing",
-    "reconcile": "reconciliation",
-    "report": "reporting",
-    "save_weights": "weights.loading",
-    "summarize": "analysis",
-    "to_fully_convolutional": "surgery",
+    "Picture": "pictures.plot",
+    "Report": "pictures.report.report",
+    "Summary": "figures.summary",
+    "VGG": "model.module",
+    "VggkitError": "base.errors",
+    "build": "model.build",
+    "compare": "figures.compare",
+    "convert": "model.weights.conversion",
+    "dump": "notation.zoo",
+    "explain": "figures.explain",
+    "features": "model.features",
+    "find": "figures.find",
+    "inspect": "model.weights.inspection",
+    "load": "notation.zoo",
+    "load_model": "model.build",
+    "load_weights": "model.weights.loading",
+    "loads": "notation.zoo",
+    "max_batch": "footprint.plan",
+    "memory": "footprint.plan",
+    "names": "notation.zoo",
+    "plot": "pictures.plot",
+    "reconcile": "figures.reconcile",
+    "report": "pictures.report.report",
+    "save_weights": "model.weights.loading",
+    "summarize": "figures.summary",
+    "to_fully_convolutional": "model.surgery",
 }
 
 __all__ = [

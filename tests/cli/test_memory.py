@@ -1,0 +1,178 @@
+"""`vggkit memory` and `vggkit verify` on the command line, and budgets in `vggkit validate`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vggkit
+from tests.cli.test_app import printed, run, told
+from vggkit.model import verify as verification
+
+
+def test_the_table_and_the_sentence_say_the_peak() -> None:
+    """D at batch 1: the bytes of each kind, the peak in full, where it is and what dominates."""
+    text = printed("memory", "D")
+    assert "1,722,992,880" in text
+    assert "546,488,224" in text
+    assert "in the backward of block3_relu3; 32.1 % of it are parameters." in text
+
+
+def test_the_json_is_the_plans() -> None:
+    """The JSON on the command line is that of the Python function, options included."""
+    options = ("--batch", "3", "--optimizer", "adamw", "--freeze", "block1,block2", "--checkpoint", "block4")
+    data = json.loads(printed("memory", "A", *options, "--format", "json"))
+    plan = vggkit.memory("A", batch=3, optimizer="adamw", freeze=["block1", "block2"], checkpoint=["block4"])
+    assert data == plan.to_dict()
+
+
+def test_the_csv_and_the_markdown_have_the_same_bytes() -> None:
+    """Each format has every kind's bytes and the peak."""
+    plan = vggkit.memory("A")
+    csv = printed("memory", "A", "--format", "csv").splitlines()
+    assert csv == ["kind,bytes", *(f"{kind},{size}" for kind, size in plan.by_kind.items()), f"peak,{plan.peak_bytes}"]
+    markdown = printed("memory", "A", "--format", "markdown")
+    assert all(f"{size:,}" in markdown for size in (*filter(None, plan.by_kind.values()), plan.peak_bytes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--autocast",), "Autocast holds more than plain float32 would (1.72 GB)"),
+        (("--optimizer", "adam"), "the optimizer's own temporaries, not the activations, make the peak"),
+        ((), "With the convolutions frozen (--freeze) the peak would be"),
+        (("--batch", "64"), "With --checkpoint block1 it would be 4.99 GB, for 12.5 % of a forward pass more"),
+        (("--device", "cuda"), "Workspaces of cuDNN and cuBLAS and the CUDA context are not included."),
+    ],
+)
+def test_what_people_do_not_expect_is_said(arguments: tuple[str, ...], sentence: str) -> None:
+    """The surprises are named where they are so."""
+    assert sentence in printed("memory", "D", *arguments)
+
+
+def test_autocast_at_a_large_batch_is_no_surprise() -> None:
+    """Where autocast saves memory nothing is said of it."""
+    assert "Autocast holds more" not in printed("memory", "D", "--autocast", "--batch", "64")
+
+
+def test_fit_tells_the_largest_batch_for_each_limit() -> None:
+    """Each limit gets the batch, the bytes left, and what one image more lacks."""
+    rows = json.loads(printed("memory", "D", "--fit", "24GiB", "--fit", "8GB", "--format", "json"))
+    assert [row["largest"] for row in rows] == [vggkit.max_batch("D", limit) for limit in ("24GiB", "8GB")]
+    for row in rows:
+        assert row["left_bytes"] == row["limit_bytes"] - vggkit.memory("D", batch=row["largest"]).peak_bytes
+        assert row["missing_bytes"] == vggkit.memory("D", batch=row["next"]).peak_bytes - row["limit_bytes"]
+
+
+def test_fit_ends_in_1_if_nothing_fits() -> None:
+    """Not even one image: exit code 1, and the table still says how much is missing."""
+    result = run("memory", "D", "--fit", "1GB")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "not even batch 1" in result.stdout
+    assert "722.99 MB" in result.stdout
+
+
+def test_solve_image_asks_for_the_largest_image() -> None:
+    """With head=gap the side of the image is free."""
+    text = printed("memory", "D", "--set", "head=gap", "--batch", "8", "--fit", "24GiB", "--solve", "image")
+    assert "1478×1478 images" in text
+
+
+@pytest.mark.parametrize("ending", ["svg", "png", "html"])
+def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
+    """A picture is written in the format of its ending, and said on stderr."""
+    path = tmp_path / f"step.{ending}"
+    result = run("memory", "A", "--timeline", str(path))
+    assert (result.exit_code, result.stderr) == (0, f"{path} drawn\n")
+    start = {"svg": b"<?xml", "png": b"\x89PNG", "html": b"<!doctype html>"}[ending]
+    assert path.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch", "0"), "batch: expected a whole number from 1"),
+        (("--fit", "3"), "--fit: expected a number and a unit, as in 24GiB"),
+        (("--optimizer", "adan"), "optimizer: expected one of none, sgd, sgd-momentum, adam, adamw, found 'adan'"),
+        (("--freeze", "block9"), "freeze: D has no block or layer 'block9'"),
+        (("--freeze", ""), "--freeze: expected names, such as block1,block2, found none"),
+        (("--checkpoint", ","), "--checkpoint: expected names, such as block1,block2, found none"),
+        (("--checkpoint", "fc1"), "checkpoint: expected block1 … block5 of D, found 'fc1'"),
+        (("--mode", "train"), "Did you mean 'training'?"),
+        (("--device", "gpu"), "device: expected one of cpu, cuda, found 'gpu'. Did you mean 'cuda'?"),
+        (("--dtype", "int8"), "dtype: expected one of"),
+        (("--device", "tpu"), "device: expected one of cpu, cuda"),
+        (("--solve", "image"), "--solve: expected --fit with it"),
+        (("--batch", "2", "--fit", "8GB"), "--batch: --fit asks for the batch"),
+        (("--fit", "8GB", "--solve", "image"), "image: D has parameters that depend on the image's size"),
+        (("--timeline", "step.pdf"), "--timeline: expected a file that ends in .svg, .png or .html"),
+        (("--timeline", "step.svg", "--fit", "8GB"), "--timeline: expected no --fit with it"),
+        (("--output", "plan.tex"), "--output: expected a file that ends in .txt, .json, .csv or .md"),
+        (("--mode", "inference", "--checkpoint", "block1"), "checkpoint: expected mode training with it"),
+        (("--autocast", "--dtype", "bfloat16"), "autocast: expected dtype float32 with it"),
+    ],
+)
+def test_wrong_options_end_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    """Whatever is wrong is told in one line on stderr, with exit code 2."""
+    said = told("memory", "D", *arguments)
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_timeline_that_cannot_be_written_ends_in_1(tmp_path: Path) -> None:
+    """A folder that is not there: one line, exit code 1, nothing on stdout."""
+    result = run("memory", "D", "--timeline", str(tmp_path / "nowhere" / "step.svg"))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "can't be written" in result.stderr
+
+
+def test_memory_takes_no_torch() -> None:
+    """Neither the plan nor what fits imports torch, and without a picture no matplotlib."""
+    code = (
+        "import sys, vggkit.cli as cli\n"
+        "for arguments in (['memory', 'D'], ['memory', 'D', '--fit', '24GiB'], ['validate', 'D']):\n"
+        "    try: cli.main(arguments)\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# verify
+
+
+def test_verify_sets_claims_beside_measurements() -> None:
+    """Every claim of a small network holds, each with its judge."""
+    options = ("--input", "3x32x32", "--set", "width=0.1", "--batch", "2", "--optimizer", "adamw")
+    claims = json.loads(printed("verify", "A", *options, "--format", "json"))
+    assert all(claim["equal"] for claim in claims)
+    judges = {"torchinfo", "FlopCounterMode ÷ 2", "saved-tensor hooks", "MemTracker"}
+    assert {claim["judge"] for claim in claims} == judges
+    whats = [claim["what"] for claim in claims]
+    assert {"parameters", "multiply-accumulates", "saved for backward", "inference peak", "training peak"} <= set(whats)
+
+
+def test_verify_ends_in_1_if_a_claim_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that a judge contradicts is marked, and the exit code is 1."""
+    monkeypatch.setattr(verification, "saved_bytes", lambda *_: 7)
+    result = run("verify", "A", "--input", "3x32x32", "--set", "width=0.1")
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stdout.splitlines() if "saved for backward" in line] == ["✗"]
+
+
+# budgets
+
+
+def test_a_network_over_its_budget_ends_in_1(tmp_path: Path) -> None:
+    """`validate` names each exceeded limit with both figures; a wrong file beside it still wins with 2."""
+    over, wrong = tmp_path / "over.yaml", tmp_path / "wrong.yaml"
+    over.write_text("extends: D\nbudget: {parameters: 138M, training_peak: 24GiB at batch 64}\n")
+    wrong.write_text("extends: Q\n")
+    result = run("validate", str(over), "D")
+    assert result.exit_code == 1
+    assert result.stderr == f"{over}: over budget: parameters 138,357,544, allowed 138M\n"
+    assert run("validate", str(over), str(wrong)).exit_code == 2

@@ -1,0 +1,118 @@
+"""`vggkit plot` on the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vggkit
+from tests.cli.test_app import run, told
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    """Return the names of what is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("D",), "D-architecture.svg"),
+        (("vgg16", "--flat"), "D-flat.svg"),
+        (("E", "--kind", "cost"), "E-cost.svg"),
+        (("C", "--kind", "receptive"), "C-receptive.svg"),
+        (("A", "B", "D", "E", "--kind", "compare"), "A-B-D-E-compare.svg"),
+        (("--kind", "compare"), "A-A-LRN-B-C-D-E-compare.svg"),
+    ],
+    ids=str,
+)
+def test_without_a_file_one_is_named_written_and_told(arguments: tuple[str, ...], name: str, folder: Path) -> None:
+    """In the working directory; nothing is on stdout."""
+    result = run("plot", *arguments)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"{name} drawn\n")
+    assert files(folder) == [name]
+
+
+def test_the_file_is_what_the_python_function_draws(folder: Path) -> None:
+    """To the byte, with every option."""
+    options = ("--batch", "4", "--dtype", "float16", "--input", "3x64x64", "--set", "num_classes=7", "-o", "x.svg")
+    assert run("plot", "A", "--kind", "cost", *options).exit_code == 0
+    picture = vggkit.plot("A", kind="cost", batch=4, dtype="float16", input="3x64x64", num_classes=7)
+    assert (folder / "x.svg").read_bytes() == picture.to_bytes("svg")
+
+
+@pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_the_ending_decides_the_format(ending: str, start: bytes, folder: Path) -> None:
+    """And an older file is replaced."""
+    path = folder / f"picture.{ending}"
+    path.write_text("older")
+    assert run("plot", "A", "-o", path.name).exit_code == 0
+    assert path.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("D", "-o", "D.gif"), "--output: expected a file that ends in .svg, .png or .pdf, found 'D.gif'"),
+        (("D", "-o", "D"), "--output: expected a file that ends in .svg, .png or .pdf, found 'D'"),
+        ((), "kind architecture: expected one network, found 0; kind compare draws several"),
+        (("D", "E"), "kind architecture: expected one network, found 2; kind compare draws several"),
+        (("D", "--kind", "recptive"), "found 'recptive'. Did you mean 'receptive'?"),
+        (("D", "--batch", "8"), "batch: expected kind cost or compare with it, found architecture"),
+        (("D", "--kind", "cost", "--flat"), "flat: expected kind architecture with it, found cost"),
+        (("D", "--kind", "cost", "--dtype", "int8"), "dtype: expected one of float32"),
+        (("nowhere.yaml",), "nowhere.yaml: no such file"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_and_no_file(arguments: tuple[str, ...], message: str, folder: Path) -> None:
+    """Exit code 2."""
+    text = told("plot", *arguments)
+    assert message in text
+    assert text.count("\n") == 1
+    assert files(folder) == []
+
+
+def test_a_file_that_cant_be_written_ends_in_1(folder: Path) -> None:
+    """One line, and nothing is left behind."""
+    result = run("plot", "A", "-o", "nowhere/A.svg")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: nowhere/A.svg: can't be written: No such file or directory\n"
+    assert files(folder) == []
+
+
+def test_an_older_file_stays_whole_if_the_new_one_fails(folder: Path) -> None:
+    """A mistake in the configuration does not cost the picture that is there."""
+    (folder / "x.svg").write_text("older")
+    assert run("plot", "nowhere.yaml", "-o", "x.svg").exit_code == 2
+    assert (folder / "x.svg").read_text() == "older"
+
+
+CODE = """
+import sys
+from vggkit.cli import main
+for arguments in ("D", "D --flat", "D --kind cost", "D --kind receptive", "--kind compare"):
+    try: main(["plot", *arguments.split()])
+    except SystemExit as end: assert end.code == 0
+print([name for name in ("torch", "matplotlib.pyplot", "rich") if name in sys.modules])
+"""
+
+
+def test_no_picture_needs_torch_or_opens_a_window(folder: Path) -> None:
+    """Neither torch nor pyplot, which would look for a display, is imported."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(vggkit.__file__).parent.parent), "MPLBACKEND": "tkagg"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, env=environment, cwd=folder
+    )
+    assert done.stdout == "[]\n"

@@ -1,0 +1,348 @@
+"""What a Keras model says of itself: taken over, compared or refused; the judge is what Keras itself predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import vggkit
+from tests.cli.test_app import printed, run
+from tests.model.weights.makers import keras
+from vggkit import VGG, CheckpointError
+from vggkit.model.weights.described import described_config
+from vggkit.model.weights.inspection import inspect
+from vggkit.model.weights.keras_layers import keras_layers
+
+PLAIN = """
+input: 3x12x8
+blocks: [[conv3-4, maxpool], [conv3-6, maxpool]]
+classifier: [FC-5, FC-3, soft-max]
+"""
+NORMED = PLAIN.replace("blocks", "defaults: {conv: {norm: {batchnorm: {eps: 1e-3}}}}\nblocks")
+AVERAGED = PLAIN.replace("[FC-5", "[global-avgpool, FC-5")
+GROUPED = PLAIN.replace("[conv3-4", "[{conv: 4, norm: {groupnorm: {groups: 1, eps: 1e-3}}}")
+
+SAME = {
+    "usual": ("[conv(4), pool(), conv(6), pool(), *end()]", PLAIN),
+    "dropped": ("[conv(4), pool(), layers.SpatialDropout2D(0.2), conv(6), pool(), flat(), drop(), dense(5), last()]",
+                PLAIN),
+    "augmented": ("[layers.RandomFlip(), conv(4), pool(), conv(6), pool(), *end()]", PLAIN),
+    "scores": ("[conv(4), pool(), conv(6), pool(), flat(), dense(5), last(None)]", PLAIN),
+    "soft-max apart": ("[conv(4), pool(), conv(6), pool(), flat(), dense(5), last(None), layers.Softmax()]", PLAIN),
+    "ReLU apart": ("[bare(4), layers.ReLU(), pool(), bare(6), act('relu'), pool(), *end()]", PLAIN),
+    "batch norm": ("[bare(4), norm(), act('relu'), pool(), bare(6), norm(), act('relu'), pool(), *end()]",
+                   NORMED),
+    "by number": ("[conv(4, strides=1, dilation_rate=1), pool(2, 2), conv(6), pool(), *end()]", PLAIN),
+    "same pool": ("[conv(4), pool(padding='same'), conv(6), pool(), *end()]", PLAIN),
+    "average": ("[conv(4), pool(), conv(6), pool(), gap(), dense(5), last()]", AVERAGED),
+    "nested": ("[keras.Sequential([keras.Input((12, 8, 3)), conv(4), pool()], name='inner'), conv(6), pool(), *end()]",
+               PLAIN),
+}  # fmt: skip
+"""Models in a short hand of Keras, and a configuration that says the same."""
+
+OTHER: dict[str, tuple[str, str, list[str]]] = {
+    **{
+        f"activation {name}": (
+            f"[conv(4), pool(), conv(6, activation='{name}'), pool(), *end()]", PLAIN,
+            [f"block2_conv1: the file's activation is {word}, this configuration's relu"],
+        )
+        for name, word in {"elu": "elu", "gelu": "gelu", "tanh": "tanh", "silu": "silu", "leaky_relu": "leaky-relu",
+                           "relu6": "hardtanh", "linear": "none", "sigmoid": "sigmoid"}.items()
+    },
+    "leaky": ("[bare(4), layers.LeakyReLU(0.3), pool(), conv(6), pool(), *end()]", PLAIN,
+              ["block1_conv1: the file's activation is leaky-relu, this configuration's relu"]),
+    "slope": ("[bare(4), layers.ReLU(negative_slope=0.1), pool(), conv(6), pool(), *end()]", PLAIN,
+              ["block1_conv1: the file's activation is leaky-relu, this configuration's relu"]),
+    "maximum": ("[bare(4), layers.ReLU(max_value=0.5), pool(), conv(6), pool(), *end()]", PLAIN,
+                ["block1_conv1: the file's activation is hardtanh, this configuration's relu"]),
+    "a layer as activation": (
+        "[conv(4, activation=layers.ELU(alpha=0.5)), pool(), conv(6), pool(), *end()]", PLAIN,
+        ["block1_conv1: the file's activation is elu, this configuration's relu"]),
+    "dense tanh": ("[conv(4), pool(), conv(6), pool(), flat(), dense(5, 'tanh'), last()]", PLAIN,
+                   ["fc1: the file's activation is tanh, this configuration's relu"]),
+    "dense linear": ("[conv(4), pool(), conv(6), pool(), flat(), dense(5, None), last()]", PLAIN,
+                     ["fc1: the file's activation is none, this configuration's relu"]),
+    "sigmoid end": ("[conv(4), pool(), conv(6), pool(), flat(), dense(5), last('sigmoid')]", PLAIN,
+                    ["predictions: the file's activation is sigmoid, this configuration's none"]),
+    "average pool": ("[conv(4), layers.AveragePooling2D(2), conv(6), pool(), *end()]", PLAIN,
+                     ["block1_pool: the file's pool is avgpool, this configuration's maxpool"]),
+    "3/2 same pool": ("[conv(4), pool(3, 2, 'same'), conv(6), pool(), *end()]", PLAIN,
+                      ["block1_pool: the file's kernel is 3, this configuration's 2",
+                       "block1_pool: the file's ceil_mode is True, this configuration's False"]),
+    "1/2 pool": ("[conv(4), pool(1, 2), conv(6), pool(), *end()]", PLAIN,
+                 ["block1_pool: the file's kernel is 1, this configuration's 2"]),
+    "epsilon": ("[bare(4), norm(epsilon=0.3), act('relu'), pool(), bare(6), norm(), act('relu'), pool(), *end()]",
+                NORMED, ["block1_norm1: the file's eps is 0.3, this configuration's 0.001"]),
+    "norm behind ReLU": ("[conv(4), norm(), pool(), bare(6), norm(), act('relu'), pool(), *end()]",
+                         NORMED,
+                         ["block1_conv1: behind it the file has relu, batchnorm, this configuration batchnorm, relu"]),
+    "dilation": ("[conv(4, dilation_rate=(1, 2)), pool(), conv(6), pool(), *end()]", PLAIN,
+                 ["block1_conv1: the file's padding is 1x2, this configuration's 1",
+                  "block1_conv1: the file's dilation is 1x2, this configuration's 1"]),
+    "stride": ("[conv(4, padding='valid', strides=2), conv(6), layers.AveragePooling2D(2), gap(),"
+               " dense(5), last()]", AVERAGED,
+               ["block1_conv1: the file's stride is 2, this configuration's 1",
+                "block1_conv1: the file's padding is 0, this configuration's 1",
+                "block1_pool: the file has no maxpool there, this configuration has",
+                "block2_pool: the file's pool is avgpool, this configuration's maxpool"]),
+    "global max": ("[conv(4), pool(), conv(6), pool(), layers.GlobalMaxPooling2D(), dense(5), last()]", AVERAGED,
+                   ["avgpool: the file's pool is maxpool, this configuration's global-avgpool"]),
+    "groups": ("[bare(4), layers.GroupNormalization(2), act('relu'), pool(), conv(6), pool(), *end()]",
+               GROUPED, ["block1_norm1: the file's groups is 2, this configuration's 1"]),
+}  # fmt: skip
+"""Models, a configuration whose tensors have the same shapes, and what is otherwise there."""
+
+FOREIGN: dict[str, tuple[str, str, str]] = {
+    "selu": ("[conv(4, activation='selu'), pool(), conv(6), pool(), *end()]", PLAIN,
+             "block1_conv1: the file has activation 'selu' of conv0"),
+    "threshold": ("[bare(4), layers.ReLU(threshold=0.1, name='r'), pool(), conv(6), pool(), *end()]",
+                  PLAIN, "block1_conv1: the file has threshold 0.1 of r"),
+    "Rescaling": ("[layers.Rescaling(0.5, name='s'), conv(4), pool(), conv(6), pool(), *end()]", PLAIN,
+                  "input: the file has Rescaling of s"),
+    "Normalization": ("[layers.Normalization(mean=[1., 2., 3.], variance=[2., 2., 2.], name='n'), conv(4), pool(),"
+                      " conv(6), pool(), *end()]", PLAIN, "input: the file has Normalization of n"),
+    "LayerNormalization": ("[bare(4), layers.LayerNormalization(name='n'), act('relu'), pool(), conv(6), pool(),"
+                           " *end()]", GROUPED, "block1_conv1: the file has LayerNormalization of n"),
+    "Permute": ("[layers.Permute((2, 1, 3), name='p'), conv(4), pool(), conv(6), pool(), *end()]",
+                PLAIN, "input: the file has Permute of p"),
+    "one-sided padding": ("[conv(4, strides=2), conv(6), pool(), gap(), dense(5), last()]", AVERAGED,
+                          "block1_conv1: the file has padding 'same', more on one side of conv0"),
+}  # fmt: skip
+"""Models that no configuration can say, one whose tensors have the same shapes, and what is said."""
+
+MODELS = {name: case[0] for cases in (SAME, OTHER, FOREIGN) for name, case in cases.items()}  # type: ignore[attr-defined] # three tables
+
+CODE = f"""
+import json, keras, numpy
+from itertools import count
+from keras import layers
+keras.utils.set_random_seed(1)
+gap, flat, norm = layers.GlobalAveragePooling2D, layers.Flatten, layers.BatchNormalization
+pool, drop, act = layers.MaxPooling2D, lambda: layers.Dropout(0.5), layers.Activation
+last = lambda activation="softmax": layers.Dense(3, activation=activation, name="last")
+def model(text):
+    convs, units = count(), count()
+    def conv(channels, **options):
+        usual = dict(kernel_size=3, padding="same", activation="relu", name=f"conv{{next(convs)}}")
+        return layers.Conv2D(channels, **dict(usual, **options))
+    def bare(channels):
+        return conv(channels, activation=None)
+    def dense(size, activation="relu"):
+        return layers.Dense(size, activation=activation, name=f"fc{{next(units)}}")
+    def end():
+        return [flat(), dense(5), last()]
+    return keras.Sequential([keras.Input((12, 8, 3), name="image"), *eval(text, dict(globals(), **locals()))])
+random = numpy.random.default_rng(1)
+x = random.normal(size=(6, 12, 8, 3)).astype("float32")
+outputs = {{"x": x}}
+for number, (name, text) in enumerate({MODELS!r}.items()):
+    made = model(text)
+    for layer in made._flatten_layers(include_self=False, recursive=True):
+        if layer.weights and not isinstance(layer, (keras.Sequential, layers.Normalization)):
+            values = [random.normal(size=value.shape) * 0.3 for value in layer.get_weights()]
+            if "seed" not in str(layer.weights[0].path):
+                layer.set_weights([abs(v) + 0.1 if n == 3 else v for n, v in enumerate(values)])
+    outputs[name] = made.predict(x, verbose=0)
+    made.save(f"{{number}}.keras")
+    made.save(f"{{number}}.h5")
+    made.save_weights(f"{{number}}.weights.h5")
+numpy.savez("outputs.npz", **outputs)
+"""
+
+FORMATS = ["keras", "h5"]
+
+
+class Saved:
+    """The models' files and what Keras predicts.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outputs = numpy.load(folder / "outputs.npz")
+
+    def file(self, name: str, format: str) -> Path:
+        """Return a model's file."""
+        return self.folder / f"{list(MODELS).index(name)}.{format}"
+
+    def is_as(self, name: str, model: VGG) -> bool:
+        """Tell whether a model gives what Keras gives, scores or probabilities, up to the rounding of float32."""
+        x = torch.from_numpy(self.outputs["x"]).permute(0, 3, 1, 2).contiguous()
+        expected = torch.from_numpy(self.outputs[name])
+        assert expected.std() > 0.01
+        with torch.no_grad():
+            scores = model.eval()(x)
+        found = scores.softmax(1) if torch.allclose(expected.sum(1), torch.ones(6), atol=1e-4) else scores
+        return torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Every model, saved by Keras itself."""
+    folder = tmp_path_factory.mktemp("keras")
+    keras(CODE, folder)
+    return Saved(folder)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", [*SAME, *OTHER])
+def test_what_a_configuration_can_say_is_taken_over(name: str, format: str, saved: Saved) -> None:
+    """load_model gives Keras's outputs, without a note; the YAML that inspect prints does too."""
+    path = saved.file(name, format)
+    model = vggkit.load_model(path)
+    assert model.report is not None
+    assert model.report.notes == ()
+    assert saved.is_as(name, model)
+    inspection = inspect(path)
+    assert inspection.notes == ()
+    assert inspection.yaml is not None
+    again = vggkit.build(vggkit.loads(inspection.yaml), weights=path)
+    assert again.report is not None
+    assert again.report.notes == ()
+    assert saved.is_as(name, again)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_network_loads_without_a_word(name: str, format: str, saved: Saved) -> None:
+    """Dropout, a last soft-max, layers that change pictures in training alone are no differences."""
+    model = vggkit.build(vggkit.loads(SAME[name][1]), weights=saved.file(name, format))
+    assert model.report is not None
+    assert model.report.notes == ()
+    assert saved.is_as(name, model)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", OTHER)
+def test_another_network_is_refused_in_its_terms(name: str, format: str, saved: Saved) -> None:
+    """With strict=False each difference is a note, and the outputs are not Keras's."""
+    _, text, said = OTHER[name]
+    path = saved.file(name, format)
+    with pytest.raises(CheckpointError) as caught:
+        vggkit.build(vggkit.loads(text), weights=path)
+    for line in said:
+        assert line in str(caught.value)
+    model = vggkit.build(vggkit.loads(text), weights=path, strict=False)
+    assert model.report is not None
+    assert list(model.report.notes) == said
+    assert not saved.is_as(name, model)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_no_configuration_can_say_is_refused(name: str, format: str, saved: Saved) -> None:
+    """Told or given, in one line; inspect says it; with strict=False it is noted, and the outputs are not Keras's."""
+    _, text, said = FOREIGN[name]
+    path = saved.file(name, format)
+    with pytest.raises(CheckpointError) as caught:
+        vggkit.load_model(path)
+    assert "which no configuration can say" in str(caught.value)
+    assert str(caught.value).count("\n") == 0
+    assert said.partition("has ")[2] in str(caught.value)
+    assert any(said.partition("has ")[2] in note for note in inspect(path).notes)
+    with pytest.raises(CheckpointError, match="which no configuration can say"):
+        vggkit.build(vggkit.loads(text), weights=path)
+    model = vggkit.build(vggkit.loads(text), weights=path, strict=False)
+    assert model.report is not None
+    assert any(note.startswith(said) for note in model.report.notes)
+    assert not saved.is_as(name, model)
+
+
+def test_the_soft_max_at_the_end_is_in_the_yaml(saved: Saved) -> None:
+    """Where the model has one, as an activation or as a layer, and not where it gives scores."""
+    for name, there in (("usual", True), ("soft-max apart", True), ("scores", False), ("sigmoid end", False)):
+        text = printed("inspect", str(saved.file(name, "keras")))
+        assert ("soft-max" in text) is there, name
+
+
+def test_what_weights_alone_do_not_say_is_assumed_aloud(
+    saved: Saved, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Activations and pools of a .weights.h5: in the report, in the log, and on stderr of a command."""
+    path = saved.file("average", "weights.h5")
+    model = vggkit.load_model(path)
+    assert model.report is not None
+    first = "strides, paddings and activations are not in the file: taken to be the defaults"
+    assert model.report.notes == (first, "where its pools are is not in the file: taken to be where channels change")
+    assert first in caplog.text
+    done = run("convert", str(path), str(tmp_path / "x.safetensors"))
+    assert (done.exit_code, f"Note: {first}" in done.stderr) == (0, True)
+    Image.new("RGB", (28, 28), "orange").save(tmp_path / "orange.png")
+    done = run("classify", str(tmp_path / "orange.png"), "--weights", str(path), "--preprocess", "torch")
+    assert (done.exit_code, done.stderr.count(f"Note: {first}")) == (0, 1)
+
+
+HEADS = """
+import keras
+from keras import layers
+parts = [keras.Input((12, 8, 3)), layers.Conv2D(4, 3, padding="same", activation="relu"), layers.MaxPooling2D(2)]
+parts += [layers.Conv2D(6, 3, padding="same", activation="relu"), layers.MaxPooling2D(2), layers.Flatten()]
+keras.Sequential([*parts, layers.LayerNormalization(), layers.Dense(7), layers.PReLU()]).save("head.keras")
+keras.Sequential([*parts, layers.UnitNormalization(), layers.Dense(7, activation="selu")]).save("head.h5")
+"""
+
+
+def test_a_head_that_is_replaced_may_be_anything(tmp_path: Path) -> None:
+    """What no configuration can say counts in the blocks alone, with head='new'; the blocks are compared."""
+    keras(HEADS, tmp_path)
+    for name in ("head.keras", "head.h5"):
+        model = vggkit.build(vggkit.loads(PLAIN), weights=tmp_path / name, head="new")
+        assert model.report is not None
+        assert (model.report.notes, len(model.report.loaded)) == ((), 2)
+        with pytest.raises(
+            CheckpointError, match="block1_conv1: the file's activation is relu, this configuration's g"
+        ):
+            vggkit.build(vggkit.loads(PLAIN), activation="gelu", weights=tmp_path / name, head="new")
+        with pytest.raises(CheckpointError, match="no configuration can say"):
+            vggkit.load_model(tmp_path / name)
+
+
+def test_an_epsilon_that_is_not_in_the_file_is_noted(saved: Saved) -> None:
+    """Keras's default in load_model; with a configuration, its own where that is another than Keras's."""
+    path = saved.file("batch norm", "weights.h5")
+    told = vggkit.build(vggkit.loads(NORMED), weights=path)
+    assert told.report is not None
+    assert told.report.notes == ()
+    assert saved.is_as("batch norm", told)
+    other = vggkit.build(vggkit.loads(NORMED.replace("1e-3", "1e-5")), weights=path)
+    assert other.report is not None
+    assert other.report.notes == (
+        "the epsilon of batch norm is not in the file: the configuration's, 1e-05, is taken; Keras's default is 0.001",
+    )
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+WORDS = ["Conv2D", "Dense", "ReLU", "MaxPooling2D", "BatchNormalization", "GroupNormalization", "Softmax", "Flatten"]
+OPTIONS = ["filters", "units", "kernel_size", "strides", "padding", "activation", "epsilon", "groups", "axis", "rate"]
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "class_name": st.sampled_from(WORDS),
+                "config": st.dictionaries(st.sampled_from(OPTIONS), anything).map(lambda said: {**said, "name": "x"}),
+            }
+        ),
+        max_size=6,
+    )
+)
+def test_options_of_any_kind_are_read_or_told(layers: list[Any]) -> None:
+    """A stranger's JSON gives a configuration or departures, and never fails."""
+    described = keras_layers(json.loads(json.dumps({"config": {"layers": layers}})))
+    for layer in described_config(described, "x", 3).departures:
+        assert layer.text.endswith(" of x")

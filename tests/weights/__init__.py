@@ -1,1 +1,0 @@
-"""Tests of the checkpoints: reading, telling, loading, saving, converting, fetching."""

@@ -1,0 +1,520 @@
+"""Tables of any kind of row, in every text format: a column is a value, a format is one function.
+
+A value that is shown inherits from `Shown` and says its `Table` once; `FORMATS` has what a table can be written in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from vggkit.base import terminal
+from vggkit.base.errors import ArgumentError, VggkitError, escaped, shorten
+
+RowType = TypeVar("RowType")
+
+
+class Column(msgspec.Struct, Generic[RowType], frozen=True):
+    """A column of a table.
+
+    Args:
+        header: its title.
+        cell: a row's text in it.
+        align: "left" or "right".
+        rank: in a narrow terminal the columns of the highest rank go first; rank 0 always stays.
+        style: rich's style for its cells.
+        fold: for prose: its cells are folded to as little as this width before a column goes. 0 never folds them,
+            unless the columns that always stay don't fit otherwise.
+    """
+
+    header: str
+    cell: Callable[[RowType], str]
+    align: Literal["left", "right"] = "left"
+    rank: int = 0
+    style: str = ""
+    fold: int = 0
+
+
+class Grid(NamedTuple):
+    """A table as text: what every format draws.
+
+    Args:
+        headers: titles of the columns.
+        aligns: "left" or "right" for each.
+        ranks: for each column, as in `Column`.
+        styles: for each column, as in `Column`.
+        folds: for each column, as in `Column`.
+        rows: the cells.
+        footer: cells of a last row of totals, or None.
+        sections: the indexes of rows behind which a new section starts.
+        title: one line that stands above.
+    """
+
+    headers: Sequence[str]
+    aligns: Sequence[Literal["left", "right"]]
+    ranks: Sequence[int]
+    styles: Sequence[str]
+    folds: Sequence[int]
+    rows: Sequence[Sequence[str]]
+    footer: Sequence[str] | None = None
+    sections: frozenset[int] = frozenset()
+    title: str = ""
+
+
+def grid(
+    columns: Sequence[Column[RowType]],
+    rows: Iterable[RowType],
+    footer: Sequence[str] | None = None,
+    sections: frozenset[int] = frozenset(),
+    title: str = "",
+) -> Grid:
+    """Fill a grid: each column's cell of each row, on one line and without what a terminal would obey."""
+    return Grid(
+        [column.header for column in columns],
+        [column.align for column in columns],
+        [column.rank for column in columns],
+        [column.style for column in columns],
+        [column.fold for column in columns],
+        [[escaped(column.cell(row)) for column in columns] for row in rows],
+        footer,
+        sections,
+        title,
+    )
+
+
+GAP = 2
+"""Spaces between two columns: one of padding and one that divides."""
+
+
+class FittedTable:
+    """A rich renderable that leaves columns out, by rank, until it fits the console's width, and then names them."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        from rich.text import Text
+
+        if self.grid.title:
+            yield Text(f"{self.grid.title}\n", style="bold")
+        grid = _shown(self.grid, console.encoding)
+        kept = fitting(grid, options.max_width)
+        yield self.table(grid, kept, options.max_width, options.ascii_only)
+        if said := hidden(grid, kept, options.max_width):
+            yield Text(f"\n{said}", style="dim")
+
+    def table(self, grid: Grid, kept: Sequence[int], width: int, ascii_only: bool) -> Any:
+        """Return the rich table of some of the columns, no number cut."""
+        from rich.box import SIMPLE_HEAD, Box
+        from rich.table import Table
+        from rich.text import Text
+
+        box = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True) if ascii_only else SIMPLE_HEAD
+        table = Table(box=box, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0), pad_edge=False)
+        tight = least_width(grid, kept) > width
+        for index in kept:
+            folded = grid.folds[index] or (tight and grid.aligns[index] == "left")
+            table.add_column(
+                Text(grid.headers[index]),
+                justify=grid.aligns[index],
+                style=grid.styles[index],
+                no_wrap=not folded,
+                overflow="fold",
+            )
+        for number, row in enumerate(grid.rows):
+            table.add_row(*(Text(row[index]) for index in kept), end_section=number in grid.sections)
+        if grid.footer is not None:
+            table.add_section()
+            footer = grid.footer
+            table.add_row(*(Text(footer[index], style="bold") for index in kept))
+        return table
+
+
+def _shown(grid: Grid, encoding: str) -> Grid:
+    """Return a grid in the characters of an encoding, so that its columns are as wide as what is printed."""
+
+    def line(cells: Sequence[str]) -> list[str]:
+        return [terminal.shown(cell, encoding) for cell in cells]
+
+    footer = None if grid.footer is None else line(grid.footer)
+    return grid._replace(headers=line(grid.headers), rows=list(map(line, grid.rows)), footer=footer)
+
+
+def fitting(grid: Grid, width: int) -> list[int]:
+    """Return the indexes of the columns that fit a width; those of rank 0 are kept in any case."""
+    kept = list(range(len(grid.headers)))
+    while least_width(grid, kept) > width and any(grid.ranks[index] for index in kept):
+        kept.remove(max(kept, key=lambda index: (grid.ranks[index], index)))
+    return kept
+
+
+def least_width(grid: Grid, kept: Sequence[int]) -> int:
+    """Return the width that some of the columns need, with those folded that can be."""
+    from rich.cells import cell_len
+
+    lines = [grid.headers, *grid.rows, *([grid.footer] if grid.footer else [])]
+    widths = (max(cell_len(line[index]) for line in lines) for index in kept)
+    least = (min(width, grid.folds[index] or width) for index, width in zip(kept, widths))
+    return sum(each + GAP for each in least) - GAP
+
+
+def hidden(grid: Grid, kept: Sequence[int], width: int) -> str:
+    """Return a line that names the columns which are left out, or nothing if all are there.
+
+    Columns without a header only say again, in another form, what stands beside them: they are not named.
+    """
+    names = [header for index, header in enumerate(grid.headers) if header and index not in kept]
+    if not names:
+        return ""
+    enough = least_width(grid, range(len(grid.headers)))
+    return f"Not shown in {width} columns: {', '.join(names)}. All fit in {enough}."
+
+
+def markdown(grid: Grid) -> str:
+    """Write a grid as a GitHub table."""
+    rule = ["---:" if align == "right" else "---" for align in grid.aligns]
+    lines = [grid.headers, rule, *([markdown_cell(cell) for cell in row] for row in grid.rows)]
+    if grid.footer is not None:
+        lines.append([f"**{cell}**" if cell else "" for cell in grid.footer])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_cell(cell: str) -> str:
+    """Escape what Markdown would take for its own."""
+    return "".join(f"\\{char}" if char in "|\\`*_<[" else char for char in cell)
+
+
+def latex(grid: Grid) -> str:
+    """Write a grid as a LaTeX tabular; it needs the package booktabs."""
+    spec = "".join(align[0] for align in grid.aligns)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{spec}}}",
+        "\\toprule",
+        _latex_row(grid.headers),
+        "\\midrule",
+    ]
+    for number, row in enumerate(grid.rows):
+        lines.append(_latex_row(row))
+        if number in grid.sections and number + 1 < len(grid.rows):
+            lines.append("\\addlinespace")
+    if grid.footer is not None:
+        lines += ["\\midrule", _latex_row(grid.footer)]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "×": "$\\times$", "·": "$\\cdot$", "–": "--",
+    "−": "$-$", "→": "$\\to$",
+}  # fmt: skip
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(latex_cell, cells)) + " \\\\"
+
+
+def latex_cell(cell: str) -> str:
+    """Escape what LaTeX would take for its own."""
+    return "".join(_LATEX.get(char, char) for char in cell)
+
+
+def html(grid: Grid) -> str:
+    """Write a grid as an HTML table."""
+    from html import escape
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(
+            f'<{tag} style="text-align:{align}">{escape(cell)}</{tag}>' for cell, align in zip(cells, grid.aligns)
+        )
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in grid.rows)
+    foot = f"<tfoot><tr>{line(grid.footer, 'th')}</tr></tfoot>" if grid.footer is not None else ""
+    return (
+        f"<table><caption>{escape(grid.title)}</caption><thead><tr>{line(grid.headers, 'th')}</tr></thead>"
+        f"<tbody>{body}</tbody>{foot}</table>"
+    )
+
+
+def page(title: str, content: str) -> str:
+    """Return an HTML page that needs no other file.
+
+    Args:
+        title: its heading.
+        content: HTML.
+    """
+    from html import escape
+
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<style>:root{color-scheme:light dark}body{font-family:sans-serif;margin:1rem;overflow-x:auto}"
+        "table{border-collapse:collapse}th,td{padding:.15rem .6rem;white-space:nowrap}"
+        "th{font-weight:normal}thead th{font-weight:bold}tr{border-top:1px solid #8884}"
+        "caption{text-align:left;padding:.3rem 0}</style></head>"
+        f"<body><h1>{escape(title)}</h1>{content}</body></html>\n"
+    )
+
+
+def preformatted(text: str) -> str:
+    """Write a text as HTML that keeps its lines, for notebooks."""
+    from html import escape
+
+    return f"<pre>{escape(text)}</pre>"
+
+
+def data_frame(rows: Iterable[Mapping[str, Any]], index: str) -> Any:
+    """Return rows as a pandas DataFrame.
+
+    Args:
+        rows: values by the names of their columns.
+        index: the column that names the rows.
+
+    Raises:
+        VggkitError: if pandas is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        pandas = import_module("pandas")
+    except ImportError:
+        raise VggkitError("to_dataframe needs pandas, which is not installed; `pip install pandas`") from None
+    kept = list(rows)
+    names = pandas.Index([row[index] for row in kept], name=index)
+    return pandas.DataFrame([{key: row[key] for key in row if key != index} for row in kept], index=names)
+
+
+def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write comma-separated values; shapes are joined by x, as they are read, and lists of words by semicolons.
+
+    A text that a spreadsheet would take for a formula stands behind an apostrophe.
+    """
+    import csv as csv_module
+    import io
+
+    out = io.StringIO()
+    writer = csv_module.writer(out, lineterminator="\n")
+    writer.writerow(map(_csv_cell, header))
+    for row in rows:
+        writer.writerow(map(_csv_cell, row))
+    return out.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, list):
+        value = _joined(value)
+    if not isinstance(value, str):
+        return value
+    is_formula = value.startswith(("=", "+", "-", "@")) and not _is_number(value)
+    return f"'{escaped(value)}" if is_formula else escaped(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _joined(values: list[Any]) -> str:
+    words = any(isinstance(value, str) for value in values)
+    return ("; " if words else "x").join(map(str, values))
+
+
+def json(value: object) -> str:
+    """Write a value as indented JSON."""
+    import json as json_module
+
+    # JSON escapes some control characters itself, and line breaks are its own
+    return escaped(json_module.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n"
+
+
+PIPE_WIDTH = 10_000
+"""Width where there is no terminal and no COLUMNS: nothing is left out."""
+
+
+def show(renderable: Any) -> None:
+    """Print to stdout: as wide as the terminal; through a pipe without colour and, unless COLUMNS says, in full.
+
+    What the terminal's encoding has no character for is written in ASCII.
+    """
+    from rich.console import Console
+
+    columns, encoding = os.environ.get("COLUMNS", ""), terminal.encoding()
+    width = int(columns) if columns.isdecimal() and int(columns) else None
+    if not sys.stdout.isatty():
+        sys.stdout.write(text(renderable, width or PIPE_WIDTH, encoding))
+        sys.stdout.flush()
+        return
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS" or width}
+    sys.stdout.flush()
+    with open(sys.stdout.fileno(), "w", encoding=encoding, errors=terminal.ERRORS, closefd=False) as out:
+        Console(file=out, highlight=False, _environ=environment).print(renderable)
+
+
+def text(renderable: Any, width: int = PIPE_WIDTH, encoding: str = "utf-8") -> str:
+    """Return a renderable as plain text, without spaces at the ends of its lines.
+
+    Args:
+        renderable: what rich can print.
+        width: of a line, in characters.
+        encoding: the text has no character that can't be written in it.
+    """
+    import io
+
+    from rich.console import Console
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=terminal.ERRORS, newline="")
+    options: dict[str, Any] = {"color_system": None, "highlight": False, "legacy_windows": False, "_environ": {}}
+    Console(file=out, width=width, **options).print(renderable)
+    out.seek(0)
+    return "\n".join(line.rstrip() for line in out.read().splitlines()) + "\n"
+
+
+# What a value shows
+
+
+class Table:
+    """What a value shows, as every format draws it: grids, what is said of them, and the same as data.
+
+    A format whose drawing is another for some kind of value is a method that this kind's own subclass overrides.
+
+    Args:
+        grids: one or several, the first with the title of all.
+        records: a row each for CSV and data frames, by the names of the columns.
+        data: for JSON; the records if absent.
+        below: grids that stand below the others in the terminal only.
+        notes: lines of text behind the grids, in the terminal only.
+    """
+
+    def __init__(
+        self,
+        *grids: Grid,
+        records: Sequence[Mapping[str, Any]],
+        data: object = None,
+        below: Sequence[Grid] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.grids = grids
+        self.records = records
+        self.data = list(records) if data is None else data
+        self.below = below
+        self.notes = notes
+
+    @property
+    def title(self) -> str:
+        """One line that says what is shown."""
+        return self.grids[0].title
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns of the records."""
+        return list(self.records[0]) if self.records else []
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[Any] = []
+        for grid in (*self.grids, *self.below):
+            parts += [*([""] if parts else []), FittedTable(grid)]
+        return Group(*parts, *([""] if self.notes else []), *map(Text, self.notes))
+
+    def to_json(self) -> str:
+        """Return the documented JSON."""
+        return json(self.data)
+
+    def to_csv(self) -> str:
+        """Return a line per record behind the names of the columns."""
+        return csv(self.columns, [list(record.values()) for record in self.records])
+
+    def to_markdown(self) -> str:
+        """Return each grid as a GitHub table."""
+        return "\n".join(map(markdown, self.grids))
+
+    def to_latex(self) -> str:
+        """Return each grid as a LaTeX tabular."""
+        return "\n".join(map(latex, self.grids))
+
+    def to_html(self) -> str:
+        """Return each grid as an HTML table: a part of a page, as notebooks take it."""
+        return "".join(map(html, self.grids))
+
+
+class Format(NamedTuple):
+    """A format that every table can be written in.
+
+    Args:
+        endings: those of its files.
+        write: writes a table.
+    """
+
+    endings: tuple[str, ...]
+    write: Callable[[Table], str]
+
+
+FORMATS = {
+    "table": Format((".txt",), lambda table: text(table)),
+    "json": Format((".json",), lambda table: table.to_json()),
+    "csv": Format((".csv",), lambda table: table.to_csv()),
+    "markdown": Format((".md",), lambda table: table.to_markdown()),
+    "latex": Format((".tex",), lambda table: table.to_latex()),
+    "html": Format((".html", ".htm"), lambda table: page(table.title, table.to_html())),
+}
+"""Every format, by the word that asks for it."""
+
+
+class Shown:
+    """A value that shows itself, in every format, by one table; at the Python prompt as wide as the terminal."""
+
+    __slots__ = ()
+
+    def table(self) -> Table:
+        """Return what it shows. A kind of value that has more to say takes options here, each with a default."""
+        raise NotImplementedError
+
+    def __rich__(self) -> Any:
+        return self.table()
+
+    def __str__(self) -> str:
+        return text(self).rstrip("\n")
+
+    def __repr__(self) -> str:
+        from shutil import get_terminal_size
+
+        width = get_terminal_size((PIPE_WIDTH, 1)).columns
+        return text(self, min(width, PIPE_WIDTH), terminal.encoding() or "utf-8").rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html()
+
+    def written(self, format: str = "table") -> str:
+        """Return it as text.
+
+        Args:
+            format: table, json, csv, markdown, latex or html.
+
+        Raises:
+            ArgumentError: if the format is another.
+        """
+        if format not in FORMATS:
+            raise ArgumentError(f"format: expected one of {', '.join(FORMATS)}, found {shorten(format)}")
+        return FORMATS[format].write(self.table())
+
+    def to_csv(self) -> str:
+        """Return a line per row, with the JSON's keys as header."""
+        return self.table().to_csv()
+
+    def to_dataframe(self) -> Any:
+        """Return the rows as a pandas DataFrame, indexed by their first column, as the CSV has them.
+
+        Raises:
+            VggkitError: if pandas is not installed.
+        """
+        table = self.table()
+        return data_frame(table.records, table.columns[0])

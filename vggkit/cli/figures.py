@@ -1,0 +1,377 @@
+"""The commands of figures: summarize, explain, reconcile, compare and find."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vggkit.base.errors import ArgumentError
+from vggkit.base.files import opened, write_lines
+from vggkit.cli import completion
+from vggkit.cli.app import main
+from vggkit.cli.options import (
+    FORMATS,
+    LIST_FORMATS,
+    SUFFIXES,
+    Decorator,
+    dtype_option,
+    figure_options,
+    format_of,
+    format_option,
+    input_option,
+    list_format_option,
+    names_option,
+    output_option,
+    overrides,
+    put,
+    set_option,
+    source_argument,
+    sources_argument,
+    split,
+    stacked,
+    step_figure_options,
+    with_bar,
+    write,
+    write_table,
+)
+
+SUMMARY_FORMATS = ("table", "keras", "cs231n", *FORMATS[1:])
+"""With the listings of Keras and of the lecture CS231n."""
+
+
+@main.command(epilog="Example: vggkit summarize D --batch 64 --set num_classes=10")
+@source_argument
+@click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
+@input_option
+@dtype_option()
+@set_option
+@click.option("--formula", is_flag=True, help="Show how each count comes about, as (3·3·64)·64.")
+@click.option("--expand", is_flag=True, help="A row for every torch module, ReLU and dropout too.")
+@click.option("--training", is_flag=True, help="Show what each layer keeps for the backward pass, too.")
+@format_option(SUMMARY_FORMATS)
+@output_option
+def summarize(
+    source: str,
+    batch: int | None,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    formula: bool,
+    expand: bool,
+    training: bool,
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Show each layer's shape, parameters, MACs and memory, and the totals."""
+    from vggkit.figures.summary import summarize as call
+    from vggkit.network import Network
+
+    format = format_of(format, output, SUMMARY_FORMATS)
+    if formula and format not in ("table", "markdown", "latex", "html"):
+        raise ArgumentError(f"--formula: expected --format table, markdown, latex or html with it, found {format}")
+    for flag, is_set in (("--expand", expand), ("--training", training)):
+        if is_set and format in ("keras", "cs231n"):
+            raise ArgumentError(f"{flag}: {format} has the rows and columns that it has; expected another --format")
+    network = Network.of(source, **overrides(settings, input=input))
+    batch_or_one = 1 if batch is None else batch
+    summary = call(network, batch=batch_or_one, dtype=dtype, expand=expand or format == "keras")
+    saved = _saved_bytes(network, summary) if training else None
+    for note in network.notes():
+        click.echo(f"{click.style('Note:', fg='yellow')} {note}", err=True)
+    if format == "keras":
+        from vggkit.figures import keras
+
+        write(keras.listing(summary, batch), output)
+    elif format == "cs231n":
+        from vggkit.figures import cs231n
+
+        write(cs231n.listing(summary), output)
+    else:
+        write_table(summary.table(formula=formula, saved=saved), format, output)
+
+
+def _saved_bytes(network: Any, summary: Any) -> Any:
+    """Return what the rows of a summary keep for the backward pass."""
+    from vggkit.footprint.plan import memory, saved_by_row
+
+    plan = memory(network, batch=summary.batch, dtype=summary.dtype)
+    return saved_by_row(plan, [row.name for row in summary])
+
+
+EXPLAIN_FORMATS = ("table", "json", "markdown", "latex")
+
+
+@main.command(epilog="Example: vggkit explain D conv3_1")
+@source_argument
+@click.argument("layer", required=False, metavar="[LAYER]", shell_complete=completion.layers)
+@figure_options
+@format_option(EXPLAIN_FORMATS)
+@output_option
+def explain(
+    source: str,
+    layer: str | None,
+    batch: int,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Show how a layer's figures come about, with the numbers put in.
+
+    LAYER is a name here (block3_conv1), in Caffe (conv3_1) or in torchvision (features.10). Without one, the totals.
+    """
+    from vggkit.figures import explain_table as render
+    from vggkit.figures.explain import explain as call
+    from vggkit.network import Network
+
+    format = format_of(format, output, EXPLAIN_FORMATS)
+    explanation = call(Network.of(source, **overrides(settings, input=input)), layer, batch=batch, dtype=dtype)
+    formats: dict[str, Callable[[], Any]] = {
+        "table": lambda: render.table(explanation),
+        "json": lambda: render.json_text(explanation),
+        "markdown": lambda: render.markdown_text(explanation),
+        "latex": lambda: render.latex_text(explanation),
+    }
+    write(formats[format](), output)
+
+
+RECONCILE_FORMATS = ("table", "json", "markdown")
+
+
+@main.command(epilog="Example: vggkit reconcile D 15.48G")
+@source_argument
+@click.argument("number", nargs=-1, required=True, metavar="NUMBER")
+@figure_options
+@format_option(RECONCILE_FORMATS)
+@output_option
+def reconcile(
+    source: str,
+    number: tuple[str, ...],
+    batch: int,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Say which tool or lecture prints this number, and what it counts.
+
+    NUMBER is as it was printed: 15.48G, 108.45MB, 218.78, 15.523e9, 30.94 GFLOPs. Exit 1 if no convention gives it.
+    """
+    from vggkit.figures import reconcile_table as render
+    from vggkit.figures.reconcile import reconcile as call
+    from vggkit.network import Network
+
+    format = format_of(format, output, RECONCILE_FORMATS)
+    network, text = Network.of(source, **overrides(settings, input=input)), " ".join(number)
+    findings = call(network, text, batch=batch, dtype=dtype)
+    write(render.in_format(findings.about, text, findings, findings.nearest, format), output)
+    click.get_current_context().exit(0 if findings else 1)
+
+
+COMPARE_FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
+
+
+@main.command(epilog="Example: vggkit compare A D D:batch_norm=true,width=0.5")
+@sources_argument
+@step_figure_options
+@click.option(
+    "--sort",
+    metavar="FIGURE",
+    help="Sort the columns, as macs; -macs is from the largest.",
+    shell_complete=completion.compared,
+)
+@names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.", completion.compared)
+@click.option("--diff", is_flag=True, help="What the second of two adds, removes and changes, and what that costs.")
+@format_option(COMPARE_FORMATS)
+@output_option
+def compare(
+    sources: tuple[str, ...],
+    batch: int,
+    input: str | None,
+    dtype: str,
+    optimizer: str | None,
+    settings: tuple[str, ...],
+    sort: str | None,
+    only: tuple[str, ...],
+    diff: bool,
+    format: str | None,
+    output: Path | None,
+) -> None:
+    """Set networks side by side, as the paper's Table 1 does, and their figures.
+
+    Behind a name or path may stand changes, as for --set: D:batch_norm=true,width=0.5. Without a CONFIGURATION, the
+    paper's six are compared.
+    """
+    from vggkit.figures import compare_table as render
+    from vggkit.figures.compare import compare as call
+    from vggkit.figures.compare import figure_name
+
+    if diff and (sort or only):
+        raise ArgumentError(f"{'--sort' if sort else '--only'}: expected no --diff with it")
+    if diff and len(sources) != 2:
+        raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
+    format = format_of(format, output, COMPARE_FORMATS)
+    chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only, "--only", "macs")]
+    if sort is not None:
+        figure_name(sort.removeprefix("-"), "--sort")
+    made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
+    if diff:
+        write(render.diff_in_format(made.diff(), format), output)
+    else:
+        write(render.in_format(made, format, chosen or render.EVERYTHING), output)
+
+
+CONDITIONS: dict[str, tuple[str | None, str]] = {
+    "weight_layers": ("depth", "As 16, >11 or 11..16."),
+    "parameters": ("params", "As <15M, >=1M or 1M..15M; as often as you like, and so are all of these."),
+    "weights": (None, "The same of weights."),
+    "biases": (None, "… of biases."),
+    "conv_parameters": (None, "… of the parameters of convolutions."),
+    "fc_parameters": (None, "… of the parameters of FC layers."),
+    "multiply_accumulates": ("macs", "… of multiply-accumulates."),
+    "receptive_field": ("field", "… of its shorter side, in pixels."),
+    "activation_bytes": ("activations", "As <24GiB or 1GB..2GB."),
+    "inference_peak_bytes": ("inference_peak", "The same of the peak of a forward pass."),
+    "training_peak_bytes": ("training_peak", "… of the peak of a training step."),
+    "saved_for_backward_bytes": ("saved", "… of what is kept for the backward pass."),
+}
+"""The figures that `find` filters by, the short names of some, and what is said of them."""
+
+
+def condition_option(name: str, short: str | None, help: str) -> Decorator:
+    """Add an option for a figure that a search can filter by."""
+    words = [f"--{word.replace('_', '-')}" for word in (name, short) if word]
+    return click.option(*words, name, multiple=True, metavar="CONDITION", help=help)
+
+
+condition_options = stacked(*(condition_option(name, *said) for name, said in CONDITIONS.items()))
+
+
+@main.command(epilog="Example: vggkit find --input 3x32x32 --parameters 1M..15M --sort macs")
+@sources_argument
+@click.option(
+    "--vary", multiple=True, metavar="KEY=VALUE,…", shell_complete=completion.settings,
+    help="Try each value, as width=0.25,0.5,1 or batch_norm=true,false; repeated, every combination.",
+)  # fmt: skip
+@condition_options
+@names_option("--only", "Figures to show, as parameters,macs,training_peak.", completion.figures)
+@click.option(
+    "--sort",
+    metavar="FIGURE",
+    help="What comes first, as macs; -macs is from the largest.",
+    shell_complete=completion.figures,
+)
+@click.option("--limit", type=int, metavar="N", help="Keep the first N.")
+@click.option(
+    "--pareto",
+    metavar="FIGURE,FIGURE",
+    help="The figures of the Pareto front.  [default: parameters,macs]",
+    shell_complete=completion.figures,
+)
+@step_figure_options
+@list_format_option
+@output_option
+def find(
+    sources: tuple[str, ...],
+    vary: tuple[str, ...],
+    only: tuple[str, ...],
+    sort: str | None,
+    limit: int | None,
+    pareto: str | None,
+    batch: int,
+    input: str | None,
+    dtype: str,
+    optimizer: str | None,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+    **conditions: tuple[str, ...],
+) -> None:
+    """Search for networks that meet conditions: in the zoo, or among variants.
+
+    Without a CONFIGURATION, the paper's six and the family are searched. The variants are every combination of the
+    values of --vary. An -o file that ends in .svg, .png or .pdf gets a picture. CSV is written while the search goes
+    on, unless --sort, --limit or --pareto needs all of it first; only then it says what is on the Pareto front.
+    """
+    from vggkit.figures import find as search
+    from vggkit.figures import find_table as render
+    from vggkit.pictures.plot import FORMATS as PICTURES
+
+    suffixes = {".csv": "csv", **SUFFIXES, **{f".{word}": word for word in PICTURES}}
+    format = format_of(format, output, (*LIST_FORMATS, *PICTURES), suffixes)
+    shown = split(only, "--only", "parameters,macs")
+    front = None if pareto is None else split((pareto,), "--pareto", "parameters,macs")
+    for word in shown:
+        search.figure_name(word, "--only")
+    if sort is not None:
+        search.direction(sort, "--sort")
+    query = search.prepared(
+        sources, overrides(settings, input=input), vary=_varied(vary), where=conditions, figures=shown, sort=sort,
+        limit=limit, pareto=front, batch=batch, dtype=dtype, optimizer=optimizer,
+    )  # fmt: skip
+    with closing(search.chunks(query, search.cores())) as chunks:
+        parts = with_bar(chunks, -(-query.total // search.CHUNK), "searching")
+        if format == "csv" and sort is None and limit is None and pareto is None:
+            count, reason = _write_parts(query, parts, output)
+        else:
+            found = search.collected(query, parts)
+            count, reason = found.left_out, found.reason
+            if format in PICTURES and output is not None:
+                put(found.plot().to_bytes(format), output, "drawn")
+            else:
+                write(render.in_format(found, format), output)
+    if count:
+        click.echo(render.left_out(count, query, reason), err=True)
+
+
+def _varied(settings: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Turn `--vary key=value,value` into values by key."""
+    from vggkit.notation.document import setting, split_outside
+
+    varied: dict[str, list[Any]] = {}
+    for text in settings:
+        key, _, values = text.partition("=")
+        if key.strip() in varied:
+            raise ArgumentError(
+                f"--vary: {key.strip()} is given twice; expected all of its values at once, as {key.strip()}=…,…"
+            )
+        try:
+            varied[key.strip()] = [setting(f"{key}={value}")[1] for value in split_outside(values, ",")]
+        except ArgumentError as error:
+            raise ArgumentError(f"--vary: {error}") from None
+    return varied
+
+
+def _write_parts(query: Any, parts: Any, output: Path | None) -> tuple[int, str | None]:
+    """Write CSV while a search goes on; return how many variants were left out, and why the first of them."""
+    from vggkit.figures import find_table as render
+
+    left_out, reason = 0, None
+    with _opened(output) as put_text:
+        put_text(render.csv_header(query))
+        for part in parts:
+            put_text(render.csv_lines(query, part))
+            left_out += part.left_out
+            reason = reason or part.reason
+    return left_out, reason
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
+    """Give a function that prints text, or that writes it to a file, which is there when all is written."""
+    if output is None:
+        yield partial(write_lines, sys.stdout)
+        return
+    with opened(output) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield partial(write_lines, text)
+        text.detach()

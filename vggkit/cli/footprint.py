@@ -1,0 +1,142 @@
+"""The commands of memory: memory and verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vggkit.base.errors import ArgumentError
+from vggkit.cli import completion
+from vggkit.cli.app import main
+from vggkit.cli.options import (
+    FILE,
+    LIST_FORMATS,
+    batch_option,
+    format_of,
+    list_format_option,
+    output_option,
+    overrides,
+    put,
+    source_argument,
+    split,
+    step_options,
+    write,
+    wrong_ending,
+)
+
+
+@main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
+@source_argument
+@click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
+@click.option(
+    "--mode", default="training", show_default=True, help="training or inference.", shell_complete=completion.modes
+)
+@step_options
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
+@click.option("--fit", "limits", multiple=True, metavar="SIZE", help="The largest batch in 24GiB, 80GB, …; repeatable.")
+@click.option(
+    "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
+)
+@click.option("--timeline", type=FILE, help="Draw the step to a .svg, .png or .html file.")
+@list_format_option
+@output_option
+def memory(
+    source: str,
+    batch: int | None,
+    mode: str,
+    input: str | None,
+    settings: tuple[str, ...],
+    limits: tuple[str, ...],
+    solve: str | None,
+    timeline: Path | None,
+    format: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Say what a step holds, to the byte, and what fits a card."""
+    from vggkit.footprint import plan as liveness
+    from vggkit.footprint import plan_table as render
+    from vggkit.network import Network
+
+    _check_memory_options(batch, limits, solve, timeline)
+    format = format_of(format, output, LIST_FORMATS)
+    network = Network.of(source, **overrides(settings, input=input))
+    options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
+    checked = liveness.checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
+    if limits:
+        sizes = [parse_limit(limit) for limit in limits]
+        if solve == "image":
+            fits = [liveness.fit_image(network, checked, size) for size in sizes]
+        else:
+            fits = [liveness.fit_batch(network, checked, size) for size in sizes]
+        heading = render.heading(network.name, network.input_shape, checked, solved=solve or "batch")
+        write(render.fits_in_format(heading, fits, format), output)
+        click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
+    plan = liveness.plan(network, checked)
+    if timeline is not None:
+        from vggkit.pictures.timeline import picture
+
+        put(picture(plan, timeline.suffix.lower().lstrip(".")), timeline, "drawn")
+    write(render.in_format(plan, liveness.alternatives(network, checked), format), output)
+
+
+def parse_limit(text: str) -> int:
+    """Read the value of --fit."""
+    from vggkit.base.numbers import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ArgumentError as error:
+        raise ArgumentError(f"--fit: {error}") from None
+
+
+TIMELINE_ENDINGS = (".svg", ".png", ".html")
+
+
+def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str | None, timeline: Path | None) -> None:
+    if solve and not limits:
+        raise ArgumentError("--solve: expected --fit with it, such as --fit 24GiB")
+    if limits and batch is not None and solve != "image":
+        raise ArgumentError("--batch: --fit asks for the batch; leave it out, or ask with --solve image")
+    if limits and timeline is not None:
+        raise ArgumentError("--timeline: expected no --fit with it")
+    if timeline is not None and timeline.suffix.lower() not in TIMELINE_ENDINGS:
+        raise wrong_ending("--timeline", timeline, TIMELINE_ENDINGS)
+
+
+@main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")
+@source_argument
+@batch_option
+@step_options
+@list_format_option
+@output_option
+def verify(
+    source: str,
+    batch: int,
+    input: str | None,
+    settings: tuple[str, ...],
+    format: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Measure on the real model what vggkit claims.
+
+    Where there is a CUDA device, a training step is measured on it as well. Exit 1 if a claim does not hold.
+    """
+    from vggkit.footprint import plan as liveness
+    from vggkit.footprint import plan_table as render_memory
+    from vggkit.model import verify_table as render
+    from vggkit.network import Network
+
+    format = format_of(format, output, LIST_FORMATS)
+    network = Network.of(source, **overrides(settings, input=input))
+    options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
+    checked = liveness.checked_options(network, batch=batch, mode="training", device="cpu", **options)
+    from vggkit.model.verify import verify as call  # torch
+
+    claims = list(call(network, checked))
+    heading = render_memory.heading(network.name, network.input_shape, checked)
+    write(render.in_format(heading, claims, format), output)
+    click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)

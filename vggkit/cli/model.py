@@ -1,0 +1,49 @@
+"""The commands of checkpoints: inspect and convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vggkit.base.errors import escaped
+from vggkit.cli.app import main
+from vggkit.cli.options import LIST_FORMATS, config_option, format_of, list_format_option, output_option, write
+
+
+@main.command(epilog="Example: vggkit inspect model.safetensors")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=str))
+@config_option("Hold it against this configuration instead of telling which.")
+@click.option("--tensors", is_flag=True, help="List each tensor, and the parameter that it becomes.")
+@list_format_option
+@output_option
+def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
+    """Say what a checkpoint is: layout, configuration, parameters, bytes.
+
+    FILE is one of torchvision, timm, Keras or vggkit; its values are not read where the format allows, and nothing in
+    it is executed. Exit 1 if a checkpoint does not fit the configuration of --config.
+    """
+    from vggkit.model.weights import inspection_table as render
+    from vggkit.model.weights.inspection import inspect as call
+
+    format = format_of(format, output, LIST_FORMATS)
+    inspection = call(file, config)
+    write(render.in_format(inspection, format, tensors), output)
+    click.get_current_context().exit(1 if config is not None and inspection.notes else 0)
+
+
+@main.command(epilog="Example: vggkit convert model.safetensors model.h5")
+@click.argument("source", metavar="IN", type=click.Path(path_type=str))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=str))
+@click.option("--layout", help="torchvision, timm, keras, keras3 or vggkit.  [default: by OUT's ending]")
+@config_option("Which configuration it is, where its shapes don't tell.")
+def convert(source: str, target: str, layout: str | None, config: str | None) -> None:
+    """Write a checkpoint in the layout of torchvision, timm, Keras or vggkit.
+
+    OUT's ending says the format: .pth is PyTorch's (torchvision's layout), .safetensors vggkit's layout, .h5 Keras's
+    legacy one, .weights.h5 Keras 3's. Nothing is lost, and converting back gives the same tensors.
+    """
+    from vggkit.model.weights.conversion import convert as call
+
+    network = call(source, target, layout=layout, config=config)
+    click.echo(f"{escaped(target)}: {network.name} written", err=True)

@@ -1,0 +1,127 @@
+"""The commands of configurations: list, names, show, validate and schema."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from vggkit.base.errors import VggkitError
+from vggkit.cli import completion
+from vggkit.cli.app import main
+from vggkit.cli.options import (
+    LIST_FORMATS,
+    format_of,
+    input_option,
+    list_format_option,
+    output_option,
+    overrides,
+    set_option,
+    source_argument,
+    write,
+)
+from vggkit.cli.problems import report
+
+
+@main.command("list", epilog="Example: vggkit list --family")
+@click.option("--family", is_flag=True, help="The networks that research code made of the paper's, instead.")
+@list_format_option
+@output_option
+def list_command(family: bool, format: str | None, output: Path | None) -> None:
+    """List the configurations that come with vggkit: the paper's, or the whole family."""
+    from vggkit.figures import listing
+    from vggkit.figures.summary import summarize as call
+    from vggkit.notation.zoo import family_names, names
+
+    format = format_of(format, output, LIST_FORMATS)
+    summaries = [call(name) for name in (family_names() if family else names())]
+    rows, data = (
+        (listing.family_grid(summaries), listing.family_dicts(summaries))
+        if family
+        else (listing.zoo_grid(summaries), listing.zoo_dicts(summaries))
+    )
+    write(listing.in_format(rows, data, format), output)
+
+
+@main.command(epilog="Example: vggkit names D")
+@source_argument
+@set_option
+@list_format_option
+@output_option
+def names(source: str, settings: tuple[str, ...], format: str | None, output: Path | None) -> None:
+    """Show each layer's name here, in Caffe, torchvision and Keras."""
+    from vggkit.figures import listing
+    from vggkit.network import Network, all_names
+
+    format = format_of(format, output, LIST_FORMATS)
+    every = all_names(Network.of(source, **overrides(settings)))
+    write(listing.in_format(listing.names_grid(every), listing.names_dicts(every), format), output)
+
+
+@main.command(epilog="Example: vggkit show vgg16_bn > my.yaml")
+@source_argument
+@input_option
+@set_option
+@output_option
+def show(source: str, input: str | None, settings: tuple[str, ...], output: Path | None) -> None:
+    """Print a configuration as YAML, everything resolved.
+
+    What --set and --input change is a variant: its name and its source say so.
+    """
+    from vggkit.notation.zoo import dump, load, variant
+
+    format_of(None, output, ("yaml",), {".yaml": "yaml", ".yml": "yaml"})
+    changed = load(source, **overrides(settings, input=input))
+    if changed != load(source):
+        changed = variant(changed, [*settings, *([f"input={input}"] if input else [])])
+    text = dump(changed)
+    if output is None and sys.stdout.isatty():
+        from rich.syntax import Syntax
+
+        write(Syntax(text.rstrip("\n"), "yaml", background_color="default", word_wrap=True), None)
+    else:
+        write(text, output)
+
+
+@main.command(epilog="Example: vggkit validate my.yaml")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=completion.configurations)
+def validate(files: tuple[str, ...]) -> None:
+    """Check configuration files, their shapes and budgets.
+
+    Exit 2 if one is wrong, 1 if one is over its budget.
+    """
+    click.get_current_context().exit(max(map(_validate, files)))
+
+
+def _validate(file: str) -> int:
+    """Check one file and say so; return its exit code."""
+    from vggkit.base.numbers import grouped
+    from vggkit.cli.problems import overrun_line
+    from vggkit.figures.summary import summarize as call
+    from vggkit.footprint.plan import overruns
+    from vggkit.network import Network
+
+    try:
+        network = Network.of(file)
+        over = overruns(network)
+    except VggkitError as error:
+        report(error)
+        return error.exit_code
+    for overrun in over:
+        click.echo(f"{file}: {overrun_line(overrun)}", err=True)
+    if not over:
+        totals = call(network).totals
+        click.echo(f"{file}: ok, {totals.weight_layers} weight layers, {grouped(totals.parameters)} parameters")
+    return 1 if over else 0
+
+
+@main.command(epilog="Example: vggkit schema -o schema.json")
+@output_option
+def schema(output: Path | None) -> None:
+    """Print the JSON Schema of configuration files, for editors."""
+    from vggkit.base import tables
+    from vggkit.notation.json_schema import schema as call
+
+    format_of(None, output, ("json",))
+    write(tables.json(call()), output)

@@ -1,0 +1,240 @@
+"""What commands have in common: options, formats, and where the output goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vggkit.base import tables
+from vggkit.base.errors import ArgumentError, escaped, shorten
+from vggkit.base.files import write_bytes, write_lines, write_text
+from vggkit.base.tables import Table
+from vggkit.cli import completion
+
+FORMATS = tuple(tables.FORMATS)
+
+
+LIST_FORMATS = ("table", "json", "csv", "markdown")
+
+
+SUFFIXES = {ending: word for word, format in tables.FORMATS.items() for ending in format.endings}
+"""The format that a file's ending asks for; a name without an ending asks for a table."""
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""What adds an option or an argument to a command, or several."""
+
+
+FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+
+
+STANDARD_OUTPUT = Path("-")
+"""What -o takes for standard output."""
+
+
+def stacked(*decorators: Decorator) -> Decorator:
+    """Return options as one decorator, in the order in which --help lists them."""
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorated
+
+
+def format_option(formats: Sequence[str]) -> Decorator:
+    """Add an option that says in which of some formats the output is written."""
+    return click.option(
+        "--format", type=click.Choice(formats), help="How it is written.  [default: table, or by FILE's ending]"
+    )
+
+
+def names_option(name: str, help: str, complete: completion.Complete) -> Decorator:
+    """Add an option that takes names separated by commas, and may be repeated."""
+    return click.option(name, metavar="NAME,…", multiple=True, help=help, shell_complete=complete)
+
+
+def dtype_option(of: str = "", default: str | None = "float32") -> Decorator:
+    """Add an option that says the type of numbers.
+
+    Args:
+        of: what it is for, where it is not for everything.
+        default: None where it is told whether it was given.
+    """
+    shown = "" if default else "  [default: float32]"
+    help = f"float32, float16, bfloat16 or float64{of}.{shown}"
+    return click.option("--dtype", default=default, show_default=True, help=help, shell_complete=completion.dtypes)
+
+
+def config_option(help: str) -> Decorator:
+    """Add an option that says which configuration a checkpoint is of."""
+    return click.option("--config", metavar="NAME_OR_YAML", help=help, shell_complete=completion.configurations)
+
+
+source_argument = click.argument("source", metavar="CONFIGURATION", shell_complete=completion.configurations)
+
+
+sources_argument = click.argument(
+    "sources", nargs=-1, metavar="[CONFIGURATION]...", shell_complete=completion.configurations
+)
+
+
+batch_option = click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
+
+
+input_option = click.option("--input", metavar="CxHxW", help="Shape of one image, as 3x224x224.")
+
+
+optimizer_option = click.option(
+    "--optimizer",
+    help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, without weight decay]",
+    shell_complete=completion.optimizers,
+)
+
+
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=completion.settings,
+    help="Change the configuration, as num_classes=10 or batch_norm=true; repeatable.",
+)
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    callback=lambda ctx, param, path: None if path == STANDARD_OUTPUT else path,  # noqa: ARG005  # click's
+    help="Write to a file instead; - is standard output.",
+)
+
+
+list_format_option = format_option(LIST_FORMATS)
+
+
+figure_options = stacked(batch_option, input_option, dtype_option(), set_option)
+"""What a network's figures are for."""
+
+
+step_figure_options = stacked(batch_option, input_option, dtype_option(), optimizer_option, set_option)
+"""The same, where those of a training step are among them."""
+
+
+step_options = stacked(
+    input_option,
+    dtype_option(),
+    optimizer_option,
+    names_option("--freeze", "Blocks and layers that are not trained, as block1,block2.", completion.parts),
+    names_option(
+        "--checkpoint", "Blocks that are run again in the backward pass, as block1,block2.", completion.blocks
+    ),
+    click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
+    set_option,
+)
+"""What a training step is like: the options of `vggkit.memory`."""
+
+
+def format_of(
+    format: str | None, output: Path | None, formats: Sequence[str], suffixes: Mapping[str, str] = SUFFIXES
+) -> str:
+    """Return the format that is asked for, or that a file's ending asks for.
+
+    Args:
+        format: what --format says.
+        output: what --output says.
+        formats: those that the command writes; the first is for standard output and names without an ending.
+        suffixes: the format that each ending asks for.
+
+    Raises:
+        ArgumentError: if the command does not write what the ending asks for.
+    """
+    if format is not None:
+        return format
+    if output is None or not output.suffix:
+        return formats[0]
+    endings = {ending: word for ending, word in suffixes.items() if word in formats}
+    found = endings.get(output.suffix.lower())
+    if found is None:
+        raise wrong_ending("--output", output, list(endings), ", or --format" if len(formats) > 1 else "")
+    return found
+
+
+def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str = "") -> ArgumentError:
+    """Return the error of a file that ends in something that a command does not write."""
+    *first, last = endings
+    expected = f"{', '.join(first)} or {last}" if first else last
+    return ArgumentError(f"{option}: expected a file that ends in {expected}{instead}, found {shorten(str(path))}")
+
+
+def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
+    """Turn `--set key=value` and options of their own into overrides; an option wins."""
+    from vggkit.notation.config import check_override
+    from vggkit.notation.document import setting
+
+    try:
+        changes = dict(map(setting, settings))
+    except ArgumentError as error:
+        raise ArgumentError(f"--set: {error}") from None
+    for word in changes:
+        check_override(word)
+    changes.update({key: value for key, value in options.items() if value is not None})
+    return changes
+
+
+def split(names: tuple[str, ...], option: str, example: str) -> tuple[str, ...]:
+    """Return the names of a repeatable option, each of which may hold several.
+
+    Args:
+        names: what was given; nothing if the option was not.
+        option: its name, for the message.
+        example: what would be right, for the message.
+
+    Raises:
+        ArgumentError: if it was given and names nothing.
+    """
+    found = tuple(name.strip() for text in names for name in text.split(",") if name.strip())
+    if names and not found:
+        raise ArgumentError(f"{option}: expected names, such as {example}, found none")
+    return found
+
+
+def write_table(table: Table, format: str, output: Path | None) -> None:
+    """Print a table, or write it to a file, in one of `vggkit.base.tables.FORMATS`."""
+    write(table if format == "table" else tables.FORMATS[format].write(table), output)
+
+
+def write(content: Any, output: Path | None) -> None:
+    """Print text or a rich renderable, or write it to a file."""
+    if output is None:
+        if isinstance(content, str):
+            write_lines(sys.stdout, content)
+        else:
+            tables.show(content)
+        return
+    write_text(output, content if isinstance(content, str) else tables.text(content))
+
+
+def put(content: bytes, path: Path, done: str) -> None:
+    """Write a file and say so, or print it."""
+    if path == STANDARD_OUTPUT:
+        click.echo(content, nl=False)
+        return
+    write_bytes(path, content)
+    click.echo(f"{escaped(str(path))} {done}", err=True)
+
+
+def with_bar(results: Any, total: int, doing: str = "classifying") -> Any:
+    """Pass results on, with a progress bar on stderr if that is a terminal and there is something to wait for."""
+    if total < 2 or not sys.stderr.isatty():
+        return results
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, doing, total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,98 @@
+"""The commands of pictures: plot and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vggkit.base.errors import ArgumentError
+from vggkit.cli import completion
+from vggkit.cli.app import main
+from vggkit.cli.options import (
+    FILE,
+    STANDARD_OUTPUT,
+    dtype_option,
+    format_of,
+    input_option,
+    overrides,
+    put,
+    set_option,
+    sources_argument,
+)
+
+
+@main.command(epilog="Example: vggkit plot D --kind cost -o D.svg")
+@sources_argument
+@click.option(
+    "--kind",
+    default="architecture",
+    show_default=True,
+    help="architecture, cost, compare or receptive.",
+    shell_complete=completion.pictures,
+)
+@click.option("--flat", is_flag=True, help="The architecture block by block, a box for each layer.")
+@click.option("--batch", type=int, default=None, metavar="N", help="Number of images, for cost and compare.")
+@input_option
+@dtype_option(", for cost and compare", default=None)
+@set_option
+@click.option(
+    "-o", "--output", type=FILE,
+    help="A .svg, .png or .pdf file; - prints SVG.  [default: named after what is drawn, as D-cost.svg]",
+)  # fmt: skip
+def plot(
+    sources: tuple[str, ...],
+    kind: str,
+    flat: bool,
+    batch: int | None,
+    input: str | None,
+    dtype: str | None,
+    settings: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Draw networks: what they look like and cost, and how they compare.
+
+    One CONFIGURATION; for --kind compare any number, with changes as in D:width=0.5, or none for all six. A file is
+    written, and no window opens.
+    """
+    from vggkit.pictures.plot import format_of as picture_format
+    from vggkit.pictures.plot import plot as call
+
+    try:
+        format = picture_format(output) if output not in (None, STANDARD_OUTPUT) else "svg"
+    except ArgumentError as error:
+        raise ArgumentError(f"--output: {error}") from None
+    picture = call(*sources, kind=kind, flat=flat, batch=batch, dtype=dtype, **overrides(settings, input=input))
+    put(picture.to_bytes(format), output or Path(f"{picture.name}.svg"), "drawn")
+
+
+@main.command("report", epilog="Example: vggkit report D E -o report.html")
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="CONFIGURATION...", shell_complete=completion.configurations
+)
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images, at first.")
+@input_option
+@dtype_option(", at first")
+@set_option
+@click.option(
+    "-o", "--output", type=FILE,
+    help="A .html file; - prints it.  [default: named after the networks, as D-report.html]",
+)  # fmt: skip
+def report_command(
+    sources: tuple[str, ...],
+    batch: int,
+    input: str | None,
+    dtype: str,
+    settings: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Write a page of networks: tables, pictures, notation, and memory for any batch, dtype and step.
+
+    The page needs no other file and no network. Behind a name or path may stand changes, as in D:width=0.5.
+    """
+    from vggkit.pictures.report.report import report as call
+
+    if output not in (None, STANDARD_OUTPUT):
+        format_of(None, output, ("html",))
+    made = call(*sources, batch=batch, dtype=dtype, **overrides(settings, input=input))
+    put(made.to_html().encode(), output or Path(made.file_name), "written")

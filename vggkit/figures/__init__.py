@@ -1,0 +1,1 @@
+"""Network → figures: counts, comparisons, explanations, searches."""

@@ -1,0 +1,475 @@
+"""Network → Explanation: how the figures of one layer, or of the whole network, come about, with the numbers put in.
+
+What is special to a kind of layer stands with the kind, in `layers.py`; here is what holds for all of them. Results are
+those of `Summary` and `MemoryPlan`; the workings beside them are evaluated and held against them by the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import msgspec
+
+from vggkit.base.numbers import mebibytes, megabytes, percent
+from vggkit.base.tables import Shown
+from vggkit.figures.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
+from vggkit.figures.summary import Row, Summary, check_batch, summarize
+from vggkit.footprint.plan import MemoryPlan, Options, refusal
+from vggkit.footprint.plan import plan as plan_of
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
+from vggkit.notation.config import Overrides, check_keywords
+from vggkit.notation.layers import Kept, Working, elements
+from vggkit.notation.spelling import describe
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from typing_extensions import Unpack
+
+    from vggkit.notation.config import Config
+
+SYMBOLS = {
+    "N": "images",
+    "c": "input channels",
+    "h": "input height",
+    "w": "input width",
+    "n": "inputs",
+    "f": "filters, and so output channels",
+    "m": "units",
+    "k": "kernel",
+    "k_h": "kernel height",
+    "k_w": "kernel width",
+    "s": "stride",
+    "p": "padding on each side",
+    "d": "dilation",
+    "g": "groups",
+    "H": "output height",
+    "W": "output width",
+    "e": "extent of the window",
+    "r": "receptive field of the input",
+    "j": "distance of neighbouring inputs in the image",
+    "v": "values",
+    "b": "bytes of a value",
+}
+"""What the symbols of the rules stand for."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """How one figure comes about.
+
+    Args:
+        quantity: what it is.
+        rule: in symbols; see `SYMBOLS`.
+        working: the same with the numbers put in; its value is the result.
+        result: the figure.
+        unit: what it counts; empty where it is a mere size.
+        why: the reason, in words.
+    """
+
+    quantity: str
+    rule: str
+    working: str
+    result: int
+    unit: str
+    why: str
+
+
+class Explanation(Shown, msgspec.Struct, frozen=True):
+    """How the figures of a layer or of a network come about. Iterating gives its steps.
+
+    Args:
+        network: its name.
+        layer: the layer's name here; None for the whole network.
+        title: what is explained, for people.
+        batch: number of images.
+        dtype: torch's name of the numbers' type.
+        steps: in the order in which one would write them.
+    """
+
+    network: str
+    layer: str | None
+    title: str
+    batch: int
+    dtype: str
+    steps: tuple[Step, ...]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """What the symbols in the rules stand for, those that occur."""
+        used = {
+            word
+            for step in self.steps
+            for word in re.findall(r"(?<![A-Za-z_])[A-Za-z](?:_[hw])?(?![A-Za-z_])", step.rule)
+        }
+        return {symbol: meaning for symbol, meaning in SYMBOLS.items() if symbol in used}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        steps = [{field: getattr(step, field) for field in step.__struct_fields__} for step in self.steps]
+        return {
+            "network": self.network,
+            "layer": self.layer,
+            "batch": self.batch,
+            "dtype": self.dtype,
+            "steps": steps,
+            "symbols": self.symbols,
+        }
+
+    def __str__(self) -> str:
+        from vggkit.figures.explain_table import table_text
+
+        return table_text(self)
+
+    def __rich__(self) -> Group:
+        from vggkit.figures.explain_table import table
+
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        from vggkit.figures.explain_table import html_text
+
+        return html_text(self)
+
+
+def explain(
+    source: str | os.PathLike[str] | Config | Network,
+    layer: str | None = None,
+    *,
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    **overrides: Unpack[Overrides],
+) -> Explanation:
+    """Explain how the figures of a layer, or of a whole network, come about.
+
+    Args:
+        source: a name, a path, a Config or a Network.
+        layer: a layer's name here, in the authors' Caffe model or in torchvision; None for the totals.
+        batch: number of images.
+        dtype: float32, float16, bfloat16 or float64.
+        overrides: changes to make, as for `load`.
+
+    Returns:
+        The explanation: steps, each with its rule, the numbers put in, the result and the reason. Where torch can't run
+        a training step of this batch, the steps of its memory are missing, and the title says why.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        ArgumentError: if there is no such layer, or an argument is outside its allowed values.
+
+    >>> next(step.working for step in explain("D", "conv3_1") if step.quantity == "parameters")
+    '3·3·128·256 + 256'
+    """
+    check_keywords(explain, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
+    network = Network.of(source, **overrides)
+    summary = summarize(network, batch=batch, dtype=dtype, expand=True)
+    step = Options(batch=batch, dtype=dtype)
+    refused = refusal(network, step)
+    plan = None if refused else plan_of(network, step)
+    of = "×".join(map(str, network.input_shape))
+    about = f"{network.name} at {of}, batch {batch}, {dtype}"
+    if refused:
+        about += f", without its memory ({refused})"
+    if layer is None:
+        steps = _totals(network, summary, plan)
+        return Explanation(network.name, None, about, batch, dtype, tuple(steps))
+    placed = network.layer(layer)
+    title = f"{placed.name} ({describe(placed.layer)}) of {about}"
+    return Explanation(network.name, placed.name, title, batch, dtype, tuple(_of_layer(network, placed, summary, plan)))
+
+
+# One layer
+
+
+def _of_layer(network: Network, placed: PlacedLayer, summary: Summary, plan: MemoryPlan | None) -> list[Step]:
+    row = next(row for row in summary if row.name == placed.name)
+    return [
+        *_shape(placed),
+        *_parameters(placed, row),
+        *_operations(placed, row, summary.batch),
+        *_field(network, placed),
+        *_activations(network, placed, row, summary),
+        *([_saved(network, placed, plan)] if plan else []),
+    ]
+
+
+def _step(quantity: str, working: Working, result: int, unit: str = "") -> Step:
+    return Step(quantity, working.rule, working.numbers, result, unit, working.why)
+
+
+def _shape(placed: PlacedLayer) -> list[Step]:
+    words = ("channels", "height", "width") if len(placed.output_shape) == 3 else ("features",)
+    workings = placed.layer.shape_working(placed.input_shape)
+    return [_step(f"output {word}", *pair) for word, pair in zip(words, zip(workings, placed.output_shape))]
+
+
+def _parameters(placed: PlacedLayer, row: Row) -> list[Step]:
+    workings = placed.layer.parameters_working(placed.input_shape)
+    counts = {"weight": row.weights, "bias": row.biases}
+    words = {"weight": "weights", "bias": "biases"}
+    steps = [_step(words[name], working, counts[name]) for name, working in workings.items()]
+    total = Working(
+        " + ".join(working.rule for working in workings.values()) or "0",
+        " + ".join(working.numbers for working in workings.values()) or "0",
+        " and ".join(words[name] for name in workings) or "it has nothing to train",
+    )
+    statistics = [shape for shape in placed.layer.buffers(placed.input_shape).values() if shape]
+    kept = Working(
+        " + ".join("c" for _ in statistics),
+        " + ".join(str(elements(shape)) for shape in statistics),
+        "a mean and a variance for each channel, kept but not trained",
+    )
+    running = [_step("running statistics", kept, row.statistics)] if statistics else []
+    return [*steps, _step("parameters", total, row.parameters), *running]
+
+
+def _operations(placed: PlacedLayer, row: Row, batch: int) -> list[Step]:
+    working = placed.layer.multiply_accumulates_working(placed.input_shape)
+    if not row.multiply_accumulates:
+        return [_step("MACs", working, 0)]
+    macs = Working(f"N·{working.rule}", f"{batch}·{working.numbers}", working.why) if batch > 1 else working
+    flops = Working("2·MACs", f"2·{row.multiply_accumulates:,}", "a multiplication and an addition each")
+    return [_step("MACs", macs, row.multiply_accumulates), _step("FLOPs", flops, row.multiply_accumulates * 2)]
+
+
+def _field(network: Network, placed: PlacedLayer) -> list[Step]:
+    index = network.layers.index(placed)
+    before = network.layers[index - 1] if index else None
+    fields, strides = (before.receptive_field, before.stride) if before else ((1, 1), (1, 1))
+    window = placed.layer.window(placed.input_shape)
+    steps = []
+    for word, r, j, e, s, field, stride in zip(
+        ("height", "width"), fields, strides, window.extent, window.step, placed.receptive_field, placed.stride
+    ):
+        wide = "the window's e values lie j pixels apart in the image, and each sees r pixels"
+        grown = Working("r + (e − 1)·j", f"{r} + ({e} − 1)·{j}", "it looks at one position" if e == 1 else wide)
+        apart = Working("j·s", f"{j}·{s}", "so many pixels of the image lie between neighbouring outputs")
+        steps.append(
+            [
+                _step(f"receptive field, {word}", grown, field, "pixels"),
+                _step(f"stride, {word}", apart, stride, "pixels"),
+            ]
+        )
+    both = [step.quantity.split(",")[0] for step in steps[0]]
+    if [step.working for step in steps[0]] == [step.working for step in steps[1]]:
+        return [msgspec.structs.replace(step, quantity=word) for step, word in zip(steps[0], both)]
+    return [step for pair in zip(*steps) for step in pair]
+
+
+ELSEWHERE = {
+    "in place": "it works in place: its output takes the place of its input",
+    "view": "its output is its input's memory, seen in another way",
+}
+
+
+NOT_RUN = "a model does not run it: it hands on the scores"
+
+
+def _activations(network: Network, placed: PlacedLayer, row: Row, summary: Summary) -> list[Step]:
+    storage = placed.layer.storage()
+    if placed not in network.modules() or storage != "new":
+        nothing = Working("0", "0", ELSEWHERE[storage] if storage != "new" else NOT_RUN)
+        return [
+            _step("activations", nothing, row.activation_elements, "values"),
+            _step("activation bytes", nothing, 0, "bytes"),
+        ]
+    symbols = {3: "F·H·W", 1: "m"}[len(row.output_shape)]
+    shape = "·".join(map(str, row.output_shape))
+    numbers = f"{summary.batch}·{shape}" if summary.batch > 1 else shape
+    rule = symbols.replace("F", "f" if placed.layer.role == "weight" else "c")
+    values = Working(f"N·{rule}" if summary.batch > 1 else rule, numbers, "its output, once")
+    size = ELEMENT_BYTES[summary.dtype]
+    in_bytes = Working("v·b", f"{row.activation_elements:,}·{size}", f"{summary.dtype} takes {size} bytes a value")
+    return [
+        _step("activations", values, row.activation_elements, "values"),
+        _step("activation bytes", in_bytes, row.activation_bytes, "bytes"),
+    ]
+
+
+NEEDED = {
+    "input": "its input, from which the gradient is made",
+    "output": "its output, from which the gradient is made",
+    "indices": "which input of each window was the largest, 8 bytes each",
+    "mask": "which values it dropped",
+}
+"""What the backward pass needs of what is kept."""
+
+
+def _saved(network: Network, placed: PlacedLayer, plan: MemoryPlan) -> Step:
+    """Explain what a layer keeps and none before it has kept."""
+    saved = next((layer.saved_bytes for layer in plan.layers if layer.name == placed.name), 0)
+    kept = placed.layer.kept(placed.input_shape)
+    if not saved:
+        return _step("saved for backward", Working("0", "0", _nothing_saved(network, placed)), 0, "bytes")
+    size, batch = ELEMENT_BYTES[plan.options.dtype], plan.options.batch
+    for known in ("input", "output", None):
+        new = [buffer for buffer in kept if buffer.what != known]
+        if sum(elements(_factors(buffer, batch, size)) for buffer in new) != saved:
+            continue
+        rule = " + ".join("N·v·b" if buffer.per_image and batch > 1 else "v·b" for buffer in new)
+        numbers = " + ".join("·".join(map(str, _factors(buffer, batch, size))) for buffer in new)
+        shared = "; that is the memory of the layer before, kept once for both" * (placed.layer.storage() == "in place")
+        return _step("saved for backward", Working(rule, numbers, _words(new) + shared), saved, "bytes")
+    other = Working("v·b", f"{saved // size:,}·{size}", "what torch holds for its gradient")
+    return _step("saved for backward", other, saved, "bytes")
+
+
+def _nothing_saved(network: Network, placed: PlacedLayer) -> str:
+    """Say why a layer keeps nothing of its own."""
+    if placed not in network.modules():
+        return NOT_RUN
+    before = network.layers[: network.layers.index(placed) + 1]
+    if not any(other.layer.parameters(other.input_shape) for other in before):
+        return "nothing up to here is trained, so no gradient comes this far"
+    kept = placed.layer.kept(placed.input_shape)
+    return f"{_words(kept)}: kept already, by a layer before" if kept else "its gradient needs no values"
+
+
+def _words(kept: Iterable[Kept]) -> str:
+    return ", ".join(NEEDED.get(buffer.what, f"the {buffer.what}") for buffer in kept)
+
+
+def _factors(buffer: Kept, batch: int, size: int) -> tuple[int, ...]:
+    images = (batch,) if buffer.per_image and batch > 1 else ()
+    return *images, *buffer.shape, buffer.element_bytes or size
+
+
+# The whole network
+
+LECTURE = "the lecture CS231n adds up the same lines for VGG-16, and then writes 24M values"
+
+
+def _totals(network: Network, summary: Summary, plan: MemoryPlan | None) -> list[Step]:
+    return [
+        *_depth(summary),
+        *_all_parameters(summary),
+        *_all_operations(network, summary),
+        *_all_activations(network, summary),
+        *(_all_memory(network, plan) if plan else []),
+        *_all_seen(network),
+    ]
+
+
+def _added(quantity: str, rule: str, amounts: Iterable[int], result: int, why: str, unit: str = "") -> Step:
+    working = " + ".join(f"{amount:,}" for amount in amounts) or "0"
+    return Step(quantity, rule, working, result, unit, why)
+
+
+KINDS = {"conv": "convolutions", "fc": "FC layers"}
+
+
+def _depth(summary: Summary) -> list[Step]:
+    counts = {word: number for kind, word in KINDS.items() if (number := summary.totals.layers_by_kind.get(kind, 0))}
+    rule = " + ".join(counts) or "0"
+    return [_added("weight layers", rule, counts.values(), summary.totals.weight_layers, "as the paper counts depth")]
+
+
+def _all_parameters(summary: Summary) -> list[Step]:
+    totals = summary.totals
+    owners: dict[str, list[int]] = {}
+    for row in summary:
+        if row.parameters:
+            owners.setdefault(KINDS.get(row.kind, f"{row.kind} layers"), []).append(row.parameters)
+    steps = [
+        _added(
+            f"parameters of {word}", "layer + layer + …" if len(counts) > 1 else "layer", counts, sum(counts),
+            f"{percent(sum(counts), totals.parameters)} of all parameters",
+        )
+        for word, counts in owners.items()
+    ]  # fmt: skip
+    total = [sum(counts) for counts in owners.values()]
+    size = totals.parameter_bytes // totals.parameters if totals.parameters else ELEMENT_BYTES[summary.dtype]
+    split = f"{totals.weights:,} weights and {totals.biases:,} biases"
+    in_bytes = f"{megabytes(totals.parameter_bytes)}, or {mebibytes(totals.parameter_bytes)}"
+    return [
+        *steps,
+        _added("parameters", " + ".join(owners) or "0", total, totals.parameters, split),
+        Step("parameter bytes", "v·b", f"{totals.parameters:,}·{size}", totals.parameter_bytes, "bytes", in_bytes),
+    ]
+
+
+def _groups(network: Network) -> dict[str, list[str]]:
+    """Return the names of the layers of each block and of the classifier."""
+    groups: dict[str, list[str]] = {}
+    for placed in network:
+        groups.setdefault(placed.block or "classifier", []).append(placed.name)
+    return groups
+
+
+def _by_group(network: Network, amounts: dict[str, int]) -> dict[str, int]:
+    """Sum up amounts of layers for each block and for the classifier."""
+    return {group: sum(amounts.get(name, 0) for name in names) for group, names in _groups(network).items()}
+
+
+def _all_operations(network: Network, summary: Summary) -> list[Step]:
+    totals = summary.totals
+    by_group = _by_group(network, {row.name: row.multiply_accumulates for row in summary})
+    convolutions = sum(row.multiply_accumulates for row in summary if row.kind == "conv")
+    why = (
+        f"{percent(convolutions, totals.multiply_accumulates)} in convolutions"
+        if totals.multiply_accumulates
+        else "none"
+    )
+    flops = Working("2·MACs", f"2·{totals.multiply_accumulates:,}", "a multiplication and an addition each")
+    return [
+        _added("MACs", " + ".join(by_group), by_group.values(), totals.multiply_accumulates, why),
+        _step("FLOPs", flops, totals.floating_point_operations),
+    ]
+
+
+def _all_activations(network: Network, summary: Summary) -> list[Step]:
+    totals = summary.totals
+    by_group = {
+        "input": summary.rows[0].activation_elements,
+        **_by_group(network, {row.name: row.activation_elements for row in summary.rows[1:]}),
+    }
+    lectures = (totals.weights, totals.activation_elements) == (LECTURES_WEIGHTS, LECTURES_VALUES)
+    why = "each output once; what works in place adds nothing" + (f"; {LECTURE}" if lectures else "")
+    size = ELEMENT_BYTES[summary.dtype]
+    in_bytes = Working("v·b", f"{totals.activation_elements:,}·{size}", megabytes(totals.activation_bytes))
+    return [
+        _added("activations", " + ".join(by_group), by_group.values(), totals.activation_elements, why, "values"),
+        _step("activation bytes", in_bytes, totals.activation_bytes, "bytes"),
+    ]
+
+
+def _all_memory(network: Network, plan: MemoryPlan) -> list[Step]:
+    saved = {layer.name: layer.saved_bytes for layer in plan.layers}
+    by_group = {**_by_group(network, saved), "loss": saved.get("loss", 0)}
+    kinds = {kind: size for kind, size in plan.by_kind.items() if size}
+    return [
+        _added(
+            "saved for backward", " + ".join(by_group), by_group.values(), plan.saved_for_backward_bytes,
+            "what the backward pass needs, each piece of memory once; not twice the activations", "bytes",
+        ),
+        _added(
+            "training peak", " + ".join(kinds), kinds.values(), plan.peak_bytes,
+            f"SGD with momentum, without weight decay, in the {plan.peak_at}", "bytes",
+        ),
+    ]  # fmt: skip
+
+
+def _all_seen(network: Network) -> list[Step]:
+    """Explain the receptive field of the last layer in a block: what each layer adds to one pixel."""
+    blocks = [placed for placed in network if placed.block is not None]
+    if not blocks:
+        return []
+    seen: list[tuple[int, int]] = [(1, 1), *(placed.receptive_field for placed in blocks)]
+    steps = []
+    for axis, word in enumerate(("height", "width")):
+        grown = [after[axis] - before[axis] for before, after in pairwise(seen)]
+        amounts = [1, *(amount for amount in grown if amount)]
+        why = f"of {blocks[-1].name}: one pixel, and (e − 1)·j for each layer with a window"
+        steps.append(_added(f"receptive field, {word}", "1 + (e − 1)·j + …", amounts, seen[-1][axis], why, "pixels"))
+    if steps[0].working == steps[1].working:
+        return [msgspec.structs.replace(steps[0], quantity="receptive field")]
+    return steps

@@ -1,0 +1,313 @@
+"""A number that somebody read → Findings: whose it is, what it counts, and how far it is from vggkit's figure."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+
+import msgspec
+
+from vggkit.base.errors import ArgumentError, shorten
+from vggkit.base.numbers import plain
+from vggkit.base.tables import Shown
+from vggkit.figures.conventions import (
+    CONVENTIONS,
+    OURS,
+    TORCHVISIONS_FORM,
+    Convention,
+    Counted,
+    Part,
+    Quantity,
+    torchvisions_form,
+)
+from vggkit.figures.summary import check_batch
+from vggkit.network import Dtype, Network, dtype_name
+from vggkit.notation.config import Overrides, check_keywords
+from vggkit.notation.layers import times
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from typing_extensions import Unpack
+
+    from vggkit.notation.config import Config
+
+
+# The number
+
+
+class Reading(NamedTuple):
+    """A number as it was written.
+
+    Args:
+        value: the number in front of the unit.
+        digit: what its last digit stands for; what is within half of that is the same number.
+        power: of 1000 or 1024, as its prefix says; None if it had no unit at all.
+        binary: whether the unit said MiB and the like.
+        quantities: what the unit's noun can mean, the likely first; empty if it had none.
+    """
+
+    value: Fraction
+    digit: Fraction
+    power: int | None
+    binary: bool
+    quantities: tuple[Quantity, ...]
+
+
+_BYTES: tuple[Quantity, ...] = (
+    "activation bytes",
+    "parameter bytes",
+    "saved bytes",
+    "inference bytes",
+    "training bytes",
+    "input bytes",
+)
+_NOUNS: dict[str, tuple[Quantity, ...]] = {
+    "": (),
+    **dict.fromkeys(("mac", "macs", "mult-adds", "multadds", "madds"), ("MACs",)),
+    **dict.fromkeys(("flop", "flops", "ops"), ("FLOPs", "MACs")),
+    **dict.fromkeys(("param", "params", "parameters"), ("parameters",)),
+    **dict.fromkeys(("activations", "values"), ("activations",)),
+    **dict.fromkeys(("layers", "weight-layers"), ("weight layers",)),
+    **dict.fromkeys(("px", "pixels"), ("receptive field",)),
+    **dict.fromkeys(("b", "byte", "bytes"), _BYTES),
+}
+_NUMBER = re.compile(
+    r"[~≈]?\s*([0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30})(?:\.([0-9]{0,20}))?(?:e\+?([0-9]{1,2}))?\s*([a-z-]*)",
+    re.IGNORECASE,
+)
+
+
+def read_number(number: str | SupportsIndex) -> Reading:
+    """Read a number with its unit.
+
+    Args:
+        number: `15.48G`, `108.45MB`, `30.94 GFLOPs`, `15.523e9`, `138,357,544`, `527.79`.
+
+    Raises:
+        ArgumentError: if it is no such number.
+
+    >>> read_number("30.94 GFLOPs").value, read_number("30.94 GFLOPs").power
+    (Fraction(1547, 50), 3)
+    """
+    found = plain(number)
+    text = str(found).strip()
+    match = _NUMBER.fullmatch(text) if isinstance(found, (str, int)) and not isinstance(found, bool) else None
+    unit = _unit(match.group(4).lower(), bool(match.group(2))) if match else None
+    if match is None or unit is None:
+        raise ArgumentError(
+            f"number: expected one such as 15.48G, 108.45MB, 527.79, 15.523e9 or 30.94 GFLOPs, found {shorten(number)}"
+        )
+    decimals, exponent = match.group(2) or "", int(match.group(3) or 0)
+    digit = Fraction(10) ** (exponent - len(decimals))
+    return Reading(int(match.group(1).replace(",", "") + decimals) * digit, digit, *unit)
+
+
+def _unit(word: str, decimals: bool) -> tuple[int | None, bool, tuple[Quantity, ...]] | None:
+    """Read a unit: the power of its prefix, whether it is binary, and what its noun can mean; None if it is none."""
+    if word == "b" and decimals:
+        return 3, False, ()  # billions: there is no half byte
+    if word in _NOUNS:
+        return (0 if word else None), False, _NOUNS[word]
+    power, rest = "kmgt".find(word[0]) + 1, word[1:]
+    if power and rest in ("i", "ib"):
+        return power, True, _BYTES
+    return (power, False, _NOUNS[rest]) if power and rest in _NOUNS else None
+
+
+# Who says so
+
+WITHOUT_POOL = ("vggkit", "Keras", "keras.io", "timm's card", "the paper", "CS231n")
+"""Whose networks don't have torchvision's pool."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A convention that gives a number, for a network.
+
+    Args:
+        tool: who prints it, with its version.
+        label: what the tool calls it.
+        quantity: what it counts.
+        printed: the figure as the tool writes it.
+        figure: the exact figure; where it is a file's size, the values in it.
+        ours: vggkit's exact figure.
+        ours_is: what that is.
+        difference: the tool's figure less vggkit's.
+        parts: what the tool's figure is made of; they add up to it.
+        why: what the convention is.
+        form: how the network is built, where it isn't built as the configuration says.
+        distance: how far the number that was asked for is from the figure, as a share of it; 0 where its digits are
+            the figure's.
+    """
+
+    tool: str
+    label: str
+    quantity: str
+    printed: str
+    figure: int
+    ours: int
+    ours_is: str
+    difference: int
+    parts: tuple[Part, ...]
+    why: str
+    form: str
+    distance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        parts = [{"what": part.what, "amount": part.amount} for part in self.parts]
+        return {**{field: getattr(self, field) for field in self.__struct_fields__}, "parts": parts}
+
+
+class Findings(Shown, list[Finding]):
+    """The conventions that give a number, the best first; a list that draws itself.
+
+    Args:
+        findings: the conventions.
+        about: the network that it is about, its input, batch and dtype.
+        number: what was asked for.
+        nearest: the nearest conventions, which are shown if there are no findings.
+    """
+
+    def __init__(self, findings: Iterable[Finding], about: str, number: str, nearest: Sequence[Finding]) -> None:
+        super().__init__(findings)
+        self.about = about
+        self.number = number
+        self.nearest = tuple(nearest)
+
+    def __rich__(self) -> Group:
+        from vggkit.figures.reconcile_table import table
+
+        return table(self.about, self.number, self, self.nearest)
+
+    def _repr_html_(self) -> str:
+        from vggkit.figures.reconcile_table import html_text
+
+        return html_text(self.about, self.number, self, self.nearest)
+
+
+def reconcile(
+    source: str | os.PathLike[str] | Config | Network,
+    number: str | SupportsIndex,
+    *,
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    **overrides: Unpack[Overrides],
+) -> Findings:
+    """Say whose number this is: which tools print it for a network, and what they count that vggkit does not.
+
+    Args:
+        source: a name, a path, a Config or a Network.
+        number: as it was read somewhere: `"15.48G"`, `"108.45MB"`, `138357544`.
+        batch: number of images.
+        dtype: float32, float16, bfloat16 or float64.
+        overrides: changes to make, as for `load`.
+
+    Returns:
+        The conventions that give this number to the digits that were written, the best first; none if no tool does.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        ArgumentError: if it is no number, or an argument is outside its allowed values.
+
+    >>> [(finding.tool, finding.difference) for finding in reconcile("D", "108.45MB")]
+    [('torchinfo 1.8.0', 47503264)]
+    """
+    check_keywords(reconcile, overrides)
+    batch, dtype = check_batch(batch), dtype_name(dtype)
+    network = Network.of(source, **overrides)
+    every = every_finding(network, number, batch, dtype)
+    about = f"{network.name} at {times(network.input_shape)}, batch {batch}, {dtype}"
+    return Findings((finding for finding in every if not finding.distance), about, str(plain(number)), nearest(every))
+
+
+def every_finding(network: Network, number: str | SupportsIndex, batch: int, dtype: str) -> list[Finding]:
+    """Return what each convention gives for a network, the nearest to a number first.
+
+    Raises:
+        ArgumentError: if it is no number.
+    """
+    reading = read_number(number)
+    found = [_judged(reading, convention, counted) for convention, counted in _figures(network, batch, dtype)]
+    return [judged.finding for judged in sorted(found, key=lambda judged: judged.rank)]
+
+
+def nearest(findings: list[Finding]) -> list[Finding]:
+    """Return the first three that are different conventions."""
+    by_convention: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        by_convention.setdefault((finding.tool, finding.label), finding)
+    return list(by_convention.values())[:3]
+
+
+def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convention, Counted]]:
+    """Pair each convention with the network, and with the network as torchvision builds it; each figure once."""
+    forms = [Counted(network, batch, dtype)]
+    theirs = torchvisions_form(network)
+    if theirs is not None:
+        forms.append(Counted(theirs, batch, dtype, TORCHVISIONS_FORM))
+    said = set()
+    for convention in CONVENTIONS:
+        for form in forms[:1] if convention.tool in WITHOUT_POOL else forms:
+            counted = form.one_image if convention.per_image else form
+            parts = convention.parts(counted) if counted.gives(convention.quantity) else ()
+            figure = (convention.source, convention.quantity, sum(part.amount for part in parts))
+            if parts and figure not in said:
+                said.add(figure)
+                yield convention, counted
+
+
+class _Judged(NamedTuple):
+    """A finding, and what it is sorted by."""
+
+    finding: Finding
+    rank: tuple[Any, ...]
+
+
+def _judged(reading: Reading, convention: Convention, counted: Counted) -> _Judged:
+    parts = tuple(part for index, part in enumerate(convention.parts(counted)) if part.amount or not index)
+    figure, ours = sum(part.amount for part in parts), counted.ours(convention.quantity)
+    slack = convention.headers * sum(
+        len(placed.layer.parameters(placed.input_shape)) + len(placed.layer.buffers(placed.input_shape))
+        for placed in counted.layers
+    )
+    distance, guessed = min(_distances(reading, convention, figure, slack))
+    writing = convention.writing
+    finding = Finding(
+        tool=convention.source,
+        label=convention.label,
+        quantity=convention.quantity,
+        printed=writing.write(figure),
+        figure=figure,
+        ours=ours,
+        ours_is=OURS[convention.quantity],
+        difference=figure - ours,
+        parts=parts,
+        why=convention.why,
+        form=counted.form,
+        distance=float(distance),
+    )
+    noun = reading.quantities.index(convention.quantity) if convention.quantity in reading.quantities else 9
+    decimals = Fraction(1, 10**writing.decimals) != reading.digit
+    return _Judged(finding, (distance, guessed, noun, abs(finding.difference), decimals, bool(counted.form)))
+
+
+def _distances(
+    reading: Reading, convention: Convention, figure: int, slack: int
+) -> Iterator[tuple[Fraction | float, bool]]:
+    """Yield how far a number is from a figure in each unit that it can be in, and whether the unit was guessed."""
+    if reading.quantities and convention.quantity not in reading.quantities:
+        yield inf, True
+        return
+    base = 1024 if reading.binary else convention.writing.base
+    printed = convention.writing.power_of(figure)
+    likely = {0, printed} if reading.power is None else {reading.power}
+    guesses = {2, 3} - likely if reading.power is None and reading.digit < 1 else set()
+    for power in (*likely, *guesses):
+        scale = base**power
+        meant, same = reading.value * scale, reading.digit * scale / 2
+        missing = max(figure - meant, meant - figure - slack, Fraction(0))
+        yield (missing / max(figure, 1) if missing > same else Fraction(0)), power in guesses

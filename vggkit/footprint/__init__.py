@@ -1,0 +1,1 @@
+"""Network → MemoryPlan: what a step holds, and what fits."""

@@ -1,0 +1,817 @@
+"""What eager PyTorch allocates and frees in a step, storage by storage, without PyTorch.
+
+The operations of a network's layers run here on tensors that have a size but no values, in the order in which torch
+dispatches them. A storage dies when its last reference goes: a Python variable, a saved tensor of the autograd graph,
+or a gradient that is not used yet. After each operation the alive bytes are noted, as torch's MemTracker notes them.
+
+Bytes are kept in two parts, those that grow with the batch and those that don't, so that a single walk answers for
+every batch. The layers' own part of the story stands with the layer, in its `run`, which is handed an `Eager` as
+`module` is handed `torch.nn`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from vggkit.notation.layers import Shape, elements
+
+if TYPE_CHECKING:
+    from vggkit.notation.layers import Layer
+
+KINDS = ("parameters", "buffers", "gradients", "optimizer", "activations", "temporaries", "inputs")
+"""What a byte can be for. Inputs are the images and the labels."""
+
+PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = range(7)
+
+CUDA_BLOCK = 512
+"""On CUDA each tensor is rounded up to so many bytes (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""
+
+INDEX_BYTES = 8
+"""An int64: labels, and the indices of max pooling."""
+
+
+class Storage:
+    """A piece of memory.
+
+    Args:
+        per_image: bytes that grow with the batch, for one image.
+        constant: bytes that don't.
+        size: bytes in all, rounded as the device rounds them.
+        kind: index into `KINDS`.
+    """
+
+    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size")
+
+    def __init__(self, per_image: int, constant: int, size: int, kind: int) -> None:
+        self.per_image = per_image
+        self.constant = constant
+        self.size = size
+        self.kind = kind
+        self.references = 1
+        self.is_parameter = False
+
+
+class Tensor:
+    """A tensor: where it lives, its shape for one image, its bytes per element, and the node that made it."""
+
+    __slots__ = ("element_bytes", "is_view", "node", "shape", "storage")
+
+    def __init__(
+        self, storage: Storage, shape: Shape, element_bytes: int, node: Node | None = None, *, is_view: bool = False
+    ) -> None:
+        self.storage = storage
+        self.shape = shape
+        self.element_bytes = element_bytes
+        self.node = node
+        self.is_view = is_view
+
+    @property
+    def edge(self) -> Edge:
+        """Where its gradient goes."""
+        return self.node
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Bytes per image and constant bytes."""
+        return elements(self.shape) * self.element_bytes, 0
+
+    def cast_size(self, element_bytes: int) -> tuple[int, int]:
+        """Bytes per image and constant bytes that it would have with other elements."""
+        return elements(self.shape) * element_bytes, 0
+
+
+class Parameter:
+    """A parameter, or its copy in another dtype that autocast made."""
+
+    __slots__ = ("element_bytes", "gradient", "node", "requires_grad", "storage")
+
+    def __init__(self, storage: Storage, element_bytes: int, requires_grad: bool) -> None:
+        self.storage = storage
+        self.element_bytes = element_bytes
+        self.requires_grad = requires_grad
+        self.node: Node | None = None
+        self.gradient: Storage | None = None
+
+    @property
+    def edge(self) -> Edge:
+        """Where its gradient goes."""
+        if self.node is not None:
+            return self.node
+        return self if self.requires_grad else None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Bytes per image and constant bytes."""
+        return 0, self.storage.constant
+
+    def cast_size(self, element_bytes: int) -> tuple[int, int]:
+        """Bytes per image and constant bytes that it would have with other elements."""
+        return 0, self.storage.constant // self.element_bytes * element_bytes
+
+
+Gradients = list["Storage | None"]
+Backward = Callable[[Storage], Gradients]
+
+
+class Node:
+    """A node of the autograd graph: what it keeps, how it makes its inputs' gradients, and where they go."""
+
+    __slots__ = ("adjust", "backward", "dependencies", "edges", "frame", "gradient", "layer", "order", "packs", "saved")
+
+    def __init__(self, layer: str, order: int, edges: Sequence[Edge], frame: Frame | None) -> None:
+        self.layer = layer
+        self.order = order
+        self.edges = edges
+        self.frame = frame
+        self.backward: Backward | None = None
+        self.adjust: Callable[[Storage, Gradients], Gradients] | None = None
+        self.saved: list[Storage] = []
+        self.packs: list[tuple[int, bool]] = []
+        self.gradient: Storage | None = None
+        self.dependencies = 0
+
+
+Edge = Node | Parameter | None
+
+
+class Frame:
+    """A checkpointed block: its input is kept, its saved tensors are made again when they are asked for."""
+
+    __slots__ = ("alive", "layers", "packs", "recomputed", "recomputing", "x")
+
+    def __init__(self, x: Tensor, layers: Sequence[PlacedRun]) -> None:
+        self.x = x
+        self.layers = layers
+        self.packs = 0
+        self.alive = 0
+        self.recomputing = -1
+        self.recomputed: dict[int, Storage] = {}
+
+
+class PlacedRun(NamedTuple):
+    """A layer with its name and its parameters, ready to run; a frozen one runs in evaluation mode."""
+
+    name: str
+    layer: Layer
+    parameters: dict[str, Parameter]
+    frozen: bool = False
+
+
+class Moment(NamedTuple):
+    """The alive bytes after an operation.
+
+    Args:
+        event: "forward of block1_conv1", "backward of block3_pool", "optimizer step".
+        size: bytes in all.
+        per_image: those that grow with the batch, for one image, before any rounding.
+        constant: those that don't.
+        by_kind: bytes of each of `KINDS`.
+    """
+
+    event: str
+    size: int
+    per_image: int
+    constant: int
+    by_kind: tuple[int, ...]
+
+
+class _RecomputedEnough(Exception):  # noqa: N818  # a signal: torch stops a recomputation at its last saved tensor
+    pass
+
+
+class Eager:
+    """A step of eager PyTorch.
+
+    Args:
+        batch: number of images.
+        device: "cpu" or "cuda".
+        training: whether dropout drops and batch norm computes statistics of the batch.
+        autograd: whether a graph is recorded.
+
+    Attributes:
+        frozen: whether the layer that runs is frozen: its batch norm uses running statistics, in training too.
+        moments: the alive bytes after each operation.
+        kept: each storage that is kept for the backward pass, and the first layer that keeps it.
+        outputs: bytes of each layer's output, 0 if that is in another's memory.
+        refused: the normalisations that torch refuses to run, as their statistics would be of a single value.
+    """
+
+    def __init__(
+        self, batch: int, device: Literal["cpu", "cuda"] = "cpu", *, training: bool = True, autograd: bool = True
+    ) -> None:
+        self.batch = batch
+        self.device = device
+        self.training = training
+        self.autograd = autograd
+        self.autocast = False
+        self.frozen = False
+        self.event = "start"
+        self.moments: list[Moment] = []
+        self.kept: dict[Storage, str] = {}
+        self.outputs: dict[str, int] = {}
+        self.refused: list[str] = []
+        self._kind = ACTIVATIONS
+        self._alive = [0] * len(KINDS)
+        self._per_image = 0
+        self._constant = 0
+        self._order = 0
+        self._layer = ""
+        self._casts: dict[Parameter, Parameter] = {}
+        self._frame: Frame | None = None
+        self._recomputed: Frame | None = None
+        self._scope: dict[Storage, int] | None = None
+        self._cast_in_backward = False
+
+    # Storages
+
+    def new(self, per_image: int, constant: int = 0, kind: int | None = None) -> Storage:
+        """Allocate; the caller holds the first reference."""
+        size = per_image * self.batch + constant
+        if self.device == "cuda":
+            size = -(-size // CUDA_BLOCK) * CUDA_BLOCK
+        storage = Storage(per_image, constant, size, self._kind if kind is None else kind)
+        self._alive[storage.kind] += size
+        self._per_image += per_image
+        self._constant += constant
+        if self._scope is not None:
+            self._scope[storage] = 1
+        return storage
+
+    def hold(self, storage: Storage) -> Storage:
+        """Take one more reference."""
+        storage.references += 1
+        if self._scope is not None:
+            self._scope[storage] = self._scope.get(storage, 0) + 1
+        return storage
+
+    def release(self, *held: Storage | Tensor | Parameter | None) -> None:
+        """Give references up; what has none left is freed."""
+        for holder in held:
+            if holder is None:
+                continue
+            storage = holder if isinstance(holder, Storage) else holder.storage
+            storage.references -= 1
+            if self._scope is not None:
+                self._scope[storage] -= 1
+            if storage.references == 0:
+                self._alive[storage.kind] -= storage.size
+                self._per_image -= storage.per_image
+                self._constant -= storage.constant
+
+    def note(self) -> None:
+        """Note the alive bytes: an operation has run."""
+        alive = self._alive
+        self.moments.append(Moment(self.event, sum(alive), self._per_image, self._constant, tuple(alive)))
+
+    # The autograd graph
+
+    def op(
+        self,
+        x: Tensor,
+        *others: Tensor | Parameter | None,
+        shape: Shape | None = None,
+        element_bytes: int | None = None,
+        keeps: Iterable[Tensor | Parameter] = (),
+        keeps_output: bool = False,
+        extras: Sequence[tuple[int, int]] = (),
+        in_place: bool = False,
+        backward: Backward | None = None,
+        adjust: Callable[[Storage, Gradients], Gradients] | None = None,
+    ) -> Tensor:
+        """Run one operation.
+
+        Args:
+            x: its input.
+            others: its other inputs.
+            shape: of the output, for one image; the input's if absent.
+            element_bytes: of the output; the input's if absent.
+            keeps: inputs that its backward pass needs.
+            keeps_output: whether that needs the output.
+            extras: bytes per image and constant bytes of what it makes beside its output, for its backward pass.
+            in_place: whether the output takes the input's place.
+            backward: makes the inputs' gradients from the output's; one of the size of each input if absent.
+            adjust: what the engine does to those gradients before it hands them on.
+
+        Returns:
+            The output; the caller holds a reference to it.
+        """
+        shape = x.shape if shape is None else shape
+        element_bytes = element_bytes or x.element_bytes
+        inputs = (x, *others)
+        node = self.node([None if tensor is None else tensor.edge for tensor in inputs])
+        if node is not None:
+            node.backward = backward or self._gradients_like(node, inputs)
+            if in_place and x.is_view:
+                node.backward = self._through_view(x, node.backward)
+            node.adjust = adjust
+            for tensor in keeps:
+                self.keep(node, tensor.storage)
+        storage = self.hold(x.storage) if in_place else self.new(elements(shape) * element_bytes)
+        made = [self.new(*extra) for extra in extras]
+        self.note()
+        if node is not None:
+            for extra in made:
+                self.keep(node, extra)
+            if keeps_output:
+                self.keep(node, storage)
+        self.release(*made)
+        return Tensor(storage, shape, element_bytes, node, is_view=in_place and x.is_view)
+
+    def linear(self, x: Tensor, weight: Parameter, bias: Parameter | None, shape: Shape) -> Tensor:
+        """Run `torch.nn.functional.linear`: addmm, or mm without a bias."""
+        x, weight, bias, casts = self.lower(x, weight, bias)
+        of_x, of_weight, of_bias = x.edge, weight.edge, bias.edge if bias else None
+
+        def backward(gradient: Storage) -> Gradients:
+            made = [self.new(*x.size) if of_x else None, self.new(*weight.size) if of_weight else None]
+            self.note()
+            return [*made, self.hold(gradient) if of_bias else None]
+
+        def adjust(_: Storage, made: Gradients) -> Gradients:
+            if bias is None or not of_bias:
+                return made
+            total = self.new(*bias.size)  # the engine sums the gradient over the batch
+            self.note()
+            self.release(made[2])
+            return [*made[:2], total]
+
+        keeps: list[Tensor | Parameter] = [*([x] if of_weight else []), *([weight] if of_x else [])]
+        y = self.op(x, weight, bias, shape=shape, keeps=keeps, backward=backward, adjust=adjust)
+        self.release(*casts)
+        return y
+
+    def normalize(
+        self,
+        layer: Layer,
+        x: Tensor,
+        parameters: dict[str, Parameter],
+        *,
+        statistics: bool,
+        decomposed: bool = False,
+    ) -> Tensor:
+        """Run a batch or group normalisation.
+
+        Args:
+            layer: says which statistics it keeps.
+            x: its input.
+            parameters: its weight and bias, if it is affine.
+            statistics: whether it computes statistics, rather than use running ones.
+            decomposed: whether fake tensors run its backward pass as separate operations.
+        """
+        weight = parameters.get("weight")
+        statistic_bytes = 4 if self.device == "cuda" else x.element_bytes
+        extras = []
+        for kept in layer.kept(x.shape) if statistics else ():
+            if kept.what != "input":
+                if self.batch * elements(x.shape) == elements(kept.shape):  # torch/nn/functional.py, _verify_batch_size
+                    self.refused.append(self._layer)
+                size = elements(kept.shape) * statistic_bytes
+                extras.append((size, 0) if kept.per_image else (0, size))
+        keeps: list[Tensor | Parameter] = [x, *([weight] if weight else [])]
+        fake = self.device == "cpu"  # where fake tensors differ from real ones, the CPU's figures are theirs
+        mixed = fake and decomposed and weight is not None and weight.element_bytes != x.element_bytes
+        always = fake and not decomposed  # batch norm's fake kernel makes the input's gradient even if nobody wants it
+        of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge or always else None
+        sizes = [of_x, *(p.size if p.edge else None for p in parameters.values())]
+
+        def backward(_: Storage) -> Gradients:
+            made = [None if size is None else self.new(*size) for size in sizes]
+            self.note()
+            return made
+
+        def adjust(_: Storage, made: Gradients) -> Gradients:
+            if not mixed or made[0] is None:
+                return made
+            cast = self.new(*x.size)
+            self.note()
+            self.release(made[0])
+            return [cast, *made[1:]]
+
+        return self.op(x, *parameters.values(), keeps=keeps, extras=extras, backward=backward, adjust=adjust)
+
+    def add_number(self, x: Tensor) -> Tensor:
+        """Run x + number, whose gradient is the output's own."""
+        return self.op(x, backward=lambda gradient: [self.hold(gradient)])
+
+    def power(self, x: Tensor) -> Tensor:
+        """Run x ** number; its gradient is g · (exponent · x ** (exponent − 1))."""
+
+        def backward(_: Storage) -> Gradients:
+            power, product, made = self.new(*x.size), self.new(*x.size), self.new(*x.size)
+            self.note()
+            self.release(power, product)
+            return [made]
+
+        return self.op(x, keeps=(x,), backward=backward)
+
+    def divide(self, x: Tensor, divisor: Tensor) -> Tensor:
+        """Run x / divisor; the divisor's gradient, −g · ((x / divisor) / divisor), is made first."""
+        wide = divisor.element_bytes
+        size = x.cast_size(wide)
+
+        def backward(_: Storage) -> Gradients:
+            temporaries = [self.new(*size) for _ in range(3)]
+            of_divisor = self.new(*size)
+            self.note()
+            self.release(*temporaries)
+            of_x = self.new(*size)
+            self.note()
+            return [of_x, of_divisor]
+
+        def adjust(_: Storage, made: Gradients) -> Gradients:
+            if wide == x.element_bytes:
+                return made
+            cast = self.new(*x.size)
+            self.note()
+            self.release(made[0])
+            return [cast, *made[1:]]
+
+        return self.op(x, divisor, element_bytes=wide, keeps=(x, divisor), backward=backward, adjust=adjust)
+
+    def pad_circular(self, x: Tensor, shape: Shape, pads: tuple[int, int]) -> Tensor:
+        """Pad by what stands on the other side, as torch does: a new tensor, and slices copied into it one by one."""
+        whole = elements(shape) * x.element_bytes
+        storage = self.new(whole)
+        self.note()
+        node: Node | None = None
+        if self.autograd and x.edge is not None:
+            first = self._slice(x.edge, x.size[0])
+            node = self._copy_slice(whole, x.size[0], None, self._slice(first, x.size[0]))
+            rows = shape[0] * shape[1] * pads[1] * x.element_bytes
+            columns = shape[0] * pads[0] * shape[2] * x.element_bytes
+            for size in filter(None, (rows, rows, columns, columns)):
+                node = self._copy_slice(whole, size, node, self._slice(node, whole))
+        return Tensor(storage, shape, x.element_bytes, node)
+
+    def _slice(self, edge: Edge, size: int) -> Node:
+        """Record a slice, whose gradient has the size of the whole."""
+
+        def backward(_: Storage) -> Gradients:
+            made = self.new(size)
+            self.note()
+            return [made]
+
+        node = self.node([edge])
+        assert node is not None
+        node.backward = backward
+        return node
+
+    def _copy_slice(self, whole: int, size: int, before: Node | None, source: Node) -> Node:
+        """Record a copy into a slice: its gradients are the whole with the slice set to zero, and the slice's."""
+
+        def backward(_: Storage) -> Gradients:
+            of_whole, of_slice = self.new(whole), self.new(size)
+            self.note()
+            if before is not None:
+                zeros = self.new(size)
+                self.note()
+                self.release(zeros)
+            return [of_whole, of_slice]
+
+        node = self.node([before, source])
+        assert node is not None
+        node.backward = backward
+        return node
+
+    def view(self, x: Tensor, shape: Shape) -> Tensor:
+        """Return a view: the same storage in another shape."""
+        node = self.node([x.edge])
+        if node is not None:
+            node.backward = lambda gradient: [self.hold(gradient)]
+        return Tensor(self.hold(x.storage), shape, x.element_bytes, node, is_view=True)
+
+    def _through_view(self, x: Tensor, backward: Backward) -> Backward:
+        """Return how a gradient comes through an operation in place on a view.
+
+        It belongs to the viewed tensor, so autograd copies its gradient, hands a clone of the viewed part to the
+        operation, and copies the result back (torch/csrc/autograd/functions/tensor.cpp, CopySlices).
+        """
+
+        def copied(_: Storage) -> Gradients:
+            whole, part = self.new(*x.size), self.new(*x.size)
+            self.note()
+            made, *others = backward(part)
+            self.release(part, made)
+            return [whole, *others]
+
+        return copied
+
+    def alias(self, x: Tensor) -> Tensor:
+        """Return the tensor itself, with one more reference."""
+        self.hold(x.storage)
+        return x
+
+    def like(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same size, outside the graph: a copy, or noise."""
+        storage = self.new(*x.size)
+        self.note()
+        return Tensor(storage, x.shape, x.element_bytes)
+
+    def node(self, edges: Sequence[Edge]) -> Node | None:
+        """Record a node, if a gradient is wanted of any of its inputs."""
+        if not self.autograd or not any(edge is not None for edge in edges):
+            return None
+        self._order += 1
+        return Node(self._layer, self._order, edges, self._frame)
+
+    def keep(self, node: Node, storage: Storage) -> None:
+        """Keep a storage for the backward pass; inside a checkpointed block only note that it will be needed."""
+        frame = self._recomputed
+        if frame is not None:
+            frame.recomputing += 1
+            if not storage.is_parameter:
+                storage.references += 1  # held by the frame, beyond the recomputation's own references
+                frame.recomputed[frame.recomputing] = storage
+            if frame.recomputing + 1 == frame.packs:
+                raise _RecomputedEnough
+        elif self._frame is not None:
+            node.packs.append((self._frame.packs, storage.is_parameter))
+            self._frame.packs += 1
+            self._frame.alive += 1
+        elif not storage.is_parameter:
+            node.saved.append(self.hold(storage))
+            self.kept.setdefault(storage, self._layer)
+
+    def _gradients_like(self, node: Node, inputs: Sequence[Tensor | Parameter | None]) -> Backward:
+        sizes = [None if tensor is None or edge is None else tensor.size for tensor, edge in zip(inputs, node.edges)]
+
+        def backward(_: Storage) -> Gradients:
+            made = [None if size is None else self.new(*size) for size in sizes]
+            self.note()
+            return made
+
+        return backward
+
+    # Layers
+
+    def apply(self, layer: Layer, x: Tensor, parameters: dict[str, Parameter]) -> Tensor:
+        """Run a layer that is one operation, as its rules describe it."""
+        keeps: list[Tensor | Parameter] = []
+        extras = []
+        keeps_output = clones = False
+        for kept in layer.kept(x.shape):
+            if kept.what == "input":
+                keeps.append(x)
+            elif kept.what == "output":
+                keeps_output = True
+            elif kept.what == "clone of the input":
+                clones = x.edge is not None and self.autograd
+            else:
+                size = elements(kept.shape) * (kept.element_bytes or x.element_bytes)
+                extras.append((size, 0) if kept.per_image else (0, size))
+        copy = self.like(x) if clones else None
+        if copy is not None:
+            keeps.append(copy)
+        y = self.op(
+            x, *parameters.values(), shape=layer.output_shape(x.shape), keeps=keeps, keeps_output=keeps_output,
+            extras=extras, in_place=layer.storage() == "in place",
+        )  # fmt: skip
+        self.release(copy)
+        return y
+
+    def run_layers(self, layers: Sequence[PlacedRun], x: Tensor, word: str = "forward") -> Tensor:
+        """Run layers as `nn.Sequential` does: each input is let go when its layer has returned.
+
+        Takes over the caller's reference to x; the output comes with one.
+        """
+        for placed in layers:
+            self._layer, self.event, self.frozen = placed.name, f"{word} of {placed.name}", placed.frozen
+            y = placed.layer.run(x, placed.parameters, self)
+            if word == "forward":
+                self.outputs[placed.name] = 0 if y.storage is x.storage else y.storage.size
+            self.release(x)
+            x = y
+        return x
+
+    def run_checkpoint(self, layers: Sequence[PlacedRun], x: Tensor) -> Tensor:
+        """Run layers as `torch.utils.checkpoint.checkpoint(…, use_reentrant=False)` does."""
+        if not self.autograd:
+            return self.run_layers(layers, x)
+        self._frame = frame = Frame(x, layers)
+        self.hold(x.storage)  # the frame's own
+        y = self.run_layers(layers, x)
+        self._frame = None
+        if frame.alive == 0:
+            self.release(x)
+        else:
+            self.kept.setdefault(x.storage, layers[0].name)
+        return y
+
+    def _recompute(self, frame: Frame) -> None:
+        """Run a checkpointed block again, as far as its last saved tensor."""
+        before = self.event, self._kind, self._casts, self.autocast, self._layer
+        self._recomputed, self._scope = frame, {}
+        self._kind, self.autograd, self._casts, self.autocast = ACTIVATIONS, True, {}, self._cast_in_backward
+        with suppress(_RecomputedEnough):
+            self.run_layers(frame.layers, self.alias(frame.x), "recomputation")
+        scope, self._scope, self._recomputed = self._scope, None, None
+        self.event, self._kind, self._casts, self.autocast, self._layer = before
+        self.autograd = False
+        for storage, references in scope.items():  # its variables, its graph and its casts go
+            self.release(*[storage] * references)
+
+    # Autocast
+
+    def cast(
+        self, tensor: Tensor | Parameter | None, element_bytes: int
+    ) -> tuple[Tensor | Parameter | None, Storage | None]:
+        """Cast an operand as autocast does.
+
+        Returns:
+            The operand, and what must be let go when the operation has returned. The cast of a parameter that
+            is trained is kept until autocast ends, and is not the operation's to let go.
+        """
+        if tensor is None or tensor.element_bytes == element_bytes:
+            return tensor, None
+        if isinstance(tensor, Parameter) and tensor in self._casts:
+            return self._casts[tensor], None
+        node = self.node([tensor.edge])
+        if node is not None:
+            size = tensor.size
+
+            def backward(_: Storage) -> Gradients:
+                made = self.new(*size)
+                self.note()
+                return [made]
+
+            node.backward = backward
+        storage = self.new(*tensor.cast_size(element_bytes))
+        self.note()
+        if isinstance(tensor, Tensor):
+            return Tensor(storage, tensor.shape, element_bytes, node), storage
+        copy = Parameter(storage, element_bytes, requires_grad=False)
+        copy.node = node
+        if tensor.requires_grad:
+            self._casts[tensor] = copy
+            return copy, None
+        return copy, storage
+
+    def lower(
+        self, x: Tensor, weight: Parameter, bias: Parameter | None
+    ) -> tuple[Tensor, Parameter, Parameter | None, list[Storage | None]]:
+        """Cast the operands of a convolution or an FC layer, the last one first; without autocast they stay."""
+        if not self.autocast:
+            return x, weight, bias, []
+        low_bias, of_bias = self.cast(bias, 2)
+        low_weight, of_weight = self.cast(weight, 2)
+        low_x, of_x = self.cast(x, 2)
+        assert isinstance(low_x, Tensor)
+        assert isinstance(low_weight, Parameter)
+        assert not isinstance(low_bias, Tensor)
+        return low_x, low_weight, low_bias, [of_bias, of_weight, of_x]
+
+    def raise_precision(self, x: Tensor) -> tuple[Tensor, Storage | None]:
+        """Cast the input of an operation that autocast runs in float32; without autocast it stays."""
+        if not self.autocast:
+            return x, None
+        high, cast = self.cast(x, 4)
+        assert isinstance(high, Tensor)
+        return high, cast
+
+    def end_autocast(self) -> None:
+        """Leave the autocast context: the casts of the parameters go, where the graph doesn't hold them."""
+        self.release(*self._casts.values())
+        self._casts = {}
+        self._cast_in_backward, self.autocast = self.autocast, False
+
+    # Loss and backward pass
+
+    def cross_entropy(self, logits: Tensor, labels: Storage) -> Tensor:
+        """Run `torch.nn.functional.cross_entropy` on class labels: log-softmax, then the likelihood."""
+        self._layer, self.event = "loss", "forward of loss"
+        z, cast = self.raise_precision(logits)
+        likelihoods = self.op(z, keeps_output=True)
+        node = self.node([likelihoods.edge])
+        size = likelihoods.size
+
+        def backward(_: Storage) -> Gradients:
+            made = self.new(*size)
+            self.note()
+            return [made]
+
+        if node is not None:
+            node.backward = backward
+            self.keep(node, likelihoods.storage)
+            self.keep(node, labels)
+        loss, weight = self.new(0, z.element_bytes), self.new(0, z.element_bytes)
+        self.note()
+        if node is not None:
+            self.keep(node, weight)
+        self.release(likelihoods, weight, cast)
+        return Tensor(loss, (), z.element_bytes, node)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass, as the engine does: of what is ready, the node that was made last comes first."""
+        root = loss.node
+        assert root is not None
+        self.event = "backward of loss"
+        ones = self.new(0, loss.storage.constant)
+        self.note()
+        self._kind, self.autograd = TEMPORARIES, False
+        _count_dependencies(root)
+        root.gradient = self.hold(ones)
+        ready = [(-root.order, root)]
+        while ready:
+            _, node = heapq.heappop(ready)
+            self.event = f"backward of {node.layer}"
+            for edge in self._run_node(node):
+                heapq.heappush(ready, (-edge.order, edge))
+        self.release(ones)
+        self._kind = ACTIVATIONS
+
+    def _run_node(self, node: Node) -> list[Node]:
+        """Run a node; return the nodes that are ready now."""
+        gradient, node.gradient, frame = node.gradient, None, node.frame
+        assert gradient is not None
+        assert node.backward is not None
+        unpacked: list[Storage] = []
+        if node.packs and frame is not None:
+            if frame.recomputing < 0:
+                self._recompute(frame)
+            unpacked = [frame.recomputed.pop(index) for index, is_parameter in node.packs if not is_parameter]
+        made = node.backward(gradient)
+        self.release(*unpacked)
+        if node.adjust is not None:
+            made = node.adjust(gradient, made)
+        self.release(*node.saved)
+        if node.packs and frame is not None:
+            frame.alive -= len(node.packs)
+            if frame.alive == 0:
+                self.release(frame.x)
+        node.saved, node.backward, node.adjust = [], None, None
+        self.release(gradient)
+        return self._hand_on(node, made)
+
+    def _hand_on(self, node: Node, made: Gradients) -> list[Node]:
+        ready = []
+        for storage, edge in zip(made, node.edges):
+            if storage is None or not isinstance(edge, Node):
+                continue
+            if edge.gradient is None:
+                edge.gradient = self.hold(storage)
+            elif (
+                self.device == "cpu"
+            ):  # two uses of one tensor: fake tensors are added out of place, real ones in place
+                total = self.new(storage.per_image, storage.constant)
+                self.note()
+                self.release(edge.gradient)
+                edge.gradient = total
+            edge.dependencies -= 1
+            if edge.dependencies == 0:
+                ready.append(edge)
+        for storage, edge in zip(made, node.edges):
+            if storage is not None and not isinstance(edge, Parameter):
+                self.release(storage)
+        for storage, edge in zip(made, node.edges):
+            if storage is not None and isinstance(edge, Parameter):
+                self._move(storage, GRADIENTS)
+                edge.gradient = storage
+                self.note()
+        return ready
+
+    def _move(self, storage: Storage, kind: int) -> None:
+        self._alive[storage.kind] -= storage.size
+        storage.kind = kind
+        self._alive[kind] += storage.size
+
+    # The optimizer
+
+    def optimizer_step(self, parameters: Sequence[Parameter], *, adaptive: bool) -> None:
+        """Run an optimizer's step.
+
+        SGD, with momentum or without, works in place. Adam and AdamW (`adaptive`) need √v: on CUDA, where torch
+        takes all parameters together (foreach), a copy of all; on the CPU, parameter by parameter, √v and the
+        denominator, whose predecessor lives until its name is bound anew (torch/optim/adam.py).
+        """
+        self.event, self._kind = "optimizer step", OPTIMIZER
+        self.note()
+        sizes = [parameter.storage.constant for parameter in parameters]
+        if adaptive and self.device == "cuda":
+            roots = [self.new(0, size) for size in sizes]
+            self.note()
+            self.release(*roots)
+        elif adaptive:
+            denominator: Storage | None = None
+            for size in sizes:
+                root = self.new(0, size)
+                self.note()
+                quotient = self.new(0, size)
+                self.note()
+                self.release(root, denominator)
+                denominator = quotient
+            self.release(denominator)
+        self._kind = ACTIVATIONS
+
+
+def _count_dependencies(root: Node) -> None:
+    seen, stack = {root}, [root]
+    while stack:
+        for edge in stack.pop().edges:
+            if isinstance(edge, Node):
+                edge.dependencies += 1
+                if edge not in seen:
+                    seen.add(edge)
+                    stack.append(edge)

@@ -1,0 +1,1 @@
+"""Network → torch module, and what is done with one."""

@@ -1,0 +1,243 @@
+"""A configuration and weights → a model that is ready."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, SupportsIndex
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+from vggkit.base.errors import ArgumentError, BuildError, did_you_mean, shorten
+from vggkit.base.numbers import megabytes, whole
+from vggkit.model.module import INITIALIZERS, VGG, initialize
+from vggkit.model.weights.identification import identify
+from vggkit.model.weights.loading import Source, grow, load_checkpoint, open_checkpoint, resolve
+from vggkit.network import Network, dtype_name, several
+from vggkit.notation.config import Config, Overrides, check_keywords
+from vggkit.notation.layers import Softmax, elements
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class BuildArguments(Overrides, total=False):
+    """The keywords of `build` that `features` takes too, for type checkers."""
+
+    init: str
+    device: str | torch.device | None
+    dtype: str | torch.dtype | None
+    seed: SupportsIndex | None
+    freeze: str | Iterable[str]
+    checkpoint: str | Iterable[str]
+    strict: bool
+    include_top: bool
+    adapt_input: bool
+    init_from: Source | VGG | None
+
+
+def build(
+    config: str | os.PathLike[str] | Config | Network,
+    *,
+    init: str = "kaiming",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    softmax: bool = False,
+    seed: SupportsIndex | None = None,
+    freeze: str | Iterable[str] = (),
+    checkpoint: str | Iterable[str] = (),
+    weights: Source | None = None,
+    strict: bool = True,
+    include_top: bool = True,
+    adapt_input: bool = True,
+    init_from: Source | VGG | None = None,
+    **overrides: Unpack[Overrides],
+) -> VGG:
+    """Build a network as a PyTorch model.
+
+    Args:
+        config: a name, a path, a Config or a Network.
+        init: "kaiming" (torchvision's), "paper" or "xavier".
+        device: torch's; "meta" allocates nothing.
+        dtype: of the parameters; torch's default if absent.
+        softmax: whether `forward` ends in probabilities, if the configuration does; else it gives scores.
+        seed: makes the weights reproducible without touching torch's global generator.
+        freeze: blocks and layers that are not trained, a name or several; as for `VGG.freeze`.
+        checkpoint: blocks that are run again in the backward pass, a name or several, through `torch.utils.checkpoint`.
+        weights: a checkpoint of torchvision, timm, Keras or vggkit, or "imagenet"; as for `load_weights`, like the
+            next three.
+        strict: False loads the layers that fit, and only notes where the file says that its network answers otherwise.
+        include_top: False loads no weights for the classifier.
+        adapt_input: whether kernels for 3 colours may serve another number of channels.
+        init_from: a shallower model or its checkpoint, whose first four convolutions and FC layers start this one
+            (paper, Sect. 3.1).
+        overrides: changes to make, as for `load`; with weights, head may also be "new": the configuration's own head
+            without the weights for it.
+
+    Returns:
+        The model, in training mode. `model.report` says what was loaded.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        ArgumentError: if an argument is outside its allowed values.
+        BuildError: if the parameters are more than the device holds.
+        CheckpointError: if the weights can't be read, or don't fit.
+
+    >>> sum(p.numel() for p in build("D", device="meta").parameters())
+    138357544
+    """
+    check_keywords(build, overrides)
+    if overrides.get("head") == "new":
+        overrides["head"], include_top = None, False
+    network = Network.of(config, **overrides)
+    if init not in INITIALIZERS:
+        raise ArgumentError(f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}")
+    target, number = _device(device), _dtype(dtype)
+    if softmax and not isinstance(network.layers[-1].layer, Softmax):
+        raise ArgumentError(f"softmax: expected False, found True: {network.name} does not end in soft-max")
+    if seed is not None:
+        seed = whole(seed, "seed", least=0, largest=2**63 - 1)
+    if weights is not None and init_from is not None:
+        raise ArgumentError("init_from: expected no weights= with it: one of them gives the first values")
+    if weights is None and not include_top:
+        raise ArgumentError("head: 'new' and include_top=False say what of weights= is loaded, and there are none")
+    imagined = _fake_tensors()
+    if (imagined or target.type == "meta") and (weights is not None or init_from is not None):
+        where = "FakeTensorMode" if imagined else "device: 'meta'"
+        raise ArgumentError(f"{where} has no room for values; expected another with weights= or init_from=")
+    if not imagined:
+        _check_size(network, target, number)
+    with unset_fake_temporarily(), torch.device("meta"):
+        model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number)
+    if frozen := several(freeze, "freeze"):
+        model.freeze(frozen)
+    if imagined:
+        for module in model.modules():
+            allocate(module, target)
+        return model
+    if target.type == "meta":
+        return model
+    if weights is not None:
+        opened = open_checkpoint(resolve(weights, network))
+        load_checkpoint(model, opened, strict=strict, include_top=include_top, adapt_input=adapt_input)
+    materialize(model, target, init, seed)
+    if init_from is not None:
+        grow(model, init_from)
+    return model
+
+
+def materialize(model: VGG, device: torch.device, init: str, seed: int | None) -> None:
+    """Move a model to a device; what has no values yet is initialised.
+
+    Args:
+        model: some or all of whose tensors are on the meta device.
+        device: where to.
+        init: a key of INITIALIZERS.
+        seed: for the random numbers; None takes torch's.
+    """
+    fresh = []
+    for module in model.modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(tensor.is_meta for tensor in own):
+            allocate(module, device)
+            fresh.append(module)
+    model.to(device)
+    with torch.no_grad():
+        initialize(fresh, init, None if seed is None else torch.Generator(device).manual_seed(seed))
+
+
+def allocate(module: nn.Module, device: torch.device) -> None:
+    """Give a module's own parameters and buffers memory on a device, and no values.
+
+    `Module.to_empty` would convert them, which torch refuses inside FakeTensorMode.
+    """
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:  # a count as a value: FakeTensorMode keeps it, and a cumulative average reads it
+            empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+            module._buffers[name] = empty if buffer.ndim else torch.tensor(0, dtype=buffer.dtype, device=device)
+
+
+def _fake_tensors() -> bool:
+    """Tell whether FakeTensorMode is on: tensors have sizes and no values."""
+    return isinstance(torch.empty(0), FakeTensor)
+
+
+def load_model(
+    path: Source, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> VGG:
+    """Build the model that a checkpoint is of, with its weights.
+
+    Args:
+        path: a file of `save_weights`, which holds its configuration, or one whose configuration its shapes tell.
+        device: torch's.
+        dtype: of the parameters; torch's default if absent.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        CheckpointError: if the file can't be read, or its configuration can't be told.
+
+    >>> import pathlib, tempfile
+    >>> from vggkit import build, save_weights
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("A", input="3x32x32", width=0.1), file)
+    >>> load_model(file).block1.conv1.weight.shape
+    torch.Size([6, 3, 3, 3])
+    """
+    opened = open_checkpoint(path)
+    identity = identify(opened)
+    network = identity.network
+    target, number = _device(device), _dtype(dtype)
+    _check_size(network, target, number)
+    with torch.device("meta"):
+        model = VGG(network).to(number)
+    if target.type != "meta":
+        load_checkpoint(model, opened, notes=identity.notes)
+        materialize(model, target, "kaiming", None)
+    return model
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        return torch.get_default_device() if device is None else torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ArgumentError(
+            f"device: expected cpu, cuda, cuda:1, meta or another of torch's, found {shorten(device)}."
+            + did_you_mean(str(device), ("cpu", "cuda", "meta"))
+        ) from None
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    chosen: torch.dtype = getattr(torch, dtype_name(torch.get_default_dtype() if dtype is None else dtype))
+    return chosen
+
+
+def _check_size(network: Network, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse what can't be allocated before torch is asked for it, with the memory that it would need."""
+    shapes = [shape for placed in network for shape in placed.layer.parameters(placed.input_shape).values()]
+    needed = sum(map(elements, shapes)) * dtype.itemsize
+    largest = max(map(elements, shapes), default=0) * dtype.itemsize
+    if largest >= 2**63:
+        raise BuildError(f"{network.name}: one parameter would need {megabytes(largest)}, more than torch can address")
+    available = _memory(device)
+    if available is not None and needed > available:
+        raise BuildError(
+            f"{network.name}: its parameters need {megabytes(needed)}, and {device} has {megabytes(available)}."
+            f" Build it with device='meta', or narrower with width="
+        )
+
+
+def _memory(device: torch.device) -> int | None:
+    """Return the bytes that a device has in all, if that can be known."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None

@@ -1,0 +1,370 @@
+"""Network → VGG, an ordinary `torch.nn.Module`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from msgspec.structs import replace
+from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]  # torch does not list it
+from torch.utils.checkpoint import checkpoint as run_again
+
+from vggkit.base.errors import ArgumentError, BuildError, ConfigError, shorten
+from vggkit.model.description import described
+from vggkit.network import Network, PlacedLayer, place, several
+from vggkit.notation.config import Config
+from vggkit.notation.layers import Conv2d, Pair, Shape, times
+
+if TYPE_CHECKING:
+    from vggkit.model.weights.loading import LoadReport
+
+
+class VGG(nn.Module):
+    """A VGG network: `block1` … `blockN`, each an `nn.Sequential`, then the classifier's layers by their names.
+
+    Args:
+        network: what to build; its parameters are made by torch's defaults, `build` initialises them.
+        softmax: whether the output is probabilities, if the configuration ends in soft-max; else it is scores.
+        checkpoint: blocks that are run again in the backward pass instead of keeping what it needs.
+    """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    # TorchScript compiles all other properties
+    __jit_unused_properties__: ClassVar[tuple[str, ...]] = ("config", "frozen", "network")
+
+    def __init__(self, network: Network, *, softmax: bool = False, checkpoint: str | Iterable[str] = ()) -> None:
+        super().__init__()
+        self._network = network
+        self.ends_in_softmax = softmax
+        self.checkpoint = network.blocks(checkpoint, "checkpoint")
+        blocks: dict[str, OrderedDict[str, nn.Module]] = {}
+        classifier: dict[str, nn.Module] = {}
+        for placed in network.modules(softmax=softmax):
+            module = placed.layer.module(placed.input_shape, nn)
+            if placed.block is None:
+                classifier[placed.module] = module
+            else:
+                child = placed.module.removeprefix(f"{placed.block}.")
+                blocks.setdefault(placed.block, OrderedDict())[child] = module
+        for name, module in {**{name: nn.Sequential(block) for name, block in blocks.items()}, **classifier}.items():
+            self.add_module(name, module)
+        self._is_block = {**dict.fromkeys(blocks, True), **dict.fromkeys(classifier, False)}
+        self._frozen: frozenset[str] = frozenset()
+        self.report: LoadReport | None = None
+        """What was loaded last, if anything was."""
+
+    @property
+    def network(self) -> Network:
+        """The network that this is now: what it was built from, unless its modules were changed since.
+
+        Raises:
+            ArgumentError: if no configuration says what they are.
+        """
+        return described(self._network, self._chain(), softmax=self.ends_in_softmax)
+
+    @property
+    def config(self) -> Config:
+        """The configuration of that network."""
+        return self.network.config
+
+    def layers(self) -> list[tuple[PlacedLayer, nn.Module]]:
+        """Return the network's layers, each with the module that it is, in the order in which they run."""
+        modules = (module for _, module in self._chain())
+        return list(zip(self.network.modules(softmax=self.ends_in_softmax), modules))
+
+    def _chain(self) -> list[tuple[str, nn.Module]]:
+        """Return the modules that run, each with its path, without the nn.Identity of a layer that was taken away."""
+        modules: list[tuple[str, nn.Module]] = []
+        for name, child in self.named_children():
+            child = _compiled(child)
+            if self._is_block.get(name) and isinstance(child, nn.Sequential):
+                modules += [(f"{name}.{inner}", _compiled(module)) for inner, module in child.named_children()]
+            elif name in self._is_block:
+                modules.append((name, child))
+        return [(path, module) for path, module in modules if not isinstance(module, nn.Identity)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what `forward` does; where torch refuses, say it in the network's own terms.
+
+        Raises:
+            ValueError: if the images have a size that the network can't take.
+            RuntimeError: if torch fails.
+        """
+        try:
+            return cast(Tensor, super().__call__(x))
+        except RuntimeError as error:
+            if (refused := self._refused(x, error)) is None:
+                raise
+            raise refused from error
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last block's output.
+
+        Args:
+            x: images, batch × channels × height × width.
+        """
+        for name, block in self.named_children():
+            if self._is_block.get(name, False):
+                if is_scripting():  # TorchScript has no checkpoints
+                    x = block(x)
+                elif name in self.checkpoint:
+                    x = run_again(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scores of each class (probabilities if built with softmax=True).
+
+        It has no control flow that depends on the images: torch.fx and TorchScript take it.
+
+        Args:
+            x: images, batch × channels × height × width.
+        """
+        x = self.forward_features(x)
+        for name, layer in self.named_children():
+            if not self._is_block.get(name, True):
+                x = layer(x)
+        return x
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the layers that are frozen."""
+        return tuple(placed.name for placed in self.network if placed.module in self._frozen)
+
+    def freeze(self, *names: str | Iterable[str]) -> VGG:
+        """Stop training blocks and layers: their parameters, and the running statistics of their batch norms.
+
+        A frozen batch norm works as in evaluation, in `.train()` too, as Keras's does with `trainable=False`.
+
+        Args:
+            names: `block1`, `fc1`, `conv4_3`, …; one or several.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ArgumentError: if none is named, or there is no such block or layer.
+        """
+        return self._set_frozen(names, True)
+
+    def unfreeze(self, *names: str | Iterable[str]) -> VGG:
+        """Train blocks and layers again, their batch norms' running statistics too.
+
+        Args:
+            names: as for `freeze`; `*model.frozen` is every layer that is frozen.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ArgumentError: if none is named, or there is no such block or layer.
+        """
+        return self._set_frozen(names, False)
+
+    def _set_frozen(self, names: Iterable[str | Iterable[str]], frozen: bool) -> VGG:
+        word = "freeze" if frozen else "unfreeze"
+        named = [name for given in names for name in several(given, word)]
+        if not named:
+            raise ArgumentError(f"{word}: expected names of blocks and layers, such as block1, found none")
+        meant = self.network.parts(named, word)
+        changed = {placed.module for placed in self.network if placed.name in meant and placed.held}
+        self._frozen = self._frozen | changed if frozen else self._frozen - changed
+        for module in map(self.get_submodule, changed):
+            module.requires_grad_(not frozen).train(self.training)
+            if frozen:
+                hold_statistics(module)
+        return self
+
+    def train(self, mode: bool = True) -> VGG:
+        """Set training or evaluation mode; frozen batch norms stay in evaluation mode.
+
+        Args:
+            mode: whether it is training mode.
+
+        Returns:
+            The model itself.
+        """
+        super().train(mode)
+        for name, module in self.named_modules():
+            if name in self._frozen:
+                hold_statistics(module)
+        return self
+
+    def fold_batch_norm(self) -> VGG:
+        """Return a model for inference, with every batch norm right behind a convolution or FC layer folded into that.
+
+        Returns:
+            A new model in evaluation mode; its outputs are this one's in evaluation mode, but for rounding.
+        """
+        from vggkit.model.surgery import fold_batch_norm
+
+        return fold_batch_norm(self)
+
+    def _refused(self, x: Tensor, error: RuntimeError) -> Exception | None:
+        """Say why torch failed, where that is known."""
+        if told := blocked_hooks(error):
+            return told
+        try:
+            network = self.network
+        except ArgumentError:
+            return None
+        if x.ndim != 4 or x.shape[1] != network.input_shape[0]:
+            return None
+        told_misfit = _misfit(network, tuple(x.shape[1:]))
+        return None if told_misfit is None else ValueError(f"{network.name}: {told_misfit}")
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """Return what `torch.compile` was given; another module as it is."""
+    inner: nn.Module = getattr(module, "_orig_mod", module)
+    return inner
+
+
+def vgg_in(module: object) -> VGG:
+    """Return the model inside what torch.compile, DataParallel, DistributedDataParallel and their like put around it.
+
+    Raises:
+        ArgumentError: if there is none.
+    """
+    inner = module
+    while isinstance(inner, nn.Module) and not isinstance(inner, VGG):
+        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+    if not isinstance(inner, VGG):
+        raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(module).__name__)}")
+    return inner
+
+
+def blocked_hooks(error: RuntimeError) -> RuntimeError | None:
+    """Return what to do if full backward hooks met an activation that works in place."""
+    if "BackwardHookFunction" not in str(error):
+        return None
+    return RuntimeError(
+        "full backward hooks need each layer's own output, and activations that work in place overwrite it. Build the"
+        " model with inplace=False"
+    )
+
+
+def _misfit(network: Network, fed: Shape) -> str | None:
+    """Say why a network can't take images, if it can't.
+
+    Args:
+        network: as it is.
+        fed: the shape of one image.
+    """
+    blocks = replace(network.config, input=fed, classifier=())
+    try:
+        maps = _last_maps(place(blocks)) if blocks.blocks else fed[1:]
+    except ConfigError as error:
+        return f"an input of {times(fed)} is too small: {error}"
+    said = f"an input of {times(fed)} ends in {times(maps)} maps, but"
+    least = _least_maps(network)
+    if maps[0] < least[0] or maps[1] < least[1]:
+        return (
+            f"{said} the classifier's convolutions need {times(least)} maps at least, as of"
+            f" {times(network.input_shape)}"
+        )
+    try:
+        other = place(replace(network.config, input=fed))
+    except ConfigError as error:
+        return f"{said} {error}"
+    if all(one.held == another.held for one, another in zip(network, other)):
+        return None
+    return (
+        f"{said} the FC layers were made for the {times(_last_maps(network))} maps of {times(network.input_shape)}."
+        f" Nothing is stretched: build it with input='{'x'.join(map(str, fed))}' for FC layers of that size, or with"
+        f" head='gap' for any size"
+    )
+
+
+def _last_maps(network: Network) -> Shape:
+    """Return height and width of the last maps of the blocks; the input's if there are none."""
+    shapes = [placed.output_shape for placed in network if placed.block is not None]
+    return next((shape[1:] for shape in reversed(shapes) if len(shape) == 3), network.input_shape[1:])
+
+
+def _least_maps(network: Network) -> Pair:
+    """Return the smallest maps that a convolution right behind the blocks takes."""
+    first = next((placed for placed in network if placed.block is None and placed.layer.role != "dropout"), None)
+    if first is None or not isinstance(first.layer, Conv2d):
+        return 0, 0
+    extent, pads = first.layer.window(first.input_shape).extent, first.layer.pads()
+    return extent[0] - 2 * pads[0], extent[1] - 2 * pads[1]
+
+
+def hold_statistics(module: nn.Module) -> None:
+    """Put a module that keeps statistics of its batches, as a batch norm does, into evaluation mode."""
+    if any(True for _ in module.buffers(recurse=False)):
+        module.eval()
+
+
+# Initialisation
+
+Initializer = Callable[[Tensor, "torch.Generator | None"], object]
+
+
+def _kaiming(weight: Tensor, generator: torch.Generator | None) -> None:
+    """As torchvision does: He et al. 2015 (fan out, ReLU) for convolutions, N(0, 0.01²) for FC layers."""
+    if weight.ndim == 4:
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    else:
+        nn.init.normal_(weight, 0.0, 0.01, generator=generator)
+
+
+def _paper(weight: Tensor, generator: torch.Generator | None) -> None:
+    """As the paper does (Sect. 3.1): a normal distribution of variance 1e-2, which is a deviation of 0.1."""
+    nn.init.normal_(weight, 0.0, 0.1, generator=generator)
+
+
+def _xavier(weight: Tensor, generator: torch.Generator | None) -> None:
+    """Glorot & Bengio 2010, which the paper's Sect. 3.1 found to work without pre-training."""
+    nn.init.xavier_uniform_(weight, generator=generator)
+
+
+INITIALIZERS: dict[str, Initializer] = {"kaiming": _kaiming, "paper": _paper, "xavier": _xavier}
+"""How weights can be initialised; biases are 0, and normalisations start as the identity."""
+
+
+def initialize(modules: Iterable[nn.Module], init: str, generator: torch.Generator | None) -> None:
+    """Give modules their first weights.
+
+    Args:
+        modules: convolutions, FC layers, and others that have a `reset_parameters` of their own.
+        init: a key of INITIALIZERS.
+        generator: where the random numbers come from; None is torch's.
+
+    Raises:
+        BuildError: if nothing says how a module begins.
+    """
+    for module in modules:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            INITIALIZERS[init](module.weight, generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
+            module.reset_parameters()
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            with _drawing_from(generator):
+                reset()
+        else:
+            kind = type(module).__name__
+            raise BuildError(f"{kind}: nothing says what its parameters begin as; give it a method reset_parameters()")
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Let what draws from torch's own generator draw from another, and leave torch's as it was."""
+    if generator is None:
+        yield
+        return
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        yield

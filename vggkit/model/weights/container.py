@@ -1,0 +1,559 @@
+"""Files with tensors in them, each format recognised by its content: what is in them, and reading one tensor.
+
+Opening reads names, shapes and dtypes, not the values, wherever the format allows; nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+import msgspec
+
+from vggkit.base.errors import CheckpointError, escaped, shorten
+from vggkit.model.weights.pickles import MOST_DIMENSIONS, StorageRecord, TensorRecord, tensor_of, unpickle
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG_KEY = "vggkit.config"
+"""Under this key a file's metadata holds the canonical configuration, as YAML."""
+
+MOST_TENSORS = 100_000
+MOST_NAME = 1_000
+"""Characters in the name of a tensor."""
+MOST_DIRECTORY = 2**23
+"""Bytes of what says where a file's tensors are: a header, a pickle, an archive's directory. D's has under 10,000."""
+MOST_METADATA = 2**20
+"""Bytes of a configuration in a file."""
+
+ALIGNMENT = 64
+"""Bytes; torch's allocator gives addresses that this divides."""
+
+REFUSED = 3
+"""The exit status of a rehearsal that says in a line what it refuses."""
+
+MOST_EXIT_CODE = 255
+"""What lies outside of 0 and this is a process that crashed: a signal's number below 0, or Windows's 0xC0000005."""
+
+ELEMENT_BITS = {
+    "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
+    "uint8": 8, "bool": 8, "uint16": 16, "uint32": 32, "uint64": 64, "complex64": 64, "complex128": 128,
+    "float8_e4m3fn": 8, "float8_e5m2": 8, "float8_e8m0fnu": 8, "float8_e4m3fnuz": 8, "float8_e5m2fnuz": 8,
+    "float6_e2m3": 6, "float6_e3m2": 6, "float4": 4,
+}  # fmt: skip
+"""Every dtype that a file may have, by torch's name where torch has it."""
+
+WEIGHTS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""The dtypes whose values are weights or counters; of the others names, shapes and sizes are told."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A tensor in a file, not read yet.
+
+    Args:
+        name: in the file's words.
+        shape: as the file has it.
+        dtype: torch's name of it.
+        size: bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+
+
+class Container(ABC):
+    """An open file.
+
+    Args:
+        path: the file.
+    """
+
+    format: ClassVar[str]
+    """What the format is called."""
+    ordered: bool
+    """Whether the file keeps its tensors in the order in which the network has them."""
+
+    def __init__(self, path: str) -> None:
+        self.location = path
+        self.path = escaped(path)
+        """The file, as it stands in errors and tables."""
+        self.file_size = os.stat(path).st_size
+        self.claimed = 0
+        self.metadata: dict[str, str] = {}
+        self.tensors: dict[str, Stored] = {}
+
+    @abstractmethod
+    def read(self, name: str) -> torch.Tensor:
+        """Read one tensor, as the file has it; memory-mapped where the format allows."""
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn whatever a damaged file raises into one clear line."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:  # a stranger's file can make its reader raise anything
+            raise CheckpointError(f"{self.path}: can't be read as {self.format}: {_first_line(error)}") from None
+
+    inflation: ClassVar[int]
+    """How many times larger than its file all that it holds may be: weights hardly compress, bombs do."""
+
+    def add(self, name: str, shape: tuple[int, ...], dtype: str, size: int) -> None:
+        """Note a tensor of the file."""
+        if len(name) > MOST_NAME:
+            raise CheckpointError(f"{self.path}: a tensor's name has {len(name):,} characters: {shorten(name)}")
+        if name != escaped(name):
+            raise CheckpointError(f"{self.path}: a tensor's name has control characters: {escaped(shorten(name))}")
+        if name in self.tensors:
+            raise CheckpointError(f"{self.path}: there are two tensors named {shorten(name)}")
+        if len(shape) > MOST_DIMENSIONS:
+            raise CheckpointError(f"{self.path}: {shorten(name)} has {len(shape):,} dimensions")
+        self.claimed += size
+        if self.claimed > self.inflation * max(self.file_size, 2**16):
+            raise CheckpointError(
+                f"{self.path}: its tensors up to {shorten(name)} claim {self.claimed:,} bytes, in a file of"
+                f" {self.file_size:,}"
+            )
+        if len(self.tensors) >= MOST_TENSORS:
+            raise CheckpointError(f"{self.path}: expected at most {MOST_TENSORS:,} tensors, found more")
+        self.tensors[name] = Stored(name, shape, dtype, size)
+
+    def configured(self, text: str) -> None:
+        """Note the configuration that the file carries."""
+        if len(text) > MOST_METADATA:
+            raise CheckpointError(f"{self.path}: its configuration has {len(text):,} characters")
+        self.metadata[CONFIG_KEY] = text
+
+
+class Mapped(Container):
+    """A file whose tensors lie in it as they lie in memory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._memory: Any = None
+
+    def row(self, begin: int, elements: int, dtype: str) -> torch.Tensor:
+        """Return values that lie behind one another: memory-mapped if they are aligned, else a copy.
+
+        Args:
+            begin: where the first one is in the file.
+            elements: how many.
+            dtype: of each.
+        """
+        import torch
+
+        if dtype not in WEIGHTS:
+            raise CheckpointError(f"{self.path}: expected weights of {', '.join(WEIGHTS)}, found {dtype}")
+        kind, size = getattr(torch, dtype), elements * ELEMENT_BITS[dtype] // 8
+        if begin % ALIGNMENT or not elements:  # kernels round otherwise on odd addresses
+            tensor = torch.empty(elements, dtype=kind)
+            with open(self.location, "rb") as file:
+                file.seek(begin)
+                file.readinto(tensor.view(torch.uint8).numpy().data)
+            return tensor
+        if self._memory is None:
+            self._memory = torch.UntypedStorage.from_file(self.location, False, self.file_size)
+        part = self._memory[begin : begin + size]  # a storage of its own: who saves the tensor saves no more than it
+        return torch.empty(0, dtype=kind).set_(part, 0, (elements,), (1,))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shorten(lines[0] if lines else type(error).__name__, 160).strip("'\"")
+
+
+def open_container(path: str | os.PathLike[str]) -> Container:
+    """Open a file with tensors in it.
+
+    Args:
+        path: a file of safetensors, PyTorch, HDF5 or Keras; its name doesn't matter.
+
+    Raises:
+        CheckpointError: if there is no such file, it is none of these, it is damaged, or it would execute code.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{shorten(path, 200).strip(chr(39))}: can't be read: {reason}") from None
+    return _kind(path, head)(path)
+
+
+def _kind(path: str, head: bytes) -> type[Container]:
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return Hdf5
+    if head.startswith(b"PK\x03\x04"):
+        return KerasZip if _is_keras(path) else PyTorch
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
+        return SafeTensors
+    if head.startswith(b"\x80"):
+        return PyTorch
+    found = "nothing" if not head else f"a file that begins with {shorten(head[:8])}"
+    raise CheckpointError(
+        f"{escaped(path)}: expected a checkpoint of PyTorch, safetensors, HDF5 or Keras, found {found}"
+    )
+
+
+def _is_keras(path: str) -> bool:
+    try:
+        with open_archive(path) as archive:
+            return KerasZip.MEMBER in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
+        return False  # PyTorch's reader will say what is wrong with it
+
+
+def open_archive(path: str) -> zipfile.ZipFile:
+    """Open a zip archive whose directory is not too large to be read, and names each member once.
+
+    Raises:
+        CheckpointError: if it is too large, or a name is there twice.
+        zipfile.BadZipFile: if it is damaged.
+    """
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 2**16 - 22))
+        tail = file.read()
+    record = tail.rfind(b"PK\x05\x06")
+    size = tail[record + 12 : record + 16]
+    if tail[record - 20 : record - 16] == b"PK\x06\x07":  # for archives over 4 GB the record stands before this one
+        size = tail[record - 36 : record - 28]
+    directory = int.from_bytes(size, "little") if record >= 0 else 0
+    if directory > MOST_DIRECTORY:
+        raise CheckpointError(
+            f"{escaped(path)}: expected an archive of a few tensors, found a directory of {directory:,} bytes"
+        )
+    archive = zipfile.ZipFile(path)
+    outside = next((info for info in archive.infolist() if info.compress_size > end), None)
+    if outside is not None:  # zipfile would ask for so much memory before it reads
+        archive.close()
+        raise CheckpointError(
+            f"{escaped(path)}: {shorten(outside.filename)} claims {outside.compress_size:,} bytes, in a file of {end:,}"
+        )
+    names = archive.namelist()
+    if len(set(names)) < len(names):
+        archive.close()
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise CheckpointError(f"{escaped(path)}: there are two members named {shorten(twice)}")
+    return archive
+
+
+class SafeTensors(Mapped):
+    """A safetensors file: a JSON header, then the values."""
+
+    format = "safetensors"
+    ordered = False
+    inflation = 1
+    DTYPES: ClassVar[dict[str, str]] = {
+        "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+        "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "U16": "uint16", "U32": "uint32",
+        "U64": "uint64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+        "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+        "F6_E2M3": "float6_e2m3", "F6_E3M2": "float6_e3m2", "F4": "float4",
+    }  # fmt: skip
+    """Source: `Dtype` and `bitsize` in safetensors/src/tensor.rs."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        from safetensors import safe_open
+
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if MOST_DIRECTORY < length <= self.file_size:
+                raise CheckpointError(
+                    f"{self.path}: expected the header of a few tensors, found one of {length:,} bytes"
+                )
+            header = file.read(min(length, MOST_DIRECTORY))
+        with self.reading():
+            with safe_open(path, framework="numpy"):  # checks that each byte behind the header is one tensor's
+                pass
+            said = json.loads(header, object_pairs_hook=self._once)
+        metadata = said.pop("__metadata__", {})
+        if CONFIG_KEY in metadata:
+            self.configured(metadata[CONFIG_KEY])
+        self._begins = {}
+        for name, entry in said.items():
+            begin, end = entry["data_offsets"]
+            self._begins[name] = 8 + length + begin
+            dtype = self.DTYPES.get(entry["dtype"], entry["dtype"].lower())
+            self.add(name, tuple(entry["shape"]), dtype, end - begin)
+
+    def _once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Make a dict of an object in the header, whose keys must be different."""
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            raise CheckpointError(f"{self.path}: its header has {escaped(shorten(twice))} twice")
+        return result
+
+    def read(self, name: str) -> torch.Tensor:
+        stored = self.tensors[name]
+        with self.reading():
+            return self.row(self._begins[name], math.prod(stored.shape), stored.dtype).reshape(stored.shape)
+
+
+class PyTorch(Mapped):
+    """A file of `torch.save`: a zip archive, or before version 1.6 a row of pickles; never executed."""
+
+    format = "PyTorch"
+    ordered = True
+    inflation = 4
+    """Tensors that share their values are in the file once."""
+    WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "ema")
+    MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._rows: dict[str, tuple[int, int]] = {}
+        with self.reading():
+            content = self._zipped() if zipfile.is_zipfile(path) else self._legacy()
+        self._records, said = self._state(content)
+        self._places = {name: self._place_of(name, tensor) for name, tensor in self._records.items()}
+        for name, tensor in self._records.items():
+            self.add(name, tensor.shape, tensor.dtype, math.prod(tensor.shape) * ELEMENT_BITS[tensor.dtype] // 8)
+        config = said.get(CONFIG_KEY) if isinstance(said, dict) else None
+        if isinstance(config, dict) and isinstance(config.get("yaml"), str):
+            self.configured(config["yaml"])
+
+    def _zipped(self) -> Any:
+        """Read the pickle of an archive, and note where the values are."""
+        with open_archive(self.location) as archive, open(self.location, "rb") as file:
+            members = archive.infolist()
+            for member in members:
+                if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                    raise CheckpointError(
+                        f"{self.path}: refused: {shorten(member.filename)} is compressed or encrypted, which torch.save"
+                        f" doesn't do"
+                    )
+            roots = [name.rpartition("/")[0] for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
+            if len(roots) != 1:
+                raise CheckpointError(f"{self.path}: expected an archive of torch.save, found one without a data.pkl")
+            root = roots[0]
+            if f"{root}/constants.pkl" in archive.namelist():
+                raise CheckpointError(f"{self.path}: refused: a TorchScript program; save the model's state_dict()")
+            if f"{root}/byteorder" in archive.namelist() and self._member(archive, f"{root}/byteorder") != b"little":
+                raise CheckpointError(f"{self.path}: expected little-endian values, found big-endian ones")
+            for member in members:
+                if member.filename.startswith(f"{root}/data/"):
+                    self._rows[member.filename.removeprefix(f"{root}/data/")] = self._place(file, member)
+            return unpickle(self.path, io.BytesIO(self._member(archive, f"{root}/data.pkl")))
+
+    def _member(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        info = archive.getinfo(name)
+        if max(info.file_size, info.compress_size) > MOST_DIRECTORY:
+            raise CheckpointError(f"{self.path}: {shorten(name)} has {info.file_size:,} bytes")
+        return archive.read(info)
+
+    def _place(self, file: BinaryIO, member: zipfile.ZipInfo) -> tuple[int, int]:
+        """Return where a member's bytes begin, behind a header whose length is in itself, and how many they are."""
+        file.seek(member.header_offset)
+        header = file.read(30)
+        begin = member.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        if header[:4] != b"PK\x03\x04" or begin + member.file_size > self.file_size:
+            raise CheckpointError(f"{self.path}: {shorten(member.filename)} lies outside of the file")
+        return begin, member.file_size
+
+    def _legacy(self) -> Any:
+        """Read the five pickles of a file of before version 1.6, and note where the values behind them are."""
+        with open(self.location, "rb") as file:
+            pickles = io.BytesIO(file.read(MOST_DIRECTORY))
+        magic, protocol, system = (unpickle(self.path, pickles) for _ in range(3))
+        if magic != self.MAGIC_NUMBER or protocol != 1001 or not isinstance(system, dict):
+            raise CheckpointError(f"{self.path}: refused: a pickle, but none of torch.save")
+        if system.get("little_endian") is False:
+            raise CheckpointError(f"{self.path}: expected little-endian values, found big-endian ones")
+        storages: dict[str, StorageRecord] = {}
+        content = unpickle(self.path, pickles, storages)
+        keys = unpickle(self.path, pickles)
+        begin = pickles.tell()
+        with open(self.location, "rb") as file:
+            for key in keys:
+                file.seek(begin)
+                begin += 8
+                size = int.from_bytes(file.read(8), "little") * ELEMENT_BITS[storages[key].dtype or "uint8"] // 8
+                self._rows[key] = begin, size
+                begin += size
+        if begin > self.file_size:
+            raise CheckpointError(f"{self.path}: can't be read as PyTorch: it ends before its values do")
+        return content
+
+    def _state(self, content: Any) -> tuple[dict[str, TensorRecord], Any]:
+        """Return the tensors of a state dict, also of one that lies in a wrapper, and its metadata."""
+        seen: set[int] = set()
+        while isinstance(content, dict) and id(content) not in seen:
+            seen.add(id(content))
+            tensors = {name: tensor for name, value in content.items() if (tensor := tensor_of(value))}
+            if tensors and all(isinstance(name, str) for name in tensors):
+                return tensors, getattr(content, "said", None)
+            inner = next((content[word] for word in self.WRAPPERS if isinstance(content.get(word), dict)), None)
+            if inner is None:
+                break
+            content = inner
+        found = f"keys such as {shorten(list(content)[:3])}" if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{self.path}: expected a state dict, names with tensors, found {found}")
+
+    def _place_of(self, name: str, tensor: TensorRecord) -> tuple[int, int]:
+        """Return where a tensor begins in the file, and how many elements lie from its first one to its last."""
+        storage, size = tensor.storage, ELEMENT_BITS.get(tensor.dtype, 0) // 8
+        if not size:
+            raise CheckpointError(f"{self.path}: {shorten(name)} has an unknown dtype, {shorten(tensor.dtype)}")
+        if storage.key not in self._rows:
+            raise CheckpointError(f"{self.path}: {shorten(name)} has no values in the file")
+        begin, available = self._rows[storage.key]
+        span = 0 if 0 in tensor.shape else 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride))
+        held = storage.elements * (size if storage.dtype else 1)
+        if (tensor.offset + span) * size > held or storage.start * size + held > available:
+            raise CheckpointError(f"{self.path}: {shorten(name)} is larger than its values in the file")
+        return begin + (storage.start + tensor.offset) * size, span
+
+    def read(self, name: str) -> torch.Tensor:
+        tensor, (begin, span) = self._records[name], self._places[name]
+        with self.reading():
+            return self.row(begin, span, tensor.dtype).as_strided(tensor.shape, tensor.stride)
+
+
+class Hdf5(Container):
+    """An HDF5 file, as Keras writes them."""
+
+    format = "HDF5"
+    ordered = False
+    inflation = 16
+    LARGEST_ATTRIBUTE = 2**22
+    MEMBER = ""
+    """The HDF5 file's name in an archive."""
+    REHEARSAL = Path(__file__).with_name("rehearsal.py")
+    REHEARSAL_SECONDS = 60.0
+    """A guard for what waits; work is limited by the processor's time in the rehearsal."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.rehearse()
+        with self.reading():
+            self.file = self._open()
+            self._scan()
+
+    def rehearse(self) -> None:
+        """Refuse a file that the HDF5 library would loop on, crash at or follow elsewhere; a process finds out."""
+        command = [sys.executable, "-I", str(self.REHEARSAL), self.location, self.MEMBER, str(self.LARGEST_ATTRIBUTE)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=self.REHEARSAL_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise self._damaged("never ends") from None
+        if done.returncode == REFUSED:
+            reason = escaped(done.stdout.decode("ascii", "replace")[:200])
+            raise CheckpointError(f"{self.path}: can't be read as {self.format}: {reason}")
+        if done.returncode == -getattr(signal, "SIGXCPU", 0):
+            raise self._damaged("never ends")
+        if not 0 <= done.returncode <= MOST_EXIT_CODE:
+            raise self._damaged("crashes")
+
+    def _damaged(self, what_happens: str) -> CheckpointError:
+        reason = f"it is damaged, reading it {what_happens}; save or download it again"
+        return CheckpointError(f"{self.path}: can't be read as {self.format}: {reason}")
+
+    def _open(self) -> Any:
+        import h5py
+
+        return h5py.File(self.location, "r")
+
+    def _scan(self) -> None:
+        import h5py
+
+        config = self.attribute("/", CONFIG_KEY)
+        if isinstance(config, bytes):
+            self.configured(config.decode())
+
+        def visit(name: str | bytes, thing: Any) -> None:
+            if isinstance(name, bytes):
+                raise CheckpointError(f"{self.path}: {shorten(name)} is no name")
+            if isinstance(thing, h5py.Dataset):
+                self.add(name, tuple(thing.shape or ()), str(thing.dtype), int(thing.nbytes))
+
+        self.file.visititems(visit)
+
+    def attribute(self, path: str, name: str) -> Any:
+        """Return an attribute of a group; None if there is none.
+
+        Raises:
+            CheckpointError: if it can't be read, or claims to be larger than any.
+        """
+        with self.reading():
+            thing = self.file.get(path)
+            if thing is None or name not in thing.attrs:
+                return None
+            claimed = thing.attrs.get_id(name)
+            size = claimed.dtype.itemsize
+            for side in claimed.shape:
+                size *= side
+            if size > self.LARGEST_ATTRIBUTE:  # asked before it is read: the HDF5 library would try for minutes
+                raise CheckpointError(f"{self.path}: the attribute {shorten(name)} claims {size:,} bytes")
+            return thing.attrs[name]
+
+    def description(self) -> Any:
+        """Return what the file says of its layers, as Keras writes it in JSON; None if it says nothing."""
+        with self.reading():
+            text = self._description()
+            return None if text is None else json.loads(text)  # Keras writes Infinity, which only this reads
+
+    def _description(self) -> bytes | str | None:
+        text = self.attribute("/", "model_config")
+        return text if isinstance(text, (bytes, str)) else None
+
+    def read(self, name: str) -> torch.Tensor:
+        import torch
+
+        stored = self.tensors[name]
+        if stored.dtype not in WEIGHTS:
+            raise CheckpointError(f"{self.path}: {shorten(name)}: expected numbers, found {shorten(stored.dtype)}")
+        with self.reading():
+            return torch.from_numpy(self.file[name][...])
+
+
+class KerasZip(Hdf5):
+    """A `.keras` archive: the weights as HDF5, and the layers as JSON."""
+
+    format = "Keras"
+    MEMBER = "model.weights.h5"
+
+    def rehearse(self) -> None:
+        with self.reading(), open_archive(self.location) as archive:
+            info = archive.getinfo(self.MEMBER)
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:  # each step back would unpack all of it
+            raise CheckpointError(
+                f"{self.path}: its {self.MEMBER} is compressed, which Keras doesn't do; unpack it, and pack it again"
+                f" with `zip -0`"
+            )
+        super().rehearse()
+
+    def _open(self) -> Any:
+        import h5py
+
+        self.archive = open_archive(self.location)
+        return h5py.File(self.archive.open(self.MEMBER), "r")
+
+    def _description(self) -> bytes | None:
+        try:
+            info = self.archive.getinfo("config.json")
+        except KeyError:
+            return None
+        if info.file_size > self.LARGEST_ATTRIBUTE:
+            raise CheckpointError(f"{self.path}: config.json claims {info.file_size:,} bytes")
+        return self.archive.read(info)

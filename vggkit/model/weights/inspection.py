@@ -1,0 +1,158 @@
+"""A file → what it is, without reading the values of its tensors where the format allows."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from vggkit.base.errors import VggkitError
+from vggkit.model.weights.container import open_container
+from vggkit.model.weights.differences import differences
+from vggkit.model.weights.identification import likeliest
+from vggkit.model.weights.layouts import Checkpoint, checkpoint_of
+from vggkit.model.weights.matching import Matching, match
+from vggkit.model.weights.published import of_file, size_fits
+from vggkit.network import Network
+from vggkit.notation.config import dumps
+from vggkit.notation.layers import elements
+
+LAYOUT_NAMES = {
+    "torchvision": "torchvision's state dict",
+    "timm": "timm's state dict",
+    "keras": "Keras's legacy layers",
+    "keras3": "Keras 3's layers",
+    "vggkit": "vggkit's own names",
+    "PyTorch": "a state dict with other names",
+}
+
+
+class TensorRow(msgspec.Struct, frozen=True):
+    """A tensor of a file.
+
+    Args:
+        name: in the file's words.
+        shape: as the file has it.
+        dtype: torch's name of it.
+        bytes: its size.
+        becomes: the parameter or buffer that it is for here; None if it is for none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    becomes: str | None
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What a checkpoint is.
+
+    Args:
+        file: its path.
+        format: the format of the file.
+        layout: whose names and axes it has.
+        description: the configuration in words.
+        known: the shipped configuration that it is, or a variant of; None if it is none or can't be told.
+        yaml: the configuration that builds it; None if it can't be told.
+        published: whose published file has its name, and whether it has its size; None if nobody's.
+        parameters: elements of what is trained: all but statistics of batch norm.
+        dtypes: of its tensors, the most frequent first.
+        bytes: of all tensors.
+        matched: how its layers were found to be the configuration's.
+        notes: what it does not say, and was taken as usual; or why it can't be told.
+        tensors: all of them.
+    """
+
+    file: str
+    format: str
+    layout: str
+    description: str
+    known: str | None
+    yaml: str | None
+    published: str | None
+    parameters: int
+    dtypes: tuple[str, ...]
+    bytes: int
+    matched: str
+    notes: tuple[str, ...]
+    tensors: tuple[TensorRow, ...]
+
+
+TRAINED = ("weight", "bias")
+
+
+def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Network | None = None) -> Inspection:
+    """Tell what a checkpoint is.
+
+    Args:
+        path: the file.
+        config: which configuration to hold it against; None tells it from the file.
+
+    Returns:
+        What it is: layout, configuration, parameters, dtypes, bytes and tensors.
+
+    Raises:
+        CheckpointError: if it is no checkpoint, damaged, or would execute code.
+        ConfigError: if the configuration can't be found or is wrong.
+
+    >>> import pathlib, tempfile
+    >>> from vggkit import build, save_weights
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "small.safetensors"
+    >>> save_weights(build("D", input="3x32x32", width=0.1, num_classes=10), file)
+    >>> inspect(file).description
+    'D, width 0.1, 10 classes, input 3×32×32'
+    """
+    checkpoint = checkpoint_of(open_container(path))
+    notes: tuple[str, ...] = ()
+    try:
+        network, matching, known, description, notes = _told(checkpoint, config)
+    except VggkitError as error:
+        if config is not None:
+            raise
+        network, matching, known = None, Matching((), "not at all"), None
+        description, notes = "can't be told", (str(error).removeprefix(f"{checkpoint.path}: "),)
+    stored = checkpoint.container.tensors.values()
+    dtypes = [tensor.dtype for tensor in stored]
+    trained = [tensor for layer in checkpoint.layers for role, tensor in layer.tensors.items() if role in TRAINED]
+    becomes = {
+        pair.stored.tensors[role].name: f"{pair.placed.module}.{role}"
+        for pair in matching.pairs
+        for role, _ in pair.roles()
+    }
+    rows = [TensorRow(t.name, t.shape, t.dtype, t.size, becomes.get(t.name)) for t in stored]
+    return Inspection(
+        file=checkpoint.path,
+        format=checkpoint.container.format,
+        layout=LAYOUT_NAMES[checkpoint.layout],
+        description=description,
+        known=known,
+        yaml=None if network is None else dumps(network.config),
+        published=_published(checkpoint),
+        parameters=sum(elements(tensor.shape) for tensor in trained),
+        dtypes=tuple(sorted(set(dtypes), key=lambda dtype: (-dtypes.count(dtype), dtype))),
+        bytes=sum(tensor.size for tensor in stored),
+        matched=matching.by,
+        notes=notes,
+        tensors=tuple(rows),
+    )
+
+
+def _published(checkpoint: Checkpoint) -> str | None:
+    passport = of_file(checkpoint.path)
+    if passport is None:
+        return None
+    same = size_fits(passport, checkpoint.container.file_size)
+    return f"as {passport.file} by {passport.origin}{'' if same else ', which has another size: this is not that file'}"
+
+
+def _told(
+    checkpoint: Checkpoint, config: str | os.PathLike[str] | Network | None
+) -> tuple[Network, Matching, str | None, str, tuple[str, ...]]:
+    if config is None:
+        identity = likeliest(checkpoint)
+        return identity.network, identity.matching, identity.known, identity.description, identity.notes
+    network = Network.of(config)
+    matching = match(network, checkpoint)
+    found = matching.differences or tuple(differences(network, checkpoint, matching))
+    return network, matching, network.name, f"held against {network.name}", found

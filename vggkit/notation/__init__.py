@@ -1,0 +1,1 @@
+"""YAML → Config: the notation, the layers and the configurations."""

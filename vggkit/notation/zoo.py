@@ -1,0 +1,266 @@
+"""Finding a configuration: by name, by alias or by path; the shipped ones and your own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from vggkit.base.errors import ArgumentError, ConfigError, Problem, did_you_mean, shorten
+from vggkit.notation.config import Config, Overrides, dumps, override, parse_config
+from vggkit.notation.document import MAX_BYTES, read
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+MAX_CHAIN = 16
+
+Source = str | os.PathLike[str] | Config
+"""What can be loaded: a name, an alias, a path, or a configuration itself."""
+
+
+@lru_cache(maxsize=1)
+def folder() -> Path:
+    """Return the folder of the shipped configurations: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent.parent
+    inside = here / "configs"
+    return inside if inside.is_dir() else here.parent / "configs"
+
+
+def names() -> list[str]:
+    """Return the names of the paper's configurations, in its order.
+
+    >>> names()
+    ['A', 'A-LRN', 'B', 'C', 'D', 'E']
+    """
+    return list(_files())
+
+
+def family_names() -> list[str]:
+    """Return the names of the networks that research code made of the paper's.
+
+    >>> len(family_names())
+    70
+    """
+    return list(_files("family"))
+
+
+def known_names() -> list[str]:
+    """Return every name and alias that finds a shipped configuration."""
+    return [*_known(_files()), *_known(_files("family"))]
+
+
+def _known(files: dict[str, Path]) -> list[str]:
+    return [known for name, path in files.items() for known in (name, *_aliases(path))]
+
+
+def _files(inside: str = "") -> dict[str, Path]:
+    """Return the shipped files by name: the paper's, or those in a folder inside."""
+    paths = sorted((folder() / inside).glob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: path for path in paths}
+
+
+def _every_file() -> list[Path]:
+    return [*_files().values(), *_files("family").values()]
+
+
+def load(source: Source, **overrides: Unpack[Overrides]) -> Config:
+    """Load a configuration.
+
+    Args:
+        source: a name or alias of a shipped one (letter case, - and _ don't matter; `_bn` behind it adds batch norm),
+            the path of a YAML file, or a Config.
+        overrides: changes to make. `head`: "paper" or "gap"; `num_classes`: units of the last layer; `input`: shape of
+            one image, "3x224x224"; `in_channels`: channels of the input; `width`: multiplies all channels and units but
+            the classes, 0.5 or with its rounding "0.5 multiple of 8"; `pool`: "max" or "avg"; `activation`: in place of
+            every one, or "none"; `inplace`: False gives each activation memory of its own, which full backward hooks
+            need; `batch_norm`: whether it stands behind the convolutions; `dropout`: rate behind the hidden FC layers.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: if it can't be found or is wrong; every problem with its file, line and column.
+        ArgumentError: if an override is unknown or its value is not allowed.
+
+    >>> load("vgg16").name
+    'D'
+    """
+    if not isinstance(source, (str, os.PathLike, Config)):
+        raise ArgumentError(f"source: expected a name, a path or a Config, found {shorten(source)}")
+    config = source if isinstance(source, Config) else _load(os.fspath(source), (), None)
+    return override(config, overrides)
+
+
+def loads(text: str | bytes, file: str = "<text>", **overrides: Unpack[Overrides]) -> Config:
+    """Load a configuration from YAML text.
+
+    Args:
+        text: the YAML.
+        file: a name for messages; `extends:` with a relative path starts from its folder.
+        overrides: as for `load`.
+
+    Raises:
+        ConfigError: with every problem of the text.
+        ArgumentError: if an override is unknown or its value is not allowed.
+
+    >>> loads("blocks: [[conv3-64]]").blocks[0][0].layer.out_channels
+    64
+    """
+    return override(_parse(text, file, (), Path(file).parent), overrides)
+
+
+def dump(config: Source, path: str | os.PathLike[str] | None = None) -> str:
+    """Write a configuration as canonical YAML, which loads to an equal Config.
+
+    Args:
+        config: what to write.
+        path: a file to write it to as well.
+
+    Returns:
+        The text.
+
+    Raises:
+        VggkitError: if the file can't be written.
+
+    >>> print(dump("A").splitlines()[0])
+    name: A
+    """
+    from vggkit.base.files import write_text
+
+    text = dumps(load(config))
+    if path is not None:
+        write_text(path, text)
+    return text
+
+
+def variant(config: Config, changes: Iterable[str]) -> Config:
+    """Return a changed configuration whose name and source say that it is one.
+
+    Args:
+        config: what it is now.
+        changes: what was changed, as it was typed.
+
+    >>> variant(load("E", head="gap"), ["head=gap"]).source
+    'Simonyan & Zisserman, arXiv:1409.1556, Table 1, column E, changed: head=gap'
+    """
+    source = f"{config.source or config.name}, changed: {', '.join(changes)}"
+    return replace(config, name=f"{config.name}-variant", aliases=(), source=source)
+
+
+def _load(source: str, chain: tuple[str, ...], base: Path | None) -> Config:
+    """Load by name or path.
+
+    Args:
+        source: the name or path.
+        chain: the files that led here through `extends`.
+        base: the folder that a relative path starts from; None is the working directory.
+    """
+    if _is_path(source):
+        if base is None:
+            return _load_file(Path(source), chain)
+        return _load_file(base / source, chain, extended=True)
+    return _load_name(source, chain)
+
+
+def _is_path(source: str) -> bool:
+    return "/" in source or os.sep in source or source.lower().endswith((".yaml", ".yml"))
+
+
+def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) -> Config:
+    """Load a file; one that another file extends is a stranger's choice, and not the user's."""
+    name = path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else os.fspath(path)
+    name = name if name.isprintable() else repr(name)
+    try:
+        real = os.path.realpath(path)
+    except ValueError as error:  # a NUL byte
+        raise ConfigError([Problem(f"{name[:100]}: not a path: {error}")]) from None
+    if real in chain:
+        names = " → ".join(Path(link).name for link in (*chain, real))
+        raise ConfigError([Problem(f"extends itself through {names}")])
+    if len(chain) >= MAX_CHAIN:
+        raise ConfigError([Problem(f"{name}: more than {MAX_CHAIN} files extend one another")])
+    try:
+        if extended and not (path.is_file() or path.is_dir()) and path.exists():
+            raise ConfigError([Problem(f"{name}: expected a file, found a pipe or a device")])
+        with open(path, "rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([Problem(f"{name}: no such file")]) from None
+    except OSError as error:
+        raise ConfigError([Problem(f"{name}: can't be read: {error.strerror or error}")]) from None
+    if extended and not _has_layers(text):  # its lines may be secret, so no message quotes them
+        raise ConfigError([Problem(f"{name}: not a configuration; `vggkit validate` says more of a file")])
+    return _parse(text, name, (*chain, real), path.parent)
+
+
+def _has_layers(text: bytes) -> bool:
+    """Tell whether a text looks like a configuration."""
+    try:
+        root = read(text, "", []).value
+    except ConfigError:
+        return False
+    return isinstance(root, dict) and not {"blocks", "classifier", "extends"}.isdisjoint(root)
+
+
+def _parse(text: str | bytes, file: str, chain: tuple[str, ...], base: Path) -> Config:
+    return parse_config(text, file, lambda name: _load(name, chain, base))
+
+
+def _load_name(name: str, chain: tuple[str, ...]) -> Config:
+    wanted = _plain(name)
+    for candidate, batch_norm in ((wanted, False), (wanted.removesuffix("bn"), True)):
+        path = _find(candidate)
+        if path is not None and candidate:
+            config = _load_file(path, chain)
+            return _with_batch_norm(config) if batch_norm else config
+    known = f" Known: {', '.join(names())}; those of `vggkit list --family`; or give a path that ends in .yaml"
+    raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{_advice(name) or known}")])
+
+
+MEANT = {"vgg": "vgg16", "vggnet": "vgg16"}
+"""What is meant by those who name no depth."""
+
+BEGINNING = 3
+"""So many letters of a longer name tell which is meant."""
+
+
+def _advice(name: str) -> str:
+    """Return " Did you mean 'x'?" for what a name that finds nothing may mean, or an empty string."""
+    wanted, letters = _plain(name), {_plain(known): known for known in names()}
+    meant = MEANT.get(wanted) or letters.get(wanted.removeprefix("vgg").removeprefix("net"))
+    if meant:
+        return f" Did you mean '{meant}'?"
+    paper, family = _known(_files()), _known(_files("family"))
+    longer = [known for known in family if len(wanted) >= BEGINNING and _plain(known).startswith(wanted)]
+    return did_you_mean(name, paper) or did_you_mean(name, longer, 0) or did_you_mean(name, family, 0.8)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_ ]", "", name).lower()
+
+
+def _find(plain_name: str) -> Path | None:
+    paths = _every_file()
+    named = (path for path in paths if _plain(path.stem) == plain_name)
+    return next(named, None) or next((path for path in paths if plain_name in map(_plain, _aliases(path))), None)
+
+
+_ALIASES = re.compile(r"^aliases: \[(.*)\]$", re.MULTILINE)
+
+
+@lru_cache(maxsize=128)
+def _aliases(path: Path) -> list[str]:
+    """Return the aliases of a shipped file, which has them on one line: to parse all files would take a second."""
+    found = _ALIASES.search(path.read_text(encoding="utf-8"))
+    return found.group(1).split(", ") if found else []
+
+
+def _with_batch_norm(config: Config) -> Config:
+    aliases = tuple(f"{alias}_bn" for alias in config.aliases)
+    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)

@@ -1,0 +1,376 @@
+"""A network as cuboids in perspective: as high and deep as its maps, as thick as it has channels."""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+from math import inf, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+from vggkit.notation.layers import times
+from vggkit.pictures import style
+from vggkit.pictures.parts import (
+    COLOURS,
+    HEADING,
+    LEGEND,
+    LINE,
+    MARGIN,
+    Canvas,
+    Group,
+    colours_of,
+    counted,
+    groups,
+    heading_width,
+    legend_width,
+    sort,
+    subtitle,
+    title,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.figure import Figure
+
+    from vggkit.figures.summary import Row, Summary
+
+SIDE = 0.16
+"""Inches of a map's side for the root of its pixels …"""
+
+SIDES = (1.3, 2.5)
+"""… within which the largest map is drawn."""
+
+THICKNESS = 0.0094
+"""Inches for the root of a layer's channels …"""
+
+THICKEST = (0.2, 0.75)
+"""… within which the thickest layer is drawn, …"""
+
+ALL_THICKNESSES = 7.0
+"""… and all of them together at most."""
+
+SLICE = 0.055
+"""Inches of a layer that changes maps without making channels of its own: pooling, normalization."""
+
+PLATE = 0.5
+"""Of the room that a volume's face leaves beside what is smaller, taken by a slice that stands on it."""
+
+BAR = 0.11
+"""Inches of the height and depth of what is flat and has no map."""
+
+THINNEST = 0.025
+SHORTEST = 0.09
+
+DEPTH = (0.34, 0.26)
+"""To the right and up, for an inch of depth."""
+
+GAP = 0.1
+"""Inches from one group to the next at least …"""
+
+EVEN_GAP = 0.6
+"""… and at most where no label asks for more: within the blocks, and within what is behind them, gaps are equal."""
+
+LABEL_GAP = 0.14
+LABEL_WIDTH = 20
+"""Characters of a label's line."""
+
+NOTE = "Height and depth: a map's height and width. Thickness: channels or units. All drawn by their square roots."
+
+
+class Scale(NamedTuple):
+    """How large things are drawn.
+
+    Args:
+        side: inches for the root of a map's pixels along one side.
+        thickness: inches for the root of a layer's channels.
+    """
+
+    side: float
+    thickness: float
+
+
+class Cuboid(NamedTuple):
+    """A layer in space, centred on the axis that all stand on.
+
+    Args:
+        row: the layer.
+        x: where it begins, on the axis.
+        thickness: along the axis.
+        height: of its front.
+        depth: behind its front.
+    """
+
+    row: Row
+    x: float
+    thickness: float
+    height: float
+    depth: float
+
+    @property
+    def left(self) -> float:
+        """The leftmost point, which is in front."""
+        return self.x - self.depth * DEPTH[0] / 2
+
+    @property
+    def right(self) -> float:
+        """The rightmost point, which is at the back."""
+        return self.end + self.depth * DEPTH[0] / 2
+
+    @property
+    def end(self) -> float:
+        """Where it ends on the axis."""
+        return self.x + self.thickness
+
+    @property
+    def reach(self) -> float:
+        """How far it goes up and down from the axis."""
+        return self.height / 2 + self.depth * DEPTH[1] / 2
+
+
+class Size(NamedTuple):
+    """A volume's shape, written above it.
+
+    Args:
+        text: the shape.
+        x: where it is centred.
+    """
+
+    text: str
+    x: float
+
+    @property
+    def left(self) -> float:
+        """Where it begins."""
+        return self.x - style.text_width(self.text) / 2
+
+    @property
+    def right(self) -> float:
+        """Where it ends."""
+        return self.x + style.text_width(self.text) / 2
+
+
+class Placed(NamedTuple):
+    """A group at its place.
+
+    Args:
+        group: the layers.
+        cuboids: one for each.
+        label: the lines below it.
+        sizes: the shapes above it.
+    """
+
+    group: Group
+    cuboids: tuple[Cuboid, ...]
+    label: tuple[str, ...]
+    sizes: tuple[Size, ...]
+
+    @property
+    def middle(self) -> float:
+        """Where its label is centred."""
+        return (self.cuboids[0].x + self.cuboids[-1].end) / 2
+
+    @property
+    def half_label(self) -> float:
+        """How far its label goes to either side."""
+        return max(style.text_width(line, bold=not number) for number, line in enumerate(self.label)) / 2
+
+    @property
+    def left(self) -> float:
+        """Where its cuboids begin."""
+        return min(cuboid.left for cuboid in self.cuboids)
+
+    @property
+    def right(self) -> float:
+        """Where its cuboids end."""
+        return max(cuboid.right for cuboid in self.cuboids)
+
+    @property
+    def reach(self) -> float:
+        """How far its cuboids go up and down from the axis."""
+        return max(cuboid.reach for cuboid in self.cuboids)
+
+    def moved(self, shift: float) -> Placed:
+        """Return it so much further to the right."""
+        return self._replace(
+            cuboids=tuple(cuboid._replace(x=cuboid.x + shift) for cuboid in self.cuboids),
+            sizes=tuple(size._replace(x=size.x + shift) for size in self.sizes),
+        )
+
+
+def figure(summary: Summary) -> Figure:
+    """Draw a network.
+
+    Args:
+        summary: with a row for every module.
+    """
+    placed = arrange(groups(summary))
+    colours = colours_of(cuboid.row for part in placed for cuboid in part.cuboids)
+    heading = (title(summary), subtitle(summary))
+    reach = max(part.reach for part in placed)
+    labels = LINE * max(len(part.label) for part in placed)
+    ends = [end for part in placed for end in (part.right, part.middle + part.half_label)]
+    width = max(
+        *ends,
+        *(size.right for part in placed for size in part.sizes),
+        MARGIN + heading_width(*heading),
+        MARGIN + legend_width(colours),
+        MARGIN + style.text_width(NOTE, style.SMALL_SIZE),
+    )
+    canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + LINE + 2 * reach + 0.15 + labels + 0.25)
+    canvas.heading(*heading)
+    canvas.legend(colours, canvas.height - MARGIN - HEADING)
+    axis = canvas.height - MARGIN - HEADING - LEGEND - LINE - reach
+    canvas.axes.plot([placed[0].middle, placed[-1].middle], [axis, axis], color=style.LINE, linewidth=1, zorder=1)
+    for part in placed:
+        for cuboid in part.cuboids:
+            _draw(canvas, cuboid, axis)
+        for size in part.sizes:
+            canvas.text(size.x, axis + part.reach + 0.06, size.text, ha="center", color=style.FAINT_INK)
+        _write(canvas, part, axis - reach - 0.15)
+    canvas.text(MARGIN, MARGIN, NOTE, style.SMALL_SIZE, color=style.FAINT_INK)
+    return canvas.figure
+
+
+def description(summary: Summary) -> str:
+    """Say in words what the picture shows."""
+    parts = [
+        f"{group.name} {times(group.rows[-1].output_shape)}"
+        if group.name == "input"
+        else f"{group.name}: {', '.join(counted(group.rows))} to {times(group.rows[-1].output_shape)}"
+        for group in groups(summary)
+    ]
+    return (
+        f"The layers of {title(summary)}, with {subtitle(summary)}, as cuboids from left to right. {'; '.join(parts)}."
+    )
+
+
+def arrange(parts: Sequence[Group]) -> list[Placed]:
+    """Place groups side by side, so that no text touches another and no cuboid hides the one before it."""
+    scale = scale_of([row for part in parts for row in part.rows])
+    placed = [_placed(part, scale) for part in parts]
+    first = placed[0]
+    starts = [first.left, first.middle - first.half_label, *(size.left for size in first.sizes)]
+    placed[0] = first.moved(MARGIN - min(starts))
+    for number, gap in enumerate(_gaps(placed), start=1):
+        placed[number] = placed[number].moved(placed[number - 1].right + gap - placed[number].left)
+    return placed
+
+
+def _placed(part: Group, scale: Scale) -> Placed:
+    """Return a group that begins at 0."""
+    cuboids = _cuboids(part.rows, scale)
+    return Placed(part, tuple(cuboids), tuple(_label(part)), tuple(_sizes(cuboids)))
+
+
+def _gaps(placed: Sequence[Placed]) -> Iterator[float]:
+    """Return the inches between the cuboids of each group and the next: even ones, unless a text needs more."""
+    for _, pairs in groupby(pairwise(placed), key=lambda pair: pair[1].group.block):
+        needed = [_needed(before, after) for before, after in pairs]
+        even = min(max(needed), EVEN_GAP)
+        yield from (max(gap, even) for gap in needed)
+
+
+def _needed(before: Placed, after: Placed) -> float:
+    """Return the inches that must be between the cuboids of two groups, wherever they stand."""
+    behind = max([0.0, *(size.right - before.right for size in before.sizes)])
+    ahead = max([0.0, *(after.left - size.left for size in after.sizes)])
+    labels = before.middle + before.half_label - before.right + after.left - after.middle + after.half_label
+    return max(GAP + behind + ahead, LABEL_GAP + labels)
+
+
+def scale_of(rows: Sequence[Row]) -> Scale:
+    """Return a scale by which all layers can be seen and fit a page."""
+    side = max((sqrt(size) for row in rows for size in row.output_shape[1:]), default=1.0)
+    roots = [sqrt(row.output_shape[0]) for row in rows if _makes_channels(row)] or [1.0]
+    thickest = min(max(THICKNESS * max(roots), THICKEST[0]), THICKEST[1])
+    return Scale(
+        side=min(max(SIDE * side, SIDES[0]), SIDES[1]) / side,
+        thickness=min(thickest / max(roots), ALL_THICKNESSES / sum(roots)),
+    )
+
+
+def _makes_channels(row: Row) -> bool:
+    return sort(row) in ("input", "convolution", "fully connected", "soft-max")
+
+
+def _cuboids(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
+    """Return layers one behind the other, the first at 0."""
+    cuboids: list[Cuboid] = []
+    face: Cuboid | None = None
+    for row in rows:
+        channels, *sides = row.output_shape
+        height, depth = (max(scale.side * sqrt(size), SHORTEST) for size in sides) if sides else (BAR, BAR)
+        cuboid = Cuboid(row, cuboids[-1].end if cuboids else 0.0, SLICE, height, depth)
+        if _makes_channels(row):
+            cuboid = cuboid._replace(thickness=max(scale.thickness * sqrt(channels), THINNEST))
+        elif face and cuboid.height < face.height and cuboid.depth < face.depth:
+            cuboid = cuboid._replace(thickness=min(SLICE, PLATE * _room(face, cuboid)))
+            cuboids.append(cuboid)
+            continue
+        cuboids.append(cuboid)
+        face = cuboid
+    return cuboids
+
+
+def _room(face: Cuboid, plate: Cuboid) -> float:
+    """Return how thick a plate on a volume's face can be before it is seen to stick out over an edge."""
+    right = (face.depth - plate.depth) / 2 * DEPTH[0]
+    low = (face.height - plate.height) / 2 * DEPTH[0] / DEPTH[1]
+    return min(right, low) - (plate.x - face.end)
+
+
+def _sizes(cuboids: Sequence[Cuboid]) -> Iterator[Size]:
+    """Return the shape of each volume, without channels if they differ in it, where that finds room beside the last."""
+    end = -inf
+    volumes = [cuboid for cuboid in cuboids if _makes_channels(cuboid.row) and len(cuboid.row.output_shape) == 3]
+    for sides, run in groupby(volumes, key=lambda cuboid: cuboid.row.output_shape[1:]):
+        alike = list(run)
+        shapes = {cuboid.row.output_shape for cuboid in alike}
+        shape = shapes.pop() if len(shapes) == 1 else sides
+        size = Size(times(shape), (alike[0].left + alike[-1].right) / 2)
+        if size.left >= end + GAP:
+            yield size
+            end = size.right
+
+
+def _label(part: Group) -> list[str]:
+    """Return the lines below a group: its name, its layers, and the shape that comes out."""
+    if part.name == "input":
+        return [part.name]
+    names = [part.name] if part.block or part.rows[0].parameters else []
+    lines = [line for text in (*names, *counted(part.rows)) for line in wrapped(text, LABEL_WIDTH)]
+    return [*lines, f"→ {times(part.rows[-1].output_shape)}"]
+
+
+def _write(canvas: Canvas, part: Placed, top: float) -> None:
+    for number, line in enumerate(part.label):
+        canvas.text(
+            part.middle,
+            top - (number + 0.8) * LINE,
+            line,
+            ha="center",
+            weight="normal" if number else "bold",
+            color=style.FAINT_INK if line.startswith("→") else style.INK,
+        )
+
+
+def _draw(canvas: Canvas, cuboid: Cuboid, axis: float) -> None:
+    """Draw a cuboid's front, top and right side."""
+    right, up = cuboid.depth * DEPTH[0], cuboid.depth * DEPTH[1]
+    left, low = cuboid.left, axis - cuboid.reach
+    end, high = left + cuboid.thickness, low + cuboid.height
+    faces = (
+        ("front", 0.0, ((left, low), (end, low), (end, high), (left, high))),
+        ("top", 0.45, ((left, high), (end, high), (end + right, high + up), (left + right, high + up))),
+        ("side", 0.2, ((end, low), (end + right, low + up), (end + right, high + up), (end, high))),
+    )
+    for name, lightness, corners in faces:
+        canvas.shape(
+            corners,
+            facecolor=style.lighter(COLOURS[sort(cuboid.row)], lightness),
+            edgecolor=style.INK,
+            linewidth=0.5,
+            joinstyle="round",
+            label=f"{cuboid.row.name} {name}",
+            zorder=2,
+        )

@@ -1,0 +1,149 @@
+"""Bars on a shared axis of layers, which run from the top down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from vggkit.pictures import style
+from vggkit.pictures.parts import (
+    HEADING,
+    LEGEND,
+    MARGIN,
+    Canvas,
+    heading_width,
+    legend_width,
+    rectangle,
+    shortened_text,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from vggkit.figures.summary import Row
+
+ROW = 0.185
+"""Inches of a layer."""
+
+BAR = 0.74
+"""Of it is the bar."""
+
+PANEL = 2.35
+"""Inches of the longest bar with its label."""
+
+LABEL_GAP = 4 / 72
+"""Inches from the end of a bar to its label."""
+
+BETWEEN = 0.22
+HEADER = 0.45
+NAME_LENGTH = 30
+NOTATION_LENGTH = 34
+
+
+class Sheet:
+    """A heading, a legend, the names of layers, and room for panels beside them.
+
+    Args:
+        rows: the layers.
+        heading: title and subtitle.
+        legend: the colour of each name in it.
+        panels: how many there will be.
+    """
+
+    def __init__(self, rows: Sequence[Row], heading: tuple[str, str], legend: Mapping[str, str], panels: int) -> None:
+        self.rows = rows
+        self.names = [name_of(row) for row in rows]
+        self.name_width = max(map(style.text_width, self.names)) + 0.14
+        notations = ["" if row.layer is None else shortened_text(row.notation, NOTATION_LENGTH) for row in rows]
+        self.left = MARGIN + self.name_width + max(map(style.text_width, notations)) + 0.12
+        self.height = ROW * len(rows)
+        width = max(
+            self.left + panels * (PANEL + BETWEEN) - BETWEEN,
+            MARGIN + heading_width(*heading),
+            MARGIN + legend_width(legend),
+        )
+        self.canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + HEADER + self.height)
+        self.canvas.heading(*heading)
+        self.canvas.legend(legend, self.canvas.height - MARGIN - HEADING)
+        self._bands()
+        for number, (name, notation) in enumerate(zip(self.names, notations)):
+            y = MARGIN + self.height - (number + 0.7) * ROW
+            self.canvas.text(MARGIN, y, name)
+            self.canvas.text(MARGIN + self.name_width, y, notation, color=style.FAINT_INK)
+
+    @property
+    def figure(self) -> Figure:
+        """What has been drawn."""
+        return self.canvas.figure
+
+    def background(self, number: int) -> str:
+        """Return the colour behind a layer: every other block stands on a band."""
+        blocks = list(dict.fromkeys(row.block for row in self.rows))
+        return style.BAND if blocks.index(self.rows[number].block) % 2 else "white"
+
+    def panel(self, number: int, name: str, note: str) -> Axes:
+        """Return axes for bars, whose layers are at 0, 1, 2 …
+
+        Args:
+            number: of the panel, from the left.
+            name: what stands above it.
+            note: what stands below the name.
+        """
+        x = self.left + number * (PANEL + BETWEEN)
+        self.canvas.text(x, MARGIN + self.height + 0.25, name, weight="bold")
+        self.canvas.text(x, MARGIN + self.height + 0.09, note, color=style.FAINT_INK)
+        axes = self.canvas.panel(x, MARGIN, PANEL, self.height)
+        axes.set_ylim(len(self.rows) - 0.5, -0.5)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.patch.set_visible(False)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.spines["left"].set_color(style.FAINT_INK)
+        return axes
+
+    def label(self, axes: Axes, number: int, value: float, text: str, bold: bool = False) -> None:
+        """Write a text behind a bar.
+
+        Args:
+            axes: the panel.
+            number: of the layer.
+            value: behind which it stands.
+            text: what is written.
+            bold: whether it stands out.
+        """
+        axes.annotate(
+            text, (value, number + 0.2), xytext=(LABEL_GAP * 72, 0), textcoords="offset points", va="baseline",
+            fontsize=style.TEXT_SIZE, weight="bold" if bold else "normal",
+        )  # fmt: skip
+
+    def _bands(self) -> None:
+        width = self.canvas.width - 2 * MARGIN + 0.12
+        top = MARGIN + self.height
+        for colour, numbers in groupby(range(len(self.rows)), key=self.background):
+            height = ROW * len(list(numbers))
+            top -= height
+            if colour == style.BAND:
+                self.canvas.shape(rectangle(MARGIN - 0.06, top, width, height), color=colour, linewidth=0, zorder=0)
+
+
+def name_of(row: Row) -> str:
+    """Return a layer's name as it is drawn."""
+    return shortened_text(style.printable(row.name), NAME_LENGTH)
+
+
+def limit(values: Mapping[int, int], labels: Mapping[int, str]) -> float:
+    """Return how much a panel's width stands for, so that every bar and its label have room.
+
+    Args:
+        values: the bars' lengths by the layer's number, or where labels stand behind something else.
+        labels: what is written behind bars.
+    """
+    rooms = {number: 1 - label_width(text) / PANEL for number, text in labels.items()}
+    return max((value / rooms.get(number, 1.0) for number, value in values.items()), default=0.0) or 1.0
+
+
+def label_width(text: str) -> float:
+    """Return the inches that a label takes behind a bar, as much being free behind it as before it."""
+    return style.text_width(text, bold=True) + 2 * LABEL_GAP

@@ -1,0 +1,131 @@
+"""What each layer costs, as bars: parameters, MACs and activation bytes side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from vggkit.base.numbers import grouped, megabytes, percent, shortened
+from vggkit.pictures import style
+from vggkit.pictures.bars import BAR, Sheet, limit, name_of
+from vggkit.pictures.parts import COLOURS, LONGEST_TITLE, colours_of, shortened_text, sort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.figure import Figure
+
+    from vggkit.figures.summary import Summary
+
+LABELLED = 3
+"""So many of the largest bars are labelled, and what is as large as the last of them."""
+
+
+class Panel(NamedTuple):
+    """One figure of every layer.
+
+    Args:
+        name: what it is.
+        values: of each layer.
+        total: of all.
+        spell: how a value is written.
+        spell_total: how the total is written.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    total: int
+    spell: Callable[[int], str]
+    spell_total: Callable[[int], str]
+
+    def labels(self) -> dict[int, str]:
+        """Return what stands behind the largest bars, by the layer's number: how much, and which share."""
+        least = sorted(self.values)[-LABELLED:][0]
+        return {
+            number: f"{self.spell(value)} ({percent(value, self.total)})"
+            for number, value in enumerate(self.values)
+            if value and value >= least
+        }
+
+    @property
+    def largest(self) -> list[int]:
+        """The numbers of the layers that have most: several if they tie."""
+        most = max(self.values)
+        return [number for number, value in enumerate(self.values) if value == most]
+
+    @property
+    def outstanding(self) -> list[int]:
+        """The same, but none where every layer that has any has as much."""
+        return [] if 1 < len(self.largest) == len(self.values) - self.values.count(0) else self.largest
+
+    def most(self, names: Sequence[str], text: str) -> str:
+        """Return which layers have most, and how much.
+
+        Args:
+            names: of all layers.
+            text: how much.
+        """
+        first, others = names[self.largest[0]], len(self.largest) - 1
+        if not others:
+            return f"{first}, {text}"
+        return f"{first} and {others} other{'s' if others > 1 else ''}, {text} each"
+
+
+def panels(summary: Summary) -> list[Panel]:
+    """Return what is drawn."""
+    rows, totals = list(summary), summary.totals
+    macs, activations = totals.multiply_accumulates, totals.activation_bytes
+    return [
+        Panel("parameters", tuple(row.parameters for row in rows), totals.parameters, shortened, grouped),
+        Panel("MACs", tuple(row.multiply_accumulates for row in rows), macs, shortened, grouped),
+        Panel("activations", tuple(row.activation_bytes for row in rows), activations, megabytes, megabytes),
+    ]
+
+
+def figure(summary: Summary) -> Figure:
+    """Draw what a network costs.
+
+    Args:
+        summary: with a row for each layer that owns parameters or an output.
+    """
+    sorts = [sort(row) for row in summary]
+    drawn = panels(summary)
+    sheet = Sheet(summary.rows, (title(summary), _subtitle(summary)), colours_of(summary), len(drawn))
+    for place, panel in enumerate(drawn):
+        axes = sheet.panel(place, panel.name, f"{panel.spell_total(panel.total)} in all")
+        axes.barh(
+            range(len(panel.values)), list(map(float, panel.values)), BAR, color=[COLOURS[name] for name in sorts],
+            edgecolor=style.INK, linewidth=0.4,
+        )  # fmt: skip
+        labels = panel.labels()
+        for number, text in labels.items():
+            sheet.label(axes, number, panel.values[number], text, bold=number in panel.outstanding)
+        axes.set_xlim(0, limit(dict(enumerate(panel.values)), labels))
+    return sheet.figure
+
+
+def title(summary: Summary) -> str:
+    """Return one line that says what is drawn."""
+    return shortened_text(style.printable(summary.title), LONGEST_TITLE)
+
+
+def description(summary: Summary) -> str:
+    """Say in words what the picture shows."""
+    names = [row.name for row in summary]
+    most = [
+        f"{panel.name}: {panel.spell_total(panel.total)} in all, most in"
+        f" {panel.most(names, panel.labels()[panel.largest[0]])}"
+        for panel in panels(summary)
+        if panel.total
+    ]
+    return f"What each layer of {title(summary)} costs, as bars. {'; '.join(most)}."
+
+
+def _subtitle(summary: Summary) -> str:
+    """Say at a glance where most of everything is."""
+    names = [name_of(row) for row in summary]
+    most = [
+        f"most {panel.name}: {panel.most(names, percent(max(panel.values), panel.total))}"
+        for panel in panels(summary)
+        if panel.total
+    ]
+    return " · ".join(most)

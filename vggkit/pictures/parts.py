@@ -1,0 +1,232 @@
+"""What the pictures of networks have in common: which layers are drawn, in which colours, and where text stands."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vggkit.base.numbers import grouped, shortened
+from vggkit.notation.layers import times
+from vggkit.pictures import style
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from vggkit.figures.summary import Row, Summary
+
+COLOURS = {
+    "input": style.GREY,
+    "convolution": style.SKY_BLUE,
+    "normalization": style.PURPLE,
+    "activation": style.ORANGE,
+    "pooling": style.VERMILION,
+    "fully connected": style.BLUE,
+    "soft-max": style.YELLOW,
+}
+"""Of each sort of layer; in a grey print they differ in lightness, too."""
+
+MARGIN = 0.2
+"""Inches around a picture."""
+
+LINE = 0.155
+"""Inches from one line of text to the next."""
+
+HINTING = 1.03
+"""How much wider than its outlines a renderer may draw a line of text, whose letters it moves to whole pixels."""
+
+LONGEST_TITLE = 100
+"""Characters of a network's name that are drawn."""
+
+
+class Group(NamedTuple):
+    """Layers that belong together.
+
+    Args:
+        name: of the block, or of the one layer.
+        block: whether it is a block.
+        rows: its layers.
+    """
+
+    name: str
+    block: bool
+    rows: tuple[Row, ...]
+
+
+def sort(row: Row) -> str:
+    """Return what sort of layer a row is: a key of `COLOURS`."""
+    if row.layer is None:
+        return "input"
+    if row.layer.role == "weight":
+        return "convolution" if len(row.output_shape) == 3 else "fully connected"
+    if row.layer.role == "activation":
+        return "activation"
+    stem = row.layer.stem
+    return "pooling" if stem.endswith("pool") else "soft-max" if stem.endswith("softmax") else "normalization"
+
+
+def drawn(summary: Summary) -> list[Row]:
+    """Return the rows that are drawn: the input, what has parameters or an output of its own, and soft-max.
+
+    Args:
+        summary: with a row for every module.
+    """
+    return [
+        row
+        for row in summary
+        if row.activation_elements or row.parameters or (row.layer and row.layer.stem.endswith("softmax"))
+    ]
+
+
+def groups(summary: Summary) -> list[Group]:
+    """Return the drawn rows by block; outside of blocks, each that isn't attached to another stands alone."""
+    found: list[Group] = []
+    for block, rows in groupby(drawn(summary), key=lambda row: row.block):
+        if block is not None:
+            found.append(Group(block, True, tuple(rows)))
+            continue
+        for row in rows:
+            if sort(row) in ("normalization", "activation") and found and not found[-1].block:
+                found[-1] = found[-1]._replace(rows=(*found[-1].rows, row))
+            else:
+                found.append(Group(row.name, False, (row,)))
+    return found
+
+
+def counted(rows: Iterable[Row]) -> list[str]:
+    """Return what the paper calls each layer, equal ones counted, in order of the first of them.
+
+    >>> from vggkit import summarize
+    >>> counted(row for row in summarize("C") if row.block == "block3")
+    ['conv3-256 ×2', 'conv1-256', 'maxpool']
+    """
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.notation] = counts.get(row.notation, 0) + 1
+    return [notation if count == 1 else f"{notation} ×{count}" for notation, count in counts.items()]
+
+
+def title(summary: Summary) -> str:
+    """Return one line that says which network is drawn."""
+    name = style.printable(summary.name)
+    return f"{shortened_text(name, LONGEST_TITLE)}: {times(summary.input)}"
+
+
+def subtitle(summary: Summary) -> str:
+    """Return one line of totals."""
+    totals = summary.totals
+    return " · ".join(
+        (
+            f"{totals.weight_layers} weight layers",
+            f"{grouped(totals.parameters)} parameters",
+            f"{shortened(totals.multiply_accumulates)} MACs",
+        )
+    )
+
+
+def shortened_text(text: str, longest: int) -> str:
+    """Return a text with as many characters at most."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of as many characters at most, broken behind commas where that will do.
+
+    >>> wrapped("conv3-1024, dilation 6", 20)
+    ['conv3-1024,', 'dilation 6']
+    """
+    if len(text) <= width:
+        return [text]
+    lines: list[str] = []
+    for part in re.split("(?<=,) ", text):
+        if lines and len(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines += wrap(part, width)
+    return lines
+
+
+class Canvas:
+    """A figure whose coordinates are inches from its lower left corner.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.width = width
+        self.height = height
+        self.figure: Figure = Figure(figsize=(width, height))
+        self.axes = self.panel(0, 0, width, height)
+        self.axes.set_xlim(0, width)
+        self.axes.set_ylim(0, height)
+        self.axes.axis("off")
+
+    def panel(self, x: float, y: float, width: float, height: float) -> Axes:
+        """Return axes that stand at a place."""
+        return self.figure.add_axes((x / self.width, y / self.height, width / self.width, height / self.height))
+
+    def text(self, x: float, y: float, text: str, size: float = style.TEXT_SIZE, **options: Any) -> None:
+        """Write a text."""
+        self.axes.text(x, y, text, fontsize=size, **{"va": "baseline", **options})
+
+    def heading(self, title: str, subtitle: str) -> None:
+        """Write the two lines at the top."""
+        top = self.height - MARGIN
+        self.text(MARGIN, top - 0.12, title, style.TITLE_SIZE, weight="bold")
+        self.text(MARGIN, top - 0.32, subtitle, color=style.FAINT_INK)
+
+    def shape(self, corners: Iterable[tuple[float, float]], **options: Any) -> None:
+        """Draw a closed outline."""
+        from matplotlib.patches import Polygon
+
+        self.axes.add_artist(Polygon(list(corners), closed=True, **options))  # add_patch would measure it
+
+    def legend(self, colours: Mapping[str, str], y: float) -> None:
+        """Say below the heading which colour is what."""
+        x = MARGIN
+        for name, colour in colours.items():
+            self.shape(rectangle(x, y - 0.1, 0.14, 0.1), facecolor=colour, edgecolor=style.INK, linewidth=0.5)
+            self.text(x + 0.19, y - 0.09, name, style.SMALL_SIZE)
+            x += entry_width(name)
+
+
+HEADING = 0.48
+"""Inches that the heading takes, with what is free below it."""
+
+LEGEND = 0.3
+"""Inches that the legend takes, with what is free below it."""
+
+
+def entry_width(name: str) -> float:
+    """Return the inches that a legend's entry takes."""
+    return 0.37 + style.text_width(name, style.SMALL_SIZE)
+
+
+def legend_width(names: Iterable[str]) -> float:
+    """Return the inches that a legend takes."""
+    return sum(map(entry_width, names))
+
+
+def colours_of(rows: Iterable[Row]) -> dict[str, str]:
+    """Return the colour of each sort that there is, in the palette's order."""
+    there = {sort(row) for row in rows}
+    return {name: colour for name, colour in COLOURS.items() if name in there}
+
+
+def heading_width(title: str, subtitle: str) -> float:
+    """Return the inches that a heading takes."""
+    width = max(style.text_width(title, style.TITLE_SIZE, bold=True), style.text_width(subtitle))
+    return width * HINTING
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
+    """Return a rectangle's corners, the lower left first."""
+    return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]

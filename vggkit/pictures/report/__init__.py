@@ -1,0 +1,1 @@
+"""Networks as one page that works out memory by itself."""

@@ -1,0 +1,354 @@
+"""A report as one HTML page that needs no other file: the figures of its first state, and what its script needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from string import Template
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
+from vggkit.base.version import __version__
+from vggkit.figures.compare_table import ERRORS, LAYERS, notes
+from vggkit.figures.compare_table import lines as comparison_lines
+from vggkit.figures.summary import count, window
+from vggkit.footprint.plan import Line, LinearBytes, Lines
+from vggkit.footprint.plan_table import WORDS as KIND_WORDS
+from vggkit.network import ELEMENT_BYTES
+from vggkit.notation.layers import times
+from vggkit.pictures.report.report import CARD_GIB, INFERENCE, STEPS
+from vggkit.pictures.timeline import COLOURS
+from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
+
+if TYPE_CHECKING:
+    from vggkit.figures.compare import Comparison
+    from vggkit.figures.summary import Row
+    from vggkit.pictures.plot import Picture
+    from vggkit.pictures.report.report import Report, Reported
+
+STEADY = (
+    LAYERS, "weight_layers", "parameters", "relative_parameters", "conv_parameters", "fc_parameters",
+    "receptive_field", *ERRORS,
+)  # fmt: skip
+"""What the comparison shows: the figures that depend on no control; the others stand in the table of memory."""
+
+STEP_WORDS = {word: "inference" if word == INFERENCE else f"training, {word}" for word in STEPS}
+
+
+def html_text(report: Report) -> str:
+    """Return the page."""
+    script = beside(__file__, "report.js")
+    labels = ", ".join(one.compared.label for one in report)
+    return Template(beside(__file__, "report.html")).substitute(
+        title=escape(labels),
+        subtitle=escape(_subtitle(report)),
+        version=__version__,
+        style=beside(__file__, "report.css"),
+        script=script,
+        script_hash=script_hash(script),
+        data=embedded(data(report)),
+        first=_first(report),
+        batch=report.batch,
+        smallest_batch=report.smallest_batch,
+        largest_batch=report.largest_batch,
+        dtypes=_options({dtype: dtype for dtype in ELEMENT_BYTES}, report.dtype),
+        steps=_options(STEP_WORDS, report.step),
+        card=CARD_GIB,
+        memory=_memory_table(report),
+        tabs=_tabs(report) if len(report) > 1 else "",
+        panels="\n".join(_panel(report, index, one) for index, one in enumerate(report)),
+        comparison=_comparison(report),
+    )
+
+
+def _subtitle(report: Report) -> str:
+    shapes = dict.fromkeys(times(one.summary.input) for one in report)
+    return f"What {'each' if len(report) > 1 else 'it'} is, and costs, for images of {', '.join(shapes)}"
+
+
+def _first_size(report: Report) -> str:
+    return f"batch {report.batch}, {report.dtype}"
+
+
+def _first(report: Report) -> str:
+    return f"{_first_size(report)}, {STEP_WORDS[report.step]}"
+
+
+def _options(words: dict[str, str], chosen: str) -> str:
+    return "".join(
+        f'<option value="{value}"{" selected" if value == chosen else ""}>{word}</option>'
+        for value, word in words.items()
+    )
+
+
+# What the script needs
+
+
+def data(report: Report) -> dict[str, Any]:
+    """Return what the page's script works with."""
+    return {
+        "smallest_batch": report.smallest_batch,
+        "largest_batch": report.largest_batch,
+        "element_bytes": ELEMENT_BYTES,
+        "kinds": list(KIND_WORDS),
+        "networks": [
+            {
+                "steps": {
+                    dtype: {word: _step(step) for word, step in steps.items()} for dtype, steps in one.steps.items()
+                }
+            }
+            for one in report
+        ],
+    }
+
+
+def _step(step: Lines) -> dict[str, Any]:
+    return {
+        "moments": [_moment(moment) for moment in step.moments],
+        "saved_for_backward": step.saved_for_backward._asdict(),
+        "steady_bytes": step.steady_bytes,
+        "smallest_batch": step.smallest_batch,
+    }
+
+
+def _moment(moment: Line) -> dict[str, Any]:
+    by_kind: Iterable[LinearBytes] = moment.by_kind
+    return {"event": moment.event, **moment.size._asdict(), "by_kind": [size._asdict() for size in by_kind]}
+
+
+# Tables
+
+
+class Heading(NamedTuple):
+    """The heading of a sortable column, and which side its cells are aligned to."""
+
+    word: str
+    align: str = "number"
+
+
+def _table(name: str, caption: str, headings: Sequence[Heading], body: str, foot: str = "") -> str:
+    """Return a table with buttons that sort it, in a box of its own that scrolls."""
+    heads = "".join(
+        f'<th scope="col" class="{align}"><button type="button">{escape(word)}</button></th>'
+        for word, align in headings
+    )
+    return _scrolling(
+        name,
+        f'<table class="sortable"><caption id="{name}">{caption}</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody>{f'<tfoot>{foot}</tfoot>' if foot else ''}</table>",
+    )
+
+
+def _scrolling(name: str, content: str) -> str:
+    """Put what may be wide in a box that scrolls, by keyboard too; an element called `name` says what it is."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">{content}</div>'
+
+
+def _cell(text: str, value: int | None = None, live: str = "") -> str:
+    """Return a cell; one with a value is sorted by it, and one that lives is changed by the controls."""
+    attributes = f" {live}" if live else ""
+    if value is not None:
+        attributes += f' class="number" data-value="{value}"'
+    return f"<td{attributes}>{escape(text)}</td>"
+
+
+def _figure(name: str, text: str, value: int | None = None) -> str:
+    return _cell(text, value, f'data-figure="{name}"')
+
+
+def _macs(one_image: int, text: str, value: int) -> str:
+    return _cell(text, value, f'data-macs="{one_image}"' if one_image else "")
+
+
+def _outputs(one_image: int, text: str, value: int) -> str:
+    return _cell(text, value, f'data-elements="{one_image}"' if one_image else "")
+
+
+MEMORY_HEADINGS = (
+    Heading("network", "word"), Heading("MACs"), Heading("activations"), Heading("peak"), Heading("peak, bytes"),
+    Heading("moment of the peak", "word"), Heading("kept for backward"), Heading("between steps"),
+    Heading("fits the card"), Heading("left then"),
+)  # fmt: skip
+
+
+def _memory_table(report: Report) -> str:
+    body = "".join(_memory_row(index, one) for index, one in enumerate(report))
+    caption = f'The networks at <span data-chosen="step">{_first(report)}</span>'
+    return _table("memory-table", caption, MEMORY_HEADINGS, body)
+
+
+def _memory_row(index: int, one: Reported) -> str:
+    totals, image, plan, fit = one.summary.totals, one.image.totals, one.plan, one.fit
+    cells = [
+        f'<th scope="row">{escape(one.compared.label)}</th>',
+        _macs(image.multiply_accumulates, grouped(totals.multiply_accumulates), totals.multiply_accumulates),
+        _outputs(image.activation_elements, megabytes(totals.activation_bytes), totals.activation_bytes),
+        _figure("peak", megabytes(plan.peak_bytes), plan.peak_bytes),
+        _figure("peak_bytes", grouped(plan.peak_bytes), plan.peak_bytes),
+        _figure("peak_at", plan.peak_at),
+        _figure("saved", megabytes(plan.saved_for_backward_bytes), plan.saved_for_backward_bytes),
+        _figure("steady", megabytes(plan.steady_bytes), plan.steady_bytes),
+        _figure("fits", f"batch {grouped(fit.largest)}" if fit.largest else f"not even batch {fit.next}", fit.largest),
+        _figure("left", *((megabytes(fit.left_bytes), fit.left_bytes) if fit.largest else ("–", -1))),
+    ]
+    return f'<tr data-network="{index}">{"".join(cells)}</tr>'
+
+
+class LayerColumn(NamedTuple):
+    """A column of the layers' table, behind their names, by which they are sorted as they stand in the network.
+
+    Args:
+        heading: what stands above it.
+        cell: a cell, of the row in the page's first state and of the row for one image.
+    """
+
+    heading: Heading
+    cell: Callable[[Row, Row], str]
+
+
+LAYER_COLUMNS = (
+    LayerColumn(Heading("block", "word"), lambda row, _: _cell((row.block or "").removeprefix("block"))),
+    LayerColumn(Heading("what", "word"), lambda row, _: _cell(row.notation)),
+    LayerColumn(Heading("output shape", "word"), lambda row, _: _cell(times(row.output_shape))),
+    LayerColumn(Heading("weights"), lambda row, _: _cell(count(row.weights), row.weights)),
+    LayerColumn(Heading("biases"), lambda row, _: _cell(count(row.biases), row.biases)),
+    LayerColumn(Heading("parameters"), lambda row, _: _cell(count(row.parameters), row.parameters)),
+    LayerColumn(
+        Heading("MACs"),
+        lambda row, image: _macs(image.multiply_accumulates, count(row.multiply_accumulates), row.multiply_accumulates),
+    ),
+    LayerColumn(
+        Heading("activations"),
+        lambda row, image: _outputs(
+            image.activation_elements,
+            megabytes(row.activation_bytes) if row.activation_bytes else "",
+            row.activation_bytes,
+        ),
+    ),
+    LayerColumn(
+        Heading("receptive field"), lambda row, _: _cell(window(row.receptive_field), max(row.receptive_field))
+    ),
+)
+
+
+def _layers(report: Report, name: str, one: Reported) -> str:
+    headings = [Heading("layer", "word"), *(column.heading for column in LAYER_COLUMNS)]
+    body = "".join(
+        f'<tr><th scope="row" data-value="{place}">{escape(row.name)}</th>'
+        f"{''.join(column.cell(row, image) for column in LAYER_COLUMNS)}</tr>"
+        for place, (row, image) in enumerate(zip(one.summary, one.image))
+    )
+    totals, image = one.summary.totals, one.image.totals
+    foot = "".join(
+        [
+            '<th scope="row">total</th><td></td><td></td><td></td>',
+            *(_cell(grouped(number), number) for number in (totals.weights, totals.biases, totals.parameters)),
+            _macs(image.multiply_accumulates, grouped(totals.multiply_accumulates), totals.multiply_accumulates),
+            _outputs(image.activation_elements, megabytes(totals.activation_bytes), totals.activation_bytes),
+            "<td></td>",
+        ]
+    )
+    caption = f'Layers of {escape(one.compared.label)} at <span data-chosen="size">{_first_size(report)}</span>'
+    return _table(f"{name}-layers", caption, headings, body, f"<tr>{foot}</tr>")
+
+
+# A network
+
+
+def _tabs(report: Report) -> str:
+    buttons = "".join(
+        f'<button type="button" role="tab" id="network-{index}-tab" aria-controls="network-{index}">'
+        f"{escape(one.compared.label)}</button>"
+        for index, one in enumerate(report)
+    )
+    return f'<div class="tabs" role="tablist" aria-label="Networks" hidden>{buttons}</div>'
+
+
+def _panel(report: Report, index: int, one: Reported) -> str:
+    name = f"network-{index}"
+    role = f' role="tabpanel" aria-labelledby="{name}-tab"' if len(report) > 1 else ""
+    drawn = "".join(_drawn(f"{name}-picture-{number}", picture) for number, picture in enumerate(one.pictures))
+    return (
+        f'<article class="network" id="{name}" data-network="{index}"{role}>'
+        f"<h3>{escape(one.compared.label)}</h3>{_origin(one)}{_layers(report, name, one)}"
+        f"{_breakdown(report, name, one)}<h4>Pictures</h4>{drawn}"
+        f'<h4 id="{name}-notation">Notation</h4>'
+        f"{_scrolling(f'{name}-notation', f'<pre><code>{escape(one.notation)}</code></pre>')}</article>"
+    )
+
+
+def _origin(one: Reported) -> str:
+    network = one.compared.network
+    said = [network.config.source, one.summary.note, *network.notes()]
+    return "".join(f'<p class="faint">{escape(line)}</p>' for line in said if line)
+
+
+def _breakdown(report: Report, name: str, one: Reported) -> str:
+    """Return what the peak is made of, as a table with bars."""
+    plan = one.plan
+    rows = "".join(
+        f'<tr data-kind="{kind}"{"" if size else " hidden"}><th scope="row">{KIND_WORDS[kind]}</th>'
+        f"{_figure(f'{kind}_bytes', grouped(size), size)}{_figure(kind, megabytes(size), size)}"
+        f"{_figure(f'{kind}_share', percent(size, plan.peak_bytes), size)}"
+        f'<td class="bars"><span class="bar" style="width:{percent(size, plan.peak_bytes).replace(" ", "")};'
+        f'background:{COLOURS[kind]}"></span></td></tr>'
+        for kind, size in plan.by_kind.items()
+    )
+    foot = (
+        f'<tr><th scope="row">peak</th>{_figure("peak_bytes", grouped(plan.peak_bytes), plan.peak_bytes)}'
+        f"{_figure('peak', megabytes(plan.peak_bytes), plan.peak_bytes)}"
+        f"{_cell(percent(plan.peak_bytes, plan.peak_bytes), plan.peak_bytes)}"
+        f'<td data-figure="peak_binary">{mebibytes(plan.peak_bytes)}</td></tr>'
+    )
+    caption = (
+        f'At the peak of {escape(one.compared.label)}, <span data-chosen="step">{_first(report)}</span>,'
+        f' in the <span data-figure="peak_at">{escape(plan.peak_at)}</span>'
+    )
+    return _scrolling(
+        f"{name}-peak",
+        f'<table class="breakdown"><caption id="{name}-peak">{caption}</caption><thead><tr><th scope="col">what</th>'
+        '<th scope="col" class="number">bytes</th><th scope="col" class="number">size</th>'
+        '<th scope="col" class="number">share</th><td></td></tr></thead>'
+        f"<tbody>{rows}</tbody><tfoot>{foot}</tfoot></table>",
+    )
+
+
+# Pictures
+
+
+def _drawn(name: str, picture: Picture) -> str:
+    svg = inline_svg(picture.to_bytes("svg").decode(), name)
+    title = re.search(r'aria-labelledby="(\S+)', svg)
+    assert title is not None
+    enlarge = '<button type="button" class="enlarge" aria-pressed="false" hidden>Enlarge</button>'
+    return f"<figure>{_scrolling(title[1], svg)}{enlarge}</figure>"
+
+
+# Side by side
+
+
+def _comparison(report: Report) -> str:
+    comparison = report.comparison
+    drawn = _drawn("comparison-picture", report.picture) if report.picture else ""
+    said = "".join(f'<p class="faint">{escape(note)}</p>' for note in notes(comparison, STEADY, "Bold"))
+    return f"{_comparison_table(comparison)}{said}{drawn}"
+
+
+def _comparison_table(comparison: Comparison) -> str:
+    columns = len(comparison.networks)
+    heads = "".join(f'<th scope="col">{escape(one.label)}</th>' for one in comparison.networks)
+    body = []
+    for line in comparison_lines(comparison, STEADY):
+        cells = [f"<b>{escape(cell)}</b>" if bold else escape(cell) for cell, bold in zip(line.cells, line.bold)]
+        drawn = (
+            f'<td colspan="{columns}">{cells[0]}</td>' if line.spans else "".join(f"<td>{cell}</td>" for cell in cells)
+        )
+        begins = ' class="begins"' if line.section else ""
+        body.append(f'<tr{begins}><th scope="row">{escape(line.label)}</th>{drawn}</tr>')
+    caption = "Layers and figures as in the paper's Table 1"
+    return _scrolling(
+        "comparison-table",
+        f'<table class="compared"><caption id="comparison-table">{caption}</caption>'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>",
+    )

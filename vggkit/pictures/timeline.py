@@ -1,0 +1,216 @@
+"""The alive bytes over a step, as a picture: stacked by kind, the phases marked, the peak labelled; as a page, too."""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import groupby
+from string import Template
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from vggkit.base.numbers import grouped, megabytes, percent
+from vggkit.footprint.plan_table import WORDS, title
+from vggkit.pictures import style
+from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+
+    from vggkit.footprint.plan import MemoryPlan
+
+COLOURS = {
+    "parameters": style.BLUE,
+    "buffers": style.SKY_BLUE,
+    "gradients": style.VERMILION,
+    "optimizer": style.ORANGE,
+    "activations": style.GREEN,
+    "temporaries": style.PURPLE,
+    "inputs": style.GREY,
+}
+
+HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
+"""So that the kinds stay apart in a grey print."""
+
+SIZE = (11.0, 5.5)
+AXES = 6.5
+"""Inches of the axes' width, or a little less; the legend takes the rest."""
+
+PEAK_SIZE = 10
+"""Points of the letters at the peak."""
+
+RESOLUTION = 150
+TITLE_WIDTH = 95
+"""Characters of a title's line."""
+
+
+def picture(plan: MemoryPlan, format: str) -> bytes:
+    """Draw a timeline.
+
+    Args:
+        plan: whose timeline.
+        format: "svg", "png" or "html".
+
+    Returns:
+        The file's content.
+    """
+    if format == "html":
+        return _page(plan).encode()
+    return _encoded(figure(plan), plan, format)
+
+
+def figure(plan: MemoryPlan) -> Figure:
+    """Draw a timeline."""
+    from matplotlib.figure import Figure
+
+    with style.applied():
+        drawn = Figure(figsize=SIZE, layout="constrained")
+        _draw(plan, drawn.add_subplot())
+    return drawn
+
+
+def _encoded(drawn: Figure, plan: MemoryPlan, format: str) -> bytes:
+    return style.encoded(drawn, format, title(plan), description(plan), RESOLUTION)
+
+
+def description(plan: MemoryPlan) -> str:
+    """Say in words what the picture shows."""
+    kinds = ", ".join(f"{WORDS[kind]} {percent(size, plan.peak_bytes)}" for kind, size in plan.by_kind.items() if size)
+    peak = f"They peak at {megabytes(plan.peak_bytes)} in the {plan.peak_at}: {kinds}."
+    return f"Alive bytes over one step of {title(plan)}. {peak}"
+
+
+def phase(event: str) -> str:
+    """Return the phase that an event belongs to."""
+    if event == "optimizer step":
+        return "optimizer"
+    return "backward" if event.startswith(("backward", "recomputation")) else "forward"
+
+
+def _draw(plan: MemoryPlan, axes: Any) -> None:
+    moments = plan.timeline
+    positions = range(len(moments) + 1)
+    unit, name = _unit(plan.peak_bytes)
+    bottom = [0.0] * len(moments)
+    for index, (kind, colour) in enumerate(COLOURS.items()):
+        values = [moment.by_kind[index] / unit for moment in moments]
+        if not any(values):
+            continue
+        top = [low + value for low, value in zip(bottom, values)]
+        axes.stairs(
+            top, positions, baseline=bottom, fill=True, facecolor=colour, edgecolor="white", linewidth=0.0,
+            hatch=HATCHES.get(kind), label=WORDS[kind],
+        )  # fmt: skip
+        bottom = top
+    _mark_phases(plan, axes)
+    _mark_peak(plan, axes, unit)
+    axes.set_title(fill(title(plan), TITLE_WIDTH), loc="left", fontweight="bold", pad=22)
+    axes.set_ylabel(f"alive {name}")
+    axes.set_xlabel("operations of the step, in order")
+    axes.set_xlim(0, len(moments))
+    axes.set_ylim(0, plan.peak_bytes / unit * 1.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, reverse=True)
+
+
+def _unit(size: int) -> tuple[float, str]:
+    return (1e9, "GB") if size >= 10**9 else (1e6, "MB") if size >= 10**6 else (1e3, "kB")
+
+
+def _mark_phases(plan: MemoryPlan, axes: Any) -> None:
+    """Part the phases by lines, and name them above the axes: in the middle, or where a narrow one begins."""
+    for name, start, end in _phases(plan):
+        if start:
+            axes.axvline(start, color="black", linewidth=0.8, linestyle=":")
+        wide = end - start > len(plan.timeline) / 12
+        axes.text(
+            (start + end) / 2 if wide else start, 1.01, name, transform=axes.get_xaxis_transform(),
+            ha="center" if wide else "left", va="bottom", fontstyle="italic",
+        )  # fmt: skip
+
+
+def _phases(plan: MemoryPlan) -> Iterator[tuple[str, int, int]]:
+    """Return each phase, with the moments where it begins and ends."""
+    start = 0
+    for name, group in groupby(plan.timeline, key=lambda moment: phase(moment.event)):
+        end = start + len(list(group))
+        yield name, start, end
+        start = end
+
+
+def _mark_peak(plan: MemoryPlan, axes: Any, unit: float) -> None:
+    """Write what the peak is above it, inside a phase that is wide enough."""
+    index = next(i for i, moment in enumerate(plan.timeline) if moment.size == plan.peak_bytes)
+    text = f"peak {megabytes(plan.peak_bytes)}\n{plan.peak_at}"
+    half = style.text_width(text, PEAK_SIZE) / AXES * len(plan.timeline) / 2
+    start, end = _around(plan, index, 2 * half)
+    axes.annotate(
+        text,
+        xy=(index + 0.5, plan.peak_bytes / unit),
+        xytext=(max(start + half, min(index + 0.5, end - half)), 16),
+        textcoords=("data", "offset points"),
+        ha="center",
+        va="bottom",
+        fontsize=PEAK_SIZE,
+        arrowprops={"arrowstyle": "-|>", "color": "black"},
+    )
+
+
+def _around(plan: MemoryPlan, index: int, width: float) -> tuple[int, int]:
+    """Return the moments between which a text as wide has room, as near to a moment as can be."""
+    spans = [(first, last) for _, first, last in _phases(plan) if last - first >= width]
+    return min(spans, key=lambda span: max(span[0] - index, index - span[1]), default=(0, len(plan.timeline)))
+
+
+# The page
+
+
+def _page(plan: MemoryPlan) -> str:
+    """Return the picture as a page whose crosshair names a moment, and says what is alive then."""
+    drawn = figure(plan)
+    svg = _encoded(drawn, plan, "svg").decode()
+    script = beside(__file__, "timeline.js")
+    kinds = {kind: place for place, kind in enumerate(COLOURS) if any(one.by_kind[place] for one in plan.timeline)}
+    return Template(beside(__file__, "timeline.html")).substitute(
+        title=escape(title(plan)),
+        description=escape(description(plan)),
+        picture=inline_svg(svg, "timeline"),
+        kinds="".join(_kind(kind) for kind in reversed(kinds)),
+        script=script,
+        script_hash=script_hash(script),
+        data=embedded({
+            "plot": _place(drawn),
+            "top_bytes": drawn.axes[0].get_ylim()[1] * _unit(plan.peak_bytes)[0],
+            "peak": next(index for index, one in enumerate(plan.timeline) if one.size == plan.peak_bytes),
+            "moments": [
+                {
+                    "event": one.event,
+                    "bytes": one.size,
+                    "texts": [[megabytes(size), grouped(size)] for size in (
+                        *(one.by_kind[place] for place in reversed(kinds.values())), one.size
+                    )],
+                }
+                for one in plan.timeline
+            ],
+        }),
+    )  # fmt: skip
+
+
+def _place(drawn: Figure) -> dict[str, float]:
+    """Return where the axes are, in the points of the picture as SVG: from its upper left corner."""
+    width, height = (72 * side for side in drawn.get_size_inches())
+    box = drawn.axes[0].get_position()
+    return {
+        "left": box.x0 * width,
+        "right": box.x1 * width,
+        "top": (1 - box.y1) * height,
+        "bottom": (1 - box.y0) * height,
+    }
+
+
+def _kind(kind: str) -> str:
+    return (
+        f'<tr><th scope="row"><span style="background:{COLOURS[kind]}"></span>{escape(WORDS[kind])}</th>'
+        "<td></td><td></td></tr>"
+    )

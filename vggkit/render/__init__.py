@@ -1,1 +1,0 @@
-"""Values → text and pictures. Nothing here computes a figure."""

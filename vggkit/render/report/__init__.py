@@ -1,1 +1,0 @@
-"""One page of networks: its template, style and script, and what fills them."""

@@ -1,1 +1,0 @@
-"""Checkpoints: reading them, telling what they are, loading, saving and converting them."""
