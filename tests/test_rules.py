@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import vggkit
+from tests import scratch
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vggkit"
@@ -160,9 +160,7 @@ class Mish(InPlaceActivation, frozen=True):
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Mish(inplace=self.inplace)
-
-
-KINDS: tuple'''
+'''
 
 PRELU = '''
 
@@ -211,9 +209,7 @@ class PReLU(_ElementWise, frozen=True):
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.PReLU(init=self.init)
-
-
-KINDS: tuple'''
+'''
 
 USE_PARAMETERS = """
 import pathlib, tempfile
@@ -269,13 +265,8 @@ assert [step.result for step in vggkit.explain(network, 'block1_mish1')][:3] == 
 
 def use_with(kind: str, use: str, tmp_path: Path) -> None:
     """Add a class to a copy of layers.py, and run a program with that copy."""
-    shutil.copytree(PACKAGE, tmp_path / "vggkit")
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    layers = tmp_path / "vggkit" / "notation" / "layers.py"
-    text = layers.read_text(encoding="utf-8")
-    assert text.count("\n\nKINDS: tuple") == 1
-    layers.write_text(text.replace("\n\nKINDS: tuple", kind), encoding="utf-8")
-    subprocess.run([sys.executable, "-c", use], check=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    scratch.add(scratch.package(tmp_path) / "notation" / "layers.py", "\n\nKINDS: tuple", kind)
+    scratch.run(tmp_path, use)
 
 
 def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
