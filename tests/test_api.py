@@ -23,7 +23,7 @@ from tests import judges
 from vggkit import Network
 from vggkit.footprint.plan import Options, StepArguments
 from vggkit.model.build import BuildArguments
-from vggkit.notation.config import OVERRIDES, Overrides
+from vggkit.notation.overrides import OVERRIDES, Overrides
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,8 +13,9 @@ from docs import pictures
 from vggkit.classify import predictions
 from vggkit.classify.classifier import Classified, Prediction
 from vggkit.cli import main
-from vggkit.notation.config import BUDGET, KEYS, OVERRIDES
 from vggkit.notation.layers import KINDS
+from vggkit.notation.overrides import OVERRIDES
+from vggkit.notation.reading import BUDGET, KEYS
 from vggkit.notation.spelling import fields
 
 ROOT = Path(__file__).parent.parent

@@ -24,7 +24,7 @@ from vggkit.base.errors import (
     did_you_mean,
     shorten,
 )
-from vggkit.notation.config import Config, Entry, Overrides
+from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import (
     Dropout,
     Flatten,
@@ -37,6 +37,7 @@ from vggkit.notation.layers import (
     Softmax,
     times,
 )
+from vggkit.notation.overrides import Overrides
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -15,7 +15,7 @@ from vggkit.cli import main
 from vggkit.figures.find import FIGURES
 from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES
-from vggkit.notation.config import OVERRIDES
+from vggkit.notation.overrides import OVERRIDES
 from vggkit.pictures.plot import KINDS
 
 DTYPED = ("summarize", "memory", "verify", "explain", "reconcile", "compare", "find", "plot", "report")

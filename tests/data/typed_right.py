@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import assert_type
 
 import vggkit
-from vggkit.notation.config import Overrides
+from vggkit.notation.overrides import Overrides
 
 summary = vggkit.summarize("D", batch=np.int64(2), num_classes=np.int32(10), dtype=torch.float16, width=np.float32(0.5))
 assert_type(summary["block1_conv1"].parameters, int)

@@ -3,7 +3,7 @@
 import torch
 
 import vggkit
-from vggkit.notation.config import Overrides
+from vggkit.notation.overrides import Overrides
 
 vggkit.summarize("D", num_clases=10)  # call-arg
 vggkit.summarize("D", bach=10)  # call-arg

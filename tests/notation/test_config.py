@@ -11,7 +11,7 @@ import pytest
 
 import vggkit
 from vggkit.base.errors import ArgumentError, ConfigError
-from vggkit.notation.config import KEYS, OVERRIDES, Entry, input_shape
+from vggkit.notation.config import Entry, input_shape
 from vggkit.notation.json_schema import schema
 from vggkit.notation.layers import (
     AvgPool2d,
@@ -26,6 +26,8 @@ from vggkit.notation.layers import (
     ReLU,
     Tanh,
 )
+from vggkit.notation.overrides import OVERRIDES
+from vggkit.notation.reading import KEYS
 from vggkit.notation.spelling import spell
 
 # Simonyan & Zisserman, arXiv:1409.1556v6: Table 1, typed in by hand as the judge of configs/

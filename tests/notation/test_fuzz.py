@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import vggkit
 from vggkit.base.errors import ArgumentError, ConfigError
-from vggkit.notation.config import OVERRIDES
 from vggkit.notation.layers import KINDS
+from vggkit.notation.overrides import OVERRIDES
 from vggkit.notation.spelling import fields
 from vggkit.notation.zoo import folder
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import vggkit
 from tests.notation.test_spelling import layers, values
 from vggkit.base import tables
-from vggkit.notation.config import BUDGET, KEYS, OVERRIDES
 from vggkit.notation.json_schema import schema
 from vggkit.notation.layers import KINDS, Layer
+from vggkit.notation.overrides import OVERRIDES
+from vggkit.notation.reading import BUDGET, KEYS
 from vggkit.notation.spelling import fields, spell_value
 from vggkit.notation.zoo import folder
 

@@ -182,7 +182,7 @@ def test_followers_and_a_name_are_no_part_of_the_layer() -> None:
     """norm, activation, dropout and name are said of what stands behind it."""
     spec = parse({"conv": 8, "norm": "batch", "activation": "none", "dropout": 0.1, "name": "conv6"})
     assert spec.layer() == Conv2d(8)
-    assert spec.followers["norm"].kind is kind_of("batchnorm")
+    assert type(spec.followers["norm"]) is kind_of("batchnorm")
     assert spec.followers["activation"] is None
     assert (spec.followers["dropout"], spec.name) == (0.1, "conv6")
     both = parse({"fc": 8, "dropout": 0.1})

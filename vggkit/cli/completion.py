@@ -107,7 +107,7 @@ def _network(ctx: click.Context) -> Any:
 
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001  # click's
     """Complete an override's name, and behind it the values that have names."""
-    from vggkit.notation.config import OVERRIDES
+    from vggkit.notation.overrides import OVERRIDES
 
     word, equals, values = incomplete.partition("=")
     if not equals:
@@ -118,8 +118,8 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def _values(word: str) -> list[str]:
     """Return the names of an override's values; none where they are numbers."""
-    from vggkit.notation.config import OVERRIDES
     from vggkit.notation.layers import KINDS
+    from vggkit.notation.overrides import OVERRIDES
 
     schema = OVERRIDES[word].schema if word in OVERRIDES else {}
     if schema.get("type") == "boolean":

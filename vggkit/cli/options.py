@@ -175,8 +175,8 @@ def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str =
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Turn `--set key=value` and options of their own into overrides; an option wins."""
-    from vggkit.notation.config import check_override
     from vggkit.notation.document import setting
+    from vggkit.notation.overrides import check_override
 
     try:
         changes = dict(map(setting, settings))

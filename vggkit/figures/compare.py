@@ -16,9 +16,10 @@ from vggkit.base.tables import Shown, data_frame
 from vggkit.figures.summary import Row, Summary, check_batch, summarize
 from vggkit.footprint import plan as liveness
 from vggkit.network import Dtype, Network, Source, dtype_name, each_source
-from vggkit.notation.config import Overrides, SingleScale, check_keywords
+from vggkit.notation.config import SingleScale
 from vggkit.notation.document import setting, split_outside
 from vggkit.notation.layers import Pair, times
+from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import names
 
 if TYPE_CHECKING:

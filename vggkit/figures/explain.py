@@ -21,8 +21,8 @@ from vggkit.figures.summary import Row, Summary, check_batch, summarize
 from vggkit.footprint.plan import MemoryPlan, Options, refusal
 from vggkit.footprint.plan import plan as plan_of
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
-from vggkit.notation.config import Overrides, check_keywords
 from vggkit.notation.layers import Kept, Working, elements
+from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.spelling import describe
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from vggkit.figures.summary import Summary, summarize
 from vggkit.footprint import plan as liveness
 from vggkit.footprint.plan import Options
 from vggkit.network import Dtype, Network, Source, each_source, place, several
-from vggkit.notation.config import OVERRIDES, Config, Overrides, Width, check_keywords, read_override
+from vggkit.notation.config import Config
 from vggkit.notation.document import setting
+from vggkit.notation.overrides import OVERRIDES, Overrides, Width, check_keywords, read_override
 from vggkit.notation.zoo import family_names, load, names
 
 if TYPE_CHECKING:

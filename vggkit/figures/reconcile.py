@@ -26,8 +26,8 @@ from vggkit.figures.conventions import (
 )
 from vggkit.figures.summary import check_batch
 from vggkit.network import Dtype, Network, dtype_name
-from vggkit.notation.config import Overrides, check_keywords
 from vggkit.notation.layers import times
+from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -13,15 +13,16 @@ from vggkit.base.errors import ArgumentError, did_you_mean, shorten
 from vggkit.base.numbers import grouped, megabytes, shortened, whole
 from vggkit.base.tables import Column, Grid, Shown, Table, grid
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
-from vggkit.notation.config import check_keywords
 from vggkit.notation.layers import LARGEST, Layer, Pair, Shape, elements, times
+from vggkit.notation.overrides import check_keywords
 from vggkit.notation.spelling import describe
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vggkit.footprint.plan import SavedBytes
-    from vggkit.notation.config import Config, Overrides
+    from vggkit.notation.config import Config
+    from vggkit.notation.overrides import Overrides
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -36,8 +36,8 @@ from vggkit.footprint.eager import (
     Tensor,
 )
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, place, several
-from vggkit.notation.config import Overrides, check_keywords
 from vggkit.notation.layers import LARGEST, BatchNorm, Shape, elements
+from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -16,8 +16,9 @@ from vggkit.model.module import INITIALIZERS, VGG, initialize
 from vggkit.model.weights.identification import identify
 from vggkit.model.weights.loading import Source, grow, load_checkpoint, open_checkpoint, resolve
 from vggkit.network import Network, dtype_name, several
-from vggkit.notation.config import Config, Overrides, check_keywords
+from vggkit.notation.config import Config
 from vggkit.notation.layers import Softmax, elements
+from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

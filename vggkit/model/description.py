@@ -20,8 +20,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from vggkit.base.errors import ArgumentError, ConfigError, LayerError, shorten
 from vggkit.network import Network, PlacedLayer, place
-from vggkit.notation.config import Config, Entry, dumps, parse_config
+from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import KINDS, Dropout, Flatten, Layer, Linear, Shape, times
+from vggkit.notation.reading import parse_config
 from vggkit.notation.spelling import FOLLOWERS, typed
 
 Chain = Sequence[tuple[str, nn.Module]]
@@ -243,7 +244,7 @@ def _placed(config: Config, parts: Sequence[_Part]) -> Network:
         )
         if named:
             network = place(_changed(config, parts, named))
-        if parse_config(dumps(network.config), "model", _nothing_extended) == network.config:
+        if parse_config(str(network.config), "model", _nothing_extended) == network.config:
             return network
     except ConfigError as error:
         raise ArgumentError(f"model: no configuration has its layers: {error}") from None

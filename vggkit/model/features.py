@@ -16,8 +16,9 @@ from vggkit.model.build import BuildArguments, build
 from vggkit.model.module import VGG, blocked_hooks, hold_statistics
 from vggkit.model.weights.loading import Source
 from vggkit.network import Network, PlacedLayer, several
-from vggkit.notation.config import OVERRIDES, Config, check_keywords
+from vggkit.notation.config import Config
 from vggkit.notation.layers import InPlaceActivation, times
+from vggkit.notation.overrides import OVERRIDES, check_keywords
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

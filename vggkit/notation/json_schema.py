@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 from vggkit.base.numbers import parse_count
-from vggkit.notation.config import BUDGET, OVERRIDES
 from vggkit.notation.layers import KINDS, Layer, Padding, Padding2d, Size, Table
+from vggkit.notation.overrides import OVERRIDES
 from vggkit.notation.preprocess import CHANNELS, INTERPOLATIONS, LARGEST_SIDE, PRESETS
+from vggkit.notation.reading import BUDGET
 from vggkit.notation.spelling import FOLLOWERS, SHORT_FORMS, allowed_values, fields
 
 SIZE_PATTERN = "^[1-9][0-9]*[xX×][1-9][0-9]*$"

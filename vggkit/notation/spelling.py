@@ -102,7 +102,7 @@ class Spec(NamedTuple):
     Args:
         kind: the layer's kind.
         fields: its options, by the field's name.
-        followers: what stands behind it: norm and activation (a Spec or None) and dropout (a rate).
+        followers: what stands behind it: norm and activation (a layer or None) and dropout (a rate).
         name: the name that it is given.
     """
 
@@ -405,7 +405,7 @@ def _follower(word: str, value: Any) -> Any:
     return parse_follower(word, value)
 
 
-def parse_follower(role: str, value: Any) -> Spec | None:
+def parse_follower(role: str, value: Any) -> Layer | None:
     """Read what an option `norm:` or `activation:` says.
 
     Args:
@@ -431,7 +431,7 @@ def parse_follower(role: str, value: Any) -> Spec | None:
         raise ValueError("; ".join(fault.told() for fault in error.faults)) from None
     if spec.kind.role != role or spec.followers or spec.name:
         raise ValueError(f"expected one of {choices}, found {shorten(value)}")
-    return spec
+    return spec.layer()
 
 
 def _layer_name(value: Any) -> str:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from vggkit.base.errors import ArgumentError, ConfigError, Problem, did_you_mean, shorten
-from vggkit.notation.config import Config, Overrides, dumps, override, parse_config
+from vggkit.notation.config import Config
 from vggkit.notation.document import MAX_BYTES, read
+from vggkit.notation.overrides import Overrides, override
+from vggkit.notation.reading import parse_config
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -133,7 +135,7 @@ def dump(config: Source, path: str | os.PathLike[str] | None = None) -> str:
     """
     from vggkit.base.files import write_text
 
-    text = dumps(load(config))
+    text = str(load(config))
     if path is not None:
         write_text(path, text)
     return text

@@ -12,7 +12,7 @@ from vggkit.base.errors import ArgumentError, did_you_mean, shorten
 from vggkit.figures.compare import compare
 from vggkit.figures.summary import summarize
 from vggkit.network import Dtype, Network, Source, each_source
-from vggkit.notation.config import Overrides, check_keywords
+from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

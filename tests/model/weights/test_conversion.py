@@ -270,9 +270,7 @@ def test_what_is_asked_wrongly_ends_in_one_line_and_leaves_all_as_it_was(
     model = small("A")
     vggkit.save_weights(model, "own.safetensors")
     vggkit.save_weights(small("A", head="gap"), "gap.safetensors")
-    Path("narrow.yaml").write_text(
-        vggkit.notation.config.dumps(vggkit.load("A", input="3x64x64", width=0.05, num_classes=5)), encoding="utf-8"
-    )
+    Path("narrow.yaml").write_text(str(vggkit.load("A", input="3x64x64", width=0.05, num_classes=5)), encoding="utf-8")
     Path("old.pth").write_bytes(b"old")
     Path("text.pth").write_bytes(b"text")
     Path("folder.pth").mkdir()

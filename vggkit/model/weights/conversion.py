@@ -23,7 +23,7 @@ from vggkit.model.weights.layouts import LAYOUTS, ROLES, Checkpoint, Reorder, re
 from vggkit.model.weights.loading import open_checkpoint, warn
 from vggkit.model.weights.matching import TIMM_HEAD, Matching, flattened, match, misfit, names_in
 from vggkit.network import Network
-from vggkit.notation.config import Config, Entry, dumps
+from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import Flatten, Linear, Shape
 
 DEFAULT_LAYOUTS = {
@@ -199,7 +199,7 @@ def _state(job: _Job) -> OrderedDict[str, Tensor]:
 def _write_pytorch(file: IO[bytes], job: _Job) -> None:
     state = _state(job)
     # torch keeps a state dict's metadata when it saves it, and passes by what it doesn't know when it loads it
-    state._metadata = {CONFIG_KEY: {"yaml": dumps(job.config)}}  # type: ignore[attr-defined] # torch's own
+    state._metadata = {CONFIG_KEY: {"yaml": str(job.config)}}  # type: ignore[attr-defined] # torch's own
     try:
         torch.save(state, file)
     except RuntimeError as error:
@@ -209,7 +209,7 @@ def _write_pytorch(file: IO[bytes], job: _Job) -> None:
 
 
 def _write_safetensors(file: IO[bytes], job: _Job) -> None:
-    write_safetensors(file, _state(job), {"format": "pt", CONFIG_KEY: dumps(job.config)})
+    write_safetensors(file, _state(job), {"format": "pt", CONFIG_KEY: str(job.config)})
 
 
 # Keras
@@ -269,7 +269,7 @@ def _write_legacy(out: IO[bytes], job: _Job) -> None:
 def _write_config(file: Any, config: Config) -> None:
     import numpy
 
-    text = dumps(config).encode()
+    text = str(config).encode()
     if len(text) < MOST_ATTRIBUTE:
         file.attrs[CONFIG_KEY] = numpy.bytes_(text)
 

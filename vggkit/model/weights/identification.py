@@ -19,8 +19,9 @@ from vggkit.model.weights.matching import Matching, match, misfit, names_in
 from vggkit.model.weights.own import Own, own_network, plain_name
 from vggkit.model.weights.published import of_file, size_fits
 from vggkit.network import Network, PlacedLayer
-from vggkit.notation.config import Config, Entry, override
+from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements
+from vggkit.notation.overrides import override
 from vggkit.notation.spelling import describe
 from vggkit.notation.zoo import family_names, load, loads, names
 

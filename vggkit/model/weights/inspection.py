@@ -14,7 +14,6 @@ from vggkit.model.weights.layouts import Checkpoint, checkpoint_of
 from vggkit.model.weights.matching import Matching, match
 from vggkit.model.weights.published import of_file, size_fits
 from vggkit.network import Network
-from vggkit.notation.config import dumps
 from vggkit.notation.layers import elements
 
 LAYOUT_NAMES = {
@@ -127,7 +126,7 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
         layout=LAYOUT_NAMES[checkpoint.layout],
         description=description,
         known=known,
-        yaml=None if network is None else dumps(network.config),
+        yaml=None if network is None else str(network.config),
         published=_published(checkpoint),
         parameters=sum(elements(tensor.shape) for tensor in trained),
         dtypes=tuple(sorted(set(dtypes), key=lambda dtype: (-dtypes.count(dtype), dtype))),

@@ -19,7 +19,6 @@ from vggkit.model.weights.differences import ADVICE, differences
 from vggkit.model.weights.layouts import Checkpoint, checkpoint_of, reordered
 from vggkit.model.weights.matching import Pair, flattened, match, misfit
 from vggkit.network import Network, PlacedLayer
-from vggkit.notation.config import dumps
 from vggkit.notation.layers import Conv2d
 
 Source = str | os.PathLike[str]
@@ -368,7 +367,7 @@ def save_weights(model: nn.Module, path: Source) -> None:
         raise ArgumentError(f"model: expected no more than the network's layers hold, found {', '.join(more[:5])}")
     if any(tensor.is_meta for tensor in state.values()):
         raise ArgumentError("model: it is on the meta device and has no values to save")
-    metadata = {"format": "pt", CONFIG_KEY: dumps(model.config)}
+    metadata = {"format": "pt", CONFIG_KEY: str(model.config)}
     with opened(path) as file:
         write_safetensors(file, state, metadata)
 

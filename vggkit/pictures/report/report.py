@@ -13,7 +13,7 @@ from vggkit.figures.compare import Compared, Comparison, compare
 from vggkit.figures.summary import Summary, check_batch, summarize
 from vggkit.footprint.plan import OPTIMIZERS, Fit, LinearBytes, Lines, MemoryPlan, Options, fit_batch, lines, plan
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, each_source
-from vggkit.notation.config import Overrides, check_keywords
+from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import dump
 from vggkit.pictures.plot import Picture, file_name, plot
 
