@@ -242,7 +242,7 @@ ENDINGS = {
     ("names", "D"): ".txt, .json, .csv or .md, or --format",
     ("show", "D"): ".yaml or .yml",
     ("schema",): ".json",
-    ("inspect", "nowhere.pth"): ".txt, .json, .csv or .md, or --format",
+    ("inspect", "nowhere.pth"): ".txt, .json, .csv, .md, .tex, .html or .htm, or --format",
     ("classify", "nowhere.png", "--weights", "nowhere.pth"): ".txt, .json or .csv, or --format",
 }
 """What each command's -o may end in."""

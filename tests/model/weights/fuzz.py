@@ -1,4 +1,4 @@
-"""Mutated checkpoints, each opened and loaded: `python -m tests.weights.fuzz NUMBER [FORMAT...]`.
+"""Mutated checkpoints, each opened and loaded: `python -m tests.model.weights.fuzz NUMBER [FORMAT...]`.
 
 Seeds are small good files of every format and the hostile ones. A mutation flips bytes, cuts, repeats or exchanges
 parts, or changes numbers and words in what says where the tensors are. Whatever comes out is one line of an error, or

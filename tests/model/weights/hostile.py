@@ -1,4 +1,4 @@
-"""Files that mean harm, made in code, and what they cost: `python -m tests.weights.hostile FILE...`.
+"""Files that mean harm, made in code, and what they cost: `python -m tests.model.weights.hostile FILE...`.
 
 Each is small and asks for much: memory, time, another file, code, a terminal's obedience. Each ends in one line.
 """

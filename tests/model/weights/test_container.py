@@ -159,7 +159,7 @@ def test_a_hostile_file_ends_in_one_line_soon_and_in_little_memory(tmp_path: Pat
     """Each within 10 s of processor time and 500 MB beyond what is imported, with a line that says what it is."""
     for name, (make, _) in FILES.items():
         make(tmp_path / name)
-    command = [sys.executable, "-m", "tests.weights.hostile", *(str(tmp_path / name) for name in FILES)]
+    command = [sys.executable, "-m", "tests.model.weights.hostile", *(str(tmp_path / name) for name in FILES)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     results = dict(zip(FILES, map(json.loads, done.stdout.splitlines()), strict=True))

@@ -17,7 +17,7 @@ MUTATIONS = 5_000
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_mutated_file_ends_in_one_line_or_loads(format: str, tmp_path: Path) -> None:
     """Flipped, cut, repeated and exchanged bytes of good files and of hostile ones: no traceback, crash or flood."""
-    command = [sys.executable, "-m", "tests.weights.fuzz", str(MUTATIONS), format]
+    command = [sys.executable, "-m", "tests.model.weights.fuzz", str(MUTATIONS), format]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=1_800, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

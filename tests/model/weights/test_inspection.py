@@ -23,8 +23,7 @@ from tests.model.weights.hostile import header
 from tests.model.weights.makers import LAYOUT_FILES, in_layout, small, without_configuration
 from tests.model.weights.test_container import Malicious
 from vggkit.base import tables
-from vggkit.model.weights.inspection import Inspection, inspect
-from vggkit.model.weights.inspection_table import folded
+from vggkit.model.weights.inspection import Inspection, folded, inspect
 from vggkit.model.weights.published import passports
 
 DOCS = (Path(__file__).parents[3] / "docs" / "json.md").read_text(encoding="utf-8")
@@ -99,6 +98,25 @@ def test_markdown_has_the_facts_and_on_request_the_tensors(tmp_path: Path) -> No
     long = printed("inspect", str(path), "--format", "markdown", "--tensors")
     assert long.startswith(short)
     assert "| features.0.weight | 3×3×3×3 | float32 | 324 | block1.conv1.weight |" in long
+
+
+def test_latex_and_html_have_the_facts_and_on_request_the_tensors(tmp_path: Path) -> None:
+    """A tabular and a table for each; HTML is a page of its own."""
+    path = in_layout(small(), "torchvision", tmp_path)
+    latex, html = (printed("inspect", str(path), "--format", format) for format in ("latex", "html"))
+    assert "configuration & A, width 0.05, 7 classes, input 3$\\times$64$\\times$64 \\\\" in latex
+    assert '<td style="text-align:left">torchvision&#x27;s state dict</td>' in html
+    assert (latex.count("\\begin{tabular}"), html.count("<table>")) == (1, 1)
+    latex, html = (printed("inspect", str(path), "--tensors", "--format", format) for format in ("latex", "html"))
+    assert "features.0.weight & 3$\\times$3$\\times$3$\\times$3 & float32 & 324 & block1.conv1.weight" in latex
+    assert (latex.count("\\begin{tabular}"), html.count("<table>")) == (2, 2)
+
+
+def test_it_shows_itself(tmp_path: Path) -> None:
+    """As text the table of the command line, as a data frame the tensors by name."""
+    inspection = inspect(in_layout(small(), "torchvision", tmp_path))
+    assert f"{inspection}\n" == printed("inspect", inspection.file)
+    assert list(inspection.to_dataframe().index) == [row.name for row in inspection.tensors]
 
 
 def test_the_report_can_be_written_to_a_file(tmp_path: Path) -> None:
@@ -257,7 +275,7 @@ def test_a_number_in_a_csv_stays_a_number() -> None:
 
 
 @pytest.mark.parametrize("file", ["a\x1b[31m.pth", "a\nError: b.pth", "a\x9b31m.pth", "a\u202eb.pth"])
-@pytest.mark.parametrize("format", ["table", "json", "csv", "markdown"])
+@pytest.mark.parametrize("format", tables.FORMATS)
 def test_no_control_character_of_a_files_name_is_printed(file: str, format: str, tmp_path: Path) -> None:
     """In any format and in errors, and JSON still says the name."""
     good = formulas(tmp_path).rename(tmp_path / file)

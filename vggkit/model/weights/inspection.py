@@ -1,12 +1,17 @@
-"""A file → what it is, without reading the values of its tensors where the format allows."""
+"""A file → what it is, without reading the values of its tensors where the format allows; and how that is shown."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from textwrap import fill
+from typing import Any
 
 import msgspec
 
-from vggkit.base.errors import VggkitError
+from vggkit.base.errors import VggkitError, escaped
+from vggkit.base.numbers import grouped, megabytes
+from vggkit.base.tables import Column, FittedTable, Shown, Table, grid
 from vggkit.model.weights.container import open_container
 from vggkit.model.weights.differences import differences
 from vggkit.model.weights.identification import likeliest
@@ -44,7 +49,7 @@ class TensorRow(msgspec.Struct, frozen=True):
     becomes: str | None
 
 
-class Inspection(msgspec.Struct, frozen=True):
+class Inspection(Shown, msgspec.Struct, frozen=True):
     """What a checkpoint is.
 
     Args:
@@ -76,6 +81,14 @@ class Inspection(msgspec.Struct, frozen=True):
     matched: str
     notes: tuple[str, ...]
     tensors: tuple[TensorRow, ...]
+
+    def table(self, *, tensors: bool = False) -> Table:
+        """Return the facts; as CSV and data frame the tensors.
+
+        Args:
+            tensors: whether a grid of the tensors stands behind the facts, too.
+        """
+        return _InspectionTable(self, tensors=tensors)
 
 
 TRAINED = ("weight", "bias")
@@ -155,3 +168,81 @@ def _told(
     matching = match(network, checkpoint)
     found = matching.differences or tuple(differences(network, checkpoint, matching))
     return network, matching, network.name, f"held against {network.name}", found
+
+
+# The table
+
+
+FACTS: list[Column[tuple[str, str]]] = [
+    Column("", lambda fact: fact[0], style="cyan"),
+    Column("", lambda fact: fact[1], fold=1),
+]
+
+TENSORS: list[Column[TensorRow]] = [
+    Column("tensor", lambda row: row.name),
+    Column("shape", lambda row: "×".join(map(str, row.shape)) or "scalar", "right", rank=1),
+    Column("dtype", lambda row: row.dtype, rank=3),
+    Column("bytes", lambda row: grouped(row.bytes), "right", rank=2),
+    Column("becomes", lambda row: row.becomes or "–", style="cyan"),
+]
+
+
+class _InspectionTable(Table):
+    """The facts and the tensors; the terminal has the YAML of what is not in the zoo between them.
+
+    Args:
+        inspection: what is shown.
+        tensors: whether the tensors are.
+    """
+
+    def __init__(self, inspection: Inspection, *, tensors: bool) -> None:
+        facts = grid(FACTS, _facts(inspection), title=escaped(inspection.file))
+        listed = [grid(TENSORS, inspection.tensors)] if tensors else []
+        data: dict[str, Any] = msgspec.to_builtins(inspection)
+        records = [{**row, "shape": list(row["shape"])} for row in data["tensors"]]
+        super().__init__(facts, *listed, records=records, data=data)
+        self.yaml = inspection.yaml if inspection.known is None else None
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        facts, *listed = self.grids
+        parts: list[Any] = [Text(self.title, style="bold"), FittedTable(facts._replace(title=""))]
+        if self.yaml:
+            parts += ["", _Yaml(self.yaml)]
+        for tensors in listed:
+            parts += ["", FittedTable(tensors)]
+        return Group(*parts)
+
+
+def _facts(inspection: Inspection) -> list[tuple[str, str]]:
+    facts = [
+        ("format", inspection.format),
+        ("layout", inspection.layout),
+        ("configuration", inspection.description),
+        *([("published", inspection.published)] if inspection.published else []),
+        ("parameters", grouped(inspection.parameters)),
+        ("dtype", ", ".join(inspection.dtypes)),
+        ("tensors", f"{grouped(len(inspection.tensors))}, {megabytes(inspection.bytes)}"),
+        ("matched", inspection.matched),
+    ]
+    return [*facts, *(("note", note) for note in inspection.notes)]
+
+
+class _Yaml:
+    """A rich renderable: YAML, each line folded to the console's width so that it still reads the same."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = escaped(text.rstrip(), keep="\n").split("\n")
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        from rich.text import Text
+
+        yield Text("\n".join(folded(line, options.max_width) for line in self.lines))
+
+
+def folded(line: str, width: int) -> str:
+    """Fold a line of YAML so that it still reads the same: further to the right than it begins."""
+    indent = len(line) - len(line.lstrip())
+    return fill(line, width, subsequent_indent=" " * (indent + 4), break_long_words=False, break_on_hyphens=False)
