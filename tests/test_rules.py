@@ -188,7 +188,7 @@ class PReLU(_ElementWise, frozen=True):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         weight = parameters["weight"]
 
         def backward(_: Any) -> Any:

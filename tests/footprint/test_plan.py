@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
 from tests.drawn import networks
+from vggkit.base.eager import KINDS
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import parse_bytes
 from vggkit.footprint import plan as liveness
-from vggkit.footprint.eager import KINDS
 from vggkit.footprint.plan import LinearBytes, Options, replace_batch
 from vggkit.model import verify as verification
 from vggkit.network import Network

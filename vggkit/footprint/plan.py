@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, cast
 
 import msgspec
 
-from vggkit.base.errors import ArgumentError, ConfigError, did_you_mean, shorten
-from vggkit.base.numbers import parse_bytes, whole
-from vggkit.base.tables import Shown
-from vggkit.figures.summary import check_batch, summarize
-from vggkit.footprint.eager import (
+from vggkit.base.eager import (
     BUFFERS,
     GRADIENTS,
     INDEX_BYTES,
@@ -35,6 +31,10 @@ from vggkit.footprint.eager import (
     Storage,
     Tensor,
 )
+from vggkit.base.errors import ArgumentError, ConfigError, did_you_mean, shorten
+from vggkit.base.numbers import parse_bytes, whole
+from vggkit.base.tables import Shown
+from vggkit.figures.summary import check_batch, summarize
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, place, several
 from vggkit.notation.layers import LARGEST, BatchNorm, Shape, elements
 from vggkit.notation.overrides import Overrides, check_keywords

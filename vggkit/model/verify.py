@@ -21,10 +21,10 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from vggkit.base.eager import KINDS
 from vggkit.base.errors import ArgumentError
 from vggkit.figures.summary import summarize
 from vggkit.footprint import plan as liveness
-from vggkit.footprint.eager import KINDS
 from vggkit.footprint.plan import MemoryPlan, Options, forward_only, smallest_batch
 from vggkit.model.build import build
 from vggkit.model.module import VGG

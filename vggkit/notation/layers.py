@@ -12,15 +12,22 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from math import gcd
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import force_setattr, replace
 
 from vggkit.base.errors import LayerError, TooSmallError
+from vggkit.base.shapes import Kept as Kept
+from vggkit.base.shapes import Pair as Pair
+from vggkit.base.shapes import Shape as Shape
+from vggkit.base.shapes import elements as elements
+from vggkit.base.shapes import pair as pair
+from vggkit.base.shapes import times as times
 
-Shape = tuple[int, ...]
-Pair = tuple[int, int]
+if TYPE_CHECKING:
+    from vggkit.base.eager import Eager, Parameter, Tensor
+
 Role = Literal["weight", "norm", "activation", "dropout", "other"]
 Storage = Literal["new", "in place", "view"]
 
@@ -91,22 +98,6 @@ class Window(NamedTuple):
 POINT = Window((1, 1), (1, 1))
 
 
-class Kept(NamedTuple):
-    """A buffer that autograd keeps from the forward to the backward pass.
-
-    Args:
-        what: "input", "output", or the name of a buffer that only the backward pass needs.
-        shape: its shape; for input and output that of one image.
-        element_bytes: bytes per element; None means the network's own dtype.
-        per_image: whether it grows with the batch.
-    """
-
-    what: str
-    shape: Shape
-    element_bytes: int | None = None
-    per_image: bool = True
-
-
 class Working(NamedTuple):
     """How a count comes about, as one would write it on paper.
 
@@ -119,32 +110,6 @@ class Working(NamedTuple):
     rule: str
     numbers: str
     why: str
-
-
-def times(shape: Shape | Pair) -> str:
-    """Return a shape as people write it.
-
-    >>> times((64, 224, 224))
-    '64×224×224'
-    """
-    return "×".join(map(str, shape))
-
-
-def elements(shape: Shape) -> int:
-    """Return the number of elements of a shape, exact however large.
-
-    >>> elements((64, 224, 224))
-    3211264
-    """
-    product = 1
-    for size in shape:
-        product *= size
-    return product
-
-
-def pair(size: int | Pair) -> Pair:
-    """Return (height, width) of a size given as one number or two."""
-    return (size, size) if isinstance(size, int) else size
 
 
 class _LayerMeta(msgspec.StructMeta, ABCMeta):
@@ -223,17 +188,22 @@ class Layer(msgspec.Struct, frozen=True, metaclass=_LayerMeta):
         """Return the torch module, built from the `torch.nn` namespace that is handed in."""
 
     @abstractmethod
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         """Run it on a tensor without values, by the operations that torch's code for it calls.
 
         Args:
-            x: an `eager.Tensor`.
-            parameters: `eager.Parameter`s by torch's names.
-            eager: the `eager.Eager` whose operations are to be called.
+            x: its input.
+            parameters: by torch's names.
+            eager: has the operations.
 
         Returns:
             The output, with a reference to it.
         """
+
+    def as_one_operation(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        """Run it as one operation that does what the other rules say."""
+        in_place = self.storage() == "in place"
+        return eager.apply(x, parameters, shape=self.output_shape(x.shape), keeps=self.kept(x.shape), in_place=in_place)
 
     @property
     def kind(self) -> str:
@@ -405,14 +375,14 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         padded = self._padded(x, eager)
         source, weight, bias, casts = eager.lower(padded or x, parameters["weight"], parameters.get("bias"))
         y = eager.op(source, weight, bias, shape=self.output_shape(x.shape), keeps=(source, weight))
         eager.release(*casts, padded)
         return y
 
-    def _padded(self, x: Any, eager: Any) -> Any:
+    def _padded(self, x: Tensor, eager: Eager) -> Tensor | None:
         """Return a padded copy, as torch's module makes for any padding but zeros; None where it makes none."""
         height, width = self.pads()
         if self.padding_mode == "zeros" or (height, width) == (0, 0):
@@ -467,8 +437,8 @@ class _Pool2d(Layer, frozen=True):
     def storage(self) -> Storage:
         return "new"
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.apply(self, x, parameters)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return self.as_one_operation(x, parameters, eager)
 
 
 def _pooled(layer: MaxPool2d | AvgPool2d, x: Shape, dilation: Pair) -> Shape:
@@ -752,7 +722,7 @@ class LocalResponseNorm(Layer, frozen=True):
         padded = (channels + self.size - 1, height, width)
         return Kept("input", x), Kept("padded squares", padded), Kept("base", x), Kept("divisor", x)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         squares = eager.op(x, x, keeps=(x, x))
         padded = eager.op(squares, shape=(x.shape[0] + self.size - 1, *x.shape[1:]))
         eager.release(squares)
@@ -836,9 +806,9 @@ class BatchNorm(_Normalization, frozen=True):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return Kept("input", x), Kept("mean", x[:1], per_image=False), Kept("inverse deviation", x[:1], per_image=False)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        batch = (eager.training and not eager.frozen) or not self.track_running_stats
-        return eager.normalize(self, x, parameters, statistics=batch)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        of_batch = (eager.training and not eager.frozen) or not self.track_running_stats
+        return eager.normalize(x, parameters, self.kept(x.shape)[1:] if of_batch else ())
 
     def in_inference(self, x: Shape) -> Layer | None:
         return replace(self, momentum=None)
@@ -896,8 +866,8 @@ class GroupNorm(_Normalization, frozen=True, rename={"num_groups": "groups"}):
         groups = (self._groups(x),)
         return Kept("input", x), Kept("mean", groups), Kept("inverse deviation", groups)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.normalize(self, x, parameters, statistics=True, decomposed=True)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return eager.normalize(x, parameters, self.kept(x.shape)[1:], decomposed=True)
 
     def in_inference(self, x: Shape) -> Layer | None:
         return self.settled(x)
@@ -947,8 +917,8 @@ class _Activation(_ElementWise, frozen=True):
     def in_inference(self, x: Shape) -> Layer | None:
         return self
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.apply(self, x, parameters)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return self.as_one_operation(x, parameters, eager)
 
 
 class InPlaceActivation(_ElementWise, frozen=True):
@@ -970,8 +940,8 @@ class InPlaceActivation(_ElementWise, frozen=True):
     def in_inference(self, x: Shape) -> Layer | None:
         return replace(self, inplace=False)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.apply(self, x, parameters)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return self.as_one_operation(x, parameters, eager)
 
 
 class ReLU(InPlaceActivation, frozen=True):
@@ -1156,7 +1126,7 @@ class Dropout(_ElementWise, frozen=True):
     def storage(self) -> Storage:
         return "view"  # outside training it hands its input on
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         if not eager.training or self.p == 0:
             return eager.alias(x)
         if eager.device == "cuda":  # one kernel makes the output and a mask of bools
@@ -1225,10 +1195,10 @@ class Flatten(Layer, frozen=True):
         """Return the same as a view where both orders are one: of flat features, one channel, or one position."""
         return Flatten() if len(x) != 3 or x[0] == 1 or x[1:] == (1, 1) else self
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         if self.order == "chw":
             return eager.view(x, self.output_shape(x.shape))
-        shuffled = eager.apply(self, x, parameters)
+        shuffled = self.as_one_operation(x, parameters, eager)
         flat = eager.view(shuffled, shuffled.shape)  # the last of its modules flattens without a copy
         eager.release(shuffled)
         return flat
@@ -1300,7 +1270,7 @@ class Linear(Layer, frozen=True, rename={"out_features": "units"}):
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         return eager.linear(x, parameters["weight"], parameters.get("bias"), self.output_shape(x.shape))
 
     def in_inference(self, x: Shape) -> Layer | None:
@@ -1323,8 +1293,8 @@ class Softmax(_ElementWise, frozen=True):
     def storage(self) -> Storage:
         return "new"
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.apply(self, x, parameters)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return self.as_one_operation(x, parameters, eager)
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output", x),)
@@ -1349,8 +1319,8 @@ class LogSoftmax(_ElementWise, frozen=True):
     def storage(self) -> Storage:
         return "new"
 
-    def run(self, x: Any, parameters: dict[str, Any], eager: Any) -> Any:
-        return eager.apply(self, x, parameters)
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return self.as_one_operation(x, parameters, eager)
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("output", x),)

@@ -14,12 +14,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from vggkit.notation.layers import Shape, elements
-
-if TYPE_CHECKING:
-    from vggkit.notation.layers import Layer
+from vggkit.base.shapes import Kept, Shape, elements
 
 KINDS = ("parameters", "buffers", "gradients", "optimizer", "activations", "temporaries", "inputs")
 """What a byte can be for. Inputs are the images and the labels."""
@@ -151,11 +148,18 @@ class Frame:
         self.recomputed: dict[int, Storage] = {}
 
 
+class Runs(Protocol):
+    """What runs on tensors without values: a layer."""
+
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        """Return the output, with a reference to it."""
+
+
 class PlacedRun(NamedTuple):
     """A layer with its name and its parameters, ready to run; a frozen one runs in evaluation mode."""
 
     name: str
-    layer: Layer
+    layer: Runs
     parameters: dict[str, Parameter]
     frozen: bool = False
 
@@ -344,32 +348,24 @@ class Eager:
         return y
 
     def normalize(
-        self,
-        layer: Layer,
-        x: Tensor,
-        parameters: dict[str, Parameter],
-        *,
-        statistics: bool,
-        decomposed: bool = False,
+        self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept], *, decomposed: bool = False
     ) -> Tensor:
         """Run a batch or group normalisation.
 
         Args:
-            layer: says which statistics it keeps.
             x: its input.
             parameters: its weight and bias, if it is affine.
-            statistics: whether it computes statistics, rather than use running ones.
+            statistics: what it computes and keeps; none where it uses running statistics.
             decomposed: whether fake tensors run its backward pass as separate operations.
         """
         weight = parameters.get("weight")
         statistic_bytes = 4 if self.device == "cuda" else x.element_bytes
         extras = []
-        for kept in layer.kept(x.shape) if statistics else ():
-            if kept.what != "input":
-                if self.batch * elements(x.shape) == elements(kept.shape):  # torch/nn/functional.py, _verify_batch_size
-                    self.refused.append(self._layer)
-                size = elements(kept.shape) * statistic_bytes
-                extras.append((size, 0) if kept.per_image else (0, size))
+        for kept in statistics:
+            if self.batch * elements(x.shape) == elements(kept.shape):  # torch/nn/functional.py, _verify_batch_size
+                self.refused.append(self._layer)
+            size = elements(kept.shape) * statistic_bytes
+            extras.append((size, 0) if kept.per_image else (0, size))
         keeps: list[Tensor | Parameter] = [x, *([weight] if weight else [])]
         fake = self.device == "cpu"  # where fake tensors differ from real ones, the CPU's figures are theirs
         mixed = fake and decomposed and weight is not None and weight.element_bytes != x.element_bytes
@@ -547,14 +543,30 @@ class Eager:
 
     # Layers
 
-    def apply(self, layer: Layer, x: Tensor, parameters: dict[str, Parameter]) -> Tensor:
-        """Run a layer that is one operation, as its rules describe it."""
-        keeps: list[Tensor | Parameter] = []
+    def apply(
+        self,
+        x: Tensor,
+        parameters: dict[str, Parameter],
+        *,
+        shape: Shape,
+        keeps: Iterable[Kept],
+        in_place: bool = False,
+    ) -> Tensor:
+        """Run one operation, as the rules of a layer describe it.
+
+        Args:
+            x: its input.
+            parameters: its other inputs.
+            shape: of the output, for one image.
+            keeps: what its backward pass needs.
+            in_place: whether the output takes the input's place.
+        """
+        inputs: list[Tensor | Parameter] = []
         extras = []
         keeps_output = clones = False
-        for kept in layer.kept(x.shape):
+        for kept in keeps:
             if kept.what == "input":
-                keeps.append(x)
+                inputs.append(x)
             elif kept.what == "output":
                 keeps_output = True
             elif kept.what == "clone of the input":
@@ -564,11 +576,16 @@ class Eager:
                 extras.append((size, 0) if kept.per_image else (0, size))
         copy = self.like(x) if clones else None
         if copy is not None:
-            keeps.append(copy)
+            inputs.append(copy)
         y = self.op(
-            x, *parameters.values(), shape=layer.output_shape(x.shape), keeps=keeps, keeps_output=keeps_output,
-            extras=extras, in_place=layer.storage() == "in place",
-        )  # fmt: skip
+            x,
+            *parameters.values(),
+            shape=shape,
+            keeps=inputs,
+            keeps_output=keeps_output,
+            extras=extras,
+            in_place=in_place,
+        )
         self.release(copy)
         return y
 
