@@ -43,10 +43,8 @@ def imports(module: str) -> set[str]:
 
 OPEN = {
     ("figures/compare", "figures/compare_table"),
-    ("figures/explain", "figures/explain_table"),
     ("figures/find", "figures/find_table"),
     ("figures/find", "pictures/plot"),
-    ("figures/reconcile", "figures/reconcile_table"),
     ("footprint/plan", "figures/summary"),
     ("footprint/plan", "footprint/plan_table"),
     ("model/module", "model/surgery"),

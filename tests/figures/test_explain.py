@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,8 +24,9 @@ from tests import judges
 from tests.cli.test_app import printed, run, told
 from tests.drawn import networks
 from vggkit import Network
+from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
-from vggkit.figures import explain_table as render
+from vggkit.base.tables import FORMATS
 from vggkit.figures.explain import SYMBOLS, Explanation, Step, explain
 
 NAMES = ["A", "A-LRN", "B", "C", "D", "E"]
@@ -226,13 +229,20 @@ def test_no_such_layer_is_one_line() -> None:
     assert run("explain", "D", "conv9").exit_code == 2
 
 
-@pytest.mark.parametrize("format", ["table", "json", "markdown", "latex"])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("layer", ["conv3_1", None])
 def test_each_format_is_as_it_was_looked_at(layer: str | None, format: str, golden: Callable[[str, str], None]) -> None:
     """The text of each format is that of a golden file."""
     arguments = ["explain", "D", *([layer] if layer else []), "--format", format]
-    ending = {"table": "txt", "json": "json", "markdown": "md", "latex": "tex"}[format]
-    golden(f"explain-D{'-' + layer if layer else ''}.{ending}", printed(*arguments))
+    golden(f"explain-D{'-' + layer if layer else ''}{FORMATS[format].endings[0]}", printed(*arguments))
+
+
+def test_csv_has_a_line_for_each_step() -> None:
+    """The columns are the keys of the JSON's steps."""
+    lines = list(csv.DictReader(printed("explain", "D", "conv3_1", "--format", "csv").splitlines()))
+    assert lines == [
+        {key: str(field) for key, field in msgspec.structs.asdict(s).items()} for s in explain("D", "conv3_1")
+    ]
 
 
 def test_the_json_is_the_explanations() -> None:
@@ -253,14 +263,14 @@ def test_the_latex_is_mathematics(name: str) -> None:
     parser = MathTextParser("path")
     names = [None, *(placed.name for placed in Network.of(name))]
     for layer in names:
-        for line in dict.fromkeys(equations(render.latex_text(explain(name, layer)))):
+        for line in dict.fromkeys(equations(explain(name, layer).written("latex"))):
             parser.parse(f"${line}$")
 
 
 def test_the_latex_compiles(tmp_path: Path) -> None:
     """A worksheet of D's layers goes through pdflatex."""
     pdflatex = judges.program("pdflatex")
-    body = "\n".join(render.latex_text(explain("D", layer)) for layer in (None, "conv3_1", "pool3", "relu3_1", "fc6"))
+    body = "\n".join(explain("D", layer).written("latex") for layer in (None, "conv3_1", "pool3", "relu3_1", "fc6"))
     document = f"\\documentclass{{article}}\\usepackage{{amsmath}}\\begin{{document}}\n{body}\n\\end{{document}}\n"
     (tmp_path / "sheet.tex").write_text(document, encoding="utf-8")
     command: Sequence[str] = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "sheet.tex"]
@@ -269,11 +279,9 @@ def test_the_latex_compiles(tmp_path: Path) -> None:
 
 def test_a_table_fits_its_terminal() -> None:
     """Nothing is wider than the terminal: reasons and sums go on below."""
-    from vggkit.base import tables
-
     for layer in (None, "conv3_1"):
         for width in (60, 80, 140):
-            text = tables.text(render.table(explain("D", layer)), width)
+            text = tables.text(explain("D", layer), width)
             assert max(map(len, text.splitlines())) <= width
 
 

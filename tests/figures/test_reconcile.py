@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torchvision
 
 import vggkit
+from tests import judges
 from tests.cli.test_app import printed, run
 from vggkit import Network, reconcile
 from vggkit.base.errors import ArgumentError
+from vggkit.base.tables import FORMATS
 from vggkit.figures.conventions import CONVENTIONS, Counted
 from vggkit.figures.reconcile import every_finding, read_number
 
@@ -188,10 +194,8 @@ def test_the_command_prints_what_the_function_returns() -> None:
     """The JSON is the findings' own, whether the unit is an argument of its own or not."""
     for arguments in (("30.94", "GFLOPs"), ("30.94 GFLOPs",), ("30.94GFLOPs",)):
         data = json.loads(printed("reconcile", "D", *arguments, "--format", "json"))
-        assert data["findings"] == [
-            {**finding.to_dict(), "parts": [part._asdict() for part in finding.parts]}
-            for finding in reconcile("D", "30.94 GFLOPs")
-        ]
+        assert data == {**reconcile("D", "30.94 GFLOPs").to_dict(), "number": " ".join(arguments)}
+        assert [finding["tool"] for finding in data["findings"]] == ["vggkit", "torch's FlopCounterMode 2.14"]
         assert data["nearest"] == []
 
 
@@ -202,6 +206,35 @@ def test_the_table_says_who_how_much_and_why() -> None:
         for word in ("torchinfo 1.8.0", "60,950,432", "−602,112", "−6,121,472", "+54,226,848", "108,453,696"):
             assert word in text
         assert "47,503,264 more than vggkit's 60,950,432" in text
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("number", ["108.45MB", "15.6G"])
+def test_each_format_is_as_it_was_looked_at(number: str, format: str, golden: Callable[[str, str], None]) -> None:
+    """The text of each format is that of a golden file: of a number that a tool prints, and of one that none does."""
+    golden(
+        f"reconcile-D-{number}{FORMATS[format].endings[0]}", run("reconcile", "D", number, "--format", format).stdout
+    )
+
+
+def test_the_latex_compiles(tmp_path: Path) -> None:
+    """Whatever is between the words of a convention goes through pdflatex."""
+    pdflatex = judges.program("pdflatex")
+    numbers = ("15.48G", "108.45MB", "93MB", "527.79", "1G")
+    body = "\n".join(reconcile("D", number).written("latex") for number in numbers)
+    document = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    (tmp_path / "sheet.tex").write_text(document, encoding="utf-8")
+    command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "sheet.tex"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_csv_says_what_a_figure_is_made_of() -> None:
+    """A line for each finding, under the JSON's keys; the parts stand in one cell."""
+    (line,) = csv.DictReader(printed("reconcile", "D", "108.45MB", "--format", "csv").splitlines())
+    (finding,) = reconcile("D", "108.45MB")
+    assert list(line) == list(finding.to_dict())
+    assert (line["tool"], line["figure"], line["difference"]) == ("torchinfo 1.8.0", "108453696", "47503264")
+    assert line["parts"].split("; ")[1] == "−602,112 the input left out"
 
 
 def test_nobodys_number_ends_in_1_with_the_nearest_three() -> None:

@@ -105,14 +105,11 @@ def _saved_bytes(network: Any, summary: Any) -> Any:
     return saved_by_row(plan, [row.name for row in summary])
 
 
-EXPLAIN_FORMATS = ("table", "json", "markdown", "latex")
-
-
 @main.command(epilog="Example: vggkit explain D conv3_1")
 @source_argument
 @click.argument("layer", required=False, metavar="[LAYER]", shell_complete=completion.layers)
 @figure_options
-@format_option(EXPLAIN_FORMATS)
+@format_option(FORMATS)
 @output_option
 def explain(
     source: str,
@@ -128,29 +125,19 @@ def explain(
 
     LAYER is a name here (block3_conv1), in Caffe (conv3_1) or in torchvision (features.10). Without one, the totals.
     """
-    from vggkit.figures import explain_table as render
     from vggkit.figures.explain import explain as call
     from vggkit.network import Network
 
-    format = format_of(format, output, EXPLAIN_FORMATS)
+    format = format_of(format, output, FORMATS)
     explanation = call(Network.of(source, **overrides(settings, input=input)), layer, batch=batch, dtype=dtype)
-    formats: dict[str, Callable[[], Any]] = {
-        "table": lambda: render.table(explanation),
-        "json": lambda: render.json_text(explanation),
-        "markdown": lambda: render.markdown_text(explanation),
-        "latex": lambda: render.latex_text(explanation),
-    }
-    write(formats[format](), output)
-
-
-RECONCILE_FORMATS = ("table", "json", "markdown")
+    write_table(explanation.table(), format, output)
 
 
 @main.command(epilog="Example: vggkit reconcile D 15.48G")
 @source_argument
 @click.argument("number", nargs=-1, required=True, metavar="NUMBER")
 @figure_options
-@format_option(RECONCILE_FORMATS)
+@format_option(FORMATS)
 @output_option
 def reconcile(
     source: str,
@@ -166,14 +153,13 @@ def reconcile(
 
     NUMBER is as it was printed: 15.48G, 108.45MB, 218.78, 15.523e9, 30.94 GFLOPs. Exit 1 if no convention gives it.
     """
-    from vggkit.figures import reconcile_table as render
     from vggkit.figures.reconcile import reconcile as call
     from vggkit.network import Network
 
-    format = format_of(format, output, RECONCILE_FORMATS)
-    network, text = Network.of(source, **overrides(settings, input=input)), " ".join(number)
-    findings = call(network, text, batch=batch, dtype=dtype)
-    write(render.in_format(findings.about, text, findings, findings.nearest, format), output)
+    format = format_of(format, output, FORMATS)
+    network = Network.of(source, **overrides(settings, input=input))
+    findings = call(network, " ".join(number), batch=batch, dtype=dtype)
+    write_table(findings.table(), format, output)
     click.get_current_context().exit(0 if findings else 1)
 
 

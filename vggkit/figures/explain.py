@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
 
-from vggkit.base.numbers import mebibytes, megabytes, percent
-from vggkit.base.tables import Shown
+from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
+from vggkit.base.tables import Column, Shown, Table, grid, latex_cell, markdown_cell
 from vggkit.figures.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
 from vggkit.figures.summary import Row, Summary, check_batch, summarize
 from vggkit.footprint.plan import MemoryPlan, Options, refusal
@@ -26,7 +26,6 @@ from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.spelling import describe
 
 if TYPE_CHECKING:
-    from rich.console import Group
     from typing_extensions import Unpack
 
     from vggkit.notation.config import Config
@@ -76,6 +75,14 @@ class Step(msgspec.Struct, frozen=True):
     unit: str
     why: str
 
+    def equation(self) -> list[str]:
+        """Return the rule, the numbers and the result, each once.
+
+        >>> explain("D", "conv3_1").steps[5].equation()
+        ['k·k·c·f + f', '3·3·128·256 + 256', '295,168']
+        """
+        return list(dict.fromkeys((self.rule, self.working, grouped(self.result))))
+
 
 class Explanation(Shown, msgspec.Struct, frozen=True):
     """How the figures of a layer or of a network come about. Iterating gives its steps.
@@ -114,30 +121,18 @@ class Explanation(Shown, msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""
-        steps = [{field: getattr(step, field) for field in step.__struct_fields__} for step in self.steps]
         return {
             "network": self.network,
             "layer": self.layer,
             "batch": self.batch,
             "dtype": self.dtype,
-            "steps": steps,
+            "steps": list(map(msgspec.structs.asdict, self.steps)),
             "symbols": self.symbols,
         }
 
-    def __str__(self) -> str:
-        from vggkit.figures.explain_table import table_text
-
-        return table_text(self)
-
-    def __rich__(self) -> Group:
-        from vggkit.figures.explain_table import table
-
-        return table(self)
-
-    def _repr_html_(self) -> str:
-        from vggkit.figures.explain_table import html_text
-
-        return html_text(self)
+    def table(self) -> Table:
+        """Return the steps: as equations in the terminal and in LaTeX, as rows elsewhere."""
+        return ExplanationTable(self)
 
 
 def explain(
@@ -473,3 +468,109 @@ def _all_seen(network: Network) -> list[Step]:
     if steps[0].working == steps[1].working:
         return [msgspec.structs.replace(steps[0], quantity="receptive field")]
     return steps
+
+
+# The table
+
+COLUMNS: list[Column[Step]] = [
+    Column("quantity", lambda step: step.quantity),
+    Column("rule", lambda step: step.rule),
+    Column("with the numbers", lambda step: step.working),
+    Column("result", lambda step: f"{grouped(step.result)} {step.unit}".rstrip(), "right"),
+    Column("why", lambda step: step.why),
+]
+
+
+class ExplanationTable(Table):
+    """An explanation's steps, as one would write them on paper.
+
+    Args:
+        explanation: what is shown.
+    """
+
+    def __init__(self, explanation: Explanation) -> None:
+        super().__init__(
+            grid(COLUMNS, explanation, title=explanation.title),
+            records=list(map(msgspec.structs.asdict, explanation)),
+            data=explanation.to_dict(),
+        )
+        self.explanation = explanation
+
+    def __rich__(self) -> Any:
+        """Draw each step as an equation with its reason below."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        steps = Table.grid(padding=(0, 1, 0, 0))
+        steps.add_column(no_wrap=True, style="cyan")
+        steps.add_column(no_wrap=True)
+        steps.add_column()
+        for step in self.explanation:
+            *before, result = step.equation()
+            lines = [*map(Text, before), Text(f"{result} {step.unit}".rstrip(), style="bold green")]
+            for index, line in enumerate(lines):
+                steps.add_row("" if index else step.quantity, "=", line)
+            steps.add_row("", "", Text(step.why, style="dim"))
+        return Group(Text(f"{self.title}\n", style="bold"), steps, "", Text(self.legend, style="dim"))
+
+    @property
+    def legend(self) -> str:
+        """What the symbols stand for, on one line."""
+        return "; ".join(f"{symbol} {meaning}" for symbol, meaning in self.explanation.symbols.items())
+
+    def to_markdown(self) -> str:
+        """Return a heading, a GitHub table and the legend."""
+        return f"### {markdown_cell(self.title)}\n\n{super().to_markdown()}\n{markdown_cell(self.legend)}\n"
+
+    def to_latex(self) -> str:
+        """Return displayed equations; they need the package amsmath."""
+        head = f"% needs \\usepackage{{amsmath}}\n\\subsection*{{{latex_cell(self.title)}}}"
+        meanings = (f"${latex_math(symbol)}$ {latex_cell(word)}" for symbol, word in self.explanation.symbols.items())
+        legend = "; ".join(meanings)
+        return "\n\n".join([head, *map(_latex_step, self.explanation), *([legend] if legend else [])]) + "\n"
+
+
+def _latex_step(step: Step) -> str:
+    lines = " \\\\\n& = ".join(map(_latex_line, step.equation()))
+    unit = f"~\\text{{{step.unit}}}" if step.unit else ""
+    quantity = f"\\text{{{latex_cell(step.quantity)}}}"
+    return f"\\begin{{align*}}\n{quantity} & = {lines}{unit}\n\\end{{align*}}\n{latex_cell(step.why)}"
+
+
+TERMS = 4
+"""Summands on a line of LaTeX, which breaks a longer sum."""
+
+
+def _latex_line(text: str) -> str:
+    terms = text.split(" + ")
+    if len(terms) <= TERMS:
+        return latex_math(text)
+    pieces = [" + ".join(map(latex_math, terms[start : start + TERMS])) for start in range(0, len(terms), TERMS)]
+    return " \\\\\n& \\quad + ".join(pieces)
+
+
+_MATH = {
+    "·": "\\cdot ",
+    "−": "-",
+    ",": "{,}",
+    "⌊": "\\left\\lfloor ",
+    "⌋": "\\right\\rfloor ",
+    "⌈": "\\left\\lceil ",
+    "⌉": "\\right\\rceil ",
+    "…": "\\ldots ",
+}
+
+
+def latex_math(text: str) -> str:
+    """Write a rule or a working as LaTeX's mathematics.
+
+    >>> latex_math("⌊(h + 2·p − k)/s⌋ + 1")
+    '\\\\left\\\\lfloor (h + 2\\\\cdot p - k)/s\\\\right\\\\rfloor  + 1'
+    """
+    words = re.sub(
+        r"[A-Za-z][A-Za-z0-9]+(?:[ -][A-Za-z]+)*",
+        lambda match: f"\\mathrm{{{match[0].replace(' ', chr(92) + ' ')}}}",
+        text,
+    )
+    return "".join(_MATH.get(char, char) for char in words)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 import msgspec
 
 from vggkit.base.errors import ArgumentError, shorten
-from vggkit.base.numbers import plain
-from vggkit.base.tables import Shown
+from vggkit.base.numbers import grouped, plain
+from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.figures.conventions import (
     CONVENTIONS,
     OURS,
@@ -30,7 +30,7 @@ from vggkit.notation.layers import times
 from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import RenderableType
     from typing_extensions import Unpack
 
     from vggkit.notation.config import Config
@@ -158,8 +158,18 @@ class Finding(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""
-        parts = [{"what": part.what, "amount": part.amount} for part in self.parts]
-        return {**{field: getattr(self, field) for field in self.__struct_fields__}, "parts": parts}
+        return {**msgspec.structs.asdict(self), "parts": [part._asdict() for part in self.parts]}
+
+    def differs(self) -> str:
+        """Say how the figure differs from vggkit's, exactly.
+
+        >>> reconcile("D", "15.48G")[0].differs()
+        "13,556,712 more than vggkit's 15,470,264,320"
+        """
+        if not self.difference:
+            return "vggkit's figure too, for the network so built" if self.form else "vggkit's own figure"
+        word = "more" if self.difference > 0 else "less"
+        return f"{grouped(abs(self.difference))} {word} than vggkit's {grouped(self.ours)}"
 
 
 class Findings(Shown, list[Finding]):
@@ -178,15 +188,18 @@ class Findings(Shown, list[Finding]):
         self.number = number
         self.nearest = tuple(nearest)
 
-    def __rich__(self) -> Group:
-        from vggkit.figures.reconcile_table import table
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        nearest = [] if self else self.nearest
+        return {
+            "number": self.number,
+            "findings": [finding.to_dict() for finding in self],
+            "nearest": [finding.to_dict() for finding in nearest],
+        }
 
-        return table(self.about, self.number, self, self.nearest)
-
-    def _repr_html_(self) -> str:
-        from vggkit.figures.reconcile_table import html_text
-
-        return html_text(self.about, self.number, self, self.nearest)
+    def table(self) -> Table:
+        """Return the findings, or the nearest figures if there are none."""
+        return FindingsTable(self)
 
 
 def reconcile(
@@ -311,3 +324,104 @@ def _distances(
         meant, same = reading.value * scale, reading.digit * scale / 2
         missing = max(figure - meant, meant - figure - slack, Fraction(0))
         yield (missing / max(figure, 1) if missing > same else Fraction(0)), power in guesses
+
+
+# The table
+
+
+def _off(finding: Finding) -> str:
+    return f"{100 * finding.distance:.3g} % off" if finding.distance < 10 else "far off"
+
+
+def _signed(parts: Sequence[Part]) -> list[tuple[str, str]]:
+    """Return the amount of each part, with a sign from the second on, and what it counts."""
+    signed = [
+        f"{part.amount:+,}".replace("-", "−") if index else grouped(part.amount) for index, part in enumerate(parts)
+    ]
+    return [(amount, part.what) for amount, part in zip(signed, parts)]
+
+
+COLUMNS: list[Column[Finding]] = [
+    Column("tool", lambda finding: finding.tool),
+    Column("what it prints", lambda finding: f"{finding.label}: {finding.printed}"),
+    Column("counts", lambda finding: finding.quantity),
+    Column("exactly", lambda finding: grouped(finding.figure), "right"),
+    Column("difference", lambda finding: finding.differs()),
+    Column("made of", lambda finding: " ".join(f"{amount} ({what})" for amount, what in _signed(finding.parts))),
+    Column("built", lambda finding: finding.form or "as configured"),
+    Column("why", lambda finding: finding.why),
+]
+
+
+class FindingsTable(Table):
+    """Findings: each figure with what it is made of.
+
+    Args:
+        findings: what is shown; the nearest conventions if there are none.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        title = f"{findings.number} of {findings.about}"
+        columns, shown = COLUMNS, list(findings)
+        if not findings:
+            title = f"{title}: no convention gives this number. The nearest:"
+            columns, shown = [*COLUMNS, Column("off", _off, "right")], list(findings.nearest)
+        parts = [[" ".join(part) for part in _signed(finding.parts)] for finding in shown]
+        super().__init__(
+            grid(columns, shown, title=title),
+            records=[{**finding.to_dict(), "parts": each} for finding, each in zip(shown, parts)],
+            data=findings.to_dict(),
+        )
+
+    def __rich__(self) -> Any:
+        """Draw findings of one figure together, or a line for each of the nearest."""
+        from rich.console import Group
+        from rich.text import Text
+
+        groups: dict[Any, list[Finding]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.quantity, finding.figure, finding.parts), []).append(finding)
+        lines = [
+            f"{_says(finding)}, exactly {grouped(finding.figure)}: {_off(finding)}"
+            for finding in (() if groups else self.findings.nearest)
+        ]
+        return Group(Text(f"{self.title}\n", style="bold"), *map(_block, groups.values()), *map(Text, lines))
+
+    def to_markdown(self) -> str:
+        """Return a GitHub table below the title."""
+        return f"{self.title}\n\n{super().to_markdown()}"
+
+
+def _says(finding: Finding) -> str:
+    form = f" ({finding.form})" if finding.form else ""
+    return f"{finding.tool}, {finding.label}: {finding.printed}{form}"
+
+
+def _block(findings: list[Finding]) -> RenderableType:
+    """Draw what several tools say alike: who, the parts, their sum, and why."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    first = findings[0]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    if len(first.parts) > 1:
+        for amount, what in _signed(first.parts):
+            table.add_row(Text(amount), Text(what))
+    unit = "bytes, " if first.quantity.endswith("bytes") else ""
+    begins_with_ours = len(first.parts) > 1 and first.parts[0].amount == first.ours
+    ours = "" if begins_with_ours else f": {first.ours_is}"
+    table.add_row(Text(grouped(first.figure), style="bold green"), Text(f"{unit}{first.differs()}{ours}", style="bold"))
+    reasons: dict[str, list[str]] = {}
+    for finding in findings:
+        reasons.setdefault(finding.why, []).append(finding.tool)
+    return Group(
+        *(Text(_says(finding), style="bold cyan") for finding in findings),
+        Padding(table, (0, 0, 0, 2)),
+        *(Padding(Text(f"{', '.join(tools)}: {why}", style="dim"), (0, 0, 0, 2)) for why, tools in reasons.items()),
+        "",
+    )
