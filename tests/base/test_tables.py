@@ -55,7 +55,7 @@ def test_csv_can_be_read_back() -> None:
 
 def test_html_escapes_cells_and_title() -> None:
     """No cell is a tag."""
-    text = tables.html(table(["<b>&\"'"]), "<i>")
+    text = tables.html(table(["<b>&\"'"])._replace(title="<i>"))
     assert "<b>" not in text
     assert "<i>" not in text
     assert "&lt;b&gt;&amp;" in text

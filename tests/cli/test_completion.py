@@ -90,7 +90,7 @@ def test_completing_needs_no_torch() -> None:
     """Nobody waits for it at the prompt."""
     code = (
         "import sys, json\n"
-        "from tests.test_completion import offered\n"
+        "from tests.cli.test_completion import offered\n"
         "words = [('explain', 'D', 'b'), ('memory', 'D', '--freeze', 'b'), ('plot', 'D', '--kind', ''),\n"
         "         ('find', '--only', ''), ('compare', '--only', ''), ('summarize', 'D', '--set', 'n')]\n"
         "print(json.dumps([all(map(bool, [offered(*word) for word in words])), 'torch' in sys.modules]))"

@@ -85,7 +85,7 @@ def note(found: Found) -> str:
 def end(direction: Direction) -> str:
     """Return which end of a figure is the better one.
 
-    >>> from vggkit.search import direction
+    >>> from vggkit.figures.find import direction
     >>> end(direction("-macs", "pareto"))
     'most MACs'
     """

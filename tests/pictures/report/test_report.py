@@ -147,9 +147,7 @@ def test_what_is_wrong_ends_in_a_clear_line_and_no_file(arguments: tuple[str, ..
 
 def test_no_torch_is_imported(process: Run, tmp_path: Path) -> None:
     """A page is made without it."""
-    code = (
-        "import sys; from vggkit.reporting import report; report('A', 'D').to_html(); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys; from vggkit import report; report('A', 'D').to_html(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
     assert process("report", "D", "-o", str(tmp_path / "D.html")).returncode == 0
 
