@@ -75,7 +75,8 @@ def test_columns_that_are_left_out_are_named_below() -> None:
     grid = table(["abcdef"])
     assert tables.hidden(grid, [0, 1], 80) == ""
     assert tables.hidden(grid, [0], 17) == "Not shown in 17 columns: twice. All fit in 20."
-    assert tables.hidden(grid._replace(headers=["kept", ""]), [0], 17) == ""
+    unnamed: list[Column[str]] = [Column("kept", lambda cell: cell), Column("", lambda cell: cell * 2)]
+    assert tables.hidden(tables.grid(unnamed, ["abcdef"]), [0], 17) == ""
     lines = tables.text(FittedTable(grid), 19).splitlines()
     assert " ".join(lines[-3:]) == "Not shown in 19 columns: twice. All fit in 20."
     assert "Not shown" not in tables.text(FittedTable(grid), 20)

@@ -232,7 +232,7 @@ ENDINGS = {
     ("summarize", "D"): TABLES,
     ("memory", "D"): ".txt, .json, .csv or .md, or --format",
     ("compare", "A", "D"): TABLES,
-    ("find", "D"): ".csv, .txt, .json, .md, .svg, .png or .pdf, or --format",
+    ("find", "D"): ".txt, .json, .csv, .md, .svg, .png or .pdf, or --format",
     ("verify", "D"): ".txt, .json, .csv or .md, or --format",
     ("plot", "D"): ".svg, .png or .pdf",
     ("explain", "D"): ".txt, .json, .csv, .md, .tex, .html or .htm, or --format",

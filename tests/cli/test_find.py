@@ -216,7 +216,7 @@ def test_many_points_are_one_image(tmp_path: Path) -> None:
         (("D", "--pareto", "macs"), "pareto: expected two figures"),
         (
             ("D", "-o", "x.tex"),
-            "--output: expected a file that ends in .csv, .txt, .json, .md, .svg, .png or .pdf, or --format",
+            "--output: expected a file that ends in .txt, .json, .csv, .md, .svg, .png or .pdf, or --format",
         ),
         (("D", "--parameters", "<1", "-o", "x.svg"), "nothing was found, so there is nothing to draw"),
         (("D", "--input", "3x32"), "input: expected channels"),

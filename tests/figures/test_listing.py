@@ -60,4 +60,4 @@ def test_a_narrow_list_keeps_names_and_parameters_on_one_line(width: int) -> Non
 
 def test_the_commands_formats_are_the_listings() -> None:
     """The command line offers what the renderer draws."""
-    assert COMMAND_FORMATS == LIST_FORMATS
+    assert tuple(COMMAND_FORMATS) == LIST_FORMATS

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from vggkit.base import terminal
 from vggkit.base.errors import ArgumentError, VggkitError, escaped, shorten
@@ -43,26 +44,23 @@ class Grid(NamedTuple):
     """A table as text: what every format draws.
 
     Args:
-        headers: titles of the columns.
-        aligns: "left" or "right" for each.
-        ranks: for each column, as in `Column`.
-        styles: for each column, as in `Column`.
-        folds: for each column, as in `Column`.
+        columns: titles, and how each column is drawn.
         rows: the cells.
         footer: cells of a last row of totals, or None.
         sections: the indexes of rows behind which a new section starts.
         title: one line that stands above.
     """
 
-    headers: Sequence[str]
-    aligns: Sequence[Literal["left", "right"]]
-    ranks: Sequence[int]
-    styles: Sequence[str]
-    folds: Sequence[int]
+    columns: Sequence[Column[Any]]
     rows: Sequence[Sequence[str]]
     footer: Sequence[str] | None = None
     sections: frozenset[int] = frozenset()
     title: str = ""
+
+    @property
+    def headers(self) -> list[str]:
+        """The titles of the columns."""
+        return [column.header for column in self.columns]
 
 
 def grid(
@@ -73,17 +71,8 @@ def grid(
     title: str = "",
 ) -> Grid:
     """Fill a grid: each column's cell of each row, on one line and without what a terminal would obey."""
-    return Grid(
-        [column.header for column in columns],
-        [column.align for column in columns],
-        [column.rank for column in columns],
-        [column.style for column in columns],
-        [column.fold for column in columns],
-        [[escaped(column.cell(row)) for column in columns] for row in rows],
-        footer,
-        sections,
-        title,
-    )
+    cells = [[escaped(column.cell(row)) for column in columns] for row in rows]
+    return Grid(columns, cells, footer, sections, title)
 
 
 GAP = 2
@@ -101,7 +90,7 @@ class FittedTable:
 
         if self.grid.title:
             yield Text(f"{self.grid.title}\n", style="bold")
-        grid = _shown(self.grid, console.encoding)
+        grid = _encoded(self.grid, console.encoding)
         kept = fitting(grid, options.max_width)
         yield self.table(grid, kept, options.max_width, options.ascii_only)
         if said := hidden(grid, kept, options.max_width):
@@ -116,15 +105,10 @@ class FittedTable:
         box = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True) if ascii_only else SIMPLE_HEAD
         table = Table(box=box, show_edge=False, show_header=any(grid.headers), padding=(0, 1, 0, 0), pad_edge=False)
         tight = least_width(grid, kept) > width
-        for index in kept:
-            folded = grid.folds[index] or (tight and grid.aligns[index] == "left")
-            table.add_column(
-                Text(grid.headers[index]),
-                justify=grid.aligns[index],
-                style=grid.styles[index],
-                no_wrap=not folded,
-                overflow="fold",
-            )
+        for column in (grid.columns[index] for index in kept):
+            header, justify, style = Text(column.header), column.align, column.style
+            no_wrap = not column.fold and not (tight and column.align == "left")
+            table.add_column(header, justify=justify, style=style, no_wrap=no_wrap, overflow="fold")
         for number, row in enumerate(grid.rows):
             table.add_row(*(Text(row[index]) for index in kept), end_section=number in grid.sections)
         if grid.footer is not None:
@@ -134,21 +118,22 @@ class FittedTable:
         return table
 
 
-def _shown(grid: Grid, encoding: str) -> Grid:
+def _encoded(grid: Grid, encoding: str) -> Grid:
     """Return a grid in the characters of an encoding, so that its columns are as wide as what is printed."""
 
     def line(cells: Sequence[str]) -> list[str]:
         return [terminal.shown(cell, encoding) for cell in cells]
 
+    columns = [replace(column, header=header) for column, header in zip(grid.columns, line(grid.headers))]
     footer = None if grid.footer is None else line(grid.footer)
-    return grid._replace(headers=line(grid.headers), rows=list(map(line, grid.rows)), footer=footer)
+    return grid._replace(columns=columns, rows=list(map(line, grid.rows)), footer=footer)
 
 
 def fitting(grid: Grid, width: int) -> list[int]:
     """Return the indexes of the columns that fit a width; those of rank 0 are kept in any case."""
-    kept = list(range(len(grid.headers)))
-    while least_width(grid, kept) > width and any(grid.ranks[index] for index in kept):
-        kept.remove(max(kept, key=lambda index: (grid.ranks[index], index)))
+    kept = list(range(len(grid.columns)))
+    while least_width(grid, kept) > width and any(grid.columns[index].rank for index in kept):
+        kept.remove(max(kept, key=lambda index: (grid.columns[index].rank, index)))
     return kept
 
 
@@ -158,7 +143,7 @@ def least_width(grid: Grid, kept: Sequence[int]) -> int:
 
     lines = [grid.headers, *grid.rows, *([grid.footer] if grid.footer else [])]
     widths = (max(cell_len(line[index]) for line in lines) for index in kept)
-    least = (min(width, grid.folds[index] or width) for index, width in zip(kept, widths))
+    least = (min(width, grid.columns[index].fold or width) for index, width in zip(kept, widths))
     return sum(each + GAP for each in least) - GAP
 
 
@@ -170,13 +155,13 @@ def hidden(grid: Grid, kept: Sequence[int], width: int) -> str:
     names = [header for index, header in enumerate(grid.headers) if header and index not in kept]
     if not names:
         return ""
-    enough = least_width(grid, range(len(grid.headers)))
+    enough = least_width(grid, range(len(grid.columns)))
     return f"Not shown in {width} columns: {', '.join(names)}. All fit in {enough}."
 
 
 def markdown(grid: Grid) -> str:
     """Write a grid as a GitHub table."""
-    rule = ["---:" if align == "right" else "---" for align in grid.aligns]
+    rule = ["---:" if column.align == "right" else "---" for column in grid.columns]
     lines = [grid.headers, rule, *([markdown_cell(cell) for cell in row] for row in grid.rows)]
     if grid.footer is not None:
         lines.append([f"**{cell}**" if cell else "" for cell in grid.footer])
@@ -190,7 +175,7 @@ def markdown_cell(cell: str) -> str:
 
 def latex(grid: Grid) -> str:
     """Write a grid as a LaTeX tabular; it needs the package booktabs."""
-    spec = "".join(align[0] for align in grid.aligns)
+    spec = "".join(column.align[0] for column in grid.columns)
     lines = [
         "% needs \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{{spec}}}",
@@ -207,11 +192,20 @@ def latex(grid: Grid) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
-_LATEX = {
-    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "×": "$\\times$", "·": "$\\cdot$", "–": "--",
-    "−": "$-$", "→": "$\\to$", "⁶": "$^6$",
-}  # fmt: skip
+_LATEX = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "×": "$\\times$",
+        "·": "$\\cdot$",
+        "–": "--",
+        "−": "$-$",
+        "→": "$\\to$",
+        "⁶": "$^6$",
+    }
+)
 
 
 def _latex_row(cells: Sequence[str]) -> str:
@@ -220,7 +214,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 def latex_cell(cell: str) -> str:
     """Escape what LaTeX would take for its own."""
-    return "".join(_LATEX.get(char, char) for char in cell)
+    return cell.translate(_LATEX)
 
 
 def html(grid: Grid) -> str:
@@ -228,9 +222,8 @@ def html(grid: Grid) -> str:
     from html import escape
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(
-            f'<{tag} style="text-align:{align}">{escape(cell)}</{tag}>' for cell, align in zip(cells, grid.aligns)
-        )
+        styled = zip(cells, grid.columns)
+        return "".join(f'<{tag} style="text-align:{column.align}">{escape(cell)}</{tag}>' for cell, column in styled)
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in grid.rows)
     foot = f"<tfoot><tr>{line(grid.footer, 'th')}</tr></tfoot>" if grid.footer is not None else ""
@@ -459,7 +452,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "table": Format((".txt",), lambda table: text(table)),
+    "table": Format((".txt",), text),
     "json": Format((".json",), lambda table: table.to_json()),
     "csv": Format((".csv",), lambda table: table.to_csv()),
     "markdown": Format((".md",), lambda table: table.to_markdown()),

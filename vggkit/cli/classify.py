@@ -12,10 +12,10 @@ from vggkit.base.errors import ArgumentError, ConfigError, VggkitError, escaped
 from vggkit.base.files import write_bytes
 from vggkit.cli import completion
 from vggkit.cli.app import main
-from vggkit.cli.options import config_option, format_of, output_option, with_bar, write
+from vggkit.cli.options import FORMATS, config_option, format_of, format_option, output_option, with_bar, write
 from vggkit.cli.problems import report
 
-CLASSIFY_FORMATS = ("table", "json", "csv")
+CLASSIFY_FORMATS = {word: FORMATS[word] for word in ("table", "json", "csv")}
 
 
 @main.command(epilog="Example: vggkit classify tiger.png --weights model.safetensors")
@@ -35,7 +35,7 @@ CLASSIFY_FORMATS = ("table", "json", "csv")
     " NAME.jpg_pred.png and NAME.png_pred.png.",
 )
 @click.option("--verbose", is_flag=True, help="Say how pictures are prepared, and what was loaded.")
-@click.option("--format", type=click.Choice(CLASSIFY_FORMATS), help="How it is written.  [default: table, or by FILE]")
+@format_option(CLASSIFY_FORMATS)
 @output_option
 def classify(
     images: tuple[str, ...],

@@ -19,8 +19,8 @@ from vggkit.cli.app import main
 from vggkit.cli.options import (
     FORMATS,
     LIST_FORMATS,
-    SUFFIXES,
     Decorator,
+    Formats,
     dtype_option,
     figure_options,
     format_of,
@@ -42,7 +42,7 @@ from vggkit.cli.options import (
     write_table,
 )
 
-SUMMARY_FORMATS = ("table", "keras", "cs231n", *FORMATS[1:])
+SUMMARY_FORMATS: Formats = {"table": FORMATS["table"], "keras": (), "cs231n": (), **FORMATS}
 """With the listings of Keras and of the lecture CS231n."""
 
 
@@ -109,7 +109,7 @@ def _saved_bytes(network: Any, summary: Any) -> Any:
 @source_argument
 @click.argument("layer", required=False, metavar="[LAYER]", shell_complete=completion.layers)
 @figure_options
-@format_option(FORMATS)
+@format_option()
 @output_option
 def explain(
     source: str,
@@ -128,7 +128,7 @@ def explain(
     from vggkit.figures.explain import explain as call
     from vggkit.network import Network
 
-    format = format_of(format, output, FORMATS)
+    format = format_of(format, output)
     explanation = call(Network.of(source, **overrides(settings, input=input)), layer, batch=batch, dtype=dtype)
     write_table(explanation.table(), format, output)
 
@@ -137,7 +137,7 @@ def explain(
 @source_argument
 @click.argument("number", nargs=-1, required=True, metavar="NUMBER")
 @figure_options
-@format_option(FORMATS)
+@format_option()
 @output_option
 def reconcile(
     source: str,
@@ -156,14 +156,11 @@ def reconcile(
     from vggkit.figures.reconcile import reconcile as call
     from vggkit.network import Network
 
-    format = format_of(format, output, FORMATS)
+    format = format_of(format, output)
     network = Network.of(source, **overrides(settings, input=input))
     findings = call(network, " ".join(number), batch=batch, dtype=dtype)
     write_table(findings.table(), format, output)
     click.get_current_context().exit(0 if findings else 1)
-
-
-COMPARE_FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
 
 
 @main.command(epilog="Example: vggkit compare A D D:batch_norm=true,width=0.5")
@@ -177,7 +174,7 @@ COMPARE_FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
 )
 @names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.", completion.compared)
 @click.option("--diff", is_flag=True, help="What the second of two adds, removes and changes, and what that costs.")
-@format_option(COMPARE_FORMATS)
+@format_option()
 @output_option
 def compare(
     sources: tuple[str, ...],
@@ -205,7 +202,7 @@ def compare(
         raise ArgumentError(f"{'--sort' if sort else '--only'}: expected no --diff with it")
     if diff and len(sources) != 2:
         raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
-    format = format_of(format, output, COMPARE_FORMATS)
+    format = format_of(format, output)
     chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only, "--only", "macs")]
     if sort is not None:
         figure_name(sort.removeprefix("-"), "--sort")
@@ -292,8 +289,7 @@ def find(
     from vggkit.figures import find_table as render
     from vggkit.pictures.plot import FORMATS as PICTURES
 
-    suffixes = {".csv": "csv", **SUFFIXES, **{f".{word}": word for word in PICTURES}}
-    format = format_of(format, output, (*LIST_FORMATS, *PICTURES), suffixes)
+    format = format_of(format, output, {**LIST_FORMATS, **{word: (f".{word}",) for word in PICTURES}})
     shown = split(only, "--only", "parameters,macs")
     front = None if pareto is None else split((pareto,), "--pareto", "parameters,macs")
     for word in shown:

@@ -8,14 +8,14 @@ import click
 
 from vggkit.base.errors import escaped
 from vggkit.cli.app import main
-from vggkit.cli.options import FORMATS, config_option, format_of, format_option, output_option, write_table
+from vggkit.cli.options import config_option, format_of, format_option, output_option, write_table
 
 
 @main.command(epilog="Example: vggkit inspect model.safetensors")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=str))
 @config_option("Hold it against this configuration instead of telling which.")
 @click.option("--tensors", is_flag=True, help="List each tensor, and the parameter that it becomes.")
-@format_option(FORMATS)
+@format_option()
 @output_option
 def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
     """Say what a checkpoint is: layout, configuration, parameters, bytes.
@@ -25,7 +25,7 @@ def inspect(file: str, config: str | None, tensors: bool, format: str | None, ou
     """
     from vggkit.model.weights.inspection import inspect as call
 
-    format = format_of(format, output, FORMATS)
+    format = format_of(format, output)
     inspection = call(file, config)
     write_table(inspection.table(tensors=tensors), format, output)
     click.get_current_context().exit(1 if config is not None and inspection.notes else 0)

@@ -71,7 +71,7 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
     """
     from vggkit.notation.zoo import dump, load, variant
 
-    format_of(None, output, ("yaml",), {".yaml": "yaml", ".yml": "yaml"})
+    format_of(None, output, {"yaml": (".yaml", ".yml")})
     changed = load(source, **overrides(settings, input=input))
     if changed != load(source):
         changed = variant(changed, [*settings, *([f"input={input}"] if input else [])])
@@ -123,5 +123,5 @@ def schema(output: Path | None) -> None:
     from vggkit.base import tables
     from vggkit.notation.json_schema import schema as call
 
-    format_of(None, output, ("json",))
+    format_of(None, output, {"json": (".json",)})
     write(tables.json(call()), output)

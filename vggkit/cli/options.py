@@ -15,14 +15,15 @@ from vggkit.base.files import write_bytes, write_lines, write_text
 from vggkit.base.tables import Table
 from vggkit.cli import completion
 
-FORMATS = tuple(tables.FORMATS)
+Formats = Mapping[str, tuple[str, ...]]
+"""What a command writes: the words for --format, the usual one first, and the endings of each one's files."""
 
 
-LIST_FORMATS = ("table", "json", "csv", "markdown")
+FORMATS: Formats = {word: format.endings for word, format in tables.FORMATS.items()}
+"""Those of every table."""
 
 
-SUFFIXES = {ending: word for word, format in tables.FORMATS.items() for ending in format.endings}
-"""The format that a file's ending asks for; a name without an ending asks for a table."""
+LIST_FORMATS: Formats = {word: FORMATS[word] for word in ("table", "json", "csv", "markdown")}
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -47,11 +48,10 @@ def stacked(*decorators: Decorator) -> Decorator:
     return decorated
 
 
-def format_option(formats: Sequence[str]) -> Decorator:
+def format_option(formats: Formats = FORMATS) -> Decorator:
     """Add an option that says in which of some formats the output is written."""
-    return click.option(
-        "--format", type=click.Choice(formats), help="How it is written.  [default: table, or by FILE's ending]"
-    )
+    help = "How it is written.  [default: table, or by FILE's ending]"
+    return click.option("--format", type=click.Choice(list(formats)), help=help)
 
 
 def names_option(name: str, help: str, complete: completion.Complete) -> Decorator:
@@ -141,16 +141,13 @@ step_options = stacked(
 """What a training step is like: the options of `vggkit.memory`."""
 
 
-def format_of(
-    format: str | None, output: Path | None, formats: Sequence[str], suffixes: Mapping[str, str] = SUFFIXES
-) -> str:
+def format_of(format: str | None, output: Path | None, formats: Formats = FORMATS) -> str:
     """Return the format that is asked for, or that a file's ending asks for.
 
     Args:
         format: what --format says.
         output: what --output says.
         formats: those that the command writes; the first is for standard output and names without an ending.
-        suffixes: the format that each ending asks for.
 
     Raises:
         ArgumentError: if the command does not write what the ending asks for.
@@ -158,12 +155,12 @@ def format_of(
     if format is not None:
         return format
     if output is None or not output.suffix:
-        return formats[0]
-    endings = {ending: word for ending, word in suffixes.items() if word in formats}
-    found = endings.get(output.suffix.lower())
-    if found is None:
-        raise wrong_ending("--output", output, list(endings), ", or --format" if len(formats) > 1 else "")
-    return found
+        return next(iter(formats))
+    for word, endings in formats.items():
+        if output.suffix.lower() in endings:
+            return word
+    every = [ending for endings in formats.values() for ending in endings]
+    raise wrong_ending("--output", output, every, ", or --format" if len(formats) > 1 else "")
 
 
 def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str = "") -> ArgumentError:
