@@ -235,14 +235,14 @@ ENDINGS = {
     ("find", "D"): ".txt, .json, .csv, .md, .svg, .png or .pdf, or --format",
     ("verify", "D"): ".txt, .json, .csv or .md, or --format",
     ("plot", "D"): ".svg, .png or .pdf",
-    ("explain", "D"): ".txt, .json, .csv, .md, .tex, .html or .htm, or --format",
-    ("reconcile", "D", "15.5G"): ".txt, .json, .csv, .md, .tex, .html or .htm, or --format",
+    ("explain", "D"): TABLES,
+    ("reconcile", "D", "15.5G"): TABLES,
     ("report", "D"): ".html or .htm",
     ("list",): ".txt, .json, .csv or .md, or --format",
     ("names", "D"): ".txt, .json, .csv or .md, or --format",
     ("show", "D"): ".yaml or .yml",
     ("schema",): ".json",
-    ("inspect", "nowhere.pth"): ".txt, .json, .csv, .md, .tex, .html or .htm, or --format",
+    ("inspect", "nowhere.pth"): TABLES,
     ("classify", "nowhere.png", "--weights", "nowhere.pth"): ".txt, .json or .csv, or --format",
 }
 """What each command's -o may end in."""
