@@ -49,7 +49,6 @@ OPEN = {
     ("footprint/plan", "footprint/plan_table"),
     ("model/module", "model/surgery"),
     ("model/module", "model/weights/loading"),
-    ("pictures/report/report", "pictures/report/page"),
 }
 """Imports that lead back and are to go."""
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from vggkit.notation.config import Config
     from vggkit.notation.zoo import dump, load, loads, names
     from vggkit.pictures.plot import Picture, plot
-    from vggkit.pictures.report.report import Report, report
+    from vggkit.pictures.report.page import Report
+    from vggkit.pictures.report.report import report
 
 
 _HOMES = {
@@ -47,7 +48,7 @@ _HOMES = {
     "MemoryPlan": "footprint.plan",
     "Network": "network",
     "Picture": "pictures.plot",
-    "Report": "pictures.report.report",
+    "Report": "pictures.report.page",
     "Summary": "figures.summary",
     "VGG": "model.module",
     "VggkitError": "base.errors",

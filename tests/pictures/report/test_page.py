@@ -15,9 +15,11 @@ from hypothesis import given, settings
 import vggkit
 from tests.drawn import networks
 from vggkit.base.numbers import grouped, megabytes
+from vggkit.footprint.plan import Lines
 from vggkit.network import ELEMENT_BYTES, Network
 from vggkit.pictures.report import page
-from vggkit.pictures.report.report import STEPS, Lines, report
+from vggkit.pictures.report.page import STEPS
+from vggkit.pictures.report.report import report
 from vggkit.pictures.web import embedded
 
 SIX = ("A", "A-LRN", "B", "C", "D", "E")

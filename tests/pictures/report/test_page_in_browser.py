@@ -16,7 +16,8 @@ import vggkit
 from tests.pictures import browsing
 from vggkit.base.numbers import mebibytes, megabytes, percent
 from vggkit.footprint.plan_table import WORDS
-from vggkit.pictures.report.report import STEPS, report
+from vggkit.pictures.report.page import STEPS
+from vggkit.pictures.report.report import report
 
 NAMES = ("D", "A-LRN")
 LONG = json.dumps({"name": "long" * 40, "note": "noted" * 90, "input": "3x8x8", "blocks": [["conv3-4", "gelu"]]})

@@ -14,7 +14,8 @@ from tests.cli.test_app import run
 from tests.conftest import Run
 from vggkit.base.errors import ArgumentError
 from vggkit.network import ELEMENT_BYTES
-from vggkit.pictures.report.report import LARGEST_BATCH, LARGEST_BYTES, LARGEST_COUNT, MOST_REPORTED, STEPS, report
+from vggkit.pictures.report.page import STEPS
+from vggkit.pictures.report.report import LARGEST_BATCH, LARGEST_BYTES, LARGEST_COUNT, MOST_REPORTED, report
 
 SMALL = "{name: small, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [FC-3]}"
 

@@ -1,31 +1,115 @@
-"""A report as one HTML page that needs no other file: the figures of its first state, and what its script needs."""
+"""A report: what is said of networks, and the HTML page that says it, with the script that works out any batch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
+from vggkit.base.tables import Shown
 from vggkit.base.version import __version__
+from vggkit.figures.compare import Compared, Comparison
 from vggkit.figures.compare_table import ERRORS, LAYERS, notes
 from vggkit.figures.compare_table import lines as comparison_lines
-from vggkit.figures.summary import count, window
-from vggkit.footprint.plan import Line, LinearBytes, Lines
+from vggkit.figures.summary import Row, Summary, count, window
+from vggkit.footprint.plan import OPTIMIZERS, Fit, Line, LinearBytes, Lines, MemoryPlan
 from vggkit.footprint.plan_table import WORDS as KIND_WORDS
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.layers import times
-from vggkit.pictures.report.report import CARD_GIB, INFERENCE, STEPS
+from vggkit.pictures.plot import Picture, file_name
 from vggkit.pictures.timeline import COLOURS
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 
 if TYPE_CHECKING:
-    from vggkit.figures.compare import Comparison
-    from vggkit.figures.summary import Row
-    from vggkit.pictures.plot import Picture
-    from vggkit.pictures.report.report import Report, Reported
+    from rich.console import Group
+
+CARD_GIB = 24
+"""Memory of the card that the page asks for at first, in GiB."""
+
+INFERENCE = "inference"
+
+STEPS: dict[str, dict[str, Any]] = {
+    INFERENCE: {"mode": "inference", "optimizer": "none"},
+    **{optimizer: {"mode": "training", "optimizer": optimizer} for optimizer in OPTIMIZERS},
+}
+"""What the page's control of the step says, and the options of it: inference, or training with an optimizer."""
+
+
+class NetworkReport(msgspec.Struct, frozen=True):
+    """What a page says of one network.
+
+    Args:
+        compared: its figures, and the network itself.
+        summary: its rows, for the page's first batch and dtype.
+        image: its rows for one image, in float32.
+        plan: the page's first step.
+        fit: the largest batch of that step on the page's first card.
+        steps: for each dtype and step the memory at any batch.
+        notation: its configuration as YAML.
+        pictures: of its architecture, and of what its layers cost.
+    """
+
+    compared: Compared
+    summary: Summary
+    image: Summary
+    plan: MemoryPlan
+    fit: Fit
+    steps: dict[str, dict[str, Lines]]
+    notation: str
+    pictures: tuple[Picture, ...]
+
+
+class Report(Shown, msgspec.Struct, frozen=True):
+    """One or several networks as a page. Iterating gives what it says of each.
+
+    Args:
+        batch: number of images, at first.
+        dtype: of parameters, images and activations, at first.
+        step: a key of `STEPS`, at first.
+        smallest_batch: the smallest that the page's control takes, where torch runs every step of every network.
+        largest_batch: the largest.
+        networks: what it says of each.
+        comparison: the networks side by side.
+        picture: of the comparison; None of a single network.
+    """
+
+    batch: int
+    dtype: str
+    step: str
+    smallest_batch: int
+    largest_batch: int
+    networks: tuple[NetworkReport, ...]
+    comparison: Comparison
+    picture: Picture | None
+
+    def __iter__(self) -> Iterator[NetworkReport]:
+        return iter(self.networks)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @property
+    def file_name(self) -> str:
+        """A file's name for it, in characters that every file system takes."""
+        return f"{file_name('report', [one.compared.label for one in self.networks])}.html"
+
+    def to_html(self) -> str:
+        """Return the page, which needs no other file and no network."""
+        return _page(self)
+
+    def __rich__(self) -> Group:
+        return self.comparison.__rich__()
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="800"></iframe>'
+
+
+# The page
 
 STEADY = (
     LAYERS, "weight_layers", "parameters", "relative_parameters", "conv_parameters", "fc_parameters",
@@ -36,8 +120,7 @@ STEADY = (
 STEP_WORDS = {word: "inference" if word == INFERENCE else f"training, {word}" for word in STEPS}
 
 
-def html_text(report: Report) -> str:
-    """Return the page."""
+def _page(report: Report) -> str:
     script = beside(__file__, "report.js")
     labels = ", ".join(one.compared.label for one in report)
     return Template(beside(__file__, "report.html")).substitute(
@@ -178,7 +261,7 @@ def _memory_table(report: Report) -> str:
     return _table("memory-table", caption, MEMORY_HEADINGS, body)
 
 
-def _memory_row(index: int, one: Reported) -> str:
+def _memory_row(index: int, one: NetworkReport) -> str:
     totals, image, plan, fit = one.summary.totals, one.image.totals, one.plan, one.fit
     cells = [
         f'<th scope="row">{escape(one.compared.label)}</th>',
@@ -232,7 +315,7 @@ LAYER_COLUMNS = (
 )
 
 
-def _layers(report: Report, name: str, one: Reported) -> str:
+def _layers(report: Report, name: str, one: NetworkReport) -> str:
     headings = [Heading("layer", "word"), *(column.heading for column in LAYER_COLUMNS)]
     body = "".join(
         f'<tr><th scope="row" data-value="{place}">{escape(row.name)}</th>'
@@ -265,7 +348,7 @@ def _tabs(report: Report) -> str:
     return f'<div class="tabs" role="tablist" aria-label="Networks" hidden>{buttons}</div>'
 
 
-def _panel(report: Report, index: int, one: Reported) -> str:
+def _panel(report: Report, index: int, one: NetworkReport) -> str:
     name = f"network-{index}"
     role = f' role="tabpanel" aria-labelledby="{name}-tab"' if len(report) > 1 else ""
     drawn = "".join(_drawn(f"{name}-picture-{number}", picture) for number, picture in enumerate(one.pictures))
@@ -278,13 +361,13 @@ def _panel(report: Report, index: int, one: Reported) -> str:
     )
 
 
-def _origin(one: Reported) -> str:
+def _origin(one: NetworkReport) -> str:
     network = one.compared.network
     said = [network.config.source, one.summary.note, *network.notes()]
     return "".join(f'<p class="faint">{escape(line)}</p>' for line in said if line)
 
 
-def _breakdown(report: Report, name: str, one: Reported) -> str:
+def _breakdown(report: Report, name: str, one: NetworkReport) -> str:
     """Return what the peak is made of, as a table with bars."""
     plan = one.plan
     rows = "".join(
