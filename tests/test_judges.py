@@ -65,17 +65,20 @@ def test_ci_installs_the_judges_that_pip_cannot(
     assert [line.split()[-len(installed) :] for line in asked[1:]] == ([installed] if installed else [])
 
 
-@pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
-def test_every_judge_is_asked_for_here(path: Path) -> None:
+def sources() -> dict[str, str]:
+    """Return the text of every Python file of the tests, by its path."""
+    return {str(path.relative_to(HERE)): path.read_text(encoding="utf-8") for path in sorted(HERE.rglob("*.py"))}
+
+
+def test_every_judge_is_asked_for_here() -> None:
     """No test looks for a package or a program itself, but for the two packages that the extra `test` can't install."""
-    text = path.read_text(encoding="utf-8")
-    if path.name not in ("judges.py", "test_judges.py"):
-        assert set(re.findall(r"importorskip\(\s*\"(\w+)", text)) <= {"calflops", "deepspeed"}
-        assert "shutil.which" not in text
+    for name, text in sources().items():
+        if name not in ("judges.py", "test_judges.py"):
+            assert set(re.findall(r"importorskip\(\s*\"(\w+)", text)) <= {"calflops", "deepspeed"}, name
+            assert "shutil.which" not in text, name
 
 
-@pytest.mark.parametrize("path", sorted(HERE.rglob("*.py")), ids=lambda path: str(path.relative_to(HERE)))
-def test_no_test_reads_a_clock(path: Path) -> None:
+def test_no_test_reads_a_clock() -> None:
     """None measures how long something takes, or waits for a while and hopes; limits against hanging are no measure."""
-    text = path.read_text(encoding="utf-8")
-    assert not re.findall(r"\b(?:perf_counter|monotonic|process_time|sleep)(?:_ns)?\(", text)
+    clock = r"\b(?:perf_counter|monotonic|process_time|sleep)(?:_ns)?\("
+    assert {name: found for name, text in sources().items() if (found := re.findall(clock, text))} == {}

@@ -6,10 +6,9 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 import vggkit
 from tests import scratch
@@ -22,6 +21,7 @@ WINGS = ("base", "notation", "network", "footprint", "figures", "pictures", "mod
 """The rooms of the house, in order: each imports only itself and what stands before it."""
 
 
+@cache
 def tree(module: str) -> ast.Module:
     """Parse a module of the package."""
     return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
@@ -58,12 +58,12 @@ def ours(module: str) -> set[str]:
     return {name for name in imports(module) - {module, "torch"} if (module, name) not in OPEN}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("__")])
-def test_a_wing_imports_only_what_stands_before_it(module: str) -> None:
+def test_a_wing_imports_only_what_stands_before_it() -> None:
     """Data flows one way: no import, not even a lazy one or one for types alone, leads back."""
-    wing = module.split("/")[0]
-    allowed = WINGS[: WINGS.index(wing) + 1]
-    assert {name for name in ours(module) if name.split("/")[0] not in allowed} == set()
+    for module in MODULES:
+        if not module.startswith("__"):
+            allowed = WINGS[: WINGS.index(module.split("/")[0]) + 1]
+            assert {name for name in ours(module) if name.split("/")[0] not in allowed} == set(), module
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -93,17 +93,15 @@ def test_layers_have_no_framework_at_all() -> None:
     assert roots <= {*sys.stdlib_module_names, "msgspec", "vggkit"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [module for module in MODULES if module.startswith(("base/", "notation/", "network", "footprint/", "figures/"))],
-)
-def test_what_computes_prints_nothing(module: str) -> None:
+def test_what_computes_prints_nothing() -> None:
     """No room that computes figures calls print or knows the terminal."""
-    calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
-    assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
-    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-    assert "import click" not in text
-    assert "Console" not in text or module == "base/tables"
+    for module in MODULES:
+        if module.startswith(("base/", "notation/", "network", "footprint/", "figures/")):
+            calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+            assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls), module
+            text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+            assert "import click" not in text, module
+            assert "Console" not in text or module == "base/tables", module
 
 
 COMPUTING = {"sum", "elements", "summarize", "memory", "plan", "place"}
@@ -121,21 +119,21 @@ DRAWING = [
 ]
 
 
-@pytest.mark.parametrize("module", DRAWING)
-def test_rendering_computes_no_figure(module: str) -> None:
+def test_rendering_computes_no_figure() -> None:
     """No figure of a row, a total or a plan takes part in arithmetic where it is drawn, and nothing is summed up.
 
     Exceptions: widths of columns and of a picture's parts are summed up, charts divide figures by a unit, and the
     lecture's listing divides bytes by elements to say how many one element has.
     """
     widths = ("base/tables", "pictures/architecture", "pictures/parts")
-    allowed = {"sum"} if module in widths else set()
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in COMPUTING - allowed, ast.unparse(node)
-        if isinstance(node, ast.BinOp) and module not in ("pictures/timeline", "figures/cs231n"):
-            sides = {side.attr for side in (node.left, node.right) if isinstance(side, ast.Attribute)}
-            assert not sides & FIGURES, ast.unparse(node)
+    for module in DRAWING:
+        allowed = {"sum"} if module in widths else set()
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in COMPUTING - allowed, (module, ast.unparse(node))
+            if isinstance(node, ast.BinOp) and module not in ("pictures/timeline", "figures/cs231n"):
+                sides = {side.attr for side in (node.left, node.right) if isinstance(side, ast.Attribute)}
+                assert not sides & FIGURES, (module, ast.unparse(node))
 
 
 def test_no_module_hides_a_function() -> None:
