@@ -115,12 +115,12 @@ for name in sys.argv[1:]:
 """
 
 
-@pytest.mark.parametrize("torch", [False, True])
-def test_a_name_is_imported_when_it_is_asked_for(torch: bool) -> None:
+@pytest.mark.parametrize("needs_torch", [False, True])
+def test_a_name_is_imported_when_it_is_asked_for(needs_torch: bool) -> None:
     """Each name works on its own, is found by dir(), and needs no other before it: the package is imported anew."""
-    names = [name for name in vggkit.__all__ if (name in NEED_TORCH) == torch]
+    names = [name for name in vggkit.__all__ if (name in NEED_TORCH) == needs_torch]
     done = subprocess.run([sys.executable, "-c", EACH, *names], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.splitlines()) == (0, [f"{name} {torch}" for name in names]), done.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"{name} {needs_torch}" for name in names]), done.stderr
 
 
 def test_what_is_not_there_is_an_attribute_error() -> None:
