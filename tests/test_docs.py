@@ -10,8 +10,7 @@ import click
 import pytest
 
 from docs import pictures
-from vggkit.classify import predictions
-from vggkit.classify.classifier import Classified, Prediction
+from vggkit.classify.predictions import Classified, Prediction, Predictions
 from vggkit.cli import main
 from vggkit.notation.layers import KINDS
 from vggkit.notation.overrides import OVERRIDES
@@ -54,7 +53,7 @@ def test_the_documentations_timeline_is_what_memory_draws() -> None:
 def test_the_json_of_classify_is_documented() -> None:
     """The page has each key of a picture and of a class, in order."""
     prediction = Prediction(label="bagel", wordnet_id="n07693725", index=931, probability=0.9)
-    (picture,) = predictions.dicts([Classified(image="a.jpg", predictions=(prediction,))])
+    (picture,) = Predictions([Classified(image="a.jpg", predictions=(prediction,))]).table().data
     section = JSON.split("## The JSON of `vggkit classify --format json`")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [*picture, *picture["predictions"][0]]
 

@@ -14,11 +14,11 @@ from torchvision import transforms
 import vggkit
 from tests.model.weights.makers import in_layout, small
 from vggkit import Classifier
-from vggkit.base.errors import ArgumentError
-from vggkit.classify.classifier import Classified, Prediction
+from vggkit.base.errors import ArgumentError, PictureError
 from vggkit.classify.labels import imagenet_labels
+from vggkit.classify.predictions import Classified, Prediction
 from vggkit.model.weights.published import of_file
-from vggkit.notation.preprocess import PRESETS, PictureError, Preprocess, parse_preprocess
+from vggkit.notation.preprocess import PRESETS, Preprocess, parse_preprocess
 
 SIZES = [(90, 70), (64, 64), (70, 90), (200, 65), (90, 70)]
 

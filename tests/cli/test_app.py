@@ -243,7 +243,7 @@ ENDINGS = {
     ("show", "D"): ".yaml or .yml",
     ("schema",): ".json",
     ("inspect", "nowhere.pth"): TABLES,
-    ("classify", "nowhere.png", "--weights", "nowhere.pth"): ".txt, .json or .csv, or --format",
+    ("classify", "nowhere.png", "--weights", "nowhere.pth"): TABLES,
 }
 """What each command's -o may end in."""
 

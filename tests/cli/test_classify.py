@@ -20,7 +20,8 @@ from tests.cli.test_app import in_terminal, printed, run, told, uncoloured
 from tests.conftest import ROOT, Run
 from tests.model.weights.makers import in_layout, small
 from vggkit import VGG, Classifier
-from vggkit.notation.preprocess import PRESETS, drawings, pictures
+from vggkit.classify.files import drawing_paths, find_pictures
+from vggkit.notation.preprocess import PRESETS
 
 
 @pytest.fixture(autouse=True)
@@ -224,8 +225,8 @@ def test_namesakes_do_not_overwrite_each_others_drawing() -> None:
     for name in ("photos/a.jpg", "photos/a.png"):
         printed(*arguments(name), "--plot")
     assert sorted(path.as_posix() for path in Path("photos").glob("*_pred.png")) == wanted
-    assert [path.as_posix() for path in drawings([Path("photos/a.jpg"), Path("photos/a.png")])] == wanted
-    assert len(pictures(["photos"])) == 4
+    assert [path.as_posix() for path in drawing_paths([Path("photos/a.jpg"), Path("photos/a.png")])] == wanted
+    assert len(find_pictures(["photos"])) == 4
 
 
 def test_a_picture_that_only_looks_like_a_drawing_stays() -> None:
@@ -282,7 +283,11 @@ class Malicious:
         ("weights.pth", ["--preprocess", "{crop: 32}"], "preprocess: A takes pictures of 64×64; expected crop: 64x64"),
         ("weights.pth", ["--device", "meta"], "device: 'meta' holds no values"),
         ("weights.pth", ["-o", "none/out.json"], "--output: none: no such folder"),
-        ("weights.pth", ["-o", "out.md"], "--output: expected a file that ends in .txt, .json or .csv"),
+        (
+            "weights.pth",
+            ["-o", "out.xml"],
+            "--output: expected a file that ends in .txt, .json, .csv, .md,",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(source: str, options: list[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -102,6 +103,10 @@ class BuildError(VggkitError):
     """A network that is well described but can't be built on this machine."""
 
 
+class PictureError(VggkitError):
+    """A picture that can't be read, or not at the size that is asked for."""
+
+
 class CheckpointError(VggkitError, ValueError):
     """A checkpoint that can't be read, or whose weights don't fit the network."""
 
@@ -160,6 +165,16 @@ def shorten(found: object, limit: int = 60) -> str:
     if several:  # a value that draws itself as a table
         text = f"{line}…"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def file_name(path: str | os.PathLike[str]) -> str:
+    """Return a file's name as it may stand in a one-line message.
+
+    >>> file_name("a.png"), file_name("a\\n.png")
+    ('a.png', "'a\\\\n.png'")
+    """
+    name = os.fspath(path)
+    return name if name.isprintable() else repr(name)
 
 
 _CONTROLS = re.compile(

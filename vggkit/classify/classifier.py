@@ -8,14 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-import msgspec
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from vggkit.base.errors import ArgumentError, shorten
+from vggkit.base.errors import ArgumentError, PictureError, file_name, shorten
 from vggkit.base.numbers import whole
 from vggkit.classify.labels import Label, imagenet_labels, read_labels
+from vggkit.classify.pictures import decode, to_array
+from vggkit.classify.predictions import Classified, Prediction
 from vggkit.model.build import build, load_model
 from vggkit.model.module import VGG
 from vggkit.model.surgery import to_fully_convolutional
@@ -24,49 +25,12 @@ from vggkit.model.weights.published import Passport, of_file
 from vggkit.network import Network
 from vggkit.notation.config import Config
 from vggkit.notation.layers import times
-from vggkit.notation.preprocess import (
-    CHANNELS,
-    PRESETS,
-    PictureError,
-    Preprocess,
-    decode,
-    parse_preprocess,
-    printable,
-    to_array,
-)
+from vggkit.notation.preprocess import CHANNELS, PRESETS, Preprocess, parse_preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IMAGENET_CLASSES = 1000
-
-
-class Prediction(msgspec.Struct, frozen=True):
-    """A class and how likely it is.
-
-    Args:
-        label: its name.
-        wordnet_id: ImageNet's name of it; None for other classes.
-        index: its place among the network's outputs.
-        probability: from 0 to 1.
-    """
-
-    label: str
-    wordnet_id: str | None
-    index: int
-    probability: float
-
-
-class Classified(msgspec.Struct, frozen=True):
-    """What a network sees in a picture.
-
-    Args:
-        image: the picture's path as it was given.
-        predictions: the likeliest classes, the likeliest first.
-    """
-
-    image: str
-    predictions: Sequence[Prediction]
 
 
 class Classifier:
@@ -197,7 +161,7 @@ class Classifier:
                     results[index] = Classified(names[index], classes)
             except PictureError as error:
                 for index in indexes:
-                    results[index] = PictureError(f"{printable(names[index])}: {error}")
+                    results[index] = PictureError(f"{file_name(names[index])}: {error}")
         return iter([result for result in results if result is not None])
 
     def _decoded(self, path: str) -> Tensor | PictureError:
@@ -272,7 +236,7 @@ def _labels(labels: Any, network: Network) -> tuple[Label, ...]:
         read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(Label(str(name)) for name in labels)
     )
     if len(found) != classes:
-        where = printable(os.fspath(labels)) if isinstance(labels, (str, os.PathLike)) else "labels"
+        where = file_name(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
         raise ArgumentError(
             f"{where}: expected {classes} labels, one for each class of {network.name}, found {len(found)}"
         )
@@ -298,7 +262,7 @@ def _preprocess(given: Any, network: Network, report: LoadReport, passport: Pass
     preset = {"torchvision": "torch", "timm": "timm", "keras": "keras", "keras3": "keras"}.get(report.layout)
     if preset is None or network.input_shape[0] != 3:
         raise ArgumentError(
-            f"{printable(report.source)}: nothing says how pictures are prepared for it; give preprocess="
+            f"{file_name(report.source)}: nothing says how pictures are prepared for it; give preprocess="
             f" (--preprocess), one of {', '.join(PRESETS)} or options such as {{resize: 32, scale: 255}}, or add"
             f" preprocess: to the configuration"
         )

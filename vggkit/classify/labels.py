@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from vggkit.base.errors import ArgumentError, shorten
+from vggkit.base.errors import ArgumentError, file_name, shorten
 
 LARGEST_FILE = 16 * 2**20
 """Bytes; a file of labels is no larger."""
@@ -51,7 +51,7 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:
     Raises:
         ArgumentError: says the file and what is wrong in it.
     """
-    name = os.fspath(path) if os.fspath(path).isprintable() else repr(os.fspath(path))
+    name = file_name(path)
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST_FILE + 1)

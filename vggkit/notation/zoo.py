@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from vggkit.base.errors import ArgumentError, ConfigError, Problem, did_you_mean, shorten
+from vggkit.base.errors import ArgumentError, ConfigError, Problem, did_you_mean, file_name, shorten
 from vggkit.notation.config import Config
 from vggkit.notation.document import MAX_BYTES, read
 from vggkit.notation.overrides import Overrides, override
@@ -176,8 +176,7 @@ def _is_path(source: str) -> bool:
 
 def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) -> Config:
     """Load a file; one that another file extends is a stranger's choice, and not the user's."""
-    name = path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else os.fspath(path)
-    name = name if name.isprintable() else repr(name)
+    name = file_name(path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else path)
     try:
         real = os.path.realpath(path)
     except ValueError as error:  # a NUL byte
