@@ -11,7 +11,7 @@ from vggkit.base.errors import ArgumentError, ConfigError, PictureError, Problem
 from vggkit.base.files import write_bytes
 from vggkit.cli import completion
 from vggkit.cli.app import main
-from vggkit.cli.options import FORMATS, config_option, format_of, format_option, output_option, with_bar, write_table
+from vggkit.cli.options import config_option, format_of, format_option, output_option, with_bar, write_table
 from vggkit.cli.problems import report
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     " as well.",
 )
 @click.option("--verbose", is_flag=True, help="Say how pictures are prepared, and what was loaded.")
-@format_option(FORMATS)
+@format_option()
 @output_option
 def classify(
     images: tuple[str, ...],
@@ -54,7 +54,7 @@ def classify(
     from vggkit.classify.files import drawing_paths, find_pictures
     from vggkit.classify.predictions import Classified, Predictions
 
-    format = format_of(format, output, FORMATS)
+    format = format_of(format, output)
     if output is not None and not output.parent.is_dir():
         raise ArgumentError(f"--output: {output.parent}: no such folder")
     found = find_pictures(images)
