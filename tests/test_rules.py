@@ -42,7 +42,6 @@ def imports(module: str) -> set[str]:
 
 
 OPEN = {
-    ("figures/compare", "figures/compare_table"),
     ("figures/find", "figures/find_table"),
     ("figures/find", "pictures/plot"),
     ("footprint/plan", "figures/summary"),

@@ -1,4 +1,4 @@
-"""A comparison drawn: parsed again from each format, compiled, and as wide as the terminal at most."""
+"""A comparison in every format: parsed again from each format, compiled, and as wide as the terminal at most."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import vggkit
 from tests import judges
 from vggkit import compare
 from vggkit.base import tables
-from vggkit.figures import compare_table as render
-from vggkit.figures.compare import FIGURES, Comparison
+from vggkit.figures.compare import Comparison
 
 ODD = '{name: "<i>x|y_1*&%#${}~^\\\\[z](u)", input: 3x16x16, blocks: [[conv3-4, {conv: 8, stride: 2, bias: false}]]}'
 
@@ -36,7 +35,7 @@ parametrized = pytest.mark.parametrize("comparison", [make() for make in COMPARI
 def plain(comparison: Comparison) -> list[list[tuple[str, bool]]]:
     """Return what each line must have: label and cells, each with whether it is bold."""
     return [
-        [(line.label, False), *zip(line.cells, line.bold)] for line in render.lines(comparison)
+        [(row.label, False), *zip(row.cells, row.bold)] for row in comparison.table().rows
     ]  # fmt: skip
 
 
@@ -65,7 +64,7 @@ def tokens_of_cells(text: str) -> list[list[tuple[str, bool]]]:
 @parametrized
 def test_markdown_is_one_table_with_every_cell(comparison: Comparison) -> None:
     """A Markdown renderer finds the heads, each label and cell, and in bold what differs, whatever the names."""
-    heads, *rows = tokens_of_cells(render.markdown_text(comparison))
+    heads, *rows = tokens_of_cells(comparison.table().to_markdown())
     assert [said for said, _ in heads] == ["", *(one.label for one in comparison.networks)]
     assert rows == plain(comparison)
 
@@ -104,7 +103,7 @@ class _Reader(HTMLParser):
 @parametrized
 def test_html_is_well_formed_and_has_every_cell(comparison: Comparison) -> None:
     """The page closes what it opens, loads nothing, and its table has the cells, spanning where they span."""
-    text = render.in_format(comparison, "html")
+    text = comparison.written("html")
     reader = _Reader()
     reader.feed(text)
     assert (reader.open, reader.links) == ([], [])
@@ -112,15 +111,15 @@ def test_html_is_well_formed_and_has_every_cell(comparison: Comparison) -> None:
     heads, *rows = reader.rows
     assert [said for said, *_ in heads] == ["", *(one.label for one in comparison.networks)]
     count = len(comparison.networks)
-    for cells, line in zip(rows, render.lines(comparison), strict=True):
-        wanted = [[line.cells[0], False, count]] if line.spans else [[*cell, 1] for cell in zip(line.cells, line.bold)]
-        assert cells == [[line.label, False, 1], *wanted]
+    for cells, row in zip(rows, comparison.table().rows, strict=True):
+        wanted = [[row.cells[0], False, count]] if row.spans else [[*cell, 1] for cell in zip(row.cells, row.bold)]
+        assert cells == [[row.label, False, 1], *wanted]
 
 
 def test_the_notebook_shows_the_same_table() -> None:
     """`_repr_html_` is the page's table, without a page around it; a diff has one, too."""
     comparison = compare("A", "D")
-    assert comparison._repr_html_() in render.in_format(comparison, "html")
+    assert comparison._repr_html_() in comparison.written("html")
     assert comparison._repr_html_().startswith("<table>")
     assert compare("A", "D").diff()._repr_html_().startswith("<table>")
 
@@ -136,7 +135,7 @@ def cells_of_latex(text: str) -> list[list[str]]:
 
 def test_latex_looks_like_the_papers_table() -> None:
     """Under one head the names and weight layers; pools and FC layers span; bold is what the paper has in bold."""
-    rows = cells_of_latex(render.latex_text(compare()))
+    rows = cells_of_latex(compare().table().to_latex())
     assert rows[0] == ["", r"\multicolumn{6}{c}{ConvNet Configuration}"]
     assert rows[1] == ["", "A", "A-LRN", "B", "C", "D", "E"]
     assert rows[2] == ["", *(f"{depth} weight" for depth in (11, 11, 13, 16, 16, 19))]
@@ -164,7 +163,7 @@ def test_latex_compiles_with_booktabs(what: str, tmp_path: Path) -> None:
     if subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False).returncode:
         judges.missing("LaTeX's package booktabs is not installed")
     comparison = COMPARISONS["odd"]() if "odd" in what else compare("C", "D") if "diff" in what else compare()
-    table = render.diff_in_format(comparison.diff(), "latex") if "diff" in what else render.latex_text(comparison)
+    table = (comparison.diff() if "diff" in what else comparison).written("latex")
     (tmp_path / "table.tex").write_text(DOCUMENT % table, encoding="utf-8")
     command = [tool, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
@@ -178,7 +177,7 @@ def test_latex_compiles_with_booktabs(what: str, tmp_path: Path) -> None:
 
 def drawn(comparison: Comparison, width: int) -> str:
     """Return the table as it is without colours at a width."""
-    return tables.text(render.table(comparison), width)
+    return tables.text(comparison, width)
 
 
 @parametrized
@@ -188,8 +187,8 @@ def test_the_table_is_as_wide_as_the_terminal_at_most(comparison: Comparison, wi
     text = drawn(comparison, width)
     assert max(map(cell_len, text.splitlines())) <= width
     words = text.replace("*", " ").split()
-    for line in render.lines(comparison):
-        for cell in line.cells:
+    for row in comparison.table().rows:
+        for cell in row.cells:
             assert all(word in words or word.replace("*", "") in "".join(words) for word in cell.split())
 
 
@@ -213,7 +212,7 @@ def test_without_colour_a_star_marks_what_differs() -> None:
 def segments(comparison: Comparison) -> list[Segment]:
     """Return what a terminal with colours is told."""
     console = Console(file=StringIO(), force_terminal=True, color_system="truecolor", width=140, _environ={})
-    return list(console.render(render.table(comparison)))
+    return list(console.render(comparison))
 
 
 def test_in_a_terminal_it_is_bold() -> None:
@@ -232,27 +231,23 @@ def test_every_number_of_the_table_is_in_the_data() -> None:
     numbers = {int(word.replace(",", "")) for word in re.findall(r"\d{1,3}(?:,\d{3})+", drawn(comparison, 140))}
     assert numbers == {one[key] for one in data for key in ("parameters", "multiply_accumulates")}
     only = ("parameters", "top5_error")
-    assert [line.label for line in render.lines(comparison, only)] == [
+    assert [row.label for row in comparison.table(only).rows] == [
         "parameters", "error 256→256", "error 384→384", "error [256;512]→384",
     ]  # fmt: skip
-    assert render.lines(comparison, only)[1].cells == ("9.4", "8.8")
-    assert render.in_format(comparison, "csv", only).splitlines()[0] == "name,input,parameters,top5_error"
-    assert '"rows"' not in render.in_format(comparison, "json", only)
-    assert '"reported"' not in render.in_format(comparison, "json", ("parameters",))
+    assert comparison.table(only).rows[1].cells == ("9.4", "8.8")
+    assert comparison.table(only).to_csv().splitlines()[0] == "name,input,parameters,top5_error"
+    assert '"rows"' not in comparison.table(only).to_json()
+    assert '"reported"' not in comparison.table(("parameters",)).to_json()
 
 
 def test_where_no_error_is_reported_it_is_said() -> None:
     """Nothing but errors is asked for, and there are none: a sentence in each format for people, not a blank."""
     changed = compare("A:head=gap", "vgg16_bn")
-    for format in ("markdown", "html"):
-        assert "No errors are reported of these." in render.in_format(changed, format, ("top5_error",))
-    assert "No errors are reported" in tables.text(render.table(changed, ("top1_error", "top5_error")))
+    table = changed.table(("top5_error",))
+    for text in (table.to_markdown(), table.to_html()):
+        assert "No errors are reported of these." in text
+    assert "No errors are reported" in tables.text(changed.table(("top1_error", "top5_error")))
     assert "No errors are reported" not in drawn(changed, 140)
-
-
-def test_every_figure_has_words() -> None:
-    """A figure that is added to the comparison is drawn, too."""
-    assert set(render.EVERYTHING) == {render.LAYERS, *FIGURES}
 
 
 def test_text_and_rich_are_the_table() -> None:
@@ -261,22 +256,3 @@ def test_text_and_rich_are_the_table() -> None:
     assert str(comparison) == drawn(comparison, tables.PIPE_WIDTH).rstrip("\n")
     assert tables.text(comparison, 80) == drawn(comparison, 80)
     assert tables.text(comparison.diff()).rstrip("\n") == str(comparison.diff())
-
-
-# Differences
-
-
-def test_the_diff_says_what_the_changes_cost() -> None:
-    """C to D: each change with its costs, and the sums below."""
-    text = str(compare("C", "D").diff())
-    assert re.search(r"~ +block3_conv3 +conv1-256 → conv3-256 +\+524,288 +\+1,644,167,168 +0\n", text)
-    assert re.search(r"in all +\+4,718,592 +\+3,699,376,128 +0\n", text)
-    assert re.search(r"parameters +133,638,952 +138,357,544 +\+4,718,592\n", text)
-
-
-def test_the_diff_of_other_maps_says_their_shape() -> None:
-    """A layer that is the same but works on other maps shows both shapes; a removed one is marked −."""
-    text = str(compare("A", "A:input=3x64x64,head=gap").diff())
-    assert "conv3-64, 64×224×224 → 64×64×64" in text
-    assert re.search(r"− +fc1 +FC-4096 +−102,764,544", text)
-    assert re.search(r"\+ +avgpool +global-avgpool +0 +0 +\+2.05 kB", text)

@@ -381,6 +381,7 @@ class Table:
         grids: one or several, the first with the title of all.
         records: a row each for CSV and data frames, by the names of the columns.
         data: for JSON; the records if absent.
+        columns: names of the columns of the records; needed where there may be none.
         below: grids that stand below the others in the terminal only.
         notes: lines of text behind the grids, in the terminal only.
     """
@@ -390,12 +391,14 @@ class Table:
         *grids: Grid,
         records: Sequence[Mapping[str, Any]],
         data: object = None,
+        columns: Sequence[str] = (),
         below: Sequence[Grid] = (),
         notes: Sequence[str] = (),
     ) -> None:
         self.grids = grids
         self.records = records
         self.data = list(records) if data is None else data
+        self.columns = columns or (list(records[0]) if records else [])
         self.below = below
         self.notes = notes
 
@@ -403,11 +406,6 @@ class Table:
     def title(self) -> str:
         """One line that says what is shown."""
         return self.grids[0].title
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Names of the columns of the records."""
-        return list(self.records[0]) if self.records else []
 
     def __rich__(self) -> Any:
         from rich.console import Group

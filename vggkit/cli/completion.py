@@ -44,7 +44,7 @@ def words_of(known: Callable[[click.Context, str], Iterable[str]]) -> Complete:
 
 def _words(option: str) -> Iterable[str]:
     """Return the words of an option from where they are defined; only a shell that wants them waits for the imports."""
-    from vggkit.figures.compare_table import EVERYTHING
+    from vggkit.figures.compare import EVERYTHING
     from vggkit.figures.find import FIGURES
     from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
     from vggkit.network import ELEMENT_BYTES

@@ -194,23 +194,21 @@ def compare(
     Behind a name or path may stand changes, as for --set: D:batch_norm=true,width=0.5. Without a CONFIGURATION, the
     paper's six are compared.
     """
-    from vggkit.figures import compare_table as render
+    from vggkit.figures.compare import EVERYTHING, LAYERS
     from vggkit.figures.compare import compare as call
-    from vggkit.figures.compare import figure_name
+    from vggkit.figures.measures import COMPARED, figure_name
 
     if diff and (sort or only):
-        raise ArgumentError(f"{'--sort' if sort else '--only'}: expected no --diff with it")
+        raise ArgumentError(f"{'--sort' if sort else '--only'} can't be combined with --diff")
     if diff and len(sources) != 2:
         raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
     format = format_of(format, output)
-    chosen = [figure_name(word, "--only", others=(render.LAYERS,)) for word in split(only, "--only", "macs")]
+    words = split(only, "--only", "macs")
+    shown = [figure_name(word, "--only", COMPARED, others=(LAYERS,)) for word in words] or EVERYTHING
     if sort is not None:
-        figure_name(sort.removeprefix("-"), "--sort")
+        figure_name(sort.removeprefix("-"), "--sort", COMPARED)
     made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
-    if diff:
-        write(render.diff_in_format(made.diff(), format), output)
-    else:
-        write(render.in_format(made, format, chosen or render.EVERYTHING), output)
+    write_table(made.diff().table() if diff else made.table(shown), format, output)
 
 
 CONDITIONS: dict[str, tuple[str | None, str]] = {

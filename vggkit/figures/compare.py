@@ -1,162 +1,40 @@
-"""Several networks side by side: their layers aligned as in the paper's Table 1, their figures, what differs."""
+"""Several networks side by side: their layers as in the paper's Table 1, and their figures."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex
+from collections.abc import Iterable, Sequence
+from html import escape
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import msgspec
 from msgspec.structs import replace
 
-from vggkit.base.errors import ArgumentError, did_you_mean, shorten
-from vggkit.base.tables import Shown, data_frame
-from vggkit.figures.summary import Row, Summary, check_batch, summarize
-from vggkit.footprint import plan as liveness
-from vggkit.network import Dtype, Network, Source, dtype_name, each_source
+from vggkit.base import tables
+from vggkit.base.errors import ArgumentError
+from vggkit.base.tables import Shown, Table, data_frame
+from vggkit.figures.alignment import AlignedRow, aligned
+from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
+from vggkit.figures.diff import Diff, changes
+from vggkit.figures.measures import COMPARED, UNKNOWN, Measure, ReportedError, figure_name
+from vggkit.figures.summary import check_batch
+from vggkit.footprint.plan import Options
+from vggkit.network import Dtype, Source, dtype_name, each_source
 from vggkit.notation.config import SingleScale
-from vggkit.notation.document import setting, split_outside
-from vggkit.notation.layers import Pair, times
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import names
 
 if TYPE_CHECKING:
-    from rich.console import Group
     from typing_extensions import Unpack
 
+LAYERS = "layers"
+"""The word for the layers, where it is chosen what is shown."""
 
-class Compared(msgspec.Struct, frozen=True):
-    """A network of a comparison and its figures, which are for the whole batch.
+EVERYTHING = (LAYERS, *COMPARED)
+"""All that can be shown, in the order of the table."""
 
-    Args:
-        name: what stands above its column.
-        changes: what was changed in it, each as key=value.
-        network: the network itself.
-        summary: its rows, a row for every module, and totals.
-        relative_parameters: parameters divided by those of the first network; None if that has none.
-        conv_parameters: those of convolutions.
-        fc_parameters: those of fully connected layers.
-        inference_peak_bytes: most bytes alive in a forward pass; None if torch can't run it.
-        training_peak_bytes: most bytes alive in a training step; None if torch can't run it.
-        refusal: why torch can't, and what would help; None if it can.
-        receptive_field: height and width of the input that one value behind the last block sees.
-        reported: errors that its publication gives.
-    """
-
-    name: str
-    changes: tuple[str, ...]
-    network: Network
-    summary: Summary
-    relative_parameters: float | None
-    conv_parameters: int
-    fc_parameters: int
-    inference_peak_bytes: int | None
-    training_peak_bytes: int | None
-    refusal: str | None
-    receptive_field: Pair
-    reported: tuple[SingleScale, ...]
-
-    @property
-    def label(self) -> str:
-        """Its name, and behind a colon what was changed."""
-        return f"{self.name}:{','.join(self.changes)}" if self.changes else self.name
-
-    def figures(self) -> dict[str, Any]:
-        """Return every figure by its name."""
-        return {name: figure.value(self) for name, figure in FIGURES.items()}
-
-
-class Figure(NamedTuple):
-    """A figure that networks are compared by.
-
-    Args:
-        aliases: other names that find it.
-        value: a network's; None if it has none.
-    """
-
-    aliases: tuple[str, ...]
-    value: Callable[[Compared], Any]
-
-
-FIGURES: dict[str, Figure] = {
-    "weight_layers": Figure(("depth",), lambda one: one.summary.totals.weight_layers),
-    "parameters": Figure(("params",), lambda one: one.summary.totals.parameters),
-    "relative_parameters": Figure(("relative",), lambda one: one.relative_parameters),
-    "conv_parameters": Figure(("conv", "conv_share"), lambda one: one.conv_parameters),
-    "fc_parameters": Figure(("fc", "fc_share"), lambda one: one.fc_parameters),
-    "multiply_accumulates": Figure(("macs",), lambda one: one.summary.totals.multiply_accumulates),
-    "activation_bytes": Figure(("activations",), lambda one: one.summary.totals.activation_bytes),
-    "inference_peak_bytes": Figure(("inference", "inference_peak"), lambda one: one.inference_peak_bytes),
-    "training_peak_bytes": Figure(("training", "training_peak"), lambda one: one.training_peak_bytes),
-    "receptive_field": Figure(("field",), lambda one: list(one.receptive_field)),
-    "top1_error": Figure(("top1",), lambda one: min((line.top1 for line in one.reported), default=None)),
-    "top5_error": Figure(("top5",), lambda one: min((line.top5 for line in one.reported), default=None)),
-}
-"""Everything that columns can be sorted by and chosen from; an error is the lowest of those reported."""
-
-
-def figure_name(word: str, argument: str, others: tuple[str, ...] = ()) -> str:
-    """Return the name of a figure.
-
-    Args:
-        word: its name or an alias; letter case and - or _ don't matter.
-        argument: what it was given for, for the message.
-        others: what may be said besides.
-
-    Raises:
-        ArgumentError: if there is none of that name.
-
-    >>> figure_name("MACs", "sort")
-    'multiply_accumulates'
-    """
-    known = {alias: name for name, figure in FIGURES.items() for alias in (name, *figure.aliases)}
-    known.update({other: other for other in others})
-    plain = word.strip().lower().replace("-", "_")
-    if plain not in known:
-        advice = did_you_mean(plain, known) or f" Known: {', '.join((*FIGURES, *others))}"
-        raise ArgumentError(f"{argument}: unknown figure {shorten(word)}.{advice}")
-    return known[plain]
-
-
-class Cell(msgspec.Struct, frozen=True):
-    """A layer in a row of a comparison.
-
-    Args:
-        row: the layer in its network's summary.
-        differs: whether the column to the left has another layer or none; False in the first column.
-    """
-
-    row: Row
-    differs: bool
-
-    @property
-    def text(self) -> str:
-        """What the paper calls the layer; of the input its shape."""
-        return self.row.notation if self.row.layer else f"input {times(self.row.output_shape)}"
-
-
-class AlignedRow(msgspec.Struct, frozen=True):
-    """Layers of several networks that stand side by side.
-
-    Args:
-        block: the block they stand in; None for the input and in the classifier.
-        cells: a layer of each network, or None.
-        shown: False for what the paper leaves unsaid and all networks have: ReLU, dropout 0.5, flatten.
-    """
-
-    block: str | None
-    cells: tuple[Cell | None, ...]
-    shown: bool
-
-    @property
-    def spans(self) -> bool:
-        """Whether all columns share one cell, as pools and the classifier do in the paper's table if they are equal."""
-        first = self.cells[0]
-        if first is None or any(cell is None or cell.text != first.text for cell in self.cells):
-            return False
-        return self.block is None or first.row.kind.endswith("pool")
+ERRORS = [measure for measure in COMPARED.values() if isinstance(measure, ReportedError)]
 
 
 class Comparison(Shown, msgspec.Struct, frozen=True):
@@ -184,8 +62,8 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         """
         if len(self.networks) != 2:
             raise ArgumentError(f"diff: expected two networks, found {len(self.networks)}")
-        changes = [change for row in self.rows for change in _changes(*row.cells) if row.shown]
-        return Diff(self.batch, self.dtype, self.optimizer, *self.networks, tuple(changes))
+        changed = [change for row in self.rows if row.shown for change in changes(*row.cells)]
+        return Diff(self.batch, self.dtype, self.optimizer, *self.networks, tuple(changed))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON: batch, dtype, optimizer, networks and rows."""
@@ -223,138 +101,13 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         """
         return data_frame(({"name": one.label, **one.figures()} for one in self.networks), "name")
 
-    def __str__(self) -> str:
-        from vggkit.figures.compare_table import table_text
+    def table(self, only: Sequence[str] = EVERYTHING) -> ComparisonTable:
+        """Return the networks side by side.
 
-        return table_text(self)
-
-    def __rich__(self) -> Group:
-        from vggkit.figures.compare_table import table
-
-        return table(self)
-
-    def _repr_html_(self) -> str:
-        from vggkit.figures.compare_table import html_text
-
-        return html_text(self)
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What one layer adds to the cost of a network, or takes from it; for the whole batch.
-
-    Args:
-        change: what became of the layer; one that costs something else for maps of another size is changed, too.
-        before: the layer in the first network; None if it was added.
-        after: the layer in the second network; None if it was removed.
-        parameters: trainable elements more.
-        multiply_accumulates: that many more.
-        activation_bytes: bytes of its output more.
-    """
-
-    change: Literal["added", "removed", "changed"]
-    before: Row | None
-    after: Row | None
-    parameters: int
-    multiply_accumulates: int
-    activation_bytes: int
-
-    @property
-    def costs(self) -> tuple[int, int, int]:
-        """Parameters, multiply-accumulates and bytes more."""
-        return self.parameters, self.multiply_accumulates, self.activation_bytes
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the change as the documented JSON has it."""
-        return {
-            "change": self.change,
-            "before": _layer_dict(self.before),
-            "after": _layer_dict(self.after),
-            "parameters": self.parameters,
-            "multiply_accumulates": self.multiply_accumulates,
-            "activation_bytes": self.activation_bytes,
-        }
-
-
-def _layer_dict(row: Row | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    return {"layer": row.name, "notation": row.notation, "output_shape": list(row.output_shape)}
-
-
-class Difference(NamedTuple):
-    """A figure of two networks.
-
-    Args:
-        name: the figure's.
-        before: of the first.
-        after: of the second.
-        more: by how much the second is larger.
-    """
-
-    name: str
-    before: int
-    after: int
-    more: int
-
-
-class Diff(Shown, msgspec.Struct, frozen=True):
-    """What a network adds to another, removes and changes.
-
-    Args:
-        batch: number of images.
-        dtype: of parameters, images and activations.
-        optimizer: of the training step whose peak is given.
-        before: the first network.
-        after: the second network.
-        changes: layer by layer; their costs add up to the difference of the totals.
-    """
-
-    batch: int
-    dtype: str
-    optimizer: str
-    before: Compared
-    after: Compared
-    changes: tuple[Change, ...]
-
-    @property
-    def totals(self) -> tuple[Difference, ...]:
-        """The figures that are bytes or counts, of both networks; none whose step torch can't run of one of them."""
-        words = (
-            "parameters", "multiply_accumulates", "activation_bytes", "inference_peak_bytes", "training_peak_bytes",
-        )  # fmt: skip
-        pairs = ((word, FIGURES[word].value(self.before), FIGURES[word].value(self.after)) for word in words)
-        return tuple(
-            Difference(word, before, after, after - before)
-            for word, before, after in pairs
-            if before is not None and after is not None
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the documented JSON: before, after, batch, dtype, optimizer, changes and totals."""
-        return {
-            "before": self.before.label,
-            "after": self.after.label,
-            "batch": self.batch,
-            "dtype": self.dtype,
-            "optimizer": self.optimizer,
-            "changes": [change.to_dict() for change in self.changes],
-            "totals": {total.name: [total.before, total.after, total.more] for total in self.totals},
-        }
-
-    def __str__(self) -> str:
-        from vggkit.figures.compare_table import diff_text
-
-        return diff_text(self)
-
-    def __rich__(self) -> Group:
-        from vggkit.figures.compare_table import diff_table
-
-        return diff_table(self)
-
-    def _repr_html_(self) -> str:
-        from vggkit.figures.compare_table import diff_html
-
-        return diff_html(self)
+        Args:
+            only: "layers" and names of figures, those that are wanted; their order makes no difference.
+        """
+        return ComparisonTable(self, only)
 
 
 def compare(
@@ -388,74 +141,29 @@ def compare(
     """
     check_keywords(compare, overrides)
     batch, dtype = check_batch(batch), dtype_name(dtype)
-    key = None if sort is None else figure_name(sort.removeprefix("-"), "sort")
+    order = None if sort is None else COMPARED[figure_name(sort.removeprefix("-"), "sort", COMPARED)]
     chosen = each_source(sources)
-    named = [_network(source, overrides) for source in chosen or names()]
-    made = [_compared(network, changes, batch, dtype, optimizer) for network, changes in named]
-    columns = _relative(_sorted(_labelled(made, chosen), key, descending=(sort or "").startswith("-")))
+    changed = [changed_network(source, overrides) for source in chosen or names()]
+    columns = [compared(*one, batch=batch, dtype=dtype, optimizer=optimizer) for one in changed]
+    columns = _told_apart(columns, chosen)
+    if sort is not None and order is not None:
+        known = [one for one in columns if order.sort_key(one) is not None]
+        unknown = [one for one in columns if order.sort_key(one) is None]
+        columns = sorted(known, key=order.sort_key, reverse=sort.startswith("-")) + unknown
+    first = columns[0].summary.totals.parameters
     return Comparison(
         batch=batch,
         dtype=dtype,
-        optimizer=optimizer or liveness.Options().optimizer,
-        networks=tuple(columns),
-        rows=tuple(_rows([one.summary for one in columns])),
+        optimizer=optimizer or Options().optimizer,
+        networks=tuple(
+            replace(one, relative_parameters=one.summary.totals.parameters / first if first else None)
+            for one in columns
+        ),
+        rows=tuple(aligned([one.summary for one in columns])),
     )
 
 
-def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
-    r"""Split a source from the changes behind it; a path may have colons of its own.
-
-    >>> split_changes("D:batch_norm=true,width=0.5"), split_changes("C:\\my.yaml")
-    (('D', ('batch_norm=true', 'width=0.5')), ('C:\\my.yaml', ()))
-    >>> split_changes("D:activation={leaky-relu: 0.2},width=0.5")
-    ('D', ('activation={leaky-relu: 0.2}', 'width=0.5'))
-    """
-    *sources, changes = split_outside(text, ":")
-    source = ":".join(sources)
-    if not source or re.search(r"[/\\]|\.ya?ml$", changes, re.IGNORECASE):
-        return text, ()
-    return source, tuple(change.strip() for change in split_outside(changes, ","))
-
-
-def _network(source: Source, overrides: Overrides) -> tuple[Network, tuple[str, ...]]:
-    if not isinstance(source, (str, os.PathLike)):
-        return Network.of(source, **overrides), ()
-    plain, changes = split_changes(os.fspath(source))
-    if not changes:
-        return Network.of(plain, **overrides), ()
-    try:
-        return Network.of(plain, **{**overrides, **dict(map(setting, changes))}), changes
-    except ArgumentError as error:
-        raise ArgumentError(f"{shorten(os.fspath(source))}: {error}") from None
-
-
-def _compared(network: Network, changes: tuple[str, ...], batch: int, dtype: str, optimizer: str | None) -> Compared:
-    summary = summarize(network, batch=batch, dtype=dtype, expand=True)
-
-    training = liveness.checked_options(
-        network, batch=batch, mode="training", dtype=dtype, optimizer=optimizer, device="cpu", freeze=(), checkpoint=(),
-        autocast=False,
-    )  # fmt: skip
-    steps = {"inference": liveness.forward_only(training), "training": training}
-    refusals = {mode: liveness.refusal(network, step) for mode, step in steps.items()}
-    peaks = {mode: None if refusals[mode] else liveness.plan(network, step).peak_bytes for mode, step in steps.items()}
-    return Compared(
-        name=network.name,
-        changes=changes,
-        network=network,
-        summary=summary,
-        relative_parameters=None,
-        conv_parameters=summary.parameters_of("conv"),
-        fc_parameters=summary.parameters_of("fc"),
-        inference_peak_bytes=peaks["inference"],
-        training_peak_bytes=peaks["training"],
-        refusal=refusals["inference"] or refusals["training"],
-        receptive_field=network.receptive_field,
-        reported=network.config.reported.single_scale if network.config.reported else (),
-    )
-
-
-def _labelled(networks: list[Compared], sources: Sequence[Source]) -> list[Compared]:
+def _told_apart(networks: list[Compared], sources: Sequence[Source]) -> list[Compared]:
     """Call networks whose labels are equal by what was typed, if that tells them apart."""
     labels = [one.label for one in networks]
     return [
@@ -466,156 +174,273 @@ def _labelled(networks: list[Compared], sources: Sequence[Source]) -> list[Compa
     ]
 
 
-def _sorted(networks: list[Compared], key: str | None, *, descending: bool) -> list[Compared]:
-    """Sort by a figure; networks that have none come last."""
-    if key is None:
-        return networks
-    value = FIGURES["parameters" if key == "relative_parameters" else key].value
-    known = [one for one in networks if value(one) is not None]
-    unknown = [one for one in networks if value(one) is None]
-    return sorted(known, key=value, reverse=descending) + unknown
+# The table
 
 
-def _relative(networks: list[Compared]) -> list[Compared]:
-    first = networks[0].summary.totals.parameters
-    return [
-        replace(one, relative_parameters=one.summary.totals.parameters / first if first else None) for one in networks
-    ]
+class TableRow(NamedTuple):
+    """A row of the table.
 
-
-# Alignment
-
-Slot = list[Row | None]
-"""A layer of each network, or None."""
-
-EXACT, SIMILAR, SAME_NAME = 100, 50, 1
-"""What it is worth to set layers side by side that say the same, are of one sort; a name decides between equals."""
-
-MOST_PAIRS = 250_000
-"""Longer blocks are set side by side layer by layer from the top."""
-
-UNSAID = ("relu", "dropout", "flatten")
-"""What the paper's table leaves out: it has no parameters and no output of its own, and costs nothing."""
-
-
-def _rows(summaries: Sequence[Summary]) -> Iterable[AlignedRow]:
-    """Align networks block by block."""
-    parts = [_parts(summary) for summary in summaries]
-    blocks = max(([block for block in part if block] for part in parts), key=len)
-    yield AlignedRow(None, _cells([part[""][0] for part in parts]), shown=True)
-    for block in (*blocks, None):
-        slots = _align([part.get(block, []) for part in parts])
-        for slot, shown in zip(slots, _shown(slots)):
-            yield AlignedRow(block, _cells(slot), shown)
-
-
-def _parts(summary: Summary) -> dict[str | None, list[Row]]:
-    """Return the rows of each block, those of the classifier under None, and the input under ""."""
-    parts: dict[str | None, list[Row]] = {}
-    for row in summary:
-        parts.setdefault(row.block if row.layer else "", []).append(row)
-    return parts
-
-
-def _cells(slot: Slot) -> tuple[Cell | None, ...]:
-    texts = [Cell(row, False).text if row else None for row in slot]
-    return tuple(
-        Cell(row, differs=number > 0 and texts[number] != texts[number - 1]) if row else None
-        for number, row in enumerate(slot)
-    )
-
-
-def _sort(row: Row) -> str:
-    """Return what makes layers alike: weight layers are, and so are pools."""
-    if row.layer is None or row.layer.role == "other":
-        return row.layer.stem if row.layer else "input"
-    return row.layer.role
-
-
-def _follows(row: Row) -> bool:
-    """Tell whether a layer belongs to the one before it, so that only its like can take its place."""
-    return _sort(row) in ("norm", "activation", "dropout", "flatten")
-
-
-def _align(columns: Sequence[list[Row]]) -> list[Slot]:
-    """Set lists of layers side by side, each beside those to the left of it."""
-    slots: list[Slot] = [[row] for row in columns[0]]
-    for number, column in enumerate(columns[1:], start=1):
-        slots = [[*(slot or [None] * number), row] for slot, row in _pairs(slots, column)]
-    return slots
-
-
-def _pairs(slots: list[Slot], column: list[Row]) -> Iterable[tuple[Slot | None, Row | None]]:
-    """Pair slots with layers so that the most alike stand side by side, as far to the top as possible.
-
-    The rule is that of Needleman & Wunsch (1970), and a gap costs nothing.
+    Args:
+        label: what stands before the columns.
+        cells: a text for each network.
+        bold: whether each differs from the one to the left.
+        spans: whether all columns share one cell.
+        section: whether something new begins here.
     """
-    if len(slots) * len(column) > MOST_PAIRS:
-        yield from zip_longest(slots, column)
+
+    label: str
+    cells: tuple[str, ...]
+    bold: tuple[bool, ...]
+    spans: bool = False
+    section: bool = False
+
+
+class ComparisonTable(Table):
+    """Networks side by side. Each format marks in its own way what differs from the column to the left.
+
+    Args:
+        comparison: what is shown.
+        only: "layers" and names of figures, those that are wanted.
+    """
+
+    def __init__(self, comparison: Comparison, only: Sequence[str]) -> None:
+        left_out = {name for name in EVERYTHING if name not in only}
+        if all(error.name in left_out for error in ERRORS):
+            left_out.add("reported")
+        data = comparison.to_dict()
+        networks = [{key: value for key, value in one.items() if key not in left_out} for one in data["networks"]]
+        data["networks"] = networks
+        if LAYERS not in only:
+            del data["rows"]
+        super().__init__(
+            records=[{key: value for key, value in one.items() if key != "reported"} for one in networks],
+            data=data,
+        )
+        self.networks = comparison.networks
+        self.only = only
+        self.heading = step_title(comparison.batch, comparison.dtype, comparison.optimizer)
+        rows = [
+            *(_layer_rows(comparison.rows) if LAYERS in only else ()),
+            *_figure_rows(self.networks, [measure for name, measure in COMPARED.items() if name in only]),
+        ]
+        self.rows = [*(row._replace(section=False) for row in rows[:1]), *rows[1:]]
+
+    @property
+    def title(self) -> str:
+        """The names of the networks."""
+        return ", ".join(one.label for one in self.networks)
+
+    def explanations(self, bold: str) -> list[str]:
+        """Return the sentences below the table.
+
+        Args:
+            bold: how a layer that differs is marked.
+        """
+        said = []
+        if LAYERS in self.only and len(self.networks) > 1:
+            said.append(f"{bold}: differs from the column to the left.")
+        errors = [error for error in ERRORS if error.name in self.only]
+        if errors and any(one.reported for one in self.networks):
+            words = " / ".join(error.words for error in errors)
+            said.append(f"error S→Q: reported {words} in %; S, Q: shorter side of training and test images.")
+        elif errors and len(errors) == len(set(self.only)):
+            said.append("No errors are reported of these.")
+        if any(measure.step for name, measure in COMPARED.items() if name in self.only):
+            said += refusals(self.networks)
+        return said
+
+    def __rich__(self) -> Any:
+        return SideBySide(self)
+
+    def to_markdown(self) -> str:
+        """Return a GitHub table, what differs in bold."""
+        escaped = tables.markdown_cell
+        heads = ["", *(escaped(one.label) for one in self.networks)]
+        lines = [heads, ["---", *[":---:"] * len(self.networks)]]
+        for row in self.rows:
+            cells = [f"**{escaped(cell)}**" if bold else escaped(cell) for cell, bold in zip(row.cells, row.bold)]
+            lines.append([escaped(row.label), *cells])
+        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return f"{text}\n{self.heading}. {' '.join(self.explanations('**Bold**'))}".rstrip() + "\n"
+
+    def to_latex(self) -> str:
+        """Return LaTeX that looks like the paper's Table 1; it needs the package booktabs."""
+        escaped = tables.latex_cell
+        count = len(self.networks)
+        depths = [f"{one.summary.totals.weight_layers} weight" for one in self.networks]
+        lines = [
+            "% needs \\usepackage{booktabs}",
+            f"% {self.heading}",
+            f"\\begin{{tabular}}{{l{'c' * count}}}",
+            "\\toprule",
+            f"& \\multicolumn{{{count}}}{{c}}{{ConvNet Configuration}} \\\\",
+            f"\\cmidrule(l){{2-{count + 1}}}",
+            f"& {' & '.join(escaped(one.label) for one in self.networks)} \\\\",
+            f"& {' & '.join(depths)} \\\\",
+            f"& {' & '.join(['layers'] * count)} \\\\",
+        ]
+        ruled = True  # a rule stands before the first row, and on both sides of one whose columns share a cell
+        for row in self.rows:
+            if ruled or row.section or row.spans:
+                lines.append("\\midrule")
+            ruled = row.spans
+            cells = [
+                f"\\textbf{{{escaped(cell)}}}" if bold else escaped(cell) for cell, bold in zip(row.cells, row.bold)
+            ]
+            drawn = f"\\multicolumn{{{count}}}{{c}}{{{cells[0]}}}" if row.spans else " & ".join(cells)
+            lines.append(f"{escaped(row.label)} & {drawn} \\\\".lstrip())
+        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+    def to_html(self) -> str:
+        """Return an HTML table, what differs in bold, and the sentences below it."""
+        heads = "".join(f'<th scope="col">{escape(one.label)}</th>' for one in self.networks)
+        body = []
+        for row in self.rows:
+            cells = [f"<b>{escape(cell)}</b>" if bold else escape(cell) for cell, bold in zip(row.cells, row.bold)]
+            drawn = (
+                f'<td colspan="{len(cells)}" style="text-align:center">{cells[0]}</td>'
+                if row.spans
+                else "".join(f'<td style="text-align:center">{cell}</td>' for cell in cells)
+            )
+            body.append(f'<tr><th scope="row" style="text-align:left">{escape(row.label)}</th>{drawn}</tr>')
+        said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.explanations("Bold"))
+        return (
+            f"<table><caption>{escape(self.heading)}</caption><thead><tr><td></td>{heads}</tr></thead>"
+            f"<tbody>{''.join(body)}</tbody></table>{said}"
+        )
+
+
+def _layer_rows(aligned: Sequence[AlignedRow]) -> Iterable[TableRow]:
+    before: object = ""
+    for number, row in enumerate(row for row in aligned if row.shown):
+        begins = number > 0 and row.block != before
+        yield TableRow(
+            label=(row.block or "classifier") if begins else "",
+            cells=tuple(cell.text if cell else "" for cell in row.cells),
+            bold=tuple(cell is not None and cell.differs for cell in row.cells),
+            spans=row.spans,
+            section=begins,
+        )
+        before = row.block if number else ""
+
+
+def _figure_rows(networks: Sequence[Compared], measures: Sequence[Measure]) -> Iterable[TableRow]:
+    plain = (False,) * len(networks)
+    errors = [measure for measure in measures if isinstance(measure, ReportedError)]
+    for number, measure in enumerate(measure for measure in measures if measure not in errors):
+        yield TableRow(measure.words, tuple(map(measure.cell, networks)), plain, section=number == 0)
+    protocols = dict.fromkeys(_protocol(said) for one in networks for said in one.reported) if errors else {}
+    for number, protocol in enumerate(protocols):
+        cells = tuple(_reported(one, protocol, errors) for one in networks)
+        yield TableRow(f"error {protocol}", cells, plain, section=number == 0)
+
+
+def _protocol(said: SingleScale) -> str:
+    train = str(said.train) if isinstance(said.train, int) else f"[{said.train[0]};{said.train[1]}]"
+    return f"{train}→{said.test}"
+
+
+def _reported(one: Compared, protocol: str, errors: Sequence[ReportedError]) -> str:
+    for said in one.reported:
+        if _protocol(said) == protocol:
+            return " / ".join(error.written(error.of(said)) for error in errors)
+    return UNKNOWN
+
+
+# The table in the terminal
+
+CELL = 26
+"""Characters of a cell at most; longer ones are folded."""
+
+BETWEEN = 2
+"""Characters between two columns."""
+
+
+class SideBySide:
+    """A rich renderable: as many columns beside one another as fit, the others below them."""
+
+    def __init__(self, table: ComparisonTable) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        from rich.text import Text
+
+        plain = console.color_system is None
+        yield Text(f"{self.table.heading}\n", style="bold")
+        for number, part in enumerate(self._parts(options.max_width, plain)):
+            if number:
+                yield Text("")
+            yield from part
+        if said := self.table.explanations("*conv*" if plain else "Bold"):
+            yield Text("\n" + "\n".join(said), style="dim")
+
+    def _parts(self, available: int, plain: bool) -> Iterable[list[Any]]:
+        """Return what is printed for each part of the columns that fits."""
+        from rich.cells import cell_len
+
+        heads = [[*wrap(one.name, CELL), *one.changes] for one in self.table.networks]
+        left = max((cell_len(row.label) for row in self.table.rows), default=0)
+        widest = max(
+            *(cell_len(word) for head in heads for word in head),
+            *(
+                cell_len(_marked(cell, bold and plain))
+                for row in self.table.rows
+                if not row.spans
+                for cell, bold in zip(row.cells, row.bold)
+            ),
+        )
+        width = max(8, min(widest, CELL, available - left - BETWEEN))
+        fitting = max(1, (available - left) // (width + BETWEEN))
+        parts = -(-len(heads) // fitting)
+        size = -(-len(heads) // parts)
+        for start in range(0, len(heads), size):
+            columns = range(start, min(start + size, len(heads)))
+            yield [
+                *_headings([heads[index] for index in columns], left, width),
+                *(text for row in self.table.rows for text in _drawn(row, columns, left, width, plain)),
+            ]
+
+
+def _centred(text: str, width: int) -> str:
+    from rich.cells import cell_len
+
+    left = (width - cell_len(text)) // 2
+    return " " * left + text + " " * (width - cell_len(text) - left)
+
+
+def _headings(heads: list[list[str]], left: int, width: int) -> Iterable[Any]:
+    from rich.text import Text
+
+    for number in range(max(map(len, heads))):
+        text = Text(" " * left)
+        for head in heads:
+            text.append(" " * BETWEEN + _centred(head[number] if number < len(head) else "", width), style="bold cyan")
+        yield text
+    yield Text("─" * (left + len(heads) * (width + BETWEEN)))
+
+
+def _drawn(row: TableRow, columns: range, left: int, width: int, plain: bool) -> Iterable[Any]:
+    """Return the texts of a row: one, more if a cell is folded, none if no column of this part has one."""
+    from rich.text import Text
+
+    if not any(row.cells[index] for index in columns):
         return
-    worth = [[_worth(slot, row) for row in column] for slot in slots]
-    best = [[0] * (len(column) + 1) for _ in range(len(slots) + 1)]
-    for i in reversed(range(len(slots))):
-        for j in reversed(range(len(column))):
-            best[i][j] = max(worth[i][j] + best[i + 1][j + 1], best[i + 1][j], best[i][j + 1])
-    i = j = 0
-    while i < len(slots) and j < len(column):
-        if worth[i][j] + best[i + 1][j + 1] == best[i][j]:
-            yield slots[i], column[j]
-            i, j = i + 1, j + 1
-        elif best[i + 1][j] == best[i][j]:
-            yield slots[i], None
-            i += 1
-        else:
-            yield None, column[j]
-            j += 1
-    yield from ((slot, None) for slot in slots[i:])
-    yield from ((None, row) for row in column[j:])
-
-
-def _worth(slot: Slot, row: Row) -> int:
-    """Say how much it is worth to set a layer beside those of a slot; below 0 if it may not stand there."""
-    there = [other for other in slot if other]
-    same_name = SAME_NAME if any(other.name == row.name for other in there) else 0
-    if any(other.notation == row.notation for other in there):
-        return EXACT + same_name
-    if any(_sort(other) == _sort(row) for other in there):
-        return SIMILAR + same_name
-    return -1 if _follows(row) or any(map(_follows, there)) else 0
-
-
-def _shown(slots: list[Slot]) -> Iterable[bool]:
-    """Tell for each slot of a block whether it is shown: what is unsaid is, where the networks disagree about it."""
-    before: Slot = []
-    for slot in slots:
-        there = [row for row in slot if row]
-        if any(row.notation not in UNSAID for row in there):
-            yield True
-        else:
-            yield any(row is None and weight and _sort(weight) == "weight" for row, weight in zip(slot, before))
-        if not any(map(_follows, there)):
-            before = slot
-
-
-# Differences
-
-
-def _changes(left: Cell | None, right: Cell | None) -> Iterable[Change]:
-    """Return what becomes of a layer; one that another sort of layer takes the place of is removed."""
-    before, after = left.row if left else None, right.row if right else None
-    if before and after and _sort(before) == _sort(after):
-        change = _change("changed", before, after)
-        if before.notation != after.notation or any(change.costs):
-            yield change
+    if row.section:
+        yield Text("")
+    label = Text(f"{row.label:<{left}}", style="dim")
+    if row.spans:
+        whole = len(columns) * (width + BETWEEN) - BETWEEN
+        yield label + Text(" " * BETWEEN + _centred(row.cells[0], whole))
         return
-    if before:
-        yield _change("removed", before, None)
-    if after:
-        yield _change("added", None, after)
+    cells = [_marked(row.cells[index], row.bold[index] and plain) for index in columns]
+    folded = [wrap(cell, width) or [""] for cell in cells]
+    for number in range(max(map(len, folded))):
+        text = label if number == 0 else Text(" " * left)
+        for index, parts in zip(columns, folded):
+            part = parts[number] if number < len(parts) else ""
+            text.append(" " * BETWEEN + _centred(part, width), style="bold" if row.bold[index] else "")
+        yield text
 
 
-def _change(change: Literal["added", "removed", "changed"], before: Row | None, after: Row | None) -> Change:
-    def more(figure: str) -> int:
-        return int(getattr(after, figure, 0) - getattr(before, figure, 0))
-
-    return Change(change, before, after, more("parameters"), more("multiply_accumulates"), more("activation_bytes"))
+def _marked(cell: str, marked: bool) -> str:
+    return f"*{cell}*" if marked else cell

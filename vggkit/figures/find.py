@@ -25,7 +25,7 @@ from vggkit.base.errors import ArgumentError, VggkitError, did_you_mean, shorten
 from vggkit.base.many import Disagreement, largest, listed, many
 from vggkit.base.numbers import parse_bytes, parse_count, plain, whole
 from vggkit.base.tables import Shown, data_frame
-from vggkit.figures.compare import split_changes
+from vggkit.figures.compared import split_changes
 from vggkit.figures.summary import Summary, summarize
 from vggkit.footprint import plan as liveness
 from vggkit.footprint.plan import Options

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from vggkit.figures.compare import Compared, Comparison
+    from vggkit.figures.compare import Comparison
+    from vggkit.figures.compared import Compared
     from vggkit.notation.config import SingleScale
 
 WIDTH = 5.0

@@ -13,9 +13,8 @@ import msgspec
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Shown
 from vggkit.base.version import __version__
-from vggkit.figures.compare import Compared, Comparison
-from vggkit.figures.compare_table import ERRORS, LAYERS, notes
-from vggkit.figures.compare_table import lines as comparison_lines
+from vggkit.figures.compare import ERRORS, LAYERS, Comparison, ComparisonTable
+from vggkit.figures.compared import Compared
 from vggkit.figures.summary import Row, Summary, count, window
 from vggkit.footprint.plan import OPTIMIZERS, Fit, Line, LinearBytes, Lines, MemoryPlan
 from vggkit.footprint.plan_table import WORDS as KIND_WORDS
@@ -26,7 +25,7 @@ from vggkit.pictures.timeline import COLOURS
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    pass
 
 CARD_GIB = 24
 """Memory of the card that the page asks for at first, in GiB."""
@@ -102,8 +101,8 @@ class Report(Shown, msgspec.Struct, frozen=True):
         """Return the page, which needs no other file and no network."""
         return _page(self)
 
-    def __rich__(self) -> Group:
-        return self.comparison.__rich__()
+    def __rich__(self) -> Any:
+        return self.comparison
 
     def _repr_html_(self) -> str:
         return f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="800"></iframe>'
@@ -113,7 +112,7 @@ class Report(Shown, msgspec.Struct, frozen=True):
 
 STEADY = (
     LAYERS, "weight_layers", "parameters", "relative_parameters", "conv_parameters", "fc_parameters",
-    "receptive_field", *ERRORS,
+    "receptive_field", *(error.name for error in ERRORS),
 )  # fmt: skip
 """What the comparison shows: the figures that depend on no control; the others stand in the table of memory."""
 
@@ -414,21 +413,22 @@ def _drawn(name: str, picture: Picture) -> str:
 def _comparison(report: Report) -> str:
     comparison = report.comparison
     drawn = _drawn("comparison-picture", report.picture) if report.picture else ""
-    said = "".join(f'<p class="faint">{escape(note)}</p>' for note in notes(comparison, STEADY, "Bold"))
-    return f"{_comparison_table(comparison)}{said}{drawn}"
+    table = comparison.table(STEADY)
+    said = "".join(f'<p class="faint">{escape(sentence)}</p>' for sentence in table.explanations("Bold"))
+    return f"{_comparison_table(table)}{said}{drawn}"
 
 
-def _comparison_table(comparison: Comparison) -> str:
-    columns = len(comparison.networks)
-    heads = "".join(f'<th scope="col">{escape(one.label)}</th>' for one in comparison.networks)
+def _comparison_table(table: ComparisonTable) -> str:
+    columns = len(table.networks)
+    heads = "".join(f'<th scope="col">{escape(one.label)}</th>' for one in table.networks)
     body = []
-    for line in comparison_lines(comparison, STEADY):
-        cells = [f"<b>{escape(cell)}</b>" if bold else escape(cell) for cell, bold in zip(line.cells, line.bold)]
+    for row in table.rows:
+        cells = [f"<b>{escape(cell)}</b>" if bold else escape(cell) for cell, bold in zip(row.cells, row.bold)]
         drawn = (
-            f'<td colspan="{columns}">{cells[0]}</td>' if line.spans else "".join(f"<td>{cell}</td>" for cell in cells)
+            f'<td colspan="{columns}">{cells[0]}</td>' if row.spans else "".join(f"<td>{cell}</td>" for cell in cells)
         )
-        begins = ' class="begins"' if line.section else ""
-        body.append(f'<tr{begins}><th scope="row">{escape(line.label)}</th>{drawn}</tr>')
+        begins = ' class="begins"' if row.section else ""
+        body.append(f'<tr{begins}><th scope="row">{escape(row.label)}</th>{drawn}</tr>')
     caption = "Layers and figures as in the paper's Table 1"
     return _scrolling(
         "comparison-table",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import parse_bytes
-from vggkit.figures.compare import Compared, compare
+from vggkit.figures.compare import compare
+from vggkit.figures.compared import Compared
 from vggkit.figures.summary import check_batch, summarize
 from vggkit.footprint.plan import LinearBytes, Lines, Options, fit_batch, lines, plan
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, each_source

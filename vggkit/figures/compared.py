@@ -1,0 +1,156 @@
+"""One network of a comparison: its figures, and the changes that stand behind its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from vggkit.base.errors import ArgumentError, shorten
+from vggkit.figures.measures import COMPARED
+from vggkit.figures.summary import Summary, summarize
+from vggkit.footprint.plan import checked_options, forward_only, plan, refusal
+from vggkit.network import Network, Source
+from vggkit.notation.config import SingleScale
+from vggkit.notation.document import setting, split_outside
+from vggkit.notation.layers import Pair
+from vggkit.notation.overrides import Overrides
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """A network of a comparison and its figures, which are for the whole batch.
+
+    Args:
+        name: what stands above its column.
+        changes: what was changed in it, each as key=value.
+        network: the network itself.
+        summary: its rows, a row for every module, and totals.
+        relative_parameters: parameters divided by those of the first network; None if that has none.
+        inference_peak_bytes: most bytes alive in a forward pass; None if torch can't run it.
+        training_peak_bytes: most bytes alive in a training step; None if torch can't run it.
+        saved_for_backward_bytes: kept between forward and backward pass; None if torch can't run the step.
+        refusal: why torch can't, and what would help; None if it can.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    network: Network
+    summary: Summary
+    relative_parameters: float | None
+    inference_peak_bytes: int | None
+    training_peak_bytes: int | None
+    saved_for_backward_bytes: int | None
+    refusal: str | None
+
+    @property
+    def label(self) -> str:
+        """Its name, and behind a colon what was changed."""
+        return f"{self.name}:{','.join(self.changes)}" if self.changes else self.name
+
+    @property
+    def conv_parameters(self) -> int:
+        """Parameters of convolutions."""
+        return self.summary.parameters_of("conv")
+
+    @property
+    def fc_parameters(self) -> int:
+        """Parameters of fully connected layers."""
+        return self.summary.parameters_of("fc")
+
+    @property
+    def receptive_field(self) -> Pair:
+        """Height and width of the input that one value behind the last block sees."""
+        return self.network.receptive_field
+
+    @property
+    def reported(self) -> tuple[SingleScale, ...]:
+        """Errors that its publication gives."""
+        reported = self.network.config.reported
+        return reported.single_scale if reported else ()
+
+    def figures(self) -> dict[str, Any]:
+        """Return every figure by its name, as JSON has it."""
+        values = {name: measure.value(self) for name, measure in COMPARED.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: str, optimizer: str | None) -> Compared:
+    """Work out the figures of a network, all but those relative to another.
+
+    Args:
+        network: the network.
+        changes: what was changed in it.
+        batch: number of images.
+        dtype: torch's name of the numbers' type.
+        optimizer: of the training step; None for the usual one.
+
+    Raises:
+        ArgumentError: if there is no such optimizer.
+    """
+    training = checked_options(
+        network,
+        batch=batch,
+        mode="training",
+        dtype=dtype,
+        optimizer=optimizer,
+        device="cpu",
+        freeze=(),
+        checkpoint=(),
+        autocast=False,
+    )
+    inference = forward_only(training)
+    not_inferred, not_trained = refusal(network, inference), refusal(network, training)
+    trained = None if not_trained else plan(network, training)
+    return Compared(
+        name=network.name,
+        changes=changes,
+        network=network,
+        summary=summarize(network, batch=batch, dtype=dtype, expand=True),
+        relative_parameters=None,
+        inference_peak_bytes=None if not_inferred else plan(network, inference).peak_bytes,
+        training_peak_bytes=trained.peak_bytes if trained else None,
+        saved_for_backward_bytes=trained.saved_for_backward_bytes if trained else None,
+        refusal=not_inferred or not_trained,
+    )
+
+
+def refusals(networks: Iterable[Compared]) -> list[str]:
+    """Return why torch can't run a step of some of the networks, and what would help."""
+    return [f"{one.refusal}." for one in networks if one.refusal]
+
+
+def step_title(batch: int, dtype: str, optimizer: str) -> str:
+    """Say what the figures are of: `batch 1, float32, training with adam`."""
+    step = f"batch {batch}, {dtype}"
+    return step if optimizer == "none" else f"{step}, training with {optimizer}"
+
+
+def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
+    r"""Split a source from the changes behind it; a path may have colons of its own.
+
+    >>> split_changes("D:batch_norm=true,width=0.5"), split_changes("C:\\my.yaml")
+    (('D', ('batch_norm=true', 'width=0.5')), ('C:\\my.yaml', ()))
+    >>> split_changes("D:activation={leaky-relu: 0.2},width=0.5")
+    ('D', ('activation={leaky-relu: 0.2}', 'width=0.5'))
+    """
+    *sources, changes = split_outside(text, ":")
+    source = ":".join(sources)
+    if not source or re.search(r"[/\\]|\.ya?ml$", changes, re.IGNORECASE):
+        return text, ()
+    return source, tuple(change.strip() for change in split_outside(changes, ","))
+
+
+def changed_network(source: Source, overrides: Overrides) -> tuple[Network, tuple[str, ...]]:
+    """Make a network with the changes behind its name, which win over those to every network; return both."""
+    if not isinstance(source, (str, os.PathLike)):
+        return Network.of(source, **overrides), ()
+    plain, changes = split_changes(os.fspath(source))
+    if not changes:
+        return Network.of(plain, **overrides), ()
+    try:
+        return Network.of(plain, **{**overrides, **dict(map(setting, changes))}), changes
+    except ArgumentError as error:
+        raise ArgumentError(f"{shorten(os.fspath(source))}: {error}") from None
