@@ -16,7 +16,7 @@ from vggkit.figures.find import FIGURES
 from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.overrides import OVERRIDES
-from vggkit.pictures.plot import KINDS
+from vggkit.pictures.plot import PICTURE_KINDS
 
 DTYPED = ("summarize", "memory", "verify", "explain", "reconcile", "compare", "find", "plot", "report")
 
@@ -33,7 +33,7 @@ def offered(*words: str) -> list[str]:
     [
         *(((command, "D", "--dtype", ""), ELEMENT_BYTES) for command in DTYPED),
         *(((command, "D", "--optimizer", ""), OPTIMIZERS) for command in ("memory", "verify", "compare", "find")),
-        (("plot", "D", "--kind", ""), KINDS),
+        (("plot", "D", "--kind", ""), PICTURE_KINDS),
         (("memory", "D", "--mode", ""), MODES),
         (("memory", "D", "--device", ""), DEVICES),
         (("find", "--sort", ""), FIGURES),

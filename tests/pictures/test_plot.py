@@ -9,12 +9,15 @@ import pytest
 from matplotlib.figure import Figure
 
 import vggkit
-from vggkit.pictures.plot import FORMATS, KINDS, Picture
+from tests import scratch
+from tests.cli.test_app import printed
+from vggkit.pictures.plot import PICTURE_KINDS, Picture
+from vggkit.pictures.style import PICTURE_FORMATS
 
 SMALL = vggkit.loads("{name: small/../<net>, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [FC-3]}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PICTURE_KINDS)
 def test_a_picture_is_a_figure_a_title_and_a_description(kind: str) -> None:
     """And it draws itself in a notebook, as the SVG that it is written as."""
     picture = vggkit.plot(SMALL, kind=kind)
@@ -24,7 +27,7 @@ def test_a_picture_is_a_figure_a_title_and_a_description(kind: str) -> None:
     assert picture._repr_svg_().encode() == picture.to_bytes()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", PICTURE_FORMATS)
 @pytest.mark.parametrize("kind", ["architecture", "compare"])
 def test_the_same_network_is_the_same_file(kind: str, format: str) -> None:
     """To the byte, drawn twice and written twice."""
@@ -118,8 +121,56 @@ def test_a_picture_can_be_made_from_any_figure() -> None:
     assert "<title" in picture.to_bytes().decode()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PICTURE_KINDS)
 def test_the_largest_numbers_can_be_drawn(kind: str) -> None:
     """Counts far beyond what a processor's integers hold."""
     huge = vggkit.loads("{input: 3x1000000000x7, blocks: [[conv3-1000000000000000, conv3-100000000000000000]]}")
     assert vggkit.plot(huge, kind=kind).to_bytes()
+
+
+def test_the_help_names_every_kind() -> None:
+    """So does the message about any other."""
+    said = " ".join(printed("plot", "--help").split())
+    *first, last = PICTURE_KINDS
+    assert f"{', '.join(first)} or {last}." in said
+
+
+DEPTH = '''"""A line for each layer."""
+
+
+def figure(summary):
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(2, 2))
+    drawn.add_subplot().barh(range(len(summary)), [row.output_shape[0] for row in summary])
+    return drawn
+
+
+def title(summary):
+    return summary.title
+
+
+def description(summary):
+    return f"The channels of {len(summary)} rows."
+'''
+
+USE = """
+import pathlib, vggkit
+from click.shell_completion import BashComplete
+from vggkit.cli import main
+picture = vggkit.plot("D", kind="depth")
+assert picture.to_bytes().startswith(b"<?xml") and (picture.name, picture.description[:3]) == ("D-depth", "The")
+offered = BashComplete(main, {}, "vggkit", "_").get_completions(["plot", "D", "--kind"], "d")
+assert [item.value for item in offered] == ["depth"]
+main(["plot", "D", "--kind", "depth", "-o", "drawn.png"], standalone_mode=False)
+assert pathlib.Path("drawn.png").read_bytes().startswith(b"\\x89PNG")
+"""
+
+
+def test_a_new_kind_is_a_module_and_its_line_in_the_table(tmp_path: Path) -> None:
+    """It is drawn, written, completed and offered by the command."""
+    pictures = scratch.package(tmp_path) / "pictures"
+    (pictures / "depth.py").write_text(DEPTH, encoding="utf-8")
+    scratch.add(pictures / "plot.py", "from vggkit.pictures import architecture", "from vggkit.pictures import depth\n")
+    scratch.add(pictures / "plot.py", '    "receptive": PictureKind', '    "depth": PictureKind(depth, _rows),\n')
+    scratch.run(tmp_path, USE)

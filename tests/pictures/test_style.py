@@ -24,7 +24,7 @@ def figure(width: float = 2.0) -> Figure:
     return drawn
 
 
-@pytest.mark.parametrize("format", style.FORMATS)
+@pytest.mark.parametrize("format", style.PICTURE_FORMATS)
 def test_the_same_figure_is_the_same_file(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No date, no random identifiers, and nothing of a user's own settings."""
     first = style.encoded(figure(), format, "title", "description")

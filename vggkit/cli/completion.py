@@ -48,7 +48,7 @@ def _words(option: str) -> Iterable[str]:
     from vggkit.figures.find import FIGURES
     from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
     from vggkit.network import ELEMENT_BYTES
-    from vggkit.pictures.plot import KINDS
+    from vggkit.pictures.plot import PICTURE_KINDS
 
     known: dict[str, Iterable[str]] = {
         "compared": EVERYTHING,
@@ -57,7 +57,7 @@ def _words(option: str) -> Iterable[str]:
         "figure": FIGURES,
         "mode": MODES,
         "optimizer": OPTIMIZERS,
-        "picture": KINDS,
+        "picture": PICTURE_KINDS,
     }
     return known[option]
 

@@ -285,9 +285,9 @@ def find(
     """
     from vggkit.figures import find as search
     from vggkit.figures import find_table as render
-    from vggkit.pictures.plot import FORMATS as PICTURES
+    from vggkit.pictures.style import PICTURE_FORMATS
 
-    format = format_of(format, output, {**LIST_FORMATS, **{word: (f".{word}",) for word in PICTURES}})
+    format = format_of(format, output, {**LIST_FORMATS, **{word: (f".{word}",) for word in PICTURE_FORMATS}})
     shown = split(only, "--only", "parameters,macs")
     front = None if pareto is None else split((pareto,), "--pareto", "parameters,macs")
     for word in shown:
@@ -305,7 +305,7 @@ def find(
         else:
             found = search.collected(query, parts)
             count, reason = found.left_out, found.reason
-            if format in PICTURES and output is not None:
+            if format in PICTURE_FORMATS and output is not None:
                 put(found.plot().to_bytes(format), output, "drawn")
             else:
                 write(render.in_format(found, format), output)

@@ -10,17 +10,13 @@ from vggkit.notation.layers import times
 from vggkit.pictures import style
 from vggkit.pictures.parts import (
     COLOURS,
-    HEADING,
-    LEGEND,
-    LINE,
+    LINE_HEIGHT,
     MARGIN,
     Canvas,
     Group,
     colours_of,
     counted,
     groups,
-    heading_width,
-    legend_width,
     sort,
     subtitle,
     title,
@@ -33,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vggkit.figures.summary import Row, Summary
+
+__all__ = ["description", "figure", "title"]
 
 SIDE = 0.16
 """Inches of a map's side for the root of its pixels …"""
@@ -71,8 +69,16 @@ EVEN_GAP = 0.6
 """… and at most where no label asks for more: within the blocks, and within what is behind them, gaps are equal."""
 
 LABEL_GAP = 0.14
+"""Inches between the labels of two groups."""
+
 LABEL_WIDTH = 20
 """Characters of a label's line."""
+
+LABELS_GAP = 0.15
+"""Inches from the largest cuboid down to the labels."""
+
+NOTE_HEIGHT = 0.25
+"""Inches of the note at the bottom, with the room above it."""
 
 NOTE = "Height and depth: a map's height and width. Thickness: channels or units. All drawn by their square roots."
 
@@ -205,28 +211,23 @@ def figure(summary: Summary) -> Figure:
     """
     placed = arrange(groups(summary))
     colours = colours_of(cuboid.row for part in placed for cuboid in part.cuboids)
-    heading = (title(summary), subtitle(summary))
     reach = max(part.reach for part in placed)
-    labels = LINE * max(len(part.label) for part in placed)
-    ends = [end for part in placed for end in (part.right, part.middle + part.half_label)]
-    width = max(
-        *ends,
+    labels = LINE_HEIGHT * max(len(part.label) for part in placed)
+    right = max(
+        *(end for part in placed for end in (part.right, part.middle + part.half_label)),
         *(size.right for part in placed for size in part.sizes),
-        MARGIN + heading_width(*heading),
-        MARGIN + legend_width(colours),
         MARGIN + style.text_width(NOTE, style.SMALL_SIZE),
     )
-    canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + LINE + 2 * reach + 0.15 + labels + 0.25)
-    canvas.heading(*heading)
-    canvas.legend(colours, canvas.height - MARGIN - HEADING)
-    axis = canvas.height - MARGIN - HEADING - LEGEND - LINE - reach
+    height = LINE_HEIGHT + 2 * reach + LABELS_GAP + labels + NOTE_HEIGHT
+    canvas = Canvas(title(summary), subtitle(summary), colours, right, height)
+    axis = canvas.top - LINE_HEIGHT - reach
     canvas.axes.plot([placed[0].middle, placed[-1].middle], [axis, axis], color=style.LINE, linewidth=1, zorder=1)
     for part in placed:
         for cuboid in part.cuboids:
             _draw(canvas, cuboid, axis)
         for size in part.sizes:
             canvas.text(size.x, axis + part.reach + 0.06, size.text, ha="center", color=style.FAINT_INK)
-        _write(canvas, part, axis - reach - 0.15)
+        _write(canvas, part, axis - reach - LABELS_GAP)
     canvas.text(MARGIN, MARGIN, NOTE, style.SMALL_SIZE, color=style.FAINT_INK)
     return canvas.figure
 
@@ -346,7 +347,7 @@ def _write(canvas: Canvas, part: Placed, top: float) -> None:
     for number, line in enumerate(part.label):
         canvas.text(
             part.middle,
-            top - (number + 0.8) * LINE,
+            top - (number + 0.8) * LINE_HEIGHT,
             line,
             ha="center",
             weight="normal" if number else "bold",

@@ -7,16 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from vggkit.pictures import style
-from vggkit.pictures.parts import (
-    HEADING,
-    LEGEND,
-    MARGIN,
-    Canvas,
-    heading_width,
-    legend_width,
-    rectangle,
-    shortened_text,
-)
+from vggkit.pictures.parts import MARGIN, Canvas, rectangle, shortened_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,14 +50,8 @@ class Sheet:
         notations = ["" if row.layer is None else shortened_text(row.notation, NOTATION_LENGTH) for row in rows]
         self.left = MARGIN + self.name_width + max(map(style.text_width, notations)) + 0.12
         self.height = ROW * len(rows)
-        width = max(
-            self.left + panels * (PANEL + BETWEEN) - BETWEEN,
-            MARGIN + heading_width(*heading),
-            MARGIN + legend_width(legend),
-        )
-        self.canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + HEADER + self.height)
-        self.canvas.heading(*heading)
-        self.canvas.legend(legend, self.canvas.height - MARGIN - HEADING)
+        right = self.left + panels * (PANEL + BETWEEN) - BETWEEN
+        self.canvas = Canvas(*heading, legend, right, HEADER + self.height)
         self._bands()
         for number, (name, notation) in enumerate(zip(self.names, notations)):
             y = MARGIN + self.height - (number + 0.7) * ROW

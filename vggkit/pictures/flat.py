@@ -9,17 +9,13 @@ from vggkit.notation.layers import times
 from vggkit.pictures import style
 from vggkit.pictures.parts import (
     COLOURS,
-    HEADING,
-    LEGEND,
-    LINE,
+    LINE_HEIGHT,
     MARGIN,
     Canvas,
     Group,
     colours_of,
     counted,
     groups,
-    heading_width,
-    legend_width,
     rectangle,
     sort,
     subtitle,
@@ -33,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vggkit.figures.summary import Row, Summary
+
+__all__ = ["description", "figure", "title"]
 
 COLUMNS = 7
 """Columns side by side."""
@@ -104,20 +102,13 @@ def figure(summary: Summary) -> Figure:
     """
     columns = arrange(groups(summary))
     colours = colours_of(box.row for column in columns for box in column.boxes)
-    heading = (title(summary), subtitle(summary))
-    width = max(
-        *(box.x + box.width + PADDING for column in columns for box in column.boxes),
-        MARGIN + heading_width(*heading),
-        MARGIN + legend_width(colours),
-    )
-    depth = -min(column.bottom for column in columns)
-    canvas = Canvas(width + MARGIN, 2 * MARGIN + HEADING + LEGEND + depth + PADDING)
-    canvas.heading(*heading)
-    canvas.legend(colours, canvas.height - MARGIN - HEADING)
+    right = max(box.x + box.width + PADDING for column in columns for box in column.boxes)
+    depth = PADDING - min(column.bottom for column in columns)
+    canvas = Canvas(title(summary), subtitle(summary), colours, right, depth)
     for column in columns:
-        _draw(canvas, column, canvas.height - MARGIN - HEADING - LEGEND)
+        _draw(canvas, column)
     for before, after in pairwise(columns):
-        _lead(canvas, before.boxes[-1], after, canvas.height - MARGIN - HEADING - LEGEND)
+        _lead(canvas, before.boxes[-1], after)
     return canvas.figure
 
 
@@ -161,12 +152,13 @@ def _boxes(rows: Sequence[Row], x: float, top: float, width: float) -> tuple[Box
     boxes: list[Box] = []
     for row in rows:
         lines = tuple(_lines(row))
-        boxes.append(Box(row, lines, x, top, width, LINE * len(lines) + PADDING))
+        boxes.append(Box(row, lines, x, top, width, LINE_HEIGHT * len(lines) + PADDING))
         top -= boxes[-1].height + BETWEEN
     return tuple(boxes)
 
 
-def _draw(canvas: Canvas, column: Column, top: float) -> None:
+def _draw(canvas: Canvas, column: Column) -> None:
+    top = canvas.top
     first = column.boxes[0]
     height = first.top - column.bottom + HEADER + PADDING
     frame = rectangle(first.x - PADDING, top + column.bottom - PADDING, first.width + 2 * PADDING, height)
@@ -184,7 +176,7 @@ def _draw(canvas: Canvas, column: Column, top: float) -> None:
             last = number == len(box.lines) - 1
             canvas.text(
                 box.middle[0],
-                top + box.top - PADDING / 2 - (number + 0.76) * LINE,
+                top + box.top - PADDING / 2 - (number + 0.76) * LINE_HEIGHT,
                 line,
                 ha="center",
                 weight="normal" if last else "bold",
@@ -194,9 +186,9 @@ def _draw(canvas: Canvas, column: Column, top: float) -> None:
         _arrow(canvas, [(x, top + before.top - before.height), (x, top + after.top)])
 
 
-def _lead(canvas: Canvas, before: Box, after: Column, top: float) -> None:
+def _lead(canvas: Canvas, before: Box, after: Column) -> None:
     """Draw the way from a column's last box to the next column's first: through the gutters."""
-    first = after.boxes[0]
+    top, first = canvas.top, after.boxes[0]
     start = (before.x + before.width, top + before.middle[1])
     end = (first.x, top + first.middle[1])
     right = before.x + before.width + PADDING + GUTTER / 2

@@ -10,7 +10,7 @@ from vggkit.figures.find import ordered, spelt
 from vggkit.figures.find_table import WORDS, end
 from vggkit.figures.find_table import title as search_title
 from vggkit.pictures import style
-from vggkit.pictures.parts import HEADING, LEGEND, MARGIN, Canvas, heading_width, legend_width, shortened_text
+from vggkit.pictures.parts import MARGIN, Canvas, shortened_text
 from vggkit.pictures.scatter import Box, Bubble, Plane, draw_label, places
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ BOTTOM = 0.5
 """Inches of the plane, and of what stands at its left and below it."""
 
 RADIUS = 0.045
-LINE = 0.02
+LINE_WIDTH = 0.02
 """Inches of a point's radius and of the front's line, with what is free around them."""
 
 SEARCHED_LENGTH = 60
@@ -46,14 +46,8 @@ def figure(found: Found) -> Figure:
     Args:
         found: at least one.
     """
-    heading = (title(found), _subtitle(found))
-    legend = _legend(found)
-    width = max(
-        LEFT + PLANE.width + 2 * MARGIN, 2 * MARGIN + heading_width(*heading), 2 * MARGIN + legend_width(legend)
-    )
-    canvas = Canvas(width, 2 * MARGIN + HEADING + LEGEND + PLANE.height + BOTTOM)
-    canvas.heading(*heading)
-    canvas.legend(legend, canvas.height - MARGIN - HEADING)
+    right, height = MARGIN + LEFT + PLANE.width, PLANE.height + BOTTOM
+    canvas = Canvas(title(found), _subtitle(found), _legend(found), right, height)
     axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
     _draw_axes(axes, found)
     others = [_point(found, variant) for variant in found if not variant.front]
@@ -167,7 +161,7 @@ def _draw_labels(axes: Axes, found: Found, front: list[Variant]) -> None:
 
     steps = [inches.transform(_point(found, variant)) for variant in front]
     line = [
-        Box(min(x, end_x), min(y, end_y), abs(end_x - x) + LINE, abs(end_y - y) + LINE)
+        Box(min(x, end_x), min(y, end_y), abs(end_x - x) + LINE_WIDTH, abs(end_y - y) + LINE_WIDTH)
         for (left, low), (right, high) in pairwise(steps)
         for (x, y), (end_x, end_y) in (((left, low), (right, low)), ((right, low), (right, high)))
     ]

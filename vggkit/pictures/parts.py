@@ -33,11 +33,20 @@ COLOURS = {
 MARGIN = 0.2
 """Inches around a picture."""
 
-LINE = 0.155
+HEADING = 0.48
+"""Inches that the heading takes, with the room below it."""
+
+LEGEND = 0.3
+"""Inches that the legend takes, with the room below it."""
+
+ENTRY_WIDTH = 0.37
+"""Inches of a legend's entry beside its text: the coloured square, and what is free around it."""
+
+LINE_HEIGHT = 0.155
 """Inches from one line of text to the next."""
 
 HINTING = 1.03
-"""How much wider than its outlines a renderer may draw a line of text, whose letters it moves to whole pixels."""
+"""How much wider than its outlines a renderer may draw a line of text: it moves letters to whole pixels."""
 
 LONGEST_TITLE = 100
 """Characters of a network's name that are drawn."""
@@ -151,23 +160,38 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 class Canvas:
-    """A figure whose coordinates are inches from its lower left corner.
+    """A figure with two lines of heading and a legend, whose coordinates are inches from its lower left corner.
 
     Args:
-        width: in inches.
-        height: in inches.
+        title: the first line.
+        subtitle: the second.
+        legend: the colour of each name in it; empty for none.
+        right: where what is drawn ends on the right.
+        height: of what is drawn below heading and legend.
     """
 
-    def __init__(self, width: float, height: float) -> None:
+    def __init__(self, title: str, subtitle: str, legend: Mapping[str, str], right: float, height: float) -> None:
         from matplotlib.figure import Figure
 
-        self.width = width
-        self.height = height
-        self.figure: Figure = Figure(figsize=(width, height))
-        self.axes = self.panel(0, 0, width, height)
-        self.axes.set_xlim(0, width)
-        self.axes.set_ylim(0, height)
+        widths = {name: ENTRY_WIDTH + style.text_width(name, style.SMALL_SIZE) for name in legend}
+        heading = max(style.text_width(title, style.TITLE_SIZE, bold=True), style.text_width(subtitle)) * HINTING
+        self.width = max(right, MARGIN + heading, MARGIN + sum(widths.values())) + MARGIN
+        self.top = MARGIN + height
+        """Where what is drawn begins below heading and legend."""
+        self.height = self.top + (LEGEND if legend else 0.0) + HEADING + MARGIN
+        self.figure: Figure = Figure(figsize=(self.width, self.height))
+        self.axes = self.panel(0, 0, self.width, self.height)
+        self.axes.set_xlim(0, self.width)
+        self.axes.set_ylim(0, self.height)
         self.axes.axis("off")
+        top = self.height - MARGIN
+        self.text(MARGIN, top - 0.12, title, style.TITLE_SIZE, weight="bold")
+        self.text(MARGIN, top - 0.32, subtitle, color=style.FAINT_INK)
+        x, y = MARGIN, top - HEADING
+        for name, colour in legend.items():
+            self.shape(rectangle(x, y - 0.1, 0.14, 0.1), facecolor=colour, edgecolor=style.INK, linewidth=0.5)
+            self.text(x + 0.19, y - 0.09, name, style.SMALL_SIZE)
+            x += widths[name]
 
     def panel(self, x: float, y: float, width: float, height: float) -> Axes:
         """Return axes that stand at a place."""
@@ -177,54 +201,17 @@ class Canvas:
         """Write a text."""
         self.axes.text(x, y, text, fontsize=size, **{"va": "baseline", **options})
 
-    def heading(self, title: str, subtitle: str) -> None:
-        """Write the two lines at the top."""
-        top = self.height - MARGIN
-        self.text(MARGIN, top - 0.12, title, style.TITLE_SIZE, weight="bold")
-        self.text(MARGIN, top - 0.32, subtitle, color=style.FAINT_INK)
-
     def shape(self, corners: Iterable[tuple[float, float]], **options: Any) -> None:
         """Draw a closed outline."""
         from matplotlib.patches import Polygon
 
         self.axes.add_artist(Polygon(list(corners), closed=True, **options))  # add_patch would measure it
 
-    def legend(self, colours: Mapping[str, str], y: float) -> None:
-        """Say below the heading which colour is what."""
-        x = MARGIN
-        for name, colour in colours.items():
-            self.shape(rectangle(x, y - 0.1, 0.14, 0.1), facecolor=colour, edgecolor=style.INK, linewidth=0.5)
-            self.text(x + 0.19, y - 0.09, name, style.SMALL_SIZE)
-            x += entry_width(name)
-
-
-HEADING = 0.48
-"""Inches that the heading takes, with what is free below it."""
-
-LEGEND = 0.3
-"""Inches that the legend takes, with what is free below it."""
-
-
-def entry_width(name: str) -> float:
-    """Return the inches that a legend's entry takes."""
-    return 0.37 + style.text_width(name, style.SMALL_SIZE)
-
-
-def legend_width(names: Iterable[str]) -> float:
-    """Return the inches that a legend takes."""
-    return sum(map(entry_width, names))
-
 
 def colours_of(rows: Iterable[Row]) -> dict[str, str]:
     """Return the colour of each sort that there is, in the palette's order."""
     there = {sort(row) for row in rows}
     return {name: colour for name, colour in COLOURS.items() if name in there}
-
-
-def heading_width(title: str, subtitle: str) -> float:
-    """Return the inches that a heading takes."""
-    width = max(style.text_width(title, style.TITLE_SIZE, bold=True), style.text_width(subtitle))
-    return width * HINTING
 
 
 def rectangle(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:

@@ -1,18 +1,22 @@
-"""Networks → Picture: what is needed for it is worked out by its own room, and handed to `render.plot`."""
+"""Networks → Picture: what a kind of picture shows is worked out by its own wing, and drawn by the kind's module."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 from vggkit.base.errors import ArgumentError, did_you_mean, shorten
-from vggkit.figures.compare import compare
-from vggkit.figures.summary import summarize
+from vggkit.base.files import write_bytes
+from vggkit.figures.compare import Comparison, compare
+from vggkit.figures.summary import Summary, summarize
 from vggkit.network import Dtype, Network, Source, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
+from vggkit.pictures import architecture, cost, flat, receptive, scatter
+from vggkit.pictures.style import PICTURE_FORMATS, applied, encoded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,16 +24,69 @@ if TYPE_CHECKING:
 
     from vggkit.figures.find import Found
 
-KINDS = ("architecture", "cost", "compare", "receptive")
-
-FORMATS = ("svg", "png", "pdf")
-"""What a picture can be written as; the file's ending says which."""
-
 MOST_LAYERS = 1_000
-"""More layers than this are no picture that a person reads, and take minutes to draw."""
+"""A picture of more layers takes minutes, and nobody can read it."""
 
 MOST_COMPARED = 20
-"""More labels than this find no place of their own."""
+"""More labels find no place of their own."""
+
+
+class Drawing(Protocol):
+    """A module that draws one kind of picture."""
+
+    def figure(self, shown: Any, /) -> Figure:
+        """Draw it."""
+
+    def title(self, shown: Any, /) -> str:
+        """Return one line that says what is drawn."""
+
+    def description(self, shown: Any, /) -> str:
+        """Say in words what the picture shows."""
+
+
+class PictureKind(NamedTuple):
+    """A kind of picture.
+
+    Args:
+        drawing: the module that draws it.
+        shown: works out what is drawn, of networks, options and overrides.
+        options: which of batch and dtype it depends on.
+        most: how many networks it draws at most.
+    """
+
+    drawing: Drawing
+    shown: Callable[..., Summary | Comparison]
+    options: tuple[str, ...] = ()
+    most: int = 1
+
+
+def _rows(
+    source: Source,
+    *,
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    expand: bool = False,
+    **overrides: Unpack[Overrides],
+) -> Summary:
+    """Summarize a network, if it can be drawn at all."""
+    network = Network.of(source, **overrides)
+    if len(network) > MOST_LAYERS:
+        raise ArgumentError(
+            f"{network.name}: expected up to {MOST_LAYERS:,} layers in a picture, found {len(network):,}"
+        )
+    return summarize(network, batch=batch, dtype=dtype, expand=expand)
+
+
+FLAT = PictureKind(flat, partial(_rows, expand=True))
+"""How `flat=True` draws the architecture."""
+
+PICTURE_KINDS = {
+    "architecture": PictureKind(architecture, partial(_rows, expand=True)),
+    "cost": PictureKind(cost, _rows, ("batch", "dtype")),
+    "compare": PictureKind(scatter, compare, ("batch", "dtype"), MOST_COMPARED),
+    "receptive": PictureKind(receptive, _rows),
+}
+"""Every kind of picture, by the word that asks for it."""
 
 
 class Picture:
@@ -57,10 +114,8 @@ class Picture:
         Raises:
             ArgumentError: if the format is another.
         """
-        from vggkit.pictures.style import encoded
-
-        if format not in FORMATS:
-            raise ArgumentError(f"format: expected one of {', '.join(FORMATS)}, found {shorten(format)}")
+        if format not in PICTURE_FORMATS:
+            raise ArgumentError(f"format: expected one of {', '.join(PICTURE_FORMATS)}, found {shorten(format)}")
         return encoded(self.figure, format, self.title, self.description)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -73,8 +128,6 @@ class Picture:
             ArgumentError: if it ends otherwise.
             VggkitError: if it can't be written.
         """
-        from vggkit.base.files import write_bytes
-
         write_bytes(path, self.to_bytes(format_of(path)))
 
     def _repr_svg_(self) -> str:
@@ -91,8 +144,9 @@ def format_of(path: str | os.PathLike[str]) -> str:
     'svg'
     """
     ending = Path(path).suffix.lower().lstrip(".")
-    if ending not in FORMATS:
-        endings = f".{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}"
+    if ending not in PICTURE_FORMATS:
+        *first, last = PICTURE_FORMATS
+        endings = f".{', .'.join(first)} or .{last}"
         raise ArgumentError(f"expected a file that ends in {endings}, found {shorten(os.fspath(path))}")
     return ending
 
@@ -128,36 +182,25 @@ def plot(
     'D: 3×224×224, batch 1, float32'
     """
     check_keywords(plot, overrides)
-    if kind not in KINDS:
-        advice = did_you_mean(str(kind), KINDS)
-        raise ArgumentError(f"kind: expected one of {', '.join(KINDS)}, found {shorten(kind)}.{advice}")
+    if kind not in PICTURE_KINDS:
+        advice = did_you_mean(str(kind), PICTURE_KINDS)
+        raise ArgumentError(f"kind: expected one of {', '.join(PICTURE_KINDS)}, found {shorten(kind)}.{advice}")
     if flat and kind != "architecture":
         raise ArgumentError(f"flat: expected kind architecture with it, found {kind}")
+    drawn = FLAT if flat else PICTURE_KINDS[kind]
     chosen = each_source(sources)
-    if kind != "compare" and len(chosen) != 1:
+    if drawn.most == 1 and len(chosen) != 1:
         raise ArgumentError(f"kind {kind}: expected one network, found {len(chosen)}; kind compare draws several")
-    if len(chosen) > MOST_COMPARED:
-        raise ArgumentError(f"kind compare: expected up to {MOST_COMPARED} networks, found {len(chosen)}")
-    options: dict[str, Any] = {word: value for word, value in (("batch", batch), ("dtype", dtype)) if value is not None}
-    for word in options if kind in ("architecture", "receptive") else ():
-        raise ArgumentError(f"{word}: expected kind cost or compare with it, found {kind}")
-    from vggkit.pictures import architecture, cost, receptive, scatter
-    from vggkit.pictures import flat as boxes
-
-    if kind == "compare":
-        comparison = compare(*chosen, **options, **overrides)
-        return _picture(scatter, comparison, file_name(kind, [one.label for one in comparison.networks]))
-    network = Network.of(chosen[0], **overrides)
-    if len(network) > MOST_LAYERS:
-        raise ArgumentError(
-            f"{network.name}: expected up to {MOST_LAYERS:,} layers in a picture, found {len(network):,}"
-        )
-    if kind == "architecture":
-        summary = summarize(network, expand=True)
-        return _picture(boxes if flat else architecture, summary, file_name("flat" if flat else kind, [network.name]))
-    return _picture(
-        cost if kind == "cost" else receptive, summarize(network, **options), file_name(kind, [network.name])
-    )
+    if len(chosen) > drawn.most:
+        raise ArgumentError(f"kind {kind}: expected up to {drawn.most} networks, found {len(chosen)}")
+    options = {word: value for word, value in (("batch", batch), ("dtype", dtype)) if value is not None}
+    for word in options:
+        if word not in drawn.options:
+            allowed = " or ".join(name for name, other in PICTURE_KINDS.items() if word in other.options)
+            raise ArgumentError(f"{word}: expected kind {allowed} with it, found {kind}")
+    shown = drawn.shown(*chosen, **options, **overrides)
+    names = [one.label for one in shown.networks] if isinstance(shown, Comparison) else [shown.name]
+    return draw(drawn.drawing, shown, file_name("flat" if flat else kind, names))
 
 
 def plot_found(found: Found) -> Picture:
@@ -173,16 +216,20 @@ def plot_found(found: Found) -> Picture:
 
     if not len(found):
         raise ArgumentError("nothing was found, so there is nothing to draw; expected conditions that some meet")
-    return _picture(front, found, file_name("find", list(dict.fromkeys(one.name for one in found))))
+    return draw(front, found, file_name("find", list(dict.fromkeys(one.name for one in found))))
 
 
-def _picture(room: Any, shown: Any, name: str) -> Picture:
-    """Draw something in the room of `render.plot` for it."""
-    from vggkit.pictures.style import applied
+def draw(drawing: Drawing, shown: Any, name: str) -> Picture:
+    """Draw something.
 
+    Args:
+        drawing: the module that draws it.
+        shown: what it draws.
+        name: a file's name for it, without an ending.
+    """
     with applied():
-        figure = room.figure(shown)
-    return Picture(figure, room.title(shown), room.description(shown), name)
+        figure = drawing.figure(shown)
+    return Picture(figure, drawing.title(shown), drawing.description(shown), name)
 
 
 def file_name(kind: str, names: Sequence[str]) -> str:

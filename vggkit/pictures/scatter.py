@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import grouped, megabytes, shortened
 from vggkit.pictures import style
-from vggkit.pictures.parts import HEADING, MARGIN, Canvas, heading_width, shortened_text
+from vggkit.pictures.parts import MARGIN, Canvas, shortened_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ WIDTH = 5.0
 HEIGHT = 3.9
 LEFT = 0.62
 BOTTOM = 0.5
-SIDE = 1.95
+SIDE = 1.75
 """Inches of the plane, and of what stands at its left, below it and at its right."""
 
 RADIUS = 0.2
@@ -158,10 +158,8 @@ def figure(comparison: Comparison) -> Figure:
     networks = comparison.networks
     protocol = protocol_of(networks)
     errors = [error_of(one, protocol) for one in networks]
-    heading = (title(comparison), "the area of a bubble: peak of a training step")
-    width = max(LEFT + MARGIN + WIDTH + SIDE, 2 * MARGIN + heading_width(*heading))
-    canvas = Canvas(width, 2 * MARGIN + HEADING + HEIGHT + BOTTOM)
-    canvas.heading(*heading)
+    subtitle = "the area of a bubble: peak of a training step"
+    canvas = Canvas(title(comparison), subtitle, {}, MARGIN + LEFT + WIDTH + SIDE, HEIGHT + BOTTOM)
     axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, WIDTH, HEIGHT)
     _draw_axes(axes, networks)
     bubbles = _bubbles(axes, networks, errors)
@@ -170,8 +168,8 @@ def figure(comparison: Comparison) -> Figure:
         _draw_bubble(axes, bubbles[number], colours.of(errors[number]))
     for bubble, place in zip(bubbles, places(bubbles, PLANE)):
         draw_label(axes, PLANE, bubble, place)
-    x, top = MARGIN + LEFT + WIDTH + 0.25, canvas.height - MARGIN - HEADING
-    _draw_sizes(canvas, networks, x, top - 0.1)
+    x = MARGIN + LEFT + WIDTH + 0.25
+    _draw_sizes(canvas, networks, x, canvas.top - 0.1)
     _draw_errors(canvas, colours, protocol, x, MARGIN + BOTTOM)
     return canvas.figure
 

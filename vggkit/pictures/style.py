@@ -60,7 +60,8 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 """What would differ from one run to the next is left out."""
 
-FORMATS = tuple(METADATA)
+PICTURE_FORMATS = tuple(METADATA)
+"""What a picture can be written as; a file's ending says which."""
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def encoded(figure: Figure, format: str, title: str, description: str, resolutio
 
     Args:
         figure: the figure.
-        format: one of `FORMATS`.
+        format: one of `PICTURE_FORMATS`.
         title: what the file says it is.
         description: what screen readers say that it shows.
         resolution: of a PNG file, in dots per inch.

@@ -13,7 +13,8 @@ from vggkit.footprint.plan import LinearBytes, Lines, Options, fit_batch, lines,
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import dump
-from vggkit.pictures.plot import plot
+from vggkit.pictures import scatter
+from vggkit.pictures.plot import draw, file_name, plot
 from vggkit.pictures.report.page import CARD_GIB, STEPS, NetworkReport, Report
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def report(
     comparison = compare(*chosen, batch=batch, dtype=dtype, **overrides)
     networks = tuple(_of_network(one, batch, dtype, comparison.optimizer) for one in comparison.networks)
     steps = [step for one in networks for steps in one.steps.values() for step in steps.values()]
-    scatter = plot(*chosen, kind="compare", batch=batch, dtype=dtype, **overrides) if len(networks) > 1 else None
+    name = file_name("compare", [one.label for one in comparison.networks])
     return Report(
         batch=batch,
         dtype=dtype,
@@ -75,7 +76,7 @@ def report(
         largest_batch=_largest_batch(networks, batch),
         networks=networks,
         comparison=comparison,
-        picture=scatter,
+        picture=draw(scatter, comparison, name) if len(networks) > 1 else None,
     )
 
 
