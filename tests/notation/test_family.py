@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -76,55 +77,101 @@ def options(placed: PlacedLayer, facts: Facts) -> Facts:
     return {word: option(placed.layer, word) for word in words}
 
 
+Claim = tuple[str, object, object]
+"""What is compared, what vggkit says of it, and what the original does."""
+
+
+def wrong(claims: Iterable[Claim]) -> list[Claim]:
+    """Return the claims that do not hold."""
+    return [(what, ours, originals) for what, ours, originals in claims if ours != originals]
+
+
 @every_network
-def test_the_analyzer_says_what_the_original_is(name: str) -> None:
-    """Layers in order with every option, shapes, parameters, multiply-accumulates, receptive fields and strides."""
-    facts = FAMILY[name]
+def test_what_is_said_of_a_network_is_true_of_the_original(name: str, tmp_path: Path) -> None:
+    """Each layer of the analyzer, the totals, the names, the memory of a step, and the file that describes it."""
     network = Network.of(name)
-    assert list(network.input_shape) == facts["input"]
-    assert list(network.output_shape) == facts["out_shape"]
-    assert [placed.layer.keyword for placed in network] == [kind_of(layer["op"]) for layer in facts["layers"]]
+    assert wrong(layers_claims(network)) == []
+    assert wrong(totals_claims(name)) == []
+    assert wrong(memory_claims(name)) == []
+    assert wrong(file_claims(name, tmp_path / "x.yaml")) == []
+
+
+def layers_claims(network: Network) -> Iterator[Claim]:
+    """Layers in order with every option, shapes, parameters, MACs, receptive fields, strides, and original names.
+
+    conv4_3, fc6, fc8a, conv4_3_CPM are found as layers; RepVGG's dots are underscores, as a module's name has none.
+    """
+    facts = FAMILY[network.name]
+    yield "input", list(network.input_shape), facts["input"]
+    yield "output", list(network.output_shape), facts["out_shape"]
+    kinds, originals = [placed.layer.keyword for placed in network], [kind_of(layer["op"]) for layer in facts["layers"]]
+    yield "kinds", kinds, originals
+    if kinds != originals:
+        return  # no layer stands beside its own
     for placed, layer in zip(network, facts["layers"]):
-        assert list(placed.output_shape) == layer["out_shape"], placed.name
-        own = options(placed, layer)
-        assert own == {word: layer[word] for word in own}, placed.name
-        sizes = {word: torch.Size(shape).numel() for word, shape in placed.layer.parameters(placed.input_shape).items()}
-        norm = placed.layer.role == "norm"
-        assert sizes.get("weight", 0) == (layer.get("norm", 0) // 2 if norm else layer.get("w", 0)), placed.name
-        assert sizes.get("bias", 0) == (layer.get("norm", 0) // 2 if norm else layer.get("b", 0)), placed.name
-        assert placed.layer.multiply_accumulates(placed.input_shape) == layer.get("macs", 0), placed.name
+        own, x, norm = options(placed, layer), placed.input_shape, placed.layer.role == "norm"
+        sizes = {word: prod(shape) for word, shape in placed.layer.parameters(x).items()}
+        half = layer.get("norm", 0) // 2  # of a norm the data has weights and biases together
+        yield f"{placed.name}: output", list(placed.output_shape), layer["out_shape"]
+        yield f"{placed.name}: options", own, {word: layer[word] for word in own}
+        yield f"{placed.name}: weights", sizes.get("weight", 0), half if norm else layer.get("w", 0)
+        yield f"{placed.name}: biases", sizes.get("bias", 0), half if norm else layer.get("b", 0)
+        yield f"{placed.name}: MACs", placed.layer.multiply_accumulates(x), layer.get("macs", 0)
         if "rf" in layer:
-            assert (list(placed.receptive_field), list(placed.stride)) == (layer["rf"], layer["jump"]), placed.name
+            yield f"{placed.name}: receptive field", list(placed.receptive_field), layer["rf"]
+            yield f"{placed.name}: stride", list(placed.stride), layer["jump"]
+        if original := layer.get("name"):
+            yield f"{placed.name} by its original name", network.layer(original.replace(".", "_")) is placed, True
 
 
-@every_network
-def test_the_totals_are_the_originals(name: str) -> None:
+def totals_claims(name: str) -> Iterator[Claim]:
     """Parameters, of which weights and biases, and multiply-accumulates."""
     facts, totals = FAMILY[name], vggkit.summarize(name).totals
-    assert totals.parameters == facts["params_total"]
-    assert totals.weights + totals.biases == facts["weights"] + facts["biases"] + facts["norm_affine"]
-    assert totals.multiply_accumulates == facts["macs_conv"] + facts["macs_fc"] == facts["macs_total"]
+    yield "parameters", totals.parameters, facts["params_total"]
+    yield "all but buffers", totals.weights + totals.biases, facts["weights"] + facts["biases"] + facts["norm_affine"]
+    yield "MACs", totals.multiply_accumulates, facts["macs_total"]
+    yield "MACs of conv and FC", totals.multiply_accumulates, facts["macs_conv"] + facts["macs_fc"]
 
 
-@every_network
-def test_a_layer_is_found_by_its_original_name(name: str) -> None:
-    """conv4_3, fc6, fc8a, conv4_3_CPM; RepVGG's dots are underscores, as a module's name has none."""
-    network = Network.of(name)
-    for placed, layer in zip(network, FAMILY[name]["layers"]):
-        if original := layer.get("name"):
-            assert network.layer(original.replace(".", "_")) is placed
+def memory_claims(name: str) -> Iterator[Claim]:
+    """Float32 parameters and the same of momentum, whatever else a step holds, and a class for each place of maps."""
+    facts, by_kind = FAMILY[name], vggkit.memory(name, batch=2).by_kind
+    yield "bytes of parameters", by_kind["parameters"], 4 * facts["params_total"]
+    yield "bytes of momentum", by_kind["optimizer"], 4 * facts["params_total"]
+    yield "bytes of input", by_kind["inputs"], 2 * (4 * prod(facts["input"]) + 8 * prod(facts["out_shape"][1:]))
+
+
+def file_claims(name: str, dumped: Path) -> Iterator[Claim]:
+    """Schema, name, source and note; what `show` prints is the whole network, and `validate` accepts it."""
+    lines, config = path(name).read_text(encoding="utf-8").splitlines(), vggkit.load(name)
+    yield "its first lines", lines[:2], ["# yaml-language-server: $schema=../schema.json", f"name: {name}"]
+    yield "that its lines are short", max(map(len, lines)) <= 120, True
+    yield "its name", config.name, name
+    yield "that it has source and note", (bool(config.source), bool(config.note)), (True, True)
+    yield "loaded from its path", vggkit.load(path(name)), config
+    yield "its dump", vggkit.loads(vggkit.dump(config, dumped)), config
+    yield "its dump in a file", vggkit.load(dumped), config
+    for file in (dumped, path(name)):
+        yield f"validate {file}", CliRunner().invoke(main, ["validate", str(file)]).exit_code, 0
 
 
 # What it becomes: the built model
 
 
 @every_network
-def test_the_built_model_is_the_original(name: str) -> None:
-    """The parameters and buffers of torch's modules, and the shape of each output in a pass without values."""
-    facts = FAMILY[name]
+def test_the_built_model_is_the_original(name: str, tmp_path: Path) -> None:
+    """Its sizes and shapes are the original's, features are found by the original's names, and weights are kept."""
     model = vggkit.build(name, device="meta").eval()
-    assert sum(parameter.numel() for parameter in model.parameters()) == facts["params_total"]
-    assert sum(buffer.numel() for buffer in model.buffers()) == facts["buffers"]
+    assert wrong(model_claims(model)) == []
+    assert wrong(features_claims(model)) == []
+    assert wrong(weights_claims(name, tmp_path / "x.safetensors")) == []
+
+
+def model_claims(model: vggkit.VGG) -> Iterator[Claim]:
+    """The parameters and buffers of torch's modules, and the shape of each output in a pass without values."""
+    facts = FAMILY[model.network.name]
+    yield "parameters", sum(parameter.numel() for parameter in model.parameters()), facts["params_total"]
+    yield "buffers", sum(buffer.numel() for buffer in model.buffers()), facts["buffers"]
     shapes: dict[str, list[int]] = {}
     for placed in model.network:
         if placed.layer.keyword != "soft-max":
@@ -133,29 +180,27 @@ def test_the_built_model_is_the_original(name: str) -> None:
             )
     model(torch.empty(1, *facts["input"], device="meta"))
     layers = [layer for layer in facts["layers"] if layer["op"] != "softmax"]
-    assert list(shapes.values()) == [layer["out_shape"] for layer in layers]
+    yield "outputs", list(shapes.values()), [layer["out_shape"] for layer in layers]
 
 
-@every_network
-def test_features_are_found_by_the_originals_names(name: str) -> None:
+def features_claims(model: vggkit.VGG) -> Iterator[Claim]:
     """Every layer that the original names can be tapped by that name."""
-    facts = FAMILY[name]["layers"]
-    layers = {layer["name"].replace(".", "_"): layer["out_shape"] for layer in facts if "name" in layer}
-    model = vggkit.build(name, device="meta").eval()
-    layers = layers or {next(iter(model.network)).name: facts[0]["out_shape"]}  # or by ours, where it names none
-    taps = vggkit.features(model, layers)(torch.empty(1, *FAMILY[name]["input"], device="meta"))
-    assert {word: list(tap.shape[1:]) for word, tap in taps.items()} == layers
+    facts = FAMILY[model.network.name]
+    layers = {layer["name"].replace(".", "_"): layer["out_shape"] for layer in facts["layers"] if "name" in layer}
+    layers = layers or {next(iter(model.network)).name: facts["layers"][0]["out_shape"]}  # or by ours
+    taps = vggkit.features(model, layers)(torch.empty(1, *facts["input"], device="meta"))
+    yield "features", {word: list(tap.shape[1:]) for word, tap in taps.items()}, layers
 
 
-@every_network
-def test_its_weights_are_saved_and_loaded(name: str, tmp_path: Path) -> None:
-    """A narrow copy, with its configuration inside the file."""
+def weights_claims(name: str, file: Path) -> Iterator[Claim]:
+    """A narrow copy is saved with its configuration, and loaded."""
     table = name.endswith("_gn")  # widths that its table of groups has
     model = vggkit.build(name, width=None if table else "0.05 ceil", seed=1)
-    vggkit.save_weights(model, tmp_path / "x.safetensors")
-    loaded = vggkit.load_model(tmp_path / "x.safetensors")
-    assert loaded.config == model.config
-    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), loaded.parameters()))
+    vggkit.save_weights(model, file)
+    loaded = vggkit.load_model(file)
+    yield "its configuration in the file", loaded.config, model.config
+    for (word, one), (other_word, other) in zip(model.named_parameters(), loaded.named_parameters()):
+        yield word, (other_word, torch.equal(one, other)), (word, True)
 
 
 # What it costs
@@ -186,14 +231,6 @@ def test_verify_finds_every_claim_of_each_oddity_true(oddity: str) -> None:
     assert len(claims) > 5
 
 
-@every_network
-def test_memory_holds_its_parameters(name: str) -> None:
-    """Float32 parameters and the same of momentum, whatever else a step holds, and a class for each place of maps."""
-    facts, by_kind = FAMILY[name], vggkit.memory(name, batch=2).by_kind
-    assert by_kind["parameters"] == by_kind["optimizer"] == 4 * facts["params_total"]
-    assert by_kind["inputs"] == 2 * (4 * prod(facts["input"]) + 8 * prod(facts["out_shape"][1:]))
-
-
 def test_all_70_are_set_side_by_side() -> None:
     """`compare` has each one's figures, in the order in which they were named."""
     comparison = vggkit.compare(*FAMILY)
@@ -213,30 +250,6 @@ def test_it_is_drawn(name: str, kind: str, tmp_path: Path) -> None:
 
 
 # How it is written
-
-
-@every_network
-def test_a_file_is_read_dumped_and_read_to_an_equal_configuration(name: str, tmp_path: Path) -> None:
-    """What `show` prints is the whole network, and `validate` accepts it."""
-    config = vggkit.load(name)
-    text = vggkit.dump(config, tmp_path / "x.yaml")
-    assert vggkit.loads(text) == config == vggkit.load(tmp_path / "x.yaml")
-    assert vggkit.load(path(name)) == config
-    for file in (tmp_path / "x.yaml", path(name)):
-        assert CliRunner().invoke(main, ["validate", str(file)]).exit_code == 0
-
-
-@every_network
-def test_a_file_says_what_is_different_and_where_it_comes_from(name: str) -> None:
-    """Name, source, note and schema; and the file's name is the network's."""
-    lines = path(name).read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "# yaml-language-server: $schema=../schema.json"
-    assert lines[1] == f"name: {name}"
-    assert max(map(len, lines)) <= 120
-    config = vggkit.load(name)
-    assert config.name == name
-    assert config.source
-    assert config.note
 
 
 def test_the_files_are_the_70_networks_and_short() -> None:
