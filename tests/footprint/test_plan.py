@@ -117,7 +117,7 @@ GRID = list(product(("3x224x224", "3x64x96"), (10, 1000), ("float32", "bfloat16"
 PARTS: tuple[dict[str, tuple[str, ...]], ...] = ({}, {"freeze": BLOCKS[:2]}, {"checkpoint": BLOCKS})
 
 
-@pytest.mark.grid
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(("image", "classes", "dtype"), GRID)

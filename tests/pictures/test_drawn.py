@@ -49,6 +49,14 @@ ODD = {
 }
 
 
+EACH_KIND = [
+    pytest.param(name, kind, marks=[] if number % len(KINDS) == place or name == "D" else pytest.mark.slow)
+    for number, name in enumerate([*SIX, *ODD])
+    for place, kind in enumerate(KINDS)
+]
+"""All of them in every kind; but for D's, all but one picture of each are slow."""
+
+
 @cache
 def network(name: str) -> vggkit.Network:
     """Return one of the six, or an odd one."""
@@ -114,8 +122,7 @@ def rising(pairs: Sequence[tuple[float, float]]) -> bool:
 # Texts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [*SIX, *ODD])
+@pytest.mark.parametrize(("name", "kind"), EACH_KIND)
 def test_no_text_leaves_the_canvas_or_covers_another(name: str, kind: str) -> None:
     """By the boxes that the renderer gives."""
     check_texts(figure(name, kind))
@@ -137,8 +144,7 @@ def formatted(numbers: set[int]) -> set[str]:
 NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [*SIX, *ODD])
+@pytest.mark.parametrize(("name", "kind"), EACH_KIND)
 def test_every_number_is_in_the_data(name: str, kind: str) -> None:
     """What is left of the texts without names and notations are numbers of the summary's rows and totals."""
     net = network(name)
