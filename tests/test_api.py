@@ -23,6 +23,7 @@ from tests import judges
 from vggkit import Network
 from vggkit.footprint.plan import Options, StepArguments
 from vggkit.model.build import BuildArguments
+from vggkit.model.weights.loading import LoadArguments
 from vggkit.notation.overrides import OVERRIDES, Overrides
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +147,16 @@ def test_the_typed_overrides_are_the_overrides() -> None:
     assert set(StepArguments.__optional_keys__) == {*OVERRIDES, *steps}
     assert set(StepArguments.__optional_keys__) - {*OVERRIDES} == {*Options.__struct_fields__} - {"batch"}
     builds = set(vggkit.build.__kwdefaults__) - {"softmax", "weights"}
-    assert set(BuildArguments.__optional_keys__) == {*OVERRIDES, *builds}
+    assert set(BuildArguments.__optional_keys__) == {*OVERRIDES, *LoadArguments.__optional_keys__, *builds}
+    assert set(LoadArguments.__optional_keys__) == set(vggkit.load_weights.__kwdefaults__) - {"head"}
+
+
+@pytest.mark.parametrize("function", [vggkit.build, vggkit.load])
+def test_help_names_each_keyword_of_a_group(function: Callable[..., Any]) -> None:
+    """What `help` prints of a function says the overrides, and of `build` the keywords of loading as well."""
+    text = inspect.getdoc(function) or ""
+    words = {*OVERRIDES, *(LoadArguments.__optional_keys__ if function is vggkit.build else ())}
+    assert {word for word in words if not re.search(rf"\b{word}\b", text)} == set()
 
 
 @pytest.fixture(scope="module")

@@ -46,8 +46,6 @@ OPEN = {
     ("figures/find", "pictures/plot"),
     ("footprint/plan", "figures/summary"),
     ("footprint/plan", "footprint/plan_table"),
-    ("model/module", "model/surgery"),
-    ("model/module", "model/weights/loading"),
 }
 """Imports that lead back and are to go."""
 

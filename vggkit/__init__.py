@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from vggkit.footprint.plan import MemoryPlan, max_batch, memory
     from vggkit.model.build import build, load_model
     from vggkit.model.features import features
-    from vggkit.model.module import VGG
-    from vggkit.model.surgery import to_fully_convolutional
+    from vggkit.model.module import VGG, to_fully_convolutional
     from vggkit.model.weights.conversion import convert
     from vggkit.model.weights.inspection import Inspection, inspect
     from vggkit.model.weights.loading import load_weights, save_weights
@@ -72,7 +71,7 @@ _HOMES = {
     "report": "pictures.report.report",
     "save_weights": "model.weights.loading",
     "summarize": "figures.summary",
-    "to_fully_convolutional": "model.surgery",
+    "to_fully_convolutional": "model.module",
 }
 
 __all__ = [

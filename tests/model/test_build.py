@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 import vggkit
 from tests import judges
 from vggkit import VGG, ArgumentError, BuildError, Network
-from vggkit.model.module import initialize
+from vggkit.model.build import initialize
 from vggkit.notation.spelling import RESERVED_NAMES
 
 ROOT = Path(__file__).parent.parent.parent

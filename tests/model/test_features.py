@@ -339,7 +339,7 @@ def test_what_is_frozen_may_lie_behind_the_last_layer() -> None:
     ("options", "said"),
     [
         ({"softmax": True}, "softmax: expected none with features; name the soft-max among the layers, as prob"),
-        ({"include_top": False}, "head: 'new' and include_top=False say what of weights= is loaded, and there are"),
+        ({"include_top": False}, "head='new' and include_top=False need weights="),
         ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of A, found 'fc1'"),
         ({"seed": -1}, "seed: expected a whole number from 0 to 9e+18, found -1"),
     ],
@@ -375,8 +375,8 @@ def test_wrong_arguments_end_in_one_line(layers: Any, options: dict[str, Any], s
 
 
 def test_a_new_head_needs_weights() -> None:
-    """As for `build`: head='new' says what of a checkpoint is loaded."""
-    with pytest.raises(ArgumentError, match="there are none"):
+    """As for `build`: head='new' leaves out part of a checkpoint, so there must be one."""
+    with pytest.raises(ArgumentError, match="head='new' and include_top=False need weights="):
         vggkit.features("A", ["relu1_1"], input="3x32x32", width=0.1, head="new")
 
 

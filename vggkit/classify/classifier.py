@@ -18,9 +18,8 @@ from vggkit.classify.labels import Label, imagenet_labels, read_labels
 from vggkit.classify.pictures import decode, to_array
 from vggkit.classify.predictions import Classified, Prediction
 from vggkit.model.build import build, load_model
-from vggkit.model.module import VGG
-from vggkit.model.surgery import to_fully_convolutional
-from vggkit.model.weights.loading import LoadReport, Source
+from vggkit.model.module import VGG, LoadReport, to_fully_convolutional
+from vggkit.model.weights.loading import Source
 from vggkit.model.weights.published import Passport, of_file
 from vggkit.network import Network
 from vggkit.notation.config import Config

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, SupportsIndex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from vggkit.base.errors import ArgumentError, BuildError, did_you_mean, shorten
 from vggkit.base.numbers import megabytes, whole
-from vggkit.model.module import INITIALIZERS, VGG, initialize
+from vggkit.model.module import VGG
 from vggkit.model.weights.identification import identify
-from vggkit.model.weights.loading import Source, grow, load_checkpoint, open_checkpoint, resolve
+from vggkit.model.weights.loading import LoadArguments, Source, grow, load_checkpoint, open_checkpoint, resolve
 from vggkit.network import Network, dtype_name, several
 from vggkit.notation.config import Config
 from vggkit.notation.layers import Softmax, elements
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class BuildArguments(Overrides, total=False):
+class Changes(Overrides, LoadArguments, total=False):
+    """The keywords of `build` that other functions explain: those of `load` and of `load_weights`."""
+
+
+class BuildArguments(Changes, total=False):
     """The keywords of `build` that `features` takes too, for type checkers."""
 
     init: str
@@ -33,9 +38,6 @@ class BuildArguments(Overrides, total=False):
     seed: SupportsIndex | None
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
-    strict: bool
-    include_top: bool
-    adapt_input: bool
     init_from: Source | VGG | None
 
 
@@ -50,11 +52,8 @@ def build(
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
     weights: Source | None = None,
-    strict: bool = True,
-    include_top: bool = True,
-    adapt_input: bool = True,
     init_from: Source | VGG | None = None,
-    **overrides: Unpack[Overrides],
+    **changes: Unpack[Changes],
 ) -> VGG:
     """Build a network as a PyTorch model.
 
@@ -67,15 +66,12 @@ def build(
         seed: makes the weights reproducible without touching torch's global generator.
         freeze: blocks and layers that are not trained, a name or several; as for `VGG.freeze`.
         checkpoint: blocks that are run again in the backward pass, a name or several, through `torch.utils.checkpoint`.
-        weights: a checkpoint of torchvision, timm, Keras or vggkit, or "imagenet"; as for `load_weights`, like the
-            next three.
-        strict: False loads the layers that fit, and only notes where the file says that its network answers otherwise.
-        include_top: False loads no weights for the classifier.
-        adapt_input: whether kernels for 3 colours may serve another number of channels.
+        weights: a checkpoint of torchvision, timm, Keras or vggkit, or "imagenet".
         init_from: a shallower model or its checkpoint, whose first four convolutions and FC layers start this one
             (paper, Sect. 3.1).
-        overrides: changes to make, as for `load`; with weights, head may also be "new": the configuration's own head
-            without the weights for it.
+        changes: changes to make to the configuration, as for `load`: num_classes, input, in_channels, batch_norm,
+            dropout, width, activation, inplace, pool and head. With weights, also strict, include_top and adapt_input,
+            as for `load_weights`; and head="new" is the configuration's own head, without the weights for it.
 
     Returns:
         The model, in training mode. `model.report` says what was loaded.
@@ -89,79 +85,58 @@ def build(
     >>> sum(p.numel() for p in build("D", device="meta").parameters())
     138357544
     """
-    check_keywords(build, overrides)
-    if overrides.get("head") == "new":
-        overrides["head"], include_top = None, False
+    check_keywords(build, changes, LoadArguments.__optional_keys__)
+    loading, overrides = _divided(changes)
     network = Network.of(config, **overrides)
     if init not in INITIALIZERS:
         raise ArgumentError(f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}")
-    target, number = _device(device), _dtype(dtype)
     if softmax and not isinstance(network.layers[-1].layer, Softmax):
         raise ArgumentError(f"softmax: expected False, found True: {network.name} does not end in soft-max")
     if seed is not None:
         seed = whole(seed, "seed", least=0, largest=2**63 - 1)
     if weights is not None and init_from is not None:
         raise ArgumentError("init_from: expected no weights= with it: one of them gives the first values")
-    if weights is None and not include_top:
-        raise ArgumentError("head: 'new' and include_top=False say what of weights= is loaded, and there are none")
-    imagined = _fake_tensors()
-    if (imagined or target.type == "meta") and (weights is not None or init_from is not None):
-        where = "FakeTensorMode" if imagined else "device: 'meta'"
+    if weights is None and not loading.get("include_top", True):
+        raise ArgumentError("head='new' and include_top=False need weights=")
+    target, number = _device(device), _dtype(dtype)
+    fake = _fake_tensors()
+    if (fake or target.type == "meta") and (weights is not None or init_from is not None):
+        where = "FakeTensorMode" if fake else "device: 'meta'"
         raise ArgumentError(f"{where} has no room for values; expected another with weights= or init_from=")
-    if not imagined:
+    if not fake:
         _check_size(network, target, number)
-    with unset_fake_temporarily(), torch.device("meta"):
-        model = VGG(network, softmax=softmax, checkpoint=checkpoint).to(number)
+    model = _without_values(network, number, softmax=softmax, checkpoint=checkpoint)
     if frozen := several(freeze, "freeze"):
         model.freeze(frozen)
-    if imagined:
+    if fake:
         for module in model.modules():
             allocate(module, target)
         return model
     if target.type == "meta":
         return model
     if weights is not None:
-        opened = open_checkpoint(resolve(weights, network))
-        load_checkpoint(model, opened, strict=strict, include_top=include_top, adapt_input=adapt_input)
+        load_checkpoint(model, open_checkpoint(resolve(weights, network)), **loading)
     materialize(model, target, init, seed)
     if init_from is not None:
         grow(model, init_from)
     return model
 
 
-def materialize(model: VGG, device: torch.device, init: str, seed: int | None) -> None:
-    """Move a model to a device; what has no values yet is initialised.
-
-    Args:
-        model: some or all of whose tensors are on the meta device.
-        device: where to.
-        init: a key of INITIALIZERS.
-        seed: for the random numbers; None takes torch's.
-    """
-    fresh = []
-    for module in model.modules():
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if any(tensor.is_meta for tensor in own):
-            allocate(module, device)
-            fresh.append(module)
-    model.to(device)
-    with torch.no_grad():
-        initialize(fresh, init, None if seed is None else torch.Generator(device).manual_seed(seed))
+def _divided(changes: Changes) -> tuple[LoadArguments, Overrides]:
+    """Divide the keywords into those of loading and those of the configuration; head="new" is of both."""
+    words = LoadArguments.__optional_keys__
+    loading = {word: value for word, value in changes.items() if word in words}
+    overrides = {word: value for word, value in changes.items() if word not in words}
+    if overrides.get("head") == "new":
+        del overrides["head"]
+        loading["include_top"] = False
+    return cast(LoadArguments, loading), cast(Overrides, overrides)
 
 
-def allocate(module: nn.Module, device: torch.device) -> None:
-    """Give a module's own parameters and buffers memory on a device, and no values.
-
-    `Module.to_empty` would convert them, which torch refuses inside FakeTensorMode.
-    """
-    for name, parameter in module._parameters.items():
-        if parameter is not None:
-            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
-            module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-    for name, buffer in module._buffers.items():
-        if buffer is not None:  # a count as a value: FakeTensorMode keeps it, and a cumulative average reads it
-            empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
-            module._buffers[name] = empty if buffer.ndim else torch.tensor(0, dtype=buffer.dtype, device=device)
+def _without_values(network: Network, dtype: torch.dtype, **options: Any) -> VGG:
+    """Return a model on the meta device, inside FakeTensorMode too."""
+    with unset_fake_temporarily(), torch.device("meta"):
+        return VGG(network, **options).to(dtype)
 
 
 def _fake_tensors() -> bool:
@@ -194,11 +169,9 @@ def load_model(
     """
     opened = open_checkpoint(path)
     identity = identify(opened)
-    network = identity.network
     target, number = _device(device), _dtype(dtype)
-    _check_size(network, target, number)
-    with torch.device("meta"):
-        model = VGG(network).to(number)
+    _check_size(identity.network, target, number)
+    model = _without_values(identity.network, number)
     if target.type != "meta":
         load_checkpoint(model, opened, notes=identity.notes)
         materialize(model, target, "kaiming", None)
@@ -242,3 +215,104 @@ def _memory(device: torch.device) -> int | None:
     if device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+# First values
+
+
+def materialize(model: VGG, device: torch.device, init: str, seed: int | None) -> None:
+    """Move a model to a device; what has no values yet is initialised.
+
+    Args:
+        model: some or all of whose tensors are on the meta device.
+        device: where to.
+        init: a key of INITIALIZERS.
+        seed: for the random numbers; None takes torch's.
+    """
+    fresh = []
+    for module in model.modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(tensor.is_meta for tensor in own):
+            allocate(module, device)
+            fresh.append(module)
+    model.to(device)
+    with torch.no_grad():
+        initialize(fresh, init, None if seed is None else torch.Generator(device).manual_seed(seed))
+
+
+def allocate(module: nn.Module, device: torch.device) -> None:
+    """Give a module's own parameters and buffers memory on a device, and no values.
+
+    `Module.to_empty` would convert them, which torch refuses inside FakeTensorMode.
+    """
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:  # a count as a value: FakeTensorMode keeps it, and a cumulative average reads it
+            empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+            module._buffers[name] = empty if buffer.ndim else torch.tensor(0, dtype=buffer.dtype, device=device)
+
+
+Initializer = Callable[[Tensor, "torch.Generator | None"], object]
+
+
+def _kaiming(weight: Tensor, generator: torch.Generator | None) -> None:
+    """As torchvision does: He et al. 2015 (fan out, ReLU) for convolutions, N(0, 0.01²) for FC layers."""
+    if weight.ndim == 4:
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    else:
+        nn.init.normal_(weight, 0.0, 0.01, generator=generator)
+
+
+def _paper(weight: Tensor, generator: torch.Generator | None) -> None:
+    """As the paper does (Sect. 3.1): a normal distribution of variance 1e-2, which is a deviation of 0.1."""
+    nn.init.normal_(weight, 0.0, 0.1, generator=generator)
+
+
+def _xavier(weight: Tensor, generator: torch.Generator | None) -> None:
+    """Glorot & Bengio 2010, which the paper's Sect. 3.1 found to work without pre-training."""
+    nn.init.xavier_uniform_(weight, generator=generator)
+
+
+INITIALIZERS: dict[str, Initializer] = {"kaiming": _kaiming, "paper": _paper, "xavier": _xavier}
+"""How weights can be initialised; biases are 0, and normalisations start as the identity."""
+
+
+def initialize(modules: Iterable[nn.Module], init: str, generator: torch.Generator | None) -> None:
+    """Give modules their first weights.
+
+    Args:
+        modules: convolutions, FC layers, and others that have a `reset_parameters` of their own.
+        init: a key of INITIALIZERS.
+        generator: where the random numbers come from; None is torch's.
+
+    Raises:
+        BuildError: if nothing says how a module begins.
+    """
+    for module in modules:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            INITIALIZERS[init](module.weight, generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
+            module.reset_parameters()
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            with _drawing_from(generator):
+                reset()
+        else:
+            kind = type(module).__name__
+            raise BuildError(f"{kind}: nothing says what its parameters begin as; give it a method reset_parameters()")
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
+    """Let what draws from torch's own generator draw from another, and leave torch's as it was."""
+    if generator is None:
+        yield
+        return
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        yield

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import msgspec
 import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]  # torch does not list it
 from torch.utils.checkpoint import checkpoint as run_again
 
-from vggkit.base.errors import ArgumentError, BuildError, ConfigError, shorten
+from vggkit.base.errors import ArgumentError, ConfigError, shorten
+from vggkit.model import rewrite
 from vggkit.model.description import described
 from vggkit.network import Network, PlacedLayer, place, several
 from vggkit.notation.config import Config
 from vggkit.notation.layers import Conv2d, Pair, Shape, times
 
-if TYPE_CHECKING:
-    from vggkit.model.weights.loading import LoadReport
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """What was loaded into a model.
+
+    Args:
+        source: the file, or what it was loaded from.
+        loaded: the network's layers that have its weights, and the names that they have there.
+        left: layers with weights that got none of it.
+        notes: what was changed on the way, what the file does not say and was assumed, and with strict=False what it
+            says and the model does otherwise.
+        layout: the file's; empty if it was loaded from a model.
+    """
+
+    source: str
+    loaded: dict[str, str]
+    left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    layout: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.loaded)} layers loaded"]
+        lines += [f"  new: {', '.join(self.left)}"] if self.left else []
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 class VGG(nn.Module):
@@ -202,11 +224,35 @@ class VGG(nn.Module):
         """Return a model for inference, with every batch norm right behind a convolution or FC layer folded into that.
 
         Returns:
-            A new model in evaluation mode; its outputs are this one's in evaluation mode, but for rounding.
+            A new model in evaluation mode; its outputs are this one's in evaluation mode, but for rounding. Layers that
+            nothing was folded into share their weights with this one.
         """
-        from vggkit.model.surgery import fold_batch_norm
+        return self._rewritten(rewrite.folded(self.network, self._tensors(), self.frozen)).eval()
 
-        return fold_batch_norm(self)
+    def _tensors(self) -> rewrite.Tensors:
+        return {
+            (placed.name, role): getattr(self.get_submodule(placed.module), role)
+            for placed in self.network
+            for role in placed.held
+        }
+
+    def _rewritten(self, rewritten: rewrite.Rewritten) -> VGG:
+        """Return a new model in this one's mode, with its end and its checkpoints.
+
+        Parameters share the tensors' memory; statistics, which a forward pass in training changes, are copied.
+        """
+        network = place(rewritten.config)
+        with torch.device("meta"):
+            new = VGG(network, softmax=self.ends_in_softmax, checkpoint=self.checkpoint)
+        for placed in (placed for placed in network if placed.held):
+            module = new.get_submodule(placed.module)
+            for role in placed.held:
+                tensor = rewritten.tensors[placed.name, role]
+                if isinstance(getattr(module, role), nn.Parameter):
+                    setattr(module, role, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
+                else:
+                    setattr(module, role, tensor.clone())
+        return (new.freeze(rewritten.frozen) if rewritten.frozen else new).train(self.training)
 
     def _refused(self, x: Tensor, error: RuntimeError) -> Exception | None:
         """Say why torch failed, where that is known."""
@@ -240,6 +286,33 @@ def vgg_in(module: object) -> VGG:
     if not isinstance(inner, VGG):
         raise ArgumentError(f"model: expected a model of vggkit.build, found {shorten(type(module).__name__)}")
     return inner
+
+
+def to_fully_convolutional(model: nn.Module) -> VGG:
+    """Return the model with its FC layers as convolutions, for pictures of any size at or above the one it is for.
+
+    As the paper evaluates (Sect. 3.2): the first FC layer becomes a convolution as large as the maps, the hidden ones
+    behind it 1×1, and the scores are averaged over all positions. The last of several FC layers stays as it is, behind
+    the average: the scores of an average are the average of the scores. So does timm, and to the last bit.
+
+    Args:
+        model: stays as it is, and shares its weights with the new one; also as torch.compile or DataParallel wraps it.
+
+    Returns:
+        A new model, whose scores at the old size are those of the old one; the model itself if its maps are averaged
+        before its FC layers, as it takes any size already.
+
+    Raises:
+        ArgumentError: if the classifier is not maps, flattened, then FC layers.
+
+    >>> from vggkit import build
+    >>> model = build("A", input="3x64x64", width=0.1)
+    >>> to_fully_convolutional(model).fc1.weight.shape
+    torch.Size([409, 51, 2, 2])
+    """
+    model = vgg_in(model)
+    rewritten = rewrite.fully_convolutional(model.network, model._tensors(), model.frozen)
+    return model if rewritten is None else model._rewritten(rewritten)
 
 
 def blocked_hooks(error: RuntimeError) -> RuntimeError | None:
@@ -303,68 +376,3 @@ def hold_statistics(module: nn.Module) -> None:
     """Put a module that keeps statistics of its batches, as a batch norm does, into evaluation mode."""
     if any(True for _ in module.buffers(recurse=False)):
         module.eval()
-
-
-# Initialisation
-
-Initializer = Callable[[Tensor, "torch.Generator | None"], object]
-
-
-def _kaiming(weight: Tensor, generator: torch.Generator | None) -> None:
-    """As torchvision does: He et al. 2015 (fan out, ReLU) for convolutions, N(0, 0.01²) for FC layers."""
-    if weight.ndim == 4:
-        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    else:
-        nn.init.normal_(weight, 0.0, 0.01, generator=generator)
-
-
-def _paper(weight: Tensor, generator: torch.Generator | None) -> None:
-    """As the paper does (Sect. 3.1): a normal distribution of variance 1e-2, which is a deviation of 0.1."""
-    nn.init.normal_(weight, 0.0, 0.1, generator=generator)
-
-
-def _xavier(weight: Tensor, generator: torch.Generator | None) -> None:
-    """Glorot & Bengio 2010, which the paper's Sect. 3.1 found to work without pre-training."""
-    nn.init.xavier_uniform_(weight, generator=generator)
-
-
-INITIALIZERS: dict[str, Initializer] = {"kaiming": _kaiming, "paper": _paper, "xavier": _xavier}
-"""How weights can be initialised; biases are 0, and normalisations start as the identity."""
-
-
-def initialize(modules: Iterable[nn.Module], init: str, generator: torch.Generator | None) -> None:
-    """Give modules their first weights.
-
-    Args:
-        modules: convolutions, FC layers, and others that have a `reset_parameters` of their own.
-        init: a key of INITIALIZERS.
-        generator: where the random numbers come from; None is torch's.
-
-    Raises:
-        BuildError: if nothing says how a module begins.
-    """
-    for module in modules:
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            INITIALIZERS[init](module.weight, generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
-            module.reset_parameters()
-        elif callable(reset := getattr(module, "reset_parameters", None)):
-            with _drawing_from(generator):
-                reset()
-        else:
-            kind = type(module).__name__
-            raise BuildError(f"{kind}: nothing says what its parameters begin as; give it a method reset_parameters()")
-
-
-@contextmanager
-def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Let what draws from torch's own generator draw from another, and leave torch's as it was."""
-    if generator is None:
-        yield
-        return
-    devices = [generator.device] if generator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-        yield

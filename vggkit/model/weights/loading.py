@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from typing import TypedDict
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
 from vggkit.base.errors import ArgumentError, CheckpointError, VggkitError, shorten
 from vggkit.base.files import opened
-from vggkit.model.module import VGG, vgg_in
+from vggkit.model.module import VGG, LoadReport, vgg_in
 from vggkit.model.weights.aligned import write_safetensors
 from vggkit.model.weights.container import CONFIG_KEY, open_container
 from vggkit.model.weights.differences import ADVICE, differences
@@ -27,28 +27,12 @@ Source = str | os.PathLike[str]
 logger = logging.getLogger("vggkit")
 
 
-class LoadReport(msgspec.Struct, frozen=True):
-    """What was loaded.
+class LoadArguments(TypedDict, total=False):
+    """The keywords of `load_weights` that `build` takes too, for type checkers."""
 
-    Args:
-        source: the file, or what it was loaded from.
-        loaded: the network's layers that have its weights, and the names that they have there.
-        left: layers with weights that got none of it.
-        notes: what was changed on the way, what the file does not say and was assumed, and with strict=False what it
-            says and the model does otherwise.
-        layout: the file's; empty if it was loaded from a model.
-    """
-
-    source: str
-    loaded: dict[str, str]
-    left: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    layout: str = ""
-
-    def __str__(self) -> str:
-        lines = [f"{self.source}: {len(self.loaded)} layers loaded"]
-        lines += [f"  new: {', '.join(self.left)}"] if self.left else []
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+    strict: bool
+    include_top: bool
+    adapt_input: bool
 
 
 def open_checkpoint(source: Source) -> Checkpoint:

@@ -1,13 +1,15 @@
-"""A model → another of the same weights: batch norm folded into convolutions, FC layers as convolutions."""
+"""A model's network and tensors → another's: batch norm folded into convolutions, FC layers as convolutions."""
 
 from __future__ import annotations
 
+from collections.abc import Container
+from typing import NamedTuple
+
 import torch
 from msgspec.structs import replace
-from torch import Tensor, nn
+from torch import Tensor
 
 from vggkit.base.errors import ArgumentError
-from vggkit.model.module import VGG, vgg_in
 from vggkit.network import Network, PlacedLayer, place
 from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import (
@@ -25,45 +27,57 @@ from vggkit.notation.layers import (
     Softmax,
 )
 
-State = dict[tuple[str, str], Tensor]
-"""Tensors by a layer's name and their own."""
+Tensors = dict[tuple[str, str], Tensor]
+"""Parameters and buffers, by a layer's name and their own."""
+
+
+class Rewritten(NamedTuple):
+    """What a model made from another is built from.
+
+    Args:
+        config: its configuration.
+        tensors: what its layers hold; those that nothing was changed in are the other's own.
+        frozen: the names of its layers that are frozen.
+    """
+
+    config: Config
+    tensors: Tensors
+    frozen: list[str]
 
 
 # Folding
 
 
-def fold_batch_norm(model: VGG) -> VGG:
-    """Return the model with every batch norm that stands right behind a convolution or FC layer folded into that.
+def folded(network: Network, tensors: Tensors, frozen: Container[str]) -> Rewritten:
+    """Fold every batch norm that stands right behind a convolution or FC layer into that.
 
-    In inference a batch norm multiplies each channel and adds to it, which the layer before it can do as well.
+    In inference a batch norm multiplies each channel and adds to it, which the layer before it can do as well. Batch
+    norms that measure the batch at hand can't be folded and are kept.
 
     Args:
-        model: stays as it is. Batch norms that measure the batch at hand can't be folded and are kept.
-
-    Returns:
-        A new model in evaluation mode, with the same outputs in inference. Layers that nothing was folded into share
-        their weights with the model.
+        network: the model's.
+        tensors: what its layers hold.
+        frozen: its layers that are frozen.
     """
+    old = network.config
     config = replace(
-        model.config,
-        name=f"{model.config.name.removesuffix('-BN')}-folded",
+        old,
+        name=f"{old.name.removesuffix('-BN')}-folded",
         aliases=(),
-        defaults=replace(model.config.defaults, norm=None, kinds={}),
-        blocks=tuple(map(_folded_entries, model.config.blocks)),
-        classifier=_folded_entries(model.config.classifier),
+        defaults=replace(old.defaults, norm=None, kinds={}),
+        blocks=tuple(map(_folded_entries, old.blocks)),
+        classifier=_folded_entries(old.classifier),
     )
-    values = _values(model)
-    state: State = {}
-    frozen: list[str] = []
-    for placed, before in zip(place(config), _kept(model.network), strict=True):
-        if {before.layer.name, (before.norm or before.layer).name} <= set(model.frozen):
-            frozen.append(placed.name)
-        weights = {role: values[before.layer.name, role] for role in before.layer.held}
+    rewritten = Rewritten(config, {}, [])
+    for placed, before in zip(place(config), _kept(network), strict=True):
+        if before.layer.name in frozen and (before.norm or before.layer).name in frozen:
+            rewritten.frozen.append(placed.name)
+        weights = {role: tensors[before.layer.name, role] for role in before.layer.held}
         if before.norm is not None:
-            statistics = {role: values[before.norm.name, role] for role in before.norm.held}
+            statistics = {role: tensors[before.norm.name, role] for role in before.norm.held}
             weights = _folded(weights, statistics, before.norm.layer)
-        state.update({(placed.name, role): tensor for role, tensor in weights.items()})
-    return _rebuilt(model, config, state, frozen).eval()
+        rewritten.tensors.update({(placed.name, role): tensor for role, tensor in weights.items()})
+    return rewritten
 
 
 class _Before:
@@ -125,46 +139,39 @@ def _folded(weights: dict[str, Tensor], statistics: dict[str, Tensor], norm: Lay
 # Fully convolutional
 
 
-def to_fully_convolutional(model: nn.Module) -> VGG:
-    """Return the model with its FC layers as convolutions, for pictures of any size at or above the one it is for.
+def fully_convolutional(network: Network, tensors: Tensors, frozen: Container[str]) -> Rewritten | None:
+    """Make the FC layers convolutions, and average the scores over all positions.
 
-    As the paper evaluates (Sect. 3.2): the first FC layer becomes a convolution as large as the maps, the hidden ones
-    behind it 1×1, and the scores are averaged over all positions. The last of several FC layers stays as it is, behind
-    the average: the scores of an average are the average of the scores. So does timm, and to the last bit.
+    The last of several FC layers stays as it is, behind the average: the scores of an average are the average of the
+    scores.
 
     Args:
-        model: stays as it is, and shares its weights with the new one; also as torch.compile or DataParallel wraps it.
+        network: the model's.
+        tensors: what its layers hold.
+        frozen: its layers that are frozen.
 
     Returns:
-        A new model, whose scores at the old size are those of the old one; the model itself if its maps are averaged
-        before its FC layers, as it takes any size already.
+        None if the maps are averaged before the FC layers: such a network takes any size already.
 
     Raises:
         ArgumentError: if the classifier is not maps, flattened, then FC layers.
-
-    >>> from vggkit import build
-    >>> model = build("A", input="3x64x64", width=0.1)
-    >>> to_fully_convolutional(model).fc1.weight.shape
-    torch.Size([409, 51, 2, 2])
     """
-    model = vgg_in(model)
-    head = [placed for placed in model.network if placed.block is None]
+    head = [placed for placed in network if placed.block is None]
     if any(_averages(placed.layer) for placed in head):
-        return model
-    flatten = _checked_flatten(model.network, head)
-    classifier = _dense_classifier(model.config.classifier, head, flatten.input_shape)
-    config = replace(model.config, name=f"{model.config.name}-dense", aliases=(), classifier=classifier)
-    values = _values(model)
-    state: State = {}
-    frozen: list[str] = []
-    weights = (placed for placed in model.network if placed.held)
+        return None
+    flatten = _checked_flatten(network, head)
+    classifier = _dense_classifier(network.config.classifier, head, flatten.input_shape)
+    config = replace(network.config, name=f"{network.config.name}-dense", aliases=(), classifier=classifier)
+    rewritten = Rewritten(config, {}, [])
+    weights = (placed for placed in network if placed.held)
     for placed, old in zip((placed for placed in place(config) if placed.held), weights, strict=True):
-        if old.name in model.frozen:
-            frozen.append(placed.name)
+        if old.name in frozen:
+            rewritten.frozen.append(placed.name)
         for role, shape in placed.held.items():
-            tensor = values[old.name, role]
-            state[placed.name, role] = tensor if tensor.shape == shape else _as_kernel(tensor, shape, flatten.layer)
-    return _rebuilt(model, config, state, frozen)
+            tensor = tensors[old.name, role]
+            same = tensor.shape == shape
+            rewritten.tensors[placed.name, role] = tensor if same else _as_kernel(tensor, shape, flatten.layer)
+    return rewritten
 
 
 def _averages(layer: Layer) -> bool:
@@ -230,35 +237,3 @@ def _as_kernel(weight: Tensor, shape: Shape, flatten: Layer) -> Tensor:
     if isinstance(flatten, Flatten) and flatten.order == "hwc":
         return weight.reshape(units, height, width, channels).permute(0, 3, 1, 2)
     return weight.reshape(shape)
-
-
-# Moving weights
-
-
-def _values(model: VGG) -> State:
-    return {
-        (placed.name, role): getattr(model.get_submodule(placed.module), role)
-        for placed in model.network
-        for role in placed.held
-    }
-
-
-def _rebuilt(model: VGG, config: Config, state: State, frozen: list[str]) -> VGG:
-    """Return a model of a configuration that holds these tensors, in the old one's mode, with its end and checkpoints.
-
-    Some of its layers are frozen.
-
-    Parameters share the tensors' memory; statistics, which a forward pass in training changes, are copied.
-    """
-    network = place(config)
-    with torch.device("meta"):
-        new = VGG(network, softmax=model.ends_in_softmax, checkpoint=model.checkpoint)
-    for placed in network:
-        for role in placed.held:
-            module = new.get_submodule(placed.module)
-            tensor = state[placed.name, role]
-            if isinstance(getattr(module, role), nn.Parameter):
-                setattr(module, role, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
-            else:
-                setattr(module, role, tensor.clone())
-    return (new.freeze(frozen) if frozen else new).train(model.training)
