@@ -75,9 +75,9 @@ def test_an_adaptive_pools_window_is_the_largest_of_torchs(outputs: int) -> None
 @given(st.integers(1, 10**18), st.integers(1, 10**18))
 def test_a_huge_adaptive_pool_is_answered_at_once(size: int, outputs: int) -> None:
     """No loop runs over the outputs, so that the largest sizes have a window too."""
-    extent, step = AdaptiveAvgPool2d((outputs, 1)).window((1, size, 1))
-    assert -(-size // outputs) <= extent[0] <= size // outputs + 2
-    assert size // outputs <= step[0] <= size // outputs + 1
+    window = AdaptiveAvgPool2d((outputs, 1)).window((1, size, 1))
+    assert -(-size // outputs) <= window.extent[0] <= size // outputs + 2
+    assert size // outputs <= window.step[0] <= size // outputs + 1
 
 
 def test_an_adaptive_pool_grows_the_field_of_what_is_before_it() -> None:

@@ -82,11 +82,12 @@ def test_only_the_models_rooms_need_torch() -> None:
 def test_layers_have_no_framework_at_all() -> None:
     """The layers' room imports nothing but msgspec, the standard library and the errors."""
     roots = set()
-    for node in ast.walk(tree("notation/layers")):
-        if isinstance(node, ast.Import):
-            roots |= {alias.name.split(".")[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and node.module:
-            roots.add(node.module.split(".")[0])
+    for module in (module for module in MODULES if module.startswith("notation/layers/")):
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                roots.add(node.module.split(".")[0])
     assert roots <= {*sys.stdlib_module_names, "msgspec", "vggkit"}
 
 
@@ -143,9 +144,8 @@ MISH = '''
 class Mish(InPlaceActivation, frozen=True):
     """x·tanh(softplus(x))."""
 
-    keyword: ClassVar[str] = "mish"
-    primary: ClassVar[str | None] = None
-    stem: ClassVar[str] = "mish"
+    keyword = "mish"
+    stem = "mish"
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("clone of the input" if self.inplace else "input", x),)
@@ -155,27 +155,21 @@ class Mish(InPlaceActivation, frozen=True):
 '''
 
 PRELU = '''
+from vggkit.notation.layers.rules import Product
 
-class PReLU(_ElementWise, frozen=True):
+
+class PReLU(Activation, frozen=True):
     """x where it is above 0, elsewhere x times a slope that is trained."""
 
     init: Number = 0.25
 
-    keyword: ClassVar[str] = "prelu"
-    primary: ClassVar[str | None] = "init"
-    stem: ClassVar[str] = "prelu"
-    role: ClassVar[Role] = "activation"
-    followers: ClassVar[tuple[str, ...]] = ()
-    keras_type: ClassVar[str] = "PReLU"
+    keyword = "prelu"
+    primary = "init"
+    stem = "prelu"
+    keras_type = "PReLU"
 
-    def parameters(self, x: Shape) -> dict[str, Shape]:
-        return {"weight": (1,)}
-
-    def parameters_working(self, x: Shape) -> dict[str, Working]:
-        return {"weight": Working("1", "1", "one slope for all channels")}
-
-    def storage(self) -> Storage:
-        return "new"
+    def parameter_counts(self, x: Shape) -> dict[str, Product]:
+        return {"weight": Product.of("one slope for all channels", ("1", 1))}
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("input", x),)
@@ -195,9 +189,6 @@ class PReLU(_ElementWise, frozen=True):
             return [made[0], total]
 
         return eager.op(x, weight, keeps=(x, weight), backward=backward, adjust=adjust)
-
-    def in_inference(self, x: Shape) -> Layer | None:
-        return self
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.PReLU(init=self.init)
@@ -256,13 +247,14 @@ assert [step.result for step in vggkit.explain(network, 'block1_mish1')][:3] == 
 
 
 def use_with(kind: str, use: str, tmp_path: Path) -> None:
-    """Add a class to a copy of layers.py, and run a program with that copy."""
-    scratch.add(scratch.package(tmp_path) / "notation" / "layers.py", "\n\nKINDS: tuple", kind)
+    """Add a class to the activations of a copy of the package, and run a program with that copy."""
+    family = scratch.package(tmp_path) / "notation" / "layers" / "activations.py"
+    family.write_text(family.read_text(encoding="utf-8") + kind, encoding="utf-8")
     scratch.run(tmp_path, use)
 
 
 def test_a_new_layer_kind_is_one_class(tmp_path: Path) -> None:
-    """A class added to layers.py can be written, read, summed up, explained, built, measured and checked."""
+    """A class added to its family can be written, read, summed up, explained, built, measured and checked."""
     use_with(MISH, USE, tmp_path)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from vggkit.base.errors import (
     ArgumentError,
@@ -28,8 +27,6 @@ from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import (
     Dropout,
     Flatten,
-    GroupNorm,
-    InPlaceActivation,
     Layer,
     Linear,
     Pair,
@@ -426,10 +423,7 @@ class _Walk:
 
     def settle(self, layer: Layer) -> Layer:
         """Settle what depends on the place: an activation works in place only where nobody needs what it overwrites."""
-        if isinstance(layer, (Flatten, GroupNorm)):
-            layer = layer.settled(self.shape)
-        if isinstance(layer, InPlaceActivation) and layer.inplace and not self.writable:
-            layer = replace(layer, inplace=False)
+        layer = layer.settled(self.shape, writable=self.writable)
         keeps_output = any(kept.what == "output" for kept in layer.kept(self.shape))
         self.writable = not keeps_output and (layer.storage() != "view" or self.writable)
         return layer

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from tests import drawn
 from vggkit.base.errors import LayerError, TooSmallError
-from vggkit.notation import layers
 from vggkit.notation.layers import (
     ELU,
     GELU,
@@ -45,7 +44,12 @@ from vggkit.notation.layers import (
     Softmax,
     Tanh,
     Window,
+    activations,
     elements,
+    head,
+    norms,
+    rules,
+    windows,
 )
 
 MAPS = (4, 9, 11)
@@ -440,11 +444,12 @@ def test_a_refusal_says_what_was_found_and_what_fits(
 
 
 ABSTRACT = sorted(
-    (
+    {
         kind
-        for kind in vars(layers).values()
+        for family in (rules, windows, norms, activations, head)
+        for kind in vars(family).values()
         if isinstance(kind, type) and issubclass(kind, Layer) and kind not in KINDS
-    ),
+    },
     key=lambda kind: kind.__name__,
 )
 
@@ -472,7 +477,7 @@ def test_a_kind_that_forgets_a_rule_cant_be_made(rule: str) -> None:
 
 def test_the_rules_are_those_of_the_design() -> None:
     """Shapes, counts, fields, memory and the torch module are each a rule that every kind must answer."""
-    asked = {"output_shape", "parameters", "buffers", "multiply_accumulates", "window", "kept", "module"}
+    asked = {"output_sizes", "parameter_counts", "buffers", "operation_count", "window", "kept", "module", "run"}
     assert asked <= set(RULES)
 
 

@@ -15,6 +15,7 @@ from vggkit.base.errors import ConfigError
 from vggkit.notation.layers import (
     KINDS,
     Conv2d,
+    CountByWidth,
     Flatten,
     GlobalAvgPool2d,
     GroupNorm,
@@ -22,9 +23,8 @@ from vggkit.notation.layers import (
     Linear,
     MaxPool2d,
     Padding,
-    Padding2d,
+    PaddingOrSame,
     Size,
-    Table,
 )
 from vggkit.notation.spelling import (
     FOLLOWERS,
@@ -46,10 +46,10 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     """Draw values of a field's type, within what it allows."""
     allowed = allowed_values(kind)
     low = allowed.minimum if allowed.minimum is not None else 0
-    if kind in (Size, Padding, Padding2d):
+    if kind in (Size, Padding, PaddingOrSame):
         pairs = st.tuples(st.integers(low, 9), st.integers(low, 9))
-        return pairs | st.just("same") if kind is Padding else pairs
-    if kind is Table:
+        return pairs | st.just("same") if kind is PaddingOrSame else pairs
+    if kind is CountByWidth:
         count = st.integers(low, 10**17)
         rows = st.dictionaries(count, count, min_size=1, max_size=3)
         return count | rows.map(lambda table: tuple(sorted(table.items())))

@@ -203,15 +203,15 @@ def _step(quantity: str, working: Working, result: int, unit: str = "") -> Step:
 
 def _shape(placed: PlacedLayer) -> list[Step]:
     words = ("channels", "height", "width") if len(placed.output_shape) == 3 else ("features",)
-    workings = placed.layer.shape_working(placed.input_shape)
+    workings = [size.working for size in placed.layer.output_sizes(placed.input_shape)]
     return [_step(f"output {word}", *pair) for word, pair in zip(words, zip(workings, placed.output_shape))]
 
 
 def _parameters(placed: PlacedLayer, row: Row) -> list[Step]:
-    workings = placed.layer.parameters_working(placed.input_shape)
-    counts = {"weight": row.weights, "bias": row.biases}
+    counts = placed.layer.parameter_counts(placed.input_shape)
+    workings = {name: count.working for name, count in counts.items()}
     words = {"weight": "weights", "bias": "biases"}
-    steps = [_step(words[name], working, counts[name]) for name, working in workings.items()]
+    steps = [_step(words[name], working, counts[name].number) for name, working in workings.items()]
     total = Working(
         " + ".join(working.rule for working in workings.values()) or "0",
         " + ".join(working.numbers for working in workings.values()) or "0",
@@ -228,7 +228,7 @@ def _parameters(placed: PlacedLayer, row: Row) -> list[Step]:
 
 
 def _operations(placed: PlacedLayer, row: Row, batch: int) -> list[Step]:
-    working = placed.layer.multiply_accumulates_working(placed.input_shape)
+    working = placed.layer.operation_count(placed.input_shape).working
     if not row.multiply_accumulates:
         return [_step("MACs", working, 0)]
     macs = Working(f"N·{working.rule}", f"{batch}·{working.numbers}", working.why) if batch > 1 else working

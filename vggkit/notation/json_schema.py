@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 from vggkit.base.numbers import parse_count
-from vggkit.notation.layers import KINDS, Layer, Padding, Padding2d, Size, Table
+from vggkit.notation.layers import KINDS, CountByWidth, Layer, Padding, PaddingOrSame, Size
 from vggkit.notation.overrides import OVERRIDES
 from vggkit.notation.preprocess import CHANNELS, INTERPOLATIONS, LARGEST_SIDE, PRESETS
 from vggkit.notation.reading import BUDGET
@@ -174,15 +174,15 @@ def _behind_keyword(kind: type[Layer]) -> dict[str, Any]:
 def _value(kind: Any) -> dict[str, Any]:
     allowed = allowed_values(kind)
     schema: dict[str, Any] = {"description": allowed.description}
-    if kind in (Size, Padding, Padding2d):
+    if kind in (Size, Padding, PaddingOrSame):
         least = 1 if kind is Size else 0
         sizes: list[dict[str, Any]] = [
             {"type": "integer", "minimum": least},
             {"type": "string", "pattern": SIZE_PATTERN if kind is Size else PADDING_PATTERN},
             {"type": "array", "items": {"type": "integer", "minimum": least}, "minItems": 2, "maxItems": 2},
         ]
-        return {**schema, "anyOf": [*sizes, *([{"const": "same"}] if kind is Padding else [])]}
-    if kind is Table:
+        return {**schema, "anyOf": [*sizes, *([{"const": "same"}] if kind is PaddingOrSame else [])]}
+    if kind is CountByWidth:
         count = {"type": "integer", "minimum": 1}
         rows = {"type": "object", "minProperties": 1, "propertyNames": {"pattern": "^[1-9][0-9]*$"}}
         return {**schema, "anyOf": [count, {**rows, "additionalProperties": count}]}

@@ -15,7 +15,19 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vggkit.base.errors import ELSEWHERE, VggkitError, did_you_mean, shorten
-from vggkit.notation.layers import KINDS, LARGEST, Allowed, Conv2d, Layer, Linear, Padding, Padding2d, Rate, Size, Table
+from vggkit.notation.layers import (
+    KINDS,
+    LARGEST,
+    Allowed,
+    Conv2d,
+    CountByWidth,
+    Layer,
+    Linear,
+    Padding,
+    PaddingOrSame,
+    Rate,
+    Size,
+)
 
 
 class ShortForm(NamedTuple):
@@ -362,7 +374,11 @@ def typed(value: Any, kind: Any) -> Any:
         ValueError: says what was found and what was expected.
     """
     allowed = allowed_values(kind)
-    raw = size(value) if kind in (Size, Padding, Padding2d) else table(value) if kind is Table else value
+    raw = value
+    if kind in (Size, Padding, PaddingOrSame):
+        raw = size(value)
+    elif kind is CountByWidth:
+        raw = table(value)
     try:
         result = msgspec.convert(raw, kind)
     except msgspec.ValidationError:
