@@ -167,11 +167,9 @@ def figures(network: Network, source: str, batch: int) -> Figures:
     """Return what the conventions say of a tool, by label."""
     counted = Counted(network, batch, "float32")
     return {
-        convention.label: sum(
-            part.amount for part in convention.parts(counted.one_image if convention.per_image else counted)
-        )
+        convention.label: sum(part.amount for part in convention.parts(convention.counted(counted)))
         for convention in CONVENTIONS
-        if convention.source == source
+        if str(convention.tool) == source
     }
 
 
@@ -193,9 +191,9 @@ def test_torchsummary_counts_four_bytes_whatever_the_dtype() -> None:
     network = SMALL["D"]()
     half, single = Counted(network, 1, "float16"), Counted(network, 1, "float32")
     for convention in CONVENTIONS:
-        if convention.tool in ("torchsummary", "torchinfo") and convention.quantity.endswith("bytes"):
+        if convention.tool.name in ("torchsummary", "torchinfo") and convention.quantity.endswith("bytes"):
             sizes = [sum(part.amount for part in convention.parts(counted)) for counted in (half, single)]
-            assert sizes[1] == sizes[0] * (1 if convention.tool == "torchsummary" else 2)
+            assert sizes[1] == sizes[0] * (1 if convention.tool.name == "torchsummary" else 2)
 
 
 @pytest.mark.parametrize("name", SMALL)

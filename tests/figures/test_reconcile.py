@@ -118,15 +118,15 @@ def test_what_is_printed_is_found_and_its_parts_add_up(name: str, options: dict[
     for convention in CONVENTIONS:
         counted = Counted(
             Network.of(name, **{key: options[key] for key in ("input", "num_classes") if key in options}),
-            1 if convention.per_image else options.get("batch", 1),
+            1 if convention.tool.per_image else options.get("batch", 1),
             options.get("dtype", "float32"),
         )
         parts = convention.parts(counted)
         if not parts:
             continue
         printed = convention.writing.write(sum(part.amount for part in parts))
-        found = [f for f in reconcile(name, printed, **options) if f.tool == convention.source]
-        assert any(f.quantity == convention.quantity for f in found), (convention.source, convention.label, printed)
+        found = [f for f in reconcile(name, printed, **options) if f.tool == str(convention.tool)]
+        assert any(f.quantity == convention.quantity for f in found), (convention.tool, convention.label, printed)
         for finding in found:
             assert sum(part.amount for part in finding.parts) == finding.figure
             assert finding.difference == finding.figure - finding.ours

@@ -1,8 +1,8 @@
 """What other tools print for a network, as formulas over it: which tool, which convention, and what differs.
 
-A convention is a value: who says what, how it is written, and the parts that add up to it. The first part is vggkit's
-own figure wherever that makes sense, so that the others are the exact difference. The rules were read in each tool's
-source at the version that is named, and tests hold them against the tool itself where it installs.
+A convention is one value in `CONVENTIONS`: who says what, how it is written, and the parts that add up to it. The first
+part is vggkit's own figure wherever that makes sense, so that the others are the exact difference. The rules were read
+in each tool's source at the version that is named, and tests compare them with the tool itself where it installs.
 """
 
 from __future__ import annotations
@@ -98,11 +98,22 @@ class Counted:
         """A training step of it."""
         return memory(self.network, batch=self.batch, dtype=self.dtype)
 
+    @cached_property
+    def inference(self) -> MemoryPlan:
+        """A forward pass of it."""
+        return memory(self.network, batch=self.batch, dtype=self.dtype, mode="inference")
+
+    def ours(self, quantity: Quantity) -> int:
+        """Return vggkit's figure."""
+        return OURS[quantity].figure(self)
+
     def gives(self, quantity: Quantity) -> bool:
         """Tell whether torch runs the step that a quantity is of."""
-        step = Options(batch=self.batch, dtype=self.dtype)
-        steps = {"saved bytes": step, "training bytes": step, "inference bytes": forward_only(step)}
-        return quantity not in steps or refusal(self.network, steps[quantity]) is None
+        step = OURS[quantity].step
+        if step is None:
+            return True
+        training = Options(batch=self.batch, dtype=self.dtype)
+        return refusal(self.network, training if step == "training" else forward_only(training)) is None
 
     @cached_property
     def layers(self) -> tuple[PlacedLayer, ...]:
@@ -116,7 +127,7 @@ class Counted:
 
     @cached_property
     def input(self) -> int:
-        """Values of the images."""
+        """The images' values."""
         return self.batch * elements(self.network.input_shape)
 
     @cached_property
@@ -144,44 +155,50 @@ class Counted:
             elements(placed.output_shape) * (4 if placed.layer == Flatten("hwc") else 1) for placed in self.layers
         )
 
-    def ours(self, quantity: Quantity) -> int:
-        """Return vggkit's figure."""
-        totals = self.summary.totals
-        if quantity == "saved bytes":
-            return self.training.saved_for_backward_bytes
-        if quantity == "training bytes":
-            return self.training.peak_bytes
-        if quantity == "inference bytes":
-            return memory(self.network, batch=self.batch, dtype=self.dtype, mode="inference").peak_bytes
-        figures: dict[Quantity, int] = {
-            "parameters": totals.parameters,
-            "MACs": totals.multiply_accumulates,
-            "FLOPs": totals.floating_point_operations,
-            "activations": totals.activation_elements,
-            "activation bytes": totals.activation_bytes,
-            "parameter bytes": totals.parameter_bytes,
-            "input bytes": self.input * self.element_bytes,
-            "weight layers": totals.weight_layers,
-            "receptive field": min(self.network.receptive_field),
-        }
-        return figures[quantity]
+
+class Ours(NamedTuple):
+    """vggkit's own figure of a quantity.
+
+    Args:
+        words: what it counts.
+        figure: the figure itself.
+        step: the step that it is of, which torch may refuse to run; None of the network itself.
+    """
+
+    words: str
+    figure: Callable[[Counted], int]
+    step: Literal["training", "inference"] | None = None
 
 
-OURS: dict[Quantity, str] = {
-    "parameters": "parameters",
-    "MACs": "MACs of convolutions and FC layers, without biases",
-    "FLOPs": "two for each MAC",
-    "activations": "the input and each output once",
-    "activation bytes": "the input and each output once",
-    "saved bytes": "what is kept for the backward pass, each piece of memory once",
-    "parameter bytes": "bytes of the parameters",
-    "input bytes": "bytes of the images",
-    "inference bytes": "peak of a forward pass without gradients",
-    "training bytes": "peak of a training step with momentum, without weight decay",
-    "weight layers": "convolutions and FC layers",
-    "receptive field": "what an output of the last block sees, its shorter side",
+OURS: dict[Quantity, Ours] = {
+    "parameters": Ours("parameters", lambda counted: counted.summary.totals.parameters),
+    "MACs": Ours(
+        "MACs of convolutions and FC layers, without biases",
+        lambda counted: counted.summary.totals.multiply_accumulates,
+    ),
+    "FLOPs": Ours("two for each MAC", lambda counted: counted.summary.totals.floating_point_operations),
+    "activations": Ours("the input and each output once", lambda counted: counted.summary.totals.activation_elements),
+    "activation bytes": Ours("the input and each output once", lambda counted: counted.summary.totals.activation_bytes),
+    "saved bytes": Ours(
+        "what is kept for the backward pass, each piece of memory once",
+        lambda counted: counted.training.saved_for_backward_bytes,
+        "training",
+    ),
+    "parameter bytes": Ours("bytes of the parameters", lambda counted: counted.summary.totals.parameter_bytes),
+    "input bytes": Ours("bytes of the images", lambda counted: counted.input * counted.element_bytes),
+    "inference bytes": Ours(
+        "peak of a forward pass without gradients", lambda counted: counted.inference.peak_bytes, "inference"
+    ),
+    "training bytes": Ours(
+        "peak of a training step with momentum, without weight decay",
+        lambda counted: counted.training.peak_bytes,
+        "training",
+    ),
+    "weight layers": Ours("convolutions and FC layers", lambda counted: counted.summary.totals.weight_layers),
+    "receptive field": Ours(
+        "what an output of the last block sees, its shorter side", lambda counted: min(counted.network.receptive_field)
+    ),
 }
-"""What vggkit's figure of each quantity is."""
 
 
 TORCHVISIONS_FORM = "with torchvision's adaptive 7×7 average pool before the FC layers"
@@ -275,37 +292,37 @@ INPUTS = Rule("each of its inputs", _inputs)
 OUTPUTS = Rule("each of its outputs", _outputs)
 ONE_LRN = Rule("three for each value, one for each padded square", _lrn)
 
-TORCHINFO: Rules = {
+TORCHINFO_RULES: Rules = {
     Conv2d: BIASES,
     Linear: BIASES,
     **dict.fromkeys((BatchNorm, GroupNorm), Rule("its parameters, for each image", _parameters_once)),
 }
 _ADAPTIVE = (AdaptiveAvgPool2d, GlobalAvgPool2d)
 _POOLS = (MaxPool2d, AvgPool2d, *_ADAPTIVE)
-FVCORE: Rules = {
+FVCORE_RULES: Rules = {
     **dict.fromkeys(_ADAPTIVE, INPUTS),
     BatchNorm: _normalized(1, 2, untracked=3),
     GroupNorm: _normalized(4, 5),
 }
-FVCORE_TRAINING: Rules = {**FVCORE, BatchNorm: _normalized(4, 5)}
-THOP: Rules = {
+FVCORE_TRAINING_RULES: Rules = {**FVCORE_RULES, BatchNorm: _normalized(4, 5)}
+THOP_RULES: Rules = {
     BatchNorm: _normalized(2, 4),
     AvgPool2d: OUTPUTS,
     **dict.fromkeys(_ADAPTIVE, Rule("its kernel and one more for each output", _thop_adaptive)),
     Softmax: Rule("three for each value but one", _thop_softmax),
 }
-ATEN: Rules = {Conv2d: BIASES, Linear: BIASES}
-PTFLOPS_MODULES: Rules = {
-    **ATEN,
+ATEN_RULES: Rules = {Conv2d: BIASES, Linear: BIASES}
+PTFLOPS_MODULES_RULES: Rules = {
+    **ATEN_RULES,
     **dict.fromkeys((ReLU, ELU, LeakyReLU, GELU), OUTPUTS),
     **dict.fromkeys(_POOLS, INPUTS),
     **dict.fromkeys((BatchNorm, GroupNorm), _normalized(1, 2)),
 }
-PTFLOPS_FUNCTIONS: Rules = {
+PTFLOPS_FUNCTIONS_RULES: Rules = {
     **dict.fromkeys((ReLU, ELU, GELU, SiLU, Softmax, *_POOLS), Rule("each of its inputs, counted once more", _inputs)),
     LocalResponseNorm: ONE_LRN,
 }
-DEEPSPEED: Rules = {
+DEEPSPEED_RULES: Rules = {
     Conv2d: BIASES,
     **dict.fromkeys((ReLU, ELU, LeakyReLU, GELU, SiLU, Softmax, *_POOLS), INPUTS),
     BatchNorm: _normalized(1, 2, untracked=3),
@@ -366,6 +383,12 @@ FULL = Writing(1000, 0, 0, "")
 GIGA = Writing(1000, None, 2, "{}")
 GIGA_MACS = Writing(1000, None, 2, "{}MACs")
 GIGA_FLOPS = Writing(1000, None, 2, "{}FLOPs")
+GIGA_MAC = Writing(1000, None, 2, "{}Mac")
+GIGA_BYTES = Writing(1000, None, 2, "{}B")
+THREE_DECIMALS = Writing(1000, None, 3, "{}")
+MILLIONS = Writing(1000, 2, 1, "M")
+WHOLE_MILLIONS = Writing(1000, 2, 0, "M")
+WHOLE_MB = Writing(1000, 2, 0, "MB")
 DECIMAL_MB = Writing(1000, 2, 2, "MB")
 MIB_AS_MB = Writing(1024, 2, 2, "MB")
 
@@ -373,50 +396,76 @@ MIB_AS_MB = Writing(1024, 2, 2, "MB")
 # The conventions
 
 
+class Tool(NamedTuple):
+    """Who prints numbers: a program, a card, a lecture, a paper.
+
+    Args:
+        name: what it is called.
+        version: that its rules were read in; empty where there is none.
+        per_image: whether it always speaks of one image.
+        has_pool: whether its networks may have torchvision's pool.
+    """
+
+    name: str
+    version: str = ""
+    per_image: bool = False
+    has_pool: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".rstrip()
+
+
+Parts = Callable[[Counted], list[Part]]
+
+
 class Convention(msgspec.Struct, frozen=True):
     """A number that a tool prints.
 
     Args:
         tool: who prints it.
-        version: of the tool, where it matters.
         label: what the tool calls it.
         quantity: what it counts, and so which of vggkit's figures it stands beside.
         writing: how the tool writes it.
-        parts: what it is made of; an empty list where the tool says nothing of this network.
         why: what the convention is, in a sentence.
-        per_image: whether the tool always says it of one image.
+        made_of: its parts, where it is not vggkit's own figure; none where the tool says nothing of this network.
         headers: bytes for each stored tensor by which a file may be larger than its values.
     """
 
-    tool: str
-    version: str
+    tool: Tool
     label: str
     quantity: Quantity
     writing: Writing
-    parts: Callable[[Counted], list[Part]]
     why: str
-    per_image: bool = False
+    made_of: Parts | None = None
     headers: int = 0
 
-    @property
-    def source(self) -> str:
-        """The tool with its version."""
-        return f"{self.tool} {self.version}".rstrip()
+    def counted(self, network: Counted) -> Counted:
+        """Return what the tool counts: the network's batch, or one image of it."""
+        return network.one_image if self.tool.per_image else network
+
+    def parts(self, counted: Counted) -> list[Part]:
+        """Return what the figure is made of."""
+        return (self.made_of or _ours(self.quantity))(counted)
 
 
-def _ours(quantity: Quantity) -> Callable[[Counted], list[Part]]:
-    return lambda counted: [Part(f"vggkit: {OURS[quantity]}", counted.ours(quantity))]
+def _ours(quantity: Quantity) -> Parts:
+    return lambda counted: [Part(f"vggkit: {OURS[quantity].words}", counted.ours(quantity))]
 
 
-def _macs(*tables: Rules) -> Callable[[Counted], list[Part]]:
+def _and(quantity: Quantity, what: str, amount: Callable[[Counted], int]) -> Parts:
+    """Return vggkit's figure, and one thing that a tool counts besides or leaves out."""
+    return lambda counted: [*_ours(quantity)(counted), Part(what, amount(counted))]
+
+
+def _macs(*tables: Rules) -> Parts:
     return lambda counted: [*_ours("MACs")(counted), *_added(counted, *tables)]
 
 
-def _flops(*tables: Rules) -> Callable[[Counted], list[Part]]:
+def _flops(*tables: Rules) -> Parts:
     return lambda counted: [*_ours("FLOPs")(counted), *_added(counted, *tables)]
 
 
-def _thrice(parts: Callable[[Counted], list[Part]]) -> Callable[[Counted], list[Part]]:
+def _thrice(parts: Parts) -> Parts:
     def tripled(counted: Counted) -> list[Part]:
         forward = parts(counted)
         return [*forward, Part("twice as much again for the backward pass", 2 * sum(part.amount for part in forward))]
@@ -424,28 +473,33 @@ def _thrice(parts: Callable[[Counted], list[Part]]) -> Callable[[Counted], list[
     return tripled
 
 
-def _without_biases(counted: Counted) -> list[Part]:
-    return [*_ours("parameters")(counted), Part("biases left out", -counted.summary.totals.biases)]
+FLOAT_BYTES = 4
+_FOUR_BYTES = "four bytes for each value, whatever the dtype"
 
-
-def _stored(counted: Counted) -> list[Part]:
-    return [*_ours("parameters")(counted), Part("running statistics", counted.summary.totals.statistics)]
-
-
-def _stored_bytes(counted: Counted) -> list[Part]:
-    return [*_ours("parameter bytes")(counted), Part("running statistics", counted.summary.totals.statistics_bytes)]
+_without_biases = _and("parameters", "biases left out", lambda counted: -counted.summary.totals.biases)
+_stored = _and("parameters", "running statistics", lambda counted: counted.summary.totals.statistics)
+_stored_bytes = _and("parameter bytes", "running statistics", lambda counted: counted.summary.totals.statistics_bytes)
+_float_parameters = _and(
+    "parameter bytes",
+    _FOUR_BYTES,
+    lambda counted: (FLOAT_BYTES - counted.element_bytes) * counted.ours("parameters"),
+)
+_float_input = _and("input bytes", _FOUR_BYTES, lambda counted: (FLOAT_BYTES - counted.element_bytes) * counted.input)
+_thop_parameters = _and(
+    "parameters",
+    "groupnorm left out",
+    lambda counted: -sum(row.parameters for row in counted.summary if isinstance(row.layer, GroupNorm)),
+)
 
 
 def _file_bytes(counted: Counted) -> list[Part]:
-    batches = sum(
-        shape == () for placed in counted.layers for shape in placed.layer.buffers(placed.input_shape).values()
-    )
-    return [*_stored_bytes(counted), Part("batch norm's counters, 8 bytes each", 8 * batches)]
-
-
-def _thop_parameters(counted: Counted) -> list[Part]:
-    missed = sum(row.parameters for row in counted.summary if isinstance(row.layer, GroupNorm))
-    return [*_ours("parameters")(counted), Part("groupnorm left out", -missed)]
+    counters = [
+        name
+        for placed in counted.layers
+        for name, shape in placed.layer.buffers(placed.input_shape).items()
+        if not shape
+    ]
+    return [*_stored_bytes(counted), Part("batch norm's counters, 8 bytes each", 8 * len(counters))]
 
 
 def _weighted_outputs(counted: Counted) -> list[Part]:
@@ -479,22 +533,9 @@ def _module_outputs_doubled(counted: Counted) -> list[Part]:
             "outputs without memory of their own (in-place ReLU, flatten, dropout)",
             size * (counted.input + modules - everything),
         ),
-        Part("four bytes for each value, whatever the dtype", (FLOAT_BYTES - size) * modules),
+        Part(_FOUR_BYTES, (FLOAT_BYTES - size) * modules),
         Part("doubled, “for gradients”", FLOAT_BYTES * modules),
     ]
-
-
-FLOAT_BYTES = 4
-
-
-def _float_parameters(counted: Counted) -> list[Part]:
-    other = (FLOAT_BYTES - counted.element_bytes) * counted.ours("parameters")
-    return [*_ours("parameter bytes")(counted), Part("four bytes for each value, whatever the dtype", other)]
-
-
-def _float_input(counted: Counted) -> list[Part]:
-    other = (FLOAT_BYTES - counted.element_bytes) * counted.input
-    return [*_ours("input bytes")(counted), Part("four bytes for each value, whatever the dtype", other)]
 
 
 def _torchinfo_total(counted: Counted) -> list[Part]:
@@ -518,7 +559,7 @@ LECTURES_WEIGHTS, LECTURES_VALUES = 138_344_128, 15_237_608
 """What the lines of the lecture's listing of VGGNet add up to."""
 
 
-def _lecture(quantity: Quantity, figure: int) -> Callable[[Counted], list[Part]]:
+def _lecture(quantity: Quantity, figure: int) -> Parts:
     """Return what the lecture says, for its own network only, beside what its lines add up to."""
 
     def parts(counted: Counted) -> list[Part]:
@@ -531,189 +572,214 @@ def _lecture(quantity: Quantity, figure: int) -> Callable[[Counted], list[Part]]
     return parts
 
 
-LECTURE = (
+LECTURES_LINES = (
     "the lecture's own lines add up to 15,237,608 values, 60.95 MB (its issue 88); what is kept for the backward"
     " pass is not twice that"
 )
 BOTH = "weights and biases"
 AS_HERE = "MACs as vggkit counts them"
+FVCORES_FLOPS = "MACs, called flops; adaptive pools and norms are counted, max pools are skipped"
+WEIGHTED_OUTPUTS = "outputs of convolutions and FC layers only"
 OPERATIONS = "two for each MAC; activations, pools, norms and convolutions' biases count, FC layers' do not"
 FORWARD_BACKWARD = (
     "no pass holds this: pools are left out, outputs are counted for their gradients too, and indices and masks are not"
 )
 
-CONVENTIONS: tuple[Convention, ...] = (
+VGGKIT = Tool("vggkit", has_pool=False)
+TORCHINFO = Tool("torchinfo", "1.8.0")
+TORCHSUMMARY = Tool("torchsummary", "1.5.1")
+KERAS = Tool("Keras", "3.15.1", per_image=True, has_pool=False)
+KERAS_IO = Tool("keras.io", per_image=True, has_pool=False)
+FVCORE = Tool("fvcore", "0.1.5")
+THOP = Tool("thop", "0.1.1")
+PTFLOPS = Tool("ptflops", "0.7.5", per_image=True)
+CALFLOPS = Tool("calflops", "0.3.2")
+DEEPSPEED = Tool("DeepSpeed", "0.19.8")
+TORCH = Tool("torch's FlopCounterMode", "2.14")
+TIMM = Tool("timm's card", "1.0", per_image=True, has_pool=False)
+TORCHVISION = Tool("torchvision's metadata", "0.29.1", per_image=True)
+LECTURE = Tool("CS231n", per_image=True, has_pool=False)
+LECTURE_NOTES = Tool("CS231n", "notes", per_image=True, has_pool=False)
+LECTURE_SLIDES = Tool("CS231n", "slides", per_image=True, has_pool=False)
+PAPER = Tool("the paper", per_image=True, has_pool=False)
+
+CONVENTIONS = (
+    Convention(VGGKIT, "weight layers", "weight layers", FULL, "as the paper counts depth"),
+    Convention(VGGKIT, "receptive field", "receptive field", FULL, "in pixels"),
+    Convention(VGGKIT, "MACs", "MACs", GIGA, "bias additions are none"),
+    Convention(VGGKIT, "FLOPs", "FLOPs", GIGA_FLOPS, "two for each MAC"),
+    Convention(VGGKIT, "parameters", "parameters", FULL, BOTH),
+    Convention(VGGKIT, "activations", "activation bytes", GIGA_BYTES, "the input and each output once"),
+    Convention(VGGKIT, "activations", "activations", FULL, "the input and each output once"),
+    Convention(VGGKIT, "saved for backward", "saved bytes", GIGA_BYTES, "each piece of memory once"),
     Convention(
-        "vggkit", "", "weight layers", "weight layers", FULL, _ours("weight layers"), "as the paper counts depth"
-    ),
-    Convention("vggkit", "", "receptive field", "receptive field", FULL, _ours("receptive field"), "in pixels"),
-    Convention("vggkit", "", "MACs", "MACs", GIGA, _ours("MACs"), "bias additions are none"),
-    Convention("vggkit", "", "FLOPs", "FLOPs", GIGA_FLOPS, _ours("FLOPs"), "two for each MAC"),
-    Convention("vggkit", "", "parameters", "parameters", FULL, _ours("parameters"), BOTH),
-    Convention(
-        "vggkit", "", "activations", "activation bytes", Writing(1000, None, 2, "{}B"), _ours("activation bytes"),
-        "the input and each output once",
-    ),
-    Convention(
-        "vggkit", "", "activations", "activations", FULL, _ours("activations"), "the input and each output once"
-    ),
-    Convention(
-        "vggkit", "", "saved for backward", "saved bytes", Writing(1000, None, 2, "{}B"), _ours("saved bytes"),
-        "each piece of memory once",
-    ),
-    Convention(
-        "vggkit", "", "inference peak", "inference bytes", Writing(1000, None, 2, "{}B"), _ours("inference bytes"),
+        VGGKIT,
+        "inference peak",
+        "inference bytes",
+        GIGA_BYTES,
         "parameters, and the activations that are alive together",
     ),
     Convention(
-        "vggkit", "", "training peak", "training bytes", Writing(1000, None, 2, "{}B"), _ours("training bytes"),
+        VGGKIT,
+        "training peak",
+        "training bytes",
+        GIGA_BYTES,
         "parameters, gradients, momentum and all that is alive together",
     ),
+    Convention(VGGKIT, "parameters", "parameter bytes", GIGA_BYTES, "weights and biases, in decimal units"),
     Convention(
-        "vggkit", "", "parameters", "parameter bytes", Writing(1000, None, 2, "{}B"), _ours("parameter bytes"),
-        "weights and biases, in decimal units",
-    ),
-    Convention(
-        "torchinfo", "1.8.0", "Total mult-adds", "MACs", GIGA, _macs(TORCHINFO),
+        TORCHINFO,
+        "Total mult-adds",
+        "MACs",
+        GIGA,
         "parameters times positions: a bias counts as a multiply-add; its unit “GIGABYTES” is a slip (its issue 350)",
+        _macs(TORCHINFO_RULES),
     ),
-    Convention("torchinfo", "1.8.0", "Total params", "parameters", FULL, _ours("parameters"), BOTH),
+    Convention(TORCHINFO, "Total params", "parameters", FULL, BOTH),
+    Convention(TORCHINFO, "Input size (MB)", "input bytes", DECIMAL_MB, "in 10⁶ bytes"),
     Convention(
-        "torchinfo", "1.8.0", "Input size (MB)", "input bytes", DECIMAL_MB, _ours("input bytes"), "in 10⁶ bytes"
-    ),
-    Convention(
-        "torchinfo", "1.8.0", "Forward/backward pass size (MB)", "activation bytes", DECIMAL_MB,
-        _owning_outputs_doubled,
+        TORCHINFO,
+        "Forward/backward pass size (MB)",
+        "activation bytes",
+        DECIMAL_MB,
         f"outputs of layers with parameters, doubled, in 10⁶ bytes; {FORWARD_BACKWARD}",
+        _owning_outputs_doubled,
     ),
+    Convention(TORCHINFO, "Params size (MB)", "parameter bytes", DECIMAL_MB, "in 10⁶ bytes"),
     Convention(
-        "torchinfo", "1.8.0", "Params size (MB)", "parameter bytes", DECIMAL_MB, _ours("parameter bytes"),
-        "in 10⁶ bytes",
-    ),
-    Convention(
-        "torchinfo", "1.8.0", "Estimated Total Size (MB)", "training bytes", DECIMAL_MB, _torchinfo_total,
+        TORCHINFO,
+        "Estimated Total Size (MB)",
+        "training bytes",
+        DECIMAL_MB,
         "in 10⁶ bytes; without gradients of the parameters, optimizer state and temporaries",
+        _torchinfo_total,
     ),
-    Convention("torchsummary", "1.5.1", "Total params", "parameters", FULL, _ours("parameters"), BOTH),
+    Convention(TORCHSUMMARY, "Total params", "parameters", FULL, BOTH),
+    Convention(TORCHSUMMARY, "Input size (MB)", "input bytes", MIB_AS_MB, "in MiB, called MB", _float_input),
     Convention(
-        "torchsummary", "1.5.1", "Input size (MB)", "input bytes", MIB_AS_MB, _float_input, "in MiB, called MB"
-    ),
-    Convention(
-        "torchsummary", "1.5.1", "Forward/backward pass size (MB)", "activation bytes", MIB_AS_MB,
-        _module_outputs_doubled,
+        TORCHSUMMARY,
+        "Forward/backward pass size (MB)",
+        "activation bytes",
+        MIB_AS_MB,
         f"outputs of all modules, doubled, in MiB, called MB; {FORWARD_BACKWARD}",
+        _module_outputs_doubled,
     ),
+    Convention(TORCHSUMMARY, "Params size (MB)", "parameter bytes", MIB_AS_MB, "in MiB, called MB", _float_parameters),
     Convention(
-        "torchsummary", "1.5.1", "Params size (MB)", "parameter bytes", MIB_AS_MB, _float_parameters,
-        "in MiB, called MB",
-    ),
-    Convention(
-        "torchsummary", "1.5.1", "Estimated Total Size (MB)", "training bytes", MIB_AS_MB, _torchsummary_total,
+        TORCHSUMMARY,
+        "Estimated Total Size (MB)",
+        "training bytes",
+        MIB_AS_MB,
         "in MiB, called MB; without gradients of the parameters, optimizer state and temporaries",
+        _torchsummary_total,
+    ),
+    Convention(KERAS, "Total params", "parameters", FULL, "weights, biases and running statistics", _stored),
+    Convention(
+        KERAS,
+        "Total params (MB)",
+        "parameter bytes",
+        MIB_AS_MB,
+        "running statistics too, in MiB, called MB",
+        _stored_bytes,
     ),
     Convention(
-        "Keras", "3.15.1", "Total params", "parameters", FULL, _stored,
-        "weights, biases and running statistics", per_image=True,
+        KERAS_IO,
+        "Size (MB)",
+        "parameter bytes",
+        Writing(1024, 2, 0, "MB"),
+        "the table of keras.applications; in MiB, called MB",
+        _stored_bytes,
     ),
+    Convention(FVCORE, "#flops, model.eval()", "MACs", THREE_DECIMALS, FVCORES_FLOPS, _macs(FVCORE_RULES)),
+    Convention(FVCORE, "#flops, model.train()", "MACs", THREE_DECIMALS, FVCORES_FLOPS, _macs(FVCORE_TRAINING_RULES)),
+    Convention(FVCORE, "#activations", "activations", THREE_DECIMALS, WEIGHTED_OUTPUTS, _weighted_outputs),
+    Convention(THOP, "ops", "MACs", GIGA, "MACs; average pools and batch norm are counted", _macs(THOP_RULES)),
+    Convention(THOP, "params", "parameters", GIGA, "parameters of the kinds of layers that it knows", _thop_parameters),
     Convention(
-        "Keras", "3.15.1", "Total params (MB)", "parameter bytes", MIB_AS_MB, _stored_bytes,
-        "running statistics too, in MiB, called MB", per_image=True,
-    ),
-    Convention(
-        "keras.io", "", "Size (MB)", "parameter bytes", Writing(1024, 2, 0, "MB"), _stored_bytes,
-        "the table of keras.applications; in MiB, called MB", per_image=True,
-    ),
-    Convention(
-        "fvcore", "0.1.5", "#flops, model.eval()", "MACs", Writing(1000, None, 3, "{}"), _macs(FVCORE),
-        "MACs, called flops; adaptive pools and norms are counted, max pools are skipped",
-    ),
-    Convention(
-        "fvcore", "0.1.5", "#flops, model.train()", "MACs", Writing(1000, None, 3, "{}"), _macs(FVCORE_TRAINING),
-        "MACs, called flops; adaptive pools and norms are counted, max pools are skipped",
-    ),
-    Convention(
-        "fvcore", "0.1.5", "#activations", "activations", Writing(1000, None, 3, "{}"), _weighted_outputs,
-        "outputs of convolutions and FC layers only",
-    ),
-    Convention(
-        "thop", "0.1.1", "ops", "MACs", GIGA, _macs(THOP), "MACs; average pools and batch norm are counted"
-    ),
-    Convention(
-        "thop", "0.1.1", "params", "parameters", GIGA, _thop_parameters,
-        "parameters of the kinds of layers that it knows",
-    ),
-    Convention(
-        "ptflops", "0.7.5", "complexity, the default", "MACs", Writing(1000, None, 2, "{}Mac"),
-        _macs(PTFLOPS_MODULES, PTFLOPS_FUNCTIONS),
+        PTFLOPS,
+        "complexity, the default",
+        "MACs",
+        GIGA_MAC,
         "biases, activations, pools and norms are counted, and what is a module and a function is counted twice",
-        per_image=True,
+        _macs(PTFLOPS_MODULES_RULES, PTFLOPS_FUNCTIONS_RULES),
     ),
     Convention(
-        "ptflops", "0.7.5", "complexity, count_functional=False", "MACs", Writing(1000, None, 2, "{}Mac"),
-        _macs(PTFLOPS_MODULES), "biases, activations, pools and norms are counted", per_image=True,
+        PTFLOPS,
+        "complexity, count_functional=False",
+        "MACs",
+        GIGA_MAC,
+        "biases, activations, pools and norms are counted",
+        _macs(PTFLOPS_MODULES_RULES),
     ),
     Convention(
-        "ptflops", "0.7.5", "complexity, backend=\"aten\"", "MACs", Writing(1000, None, 2, "{}Mac"), _macs(ATEN),
-        "a bias counts as a multiply-accumulate", per_image=True,
+        PTFLOPS,
+        'complexity, backend="aten"',
+        "MACs",
+        GIGA_MAC,
+        "a bias counts as a multiply-accumulate",
+        _macs(ATEN_RULES),
     ),
-    Convention("ptflops", "0.7.5", "params", "parameters", GIGA, _ours("parameters"), BOTH, per_image=True),
-    Convention("calflops", "0.3.2", "MACs", "MACs", GIGA_MACS, _ours("MACs"), AS_HERE),
+    Convention(PTFLOPS, "params", "parameters", GIGA, BOTH),
+    Convention(CALFLOPS, "MACs", "MACs", GIGA_MACS, AS_HERE),
+    Convention(CALFLOPS, "FLOPs", "FLOPs", GIGA_FLOPS, OPERATIONS, _flops(DEEPSPEED_RULES)),
+    Convention(CALFLOPS, "fwd+bwd MACs", "MACs", GIGA_MACS, "three times the forward pass", _thrice(_ours("MACs"))),
     Convention(
-        "calflops", "0.3.2", "FLOPs", "FLOPs", GIGA_FLOPS, _flops(DEEPSPEED),
-        OPERATIONS,
+        CALFLOPS, "fwd+bwd FLOPs", "FLOPs", GIGA_FLOPS, "three times the forward pass", _thrice(_flops(DEEPSPEED_RULES))
     ),
+    Convention(DEEPSPEED, "fwd MACs", "MACs", GIGA_MACS, AS_HERE),
+    Convention(DEEPSPEED, "fwd flops", "FLOPs", GIGA, OPERATIONS, _flops(DEEPSPEED_RULES)),
+    Convention(TORCH, "Total", "FLOPs", Writing(1000, None, 3, "{}FLOPs"), "two for each MAC, biases not counted"),
+    Convention(TIMM, "Params (M)", "parameters", MILLIONS, BOTH),
+    Convention(TIMM, "GMACs", "MACs", Writing(1000, 3, 1, "GMACs"), AS_HERE),
+    Convention(TIMM, "Activations (M)", "activations", MILLIONS, WEIGHTED_OUTPUTS, _weighted_outputs),
+    Convention(TORCHVISION, "num_params", "parameters", FULL, BOTH),
     Convention(
-        "calflops", "0.3.2", "fwd+bwd MACs", "MACs", GIGA_MACS, _thrice(_ours("MACs")), "three times the forward pass"
-    ),
-    Convention(
-        "calflops", "0.3.2", "fwd+bwd FLOPs", "FLOPs", GIGA_FLOPS, _thrice(_flops(DEEPSPEED)),
-        "three times the forward pass",
-    ),
-    Convention("DeepSpeed", "0.19.8", "fwd MACs", "MACs", GIGA_MACS, _ours("MACs"), AS_HERE),
-    Convention(
-        "DeepSpeed", "0.19.8", "fwd flops", "FLOPs", GIGA, _flops(DEEPSPEED),
-        OPERATIONS,
-    ),
-    Convention(
-        "torch's FlopCounterMode", "2.14", "Total", "FLOPs", Writing(1000, None, 3, "{}FLOPs"), _ours("FLOPs"),
-        "two for each MAC, biases not counted",
-    ),
-    Convention(
-        "timm's card", "1.0", "Params (M)", "parameters", Writing(1000, 2, 1, "M"), _ours("parameters"),
-        BOTH, per_image=True,
-    ),
-    Convention(
-        "timm's card", "1.0", "GMACs", "MACs", Writing(1000, 3, 1, "GMACs"), _ours("MACs"), AS_HERE, per_image=True
+        TORCHVISION,
+        "_ops (shown as GFLOPS)",
+        "MACs",
+        Writing(1000, 3, 3, "GMACs"),
+        "MACs, though its documentation says GFLOPS",
     ),
     Convention(
-        "timm's card", "1.0", "Activations (M)", "activations", Writing(1000, 2, 1, "M"), _weighted_outputs,
-        "outputs of convolutions and FC layers only", per_image=True,
+        TORCHVISION,
+        "_file_size (shown as MB)",
+        "parameter bytes",
+        Writing(1024, 2, 3, "MB"),
+        "the file in MiB, called MB: values, and a little for their names and headers",
+        _file_bytes,
+        headers=512,
     ),
     Convention(
-        "torchvision's metadata", "0.29.1", "num_params", "parameters", FULL, _ours("parameters"), BOTH,
-        per_image=True,
+        LECTURE,
+        "TOTAL params",
+        "parameters",
+        WHOLE_MILLIONS,
+        "the lecture's lines count weights and leave biases out",
+        _without_biases,
     ),
     Convention(
-        "torchvision's metadata", "0.29.1", "_ops (shown as GFLOPS)", "MACs", Writing(1000, 3, 3, "GMACs"),
-        _ours("MACs"), "MACs, though its documentation says GFLOPS", per_image=True,
+        LECTURE_NOTES,
+        "24M * 4 bytes ~= 93MB / image",
+        "activation bytes",
+        WHOLE_MB,
+        LECTURES_LINES,
+        _lecture("activation bytes", 93_000_000),
     ),
     Convention(
-        "torchvision's metadata", "0.29.1", "_file_size (shown as MB)", "parameter bytes", Writing(1024, 2, 3, "MB"),
-        _file_bytes, "the file in MiB, called MB: values, and a little for their names and headers",
-        per_image=True, headers=512,
+        LECTURE_SLIDES,
+        "24M * 4 bytes ~= 96MB / image",
+        "activation bytes",
+        WHOLE_MB,
+        LECTURES_LINES,
+        _lecture("activation bytes", 96_000_000),
     ),
     Convention(
-        "CS231n", "", "TOTAL params", "parameters", Writing(1000, 2, 0, "M"), _without_biases,
-        "the lecture's lines count weights and leave biases out", per_image=True,
+        LECTURE,
+        "TOTAL memory: 24M values",
+        "activations",
+        WHOLE_MILLIONS,
+        LECTURES_LINES,
+        _lecture("activations", 24_000_000),
     ),
-    Convention("CS231n", "notes", "24M * 4 bytes ~= 93MB / image", "activation bytes", Writing(1000, 2, 0, "MB"),
-               _lecture("activation bytes", 93_000_000), LECTURE, per_image=True),
-    Convention("CS231n", "slides", "24M * 4 bytes ~= 96MB / image", "activation bytes", Writing(1000, 2, 0, "MB"),
-               _lecture("activation bytes", 96_000_000), LECTURE, per_image=True),
-    Convention("CS231n", "", "TOTAL memory: 24M values", "activations", Writing(1000, 2, 0, "M"),
-               _lecture("activations", 24_000_000), LECTURE, per_image=True),
-    Convention(
-        "the paper", "", "Table 2, in millions", "parameters", Writing(1000, 2, 0, "M"), _ours("parameters"),
-        BOTH, per_image=True,
-    ),
-)  # fmt: skip
+    Convention(PAPER, "Table 2, in millions", "parameters", WHOLE_MILLIONS, BOTH),
+)

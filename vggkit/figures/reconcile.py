@@ -120,9 +120,6 @@ def _unit(word: str, decimals: bool) -> tuple[int | None, bool, tuple[Quantity, 
 
 # Who says so
 
-WITHOUT_POOL = ("vggkit", "Keras", "keras.io", "timm's card", "the paper", "CS231n")
-"""Whose networks don't have torchvision's pool."""
-
 
 class Finding(msgspec.Struct, frozen=True):
     """A convention that gives a number, for a network.
@@ -264,10 +261,10 @@ def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convent
         forms.append(Counted(theirs, batch, dtype, TORCHVISIONS_FORM))
     said = set()
     for convention in CONVENTIONS:
-        for form in forms[:1] if convention.tool in WITHOUT_POOL else forms:
-            counted = form.one_image if convention.per_image else form
-            parts = convention.parts(counted) if counted.gives(convention.quantity) else ()
-            figure = (convention.source, convention.quantity, sum(part.amount for part in parts))
+        for form in forms if convention.tool.has_pool else forms[:1]:
+            counted = convention.counted(form)
+            parts = convention.parts(counted) if counted.gives(convention.quantity) else []
+            figure = (convention.tool, convention.quantity, sum(part.amount for part in parts))
             if parts and figure not in said:
                 said.add(figure)
                 yield convention, counted
@@ -290,13 +287,13 @@ def _judged(reading: Reading, convention: Convention, counted: Counted) -> _Judg
     distance, guessed = min(_distances(reading, convention, figure, slack))
     writing = convention.writing
     finding = Finding(
-        tool=convention.source,
+        tool=str(convention.tool),
         label=convention.label,
         quantity=convention.quantity,
         printed=writing.write(figure),
         figure=figure,
         ours=ours,
-        ours_is=OURS[convention.quantity],
+        ours_is=OURS[convention.quantity].words,
         difference=figure - ours,
         parts=parts,
         why=convention.why,
