@@ -23,6 +23,7 @@ from vggkit.base.errors import (
     did_you_mean,
     shorten,
 )
+from vggkit.base.tables import Column, Table, grid
 from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import (
     Dropout,
@@ -529,3 +530,22 @@ class _Naming:
             plain = placed.layer.role == "weight" or placed.layer.stem in ("pool", "flatten")
             self.keras = placed.name if plain else None
         return self.keras
+
+
+NAMES_COLUMNS: list[Column[Names]] = [
+    Column("vggkit", lambda names: names.name, style="cyan"),
+    Column("module", lambda names: names.module, rank=4),
+    Column("authors (Caffe)", lambda names: names.authors or "–", rank=2),
+    Column("torchvision", lambda names: names.torchvision or "–", rank=1),
+    Column("Keras", lambda names: names.keras or "–", rank=3),
+]
+
+
+def names_table(network: Network) -> Table:
+    """Return the names of every layer, side by side."""
+    every = all_names(network)
+    return Table(
+        grid(NAMES_COLUMNS, every),
+        records=[names._asdict() for names in every],
+        title=f"{network.name}: the names of its layers",
+    )

@@ -227,10 +227,8 @@ def html(grid: Grid) -> str:
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in grid.rows)
     foot = f"<tfoot><tr>{line(grid.footer, 'th')}</tr></tfoot>" if grid.footer is not None else ""
-    return (
-        f"<table><caption>{escape(grid.title)}</caption><thead><tr>{line(grid.headers, 'th')}</tr></thead>"
-        f"<tbody>{body}</tbody>{foot}</table>"
-    )
+    caption = f"<caption>{escape(grid.title)}</caption>" if grid.title else ""
+    return f"<table>{caption}<thead><tr>{line(grid.headers, 'th')}</tr></thead><tbody>{body}</tbody>{foot}</table>"
 
 
 def page(title: str, content: str) -> str:
@@ -378,12 +376,13 @@ class Table:
     A format whose drawing is another for some kind of value is a method that this kind's own subclass overrides.
 
     Args:
-        grids: one or several, the first with the title of all.
+        grids: one or several.
         records: a row each for CSV and data frames, by the names of the columns.
         data: for JSON; the records if absent.
         columns: names of the columns of the records; needed where there may be none.
         below: grids that stand below the others in the terminal only.
         notes: lines of text behind the grids, in the terminal only.
+        title: one line that says what is shown; the first grid's if absent.
     """
 
     def __init__(
@@ -394,18 +393,15 @@ class Table:
         columns: Sequence[str] = (),
         below: Sequence[Grid] = (),
         notes: Sequence[str] = (),
+        title: str = "",
     ) -> None:
         self.grids = grids
+        self.title = title or grids[0].title
         self.records = records
         self.data = list(records) if data is None else data
         self.columns = columns or (list(records[0]) if records else [])
         self.below = below
         self.notes = notes
-
-    @property
-    def title(self) -> str:
-        """One line that says what is shown."""
-        return self.grids[0].title
 
     def __rich__(self) -> Any:
         from rich.console import Group

@@ -76,8 +76,6 @@ COLUMNS: list[Column[dict[str, Any]]] = [
 class _PredictionsTable(Table):
     """A table that a terminal sees as bars under each picture's name."""
 
-    columns = RECORD
-
     def __init__(self, pictures: Sequence[Classified]) -> None:
         records = [
             {"image": picture.name, "rank": rank, **msgspec.structs.asdict(prediction)}
@@ -87,6 +85,7 @@ class _PredictionsTable(Table):
         super().__init__(
             grid(COLUMNS, records, title="What the network sees"),
             records=records,
+            columns=RECORD,
             data=[
                 {"image": picture.name, "predictions": list(map(msgspec.structs.asdict, picture.predictions))}
                 for picture in pictures

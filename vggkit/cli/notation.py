@@ -11,52 +11,43 @@ from vggkit.base.errors import VggkitError
 from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
-    LIST_FORMATS,
     format_of,
+    format_option,
     input_option,
-    list_format_option,
     output_option,
     overrides,
     set_option,
     source_argument,
     write,
+    write_table,
 )
 from vggkit.cli.problems import report
 
 
 @main.command("list", epilog="Example: vggkit list --family")
 @click.option("--family", is_flag=True, help="The networks that research code made of the paper's, instead.")
-@list_format_option
+@format_option()
 @output_option
 def list_command(family: bool, format: str | None, output: Path | None) -> None:
     """List the configurations that come with vggkit: the paper's, or the whole family."""
-    from vggkit.figures import listing
-    from vggkit.figures.summary import summarize as call
-    from vggkit.notation.zoo import family_names, names
+    from vggkit.figures.catalogue import Catalogue, FamilyCatalogue
 
-    format = format_of(format, output, LIST_FORMATS)
-    summaries = [call(name) for name in (family_names() if family else names())]
-    rows, data = (
-        (listing.family_grid(summaries), listing.family_dicts(summaries))
-        if family
-        else (listing.zoo_grid(summaries), listing.zoo_dicts(summaries))
-    )
-    write(listing.in_format(rows, data, format), output)
+    format = format_of(format, output)
+    catalogue = FamilyCatalogue() if family else Catalogue()
+    write_table(catalogue.table(), format, output)
 
 
 @main.command(epilog="Example: vggkit names D")
 @source_argument
 @set_option
-@list_format_option
+@format_option()
 @output_option
 def names(source: str, settings: tuple[str, ...], format: str | None, output: Path | None) -> None:
     """Show each layer's name here, in Caffe, torchvision and Keras."""
-    from vggkit.figures import listing
-    from vggkit.network import Network, all_names
+    from vggkit.network import Network, names_table
 
-    format = format_of(format, output, LIST_FORMATS)
-    every = all_names(Network.of(source, **overrides(settings)))
-    write(listing.in_format(listing.names_grid(every), listing.names_dicts(every), format), output)
+    format = format_of(format, output)
+    write_table(names_table(Network.of(source, **overrides(settings))), format, output)
 
 
 @main.command(epilog="Example: vggkit show vgg16_bn > my.yaml")
