@@ -112,8 +112,7 @@ FIGURES = {
 DRAWING = [
     module
     for module in MODULES
-    if module.startswith("pictures/")
-    or module.endswith(("_table", "keras", "cs231n", "catalogue", "tables", "problems"))
+    if module.startswith("pictures/") or module.endswith(("_table", "keras", "cs231n", "tables", "problems"))
     if module not in ("pictures/plot", "pictures/report/report")
 ]
 

@@ -215,6 +215,7 @@ class ComparisonTable(Table):
         super().__init__(
             records=[{key: value for key, value in one.items() if key != "reported"} for one in networks],
             data=data,
+            title=", ".join(one.label for one in comparison.networks),
         )
         self.networks = comparison.networks
         self.only = only
@@ -224,11 +225,6 @@ class ComparisonTable(Table):
             *_figure_rows(self.networks, [measure for name, measure in COMPARED.items() if name in only]),
         ]
         self.rows = [*(row._replace(section=False) for row in rows[:1]), *rows[1:]]
-
-    @property
-    def title(self) -> str:
-        """The names of the networks."""
-        return ", ".join(one.label for one in self.networks)
 
     def explanations(self, bold: str) -> list[str]:
         """Return the sentences below the table.
