@@ -404,7 +404,7 @@ def test_a_wrong_argument_is_one_clear_line_and_exit_code_2(arguments: list[str]
         (["compare", "--flops"], "No such option '--flops'."),
         (["summarize", "D", "-o", "."], "is a directory"),
         (["list", "D"], "Got unexpected extra argument (D)"),
-        (["list", "--format", "latex"], "'latex' is not one of 'table', 'json', 'csv', 'markdown'"),
+        (["list", "--format", "svg"], "'svg' is not one of 'table', 'json', 'csv', 'markdown', 'latex'"),
         (["names"], "Missing argument 'CONFIGURATION'"),
         (["show"], "Missing argument 'CONFIGURATION'"),
         (["validate"], "Missing argument 'FILE...'"),
