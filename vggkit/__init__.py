@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from vggkit.classify.classifier import Classifier
     from vggkit.figures.compare import Comparison, compare
     from vggkit.figures.explain import Explanation, explain
-    from vggkit.figures.find import Found, find
     from vggkit.figures.reconcile import Finding, reconcile
     from vggkit.figures.summary import Summary, summarize
     from vggkit.footprint.plan import MemoryPlan, max_batch, memory
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from vggkit.pictures.plot import Picture, plot
     from vggkit.pictures.report.page import Report
     from vggkit.pictures.report.report import report
+    from vggkit.search.find import Found, find
 
 
 _HOMES = {
@@ -42,7 +42,7 @@ _HOMES = {
     "ConfigError": "base.errors",
     "Explanation": "figures.explain",
     "Finding": "figures.reconcile",
-    "Found": "figures.find",
+    "Found": "search.find",
     "Inspection": "model.weights.inspection",
     "MemoryPlan": "footprint.plan",
     "Network": "network",
@@ -57,7 +57,7 @@ _HOMES = {
     "dump": "notation.zoo",
     "explain": "figures.explain",
     "features": "model.features",
-    "find": "figures.find",
+    "find": "search.find",
     "inspect": "model.weights.inspection",
     "load": "notation.zoo",
     "load_model": "model.build",

@@ -47,6 +47,13 @@ def test_latex_escapes_what_means_something() -> None:
     assert text.splitlines()[5].startswith(wanted)
 
 
+@pytest.mark.parametrize("cell", ["*", "[1]"])
+def test_a_latex_row_begins_with_no_option_of_the_row_before(cell: str) -> None:
+    """`\\\\*` and `\\\\[1]` mean something, across line breaks too: the star would be lost."""
+    text = tables.latex(table(["x", cell]))
+    assert text.splitlines()[6].startswith(f"{{}}{cell} & ")
+
+
 def test_csv_can_be_read_back() -> None:
     """Commas and quotes survive, a line break is written out so that a row stays a line; lists are joined by x."""
     text = tables.csv(["a", "b"], [["1,2", 'x"y\nz'], [[3, 224], None]])

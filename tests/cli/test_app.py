@@ -26,8 +26,8 @@ from rich.cells import cell_len
 
 import vggkit
 from vggkit.cli import main
-from vggkit.cli.figures import CONDITIONS
 from vggkit.cli.options import FORMATS
+from vggkit.figures.measures import FOUND
 
 Run = Callable[..., Any]
 ANSI = "\x1b["
@@ -72,7 +72,7 @@ TESTED = {
         "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",
     },
     "find": {
-        "sources", "vary", *CONDITIONS, "only", "sort", "limit", "pareto", "batch", "input", "dtype", "optimizer",
+        "sources", "vary", *FOUND, "only", "sort", "limit", "pareto", "batch", "input", "dtype", "optimizer",
         "settings", "format", "output",
     },
     "verify": {
@@ -231,7 +231,7 @@ ENDINGS = {
     ("summarize", "D"): TABLES,
     ("memory", "D"): ".txt, .json, .csv or .md, or --format",
     ("compare", "A", "D"): TABLES,
-    ("find", "D"): ".txt, .json, .csv, .md, .svg, .png or .pdf, or --format",
+    ("find", "D"): ".txt, .json, .csv, .md, .tex, .html, .htm, .svg, .png or .pdf, or --format",
     ("verify", "D"): ".txt, .json, .csv or .md, or --format",
     ("plot", "D"): ".svg, .png or .pdf",
     ("explain", "D"): TABLES,

@@ -12,7 +12,7 @@ from click.shell_completion import FishComplete
 
 from vggkit import Network
 from vggkit.cli import main
-from vggkit.figures.find import FIGURES
+from vggkit.figures.measures import FOUND
 from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.overrides import OVERRIDES
@@ -36,8 +36,8 @@ def offered(*words: str) -> list[str]:
         (("plot", "D", "--kind", ""), PICTURE_KINDS),
         (("memory", "D", "--mode", ""), MODES),
         (("memory", "D", "--device", ""), DEVICES),
-        (("find", "--sort", ""), FIGURES),
-        (("find", "--pareto", ""), FIGURES),
+        (("find", "--sort", ""), FOUND),
+        (("find", "--pareto", ""), FOUND),
         *(((command, "D", "--set", ""), [f"{word}=" for word in OVERRIDES]) for command in ("summarize", "show")),
         (("find", "--vary", ""), [f"{word}=" for word in OVERRIDES]),
         (("explain", "D", ""), [placed.name for placed in Network.of("D")]),

@@ -23,9 +23,9 @@ import pytest
 import vggkit
 from tests.cli.test_app import in_terminal, printed, run, told, uncoloured
 from tests.conftest import ROOT
-from vggkit.cli.figures import CONDITIONS
-from vggkit.figures import find as search
-from vggkit.figures.find import FIGURES
+from vggkit.figures.measures import FOUND
+from vggkit.search import chunks
+from vggkit.search import find as search
 
 Golden = Callable[[str, str], None]
 VARIED = (
@@ -53,6 +53,8 @@ VARIED = (
         ("stream.csv", (*VARIED, "--format", "csv"), None),
         ("sorted.csv", (*VARIED, "--sort", "macs", "--format", "csv"), None),
         ("varied.md", (*VARIED, "--pareto", "params,-field", "--format", "markdown"), None),
+        ("varied.tex", (*VARIED, "--sort", "macs", "--format", "latex"), None),
+        ("varied.html", (*VARIED, "--sort", "macs", "--format", "html"), None),
         ("only.txt", ("A", "D:head=gap", "--only", "field,saved,weights", "--set", "num_classes=10"), None),
     ],
 )
@@ -79,17 +81,14 @@ def test_the_json_is_that_of_the_python_function() -> None:
 
 
 def test_each_condition_is_an_option() -> None:
-    """By the figure's name and, where there is one, a short name that Python knows as well."""
-    assert set(CONDITIONS) == set(FIGURES)
-    for name, (short, _) in CONDITIONS.items():
-        assert short is None or short in FIGURES[name].aliases
-        limit = "1B..900PB" if FIGURES[name].is_bytes else "1..9T"
-        for word in filter(None, (name, short)):
+    """By the figure's name and, where there is one, a short name."""
+    for name, measure in FOUND.items():
+        limit, none = ("1B..900PB", "<1B") if measure.unit == "B" else ("1..9T", "<1")
+        for word in filter(None, (name, measure.short)):
             option = f"--{word.replace('_', '-')}"
             found = json.loads(printed("find", "A", option, limit, "--format", "json"))["found"]
             assert [one["name"] for one in found] == ["A"]
             assert name in found[0]
-            none = "<1B" if FIGURES[name].is_bytes else "<1"
             assert json.loads(printed("find", "A", option, none, "--format", "json"))["found"] == []
 
 
@@ -121,7 +120,7 @@ def test_the_csv_can_be_read_back() -> None:
 def test_csv_is_streamed_unless_all_of_it_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without a sort, a limit or a front nothing is collected; the lines are the same, and only then without marks."""
     arguments = ("find", "A", "--vary", "num_classes=" + ",".join(map(str, range(1, 40))), "--parameters", "<128.87M")
-    monkeypatch.setattr(search, "CHUNK", 7)
+    monkeypatch.setattr(chunks, "CHUNK", 7)
     collected = printed(*arguments, "--pareto", "params,macs", "--format", "csv")
 
     def refuse(*_: Any) -> Any:
@@ -141,23 +140,23 @@ def test_a_search_that_fails_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch
     path.write_text("older")
 
     def failing(*_: Any) -> Any:
-        yield search.Chunk([], 1, 0, None)
+        yield chunks.Chunk([], 1, 0, None)
         raise vggkit.VggkitError("ended")
 
-    monkeypatch.setattr(search, "chunks", failing)
+    monkeypatch.setattr(chunks, "chunks", failing)
     result = run("find", "A", "-o", str(path))
     assert (result.exit_code, result.stderr) == (1, "Error: ended\n")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("x.csv", "older")]
 
 
-@pytest.mark.parametrize("size", [1, search.CHUNK])
+@pytest.mark.parametrize("size", [1, chunks.CHUNK])
 def test_what_does_not_fit_is_counted_on_stderr(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line that says why the first is left out, over chunks too; the rest is printed as ever."""
-    monkeypatch.setattr(search, "CHUNK", size)
+    """In one line that says why the first was skipped, over chunks too; the rest is printed as ever."""
+    monkeypatch.setattr(chunks, "CHUNK", size)
     result = run("find", "A", "D", "--vary", "input=3x16x16,3x32x32", "--format", "csv")
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "2 of 4 left out, which the input, an override or the batch does not fit; the first: A:input=3x16"
+        "2 of 4 skipped: the input, an override or the batch does not fit them; the first: A:input=3x16"
     )
     assert len(result.stderr.splitlines()) == 1
     assert len(result.stdout.splitlines()) == 3
@@ -215,8 +214,8 @@ def test_many_points_are_one_image(tmp_path: Path) -> None:
         (("D", "--limit", "0"), "limit: expected a whole number from 1"),
         (("D", "--pareto", "macs"), "pareto: expected two figures"),
         (
-            ("D", "-o", "x.tex"),
-            "--output: expected a file that ends in .txt, .json, .csv, .md, .svg, .png or .pdf, or --format",
+            ("D", "-o", "x.gif"),
+            "--output: expected a file that ends in .txt, .json, .csv, .md, .tex, .html, .htm, .svg, .png or .pdf, or",
         ),
         (("D", "--parameters", "<1", "-o", "x.svg"), "nothing was found, so there is nothing to draw"),
         (("D", "--input", "3x32"), "input: expected channels"),
@@ -253,8 +252,8 @@ def test_all_cores_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = ",".join(map(str, range(1, 5001)))
     arguments = ("find", "A", "--vary", f"num_classes={numbers}", "--only", "macs", "--format", "csv")
     alone = printed(*arguments)
-    monkeypatch.setattr(search, "FEW", 100)
-    monkeypatch.setattr(search, "cores", lambda: 2)
+    monkeypatch.setattr(chunks, "FEW", 100)
+    monkeypatch.setattr(chunks, "cores", lambda: 2)
     assert printed(*arguments) == alone
     assert len(alone.splitlines()) == 5001
 
@@ -361,15 +360,15 @@ def test_ctrl_c_leaves_nothing_of_a_long_searchs_file(tmp_path: Path) -> None:
 def test_a_streams_memory_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is alive at the twentieth chunk is what was alive at the fifth, but for less than two chunks' lines."""
     alive = []
-    chunks = search.chunks
+    every = chunks.chunks
 
     def watched(*arguments: Any) -> Any:
-        for part in chunks(*arguments):
+        for part in every(*arguments):
             yield part
             alive.append(tracemalloc.get_traced_memory()[0])
 
-    monkeypatch.setattr(search, "CHUNK", 100)
-    monkeypatch.setattr(search, "chunks", watched)
+    monkeypatch.setattr(chunks, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "chunks", watched)
     numbers = ",".join(map(str, range(1, 2001)))
     tracemalloc.start()
     try:
@@ -394,7 +393,7 @@ def test_no_format_takes_torch() -> None:
     """Neither torch nor, without a picture, matplotlib is imported."""
     code = (
         "import sys, io, contextlib, vggkit.cli as cli\n"
-        "for format in ('table', 'json', 'csv', 'markdown'):\n"
+        "for format in ('table', 'json', 'csv', 'markdown', 'latex', 'html'):\n"
         "    try:\n"
         "        with contextlib.redirect_stdout(io.StringIO()):\n"
         "            cli.main(['find', 'A', '--training-peak', '>1B', '--format', format])\n"

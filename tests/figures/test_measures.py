@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests import scratch
 from vggkit import compare
 from vggkit.base.errors import ArgumentError
 from vggkit.figures.measures import COMPARED, FOUND, MEASURES, figure_name
@@ -25,3 +28,52 @@ def test_an_unknown_figure_is_told_with_the_nearest() -> None:
         compare(sort="-parmeters")
     with pytest.raises(ArgumentError, match=r"Known: weight_layers, parameters, .*top5_error, layers"):
         figure_name("zzz", "only", COMPARED, others=("layers",))
+
+
+KERNELS = """    Count(
+        name="kernels",
+        words="kernels",
+        value=lambda costs: sum(row.weights // 9 for row in costs.summary if row.kind == "conv"),
+        short="windows",
+        condition="Number of 3×3 kernels.",
+    ),
+"""
+
+USE = """
+import contextlib, io, json, sys
+import vggkit
+from vggkit.cli import main
+
+def printed(*arguments):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            main(list(arguments))
+        except SystemExit as end:
+            assert end.code == 0, arguments
+    return out.getvalue()
+
+kernels = {"A": 1_024_192, "D": 1_634_496}  # 3·64 + 64·128 + … and 3·64 + 64·64 + …
+[one, other] = vggkit.compare("D", "A", sort="windows").networks
+assert (one.name, one.figures()["kernels"]) == ("A", kernels["A"])
+assert "kernels" in printed("compare", "A", "D")
+assert printed("compare", "A", "D", "--only", "windows", "--sort", "-kernels").splitlines()[-1].split()[-2:] == [
+    f"{kernels[name]:,}" for name in ("D", "A")
+]
+limit = str(kernels["A"])
+found = json.loads(printed("find", "A", "D", "--windows", f"<={limit}", "--format", "json"))["found"]
+assert [(variant["name"], variant["kernels"]) for variant in found] == [("A", kernels["A"])]
+assert "Number of 3×3 kernels." in " ".join(printed("find", "--help").split())
+found = vggkit.find("D", "A", vary={"width": [0.5, 1]}, sort="windows", pareto=["windows", "-field"])
+values = [variant.figures["kernels"] for variant in found]
+assert values == sorted(values) and len(set(values)) == 4
+assert "least kernels and most receptive field" in str(found)
+assert found.plot().title == "D, A with varied width: kernels against receptive field"
+"""
+
+
+def test_a_new_measure_is_one_entry(tmp_path: Path) -> None:
+    """An entry added to the table is compared, found, chosen, sorted by, set a condition for and drawn."""
+    package = scratch.package(tmp_path)
+    scratch.add(package / "figures" / "measures.py", '    Window(\n        name="receptive_field"', KERNELS)
+    scratch.run(tmp_path, USE)

@@ -13,8 +13,9 @@ from matplotlib.text import Text
 
 import vggkit
 from tests.pictures.written import check_texts
-from vggkit.figures.find import Found
 from vggkit.pictures import front, style
+from vggkit.search.find import Found
+from vggkit.search.query import direction
 
 VARY: dict[str, list[Any]] = {"width": [0.25, 0.5, 1], "head": ["paper", "gap"]}
 
@@ -43,7 +44,7 @@ def points(axes: Axes) -> dict[str, list[tuple[float, float]]]:
 def test_each_variant_is_a_point_at_its_two_figures(pareto: tuple[str, str]) -> None:
     """The first figure to the right, the second upwards; those on the front in another colour, and only they."""
     search = found(pareto=pareto)
-    first, second = (vggkit.figures.find.figure_name(word.strip("-"), "pareto") for word in pareto)
+    first, second = (direction(word, "pareto").figure for word in pareto)
     at = [(float(one.figures[first]), float(one.figures[second])) for one in search]
     drawn = points(plane(search))
     assert set(drawn) == {style.GREY, style.VERMILION}
@@ -99,6 +100,14 @@ def test_the_title_means_something_alone() -> None:
     ]  # fmt: skip
     assert vggkit.find().plot().title == "76 configurations: parameters against MACs"
     assert vggkit.find("D:head=gap", "E").plot().title == "D:head=gap, E: parameters against MACs"
+
+
+def test_a_condition_of_the_receptive_field_is_written() -> None:
+    """It is of the shorter side, one number, whereas the field itself has two."""
+    picture = vggkit.find("A", "D", where={"field": "100..200"}, pareto=["params", "-field"]).plot()
+    said = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert said[1] == "1 of 2: batch 1, float32; receptive field ≥ 100; receptive field ≤ 200"
+    assert picture.description.endswith("On the Pareto front: A: 132,863,336 parameters, 150×150 receptive field.")
 
 
 @pytest.mark.parametrize("pareto", [("params", "-macs"), ("macs", "training_peak"), ("-params", "-macs")])

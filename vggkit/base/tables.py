@@ -209,7 +209,9 @@ _LATEX = str.maketrans(
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(latex_cell, cells)) + " \\\\"
+    row = " & ".join(map(latex_cell, cells)) + " \\\\"
+    # the \\ before it would take these for an option of its own
+    return f"{{}}{row}" if row.startswith(("*", "[")) else row
 
 
 def latex_cell(cell: str) -> str:

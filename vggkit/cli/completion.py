@@ -45,7 +45,7 @@ def words_of(known: Callable[[click.Context, str], Iterable[str]]) -> Complete:
 def _words(option: str) -> Iterable[str]:
     """Return the words of an option from where they are defined; only a shell that wants them waits for the imports."""
     from vggkit.figures.compare import EVERYTHING
-    from vggkit.figures.find import FIGURES
+    from vggkit.figures.measures import FOUND
     from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
     from vggkit.network import ELEMENT_BYTES
     from vggkit.pictures.plot import PICTURE_KINDS
@@ -54,7 +54,7 @@ def _words(option: str) -> Iterable[str]:
         "compared": EVERYTHING,
         "device": DEVICES,
         "dtype": ELEMENT_BYTES,
-        "figure": FIGURES,
+        "figure": FOUND,
         "mode": MODES,
         "optimizer": OPTIMIZERS,
         "picture": PICTURE_KINDS,

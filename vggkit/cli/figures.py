@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vggkit.base.errors import ArgumentError
-from vggkit.base.files import opened, write_lines
 from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
     FORMATS,
-    LIST_FORMATS,
-    Decorator,
     Formats,
     dtype_option,
     figure_options,
     format_of,
     format_option,
     input_option,
-    list_format_option,
     names_option,
     output_option,
     overrides,
-    put,
     set_option,
     source_argument,
     sources_argument,
     split,
-    stacked,
     step_figure_options,
-    with_bar,
     write,
     write_table,
 )
@@ -209,149 +197,3 @@ def compare(
         figure_name(sort.removeprefix("-"), "--sort", COMPARED)
     made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
     write_table(made.diff().table() if diff else made.table(shown), format, output)
-
-
-CONDITIONS: dict[str, tuple[str | None, str]] = {
-    "weight_layers": ("depth", "As 16, >11 or 11..16."),
-    "parameters": ("params", "As <15M, >=1M or 1M..15M; as often as you like, and so are all of these."),
-    "weights": (None, "The same of weights."),
-    "biases": (None, "… of biases."),
-    "conv_parameters": (None, "… of the parameters of convolutions."),
-    "fc_parameters": (None, "… of the parameters of FC layers."),
-    "multiply_accumulates": ("macs", "… of multiply-accumulates."),
-    "receptive_field": ("field", "… of its shorter side, in pixels."),
-    "activation_bytes": ("activations", "As <24GiB or 1GB..2GB."),
-    "inference_peak_bytes": ("inference_peak", "The same of the peak of a forward pass."),
-    "training_peak_bytes": ("training_peak", "… of the peak of a training step."),
-    "saved_for_backward_bytes": ("saved", "… of what is kept for the backward pass."),
-}
-"""The figures that `find` filters by, the short names of some, and what is said of them."""
-
-
-def condition_option(name: str, short: str | None, help: str) -> Decorator:
-    """Add an option for a figure that a search can filter by."""
-    words = [f"--{word.replace('_', '-')}" for word in (name, short) if word]
-    return click.option(*words, name, multiple=True, metavar="CONDITION", help=help)
-
-
-condition_options = stacked(*(condition_option(name, *said) for name, said in CONDITIONS.items()))
-
-
-@main.command(epilog="Example: vggkit find --input 3x32x32 --parameters 1M..15M --sort macs")
-@sources_argument
-@click.option(
-    "--vary", multiple=True, metavar="KEY=VALUE,…", shell_complete=completion.settings,
-    help="Try each value, as width=0.25,0.5,1 or batch_norm=true,false; repeated, every combination.",
-)  # fmt: skip
-@condition_options
-@names_option("--only", "Figures to show, as parameters,macs,training_peak.", completion.figures)
-@click.option(
-    "--sort",
-    metavar="FIGURE",
-    help="What comes first, as macs; -macs is from the largest.",
-    shell_complete=completion.figures,
-)
-@click.option("--limit", type=int, metavar="N", help="Keep the first N.")
-@click.option(
-    "--pareto",
-    metavar="FIGURE,FIGURE",
-    help="The figures of the Pareto front.  [default: parameters,macs]",
-    shell_complete=completion.figures,
-)
-@step_figure_options
-@list_format_option
-@output_option
-def find(
-    sources: tuple[str, ...],
-    vary: tuple[str, ...],
-    only: tuple[str, ...],
-    sort: str | None,
-    limit: int | None,
-    pareto: str | None,
-    batch: int,
-    input: str | None,
-    dtype: str,
-    optimizer: str | None,
-    settings: tuple[str, ...],
-    format: str | None,
-    output: Path | None,
-    **conditions: tuple[str, ...],
-) -> None:
-    """Search for networks that meet conditions: in the zoo, or among variants.
-
-    Without a CONFIGURATION, the paper's six and the family are searched. The variants are every combination of the
-    values of --vary. An -o file that ends in .svg, .png or .pdf gets a picture. CSV is written while the search goes
-    on, unless --sort, --limit or --pareto needs all of it first; only then it says what is on the Pareto front.
-    """
-    from vggkit.figures import find as search
-    from vggkit.figures import find_table as render
-    from vggkit.pictures.style import PICTURE_FORMATS
-
-    format = format_of(format, output, {**LIST_FORMATS, **{word: (f".{word}",) for word in PICTURE_FORMATS}})
-    shown = split(only, "--only", "parameters,macs")
-    front = None if pareto is None else split((pareto,), "--pareto", "parameters,macs")
-    for word in shown:
-        search.figure_name(word, "--only")
-    if sort is not None:
-        search.direction(sort, "--sort")
-    query = search.prepared(
-        sources, overrides(settings, input=input), vary=_varied(vary), where=conditions, figures=shown, sort=sort,
-        limit=limit, pareto=front, batch=batch, dtype=dtype, optimizer=optimizer,
-    )  # fmt: skip
-    with closing(search.chunks(query, search.cores())) as chunks:
-        parts = with_bar(chunks, -(-query.total // search.CHUNK), "searching")
-        if format == "csv" and sort is None and limit is None and pareto is None:
-            count, reason = _write_parts(query, parts, output)
-        else:
-            found = search.collected(query, parts)
-            count, reason = found.left_out, found.reason
-            if format in PICTURE_FORMATS and output is not None:
-                put(found.plot().to_bytes(format), output, "drawn")
-            else:
-                write(render.in_format(found, format), output)
-    if count:
-        click.echo(render.left_out(count, query, reason), err=True)
-
-
-def _varied(settings: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Turn `--vary key=value,value` into values by key."""
-    from vggkit.notation.document import setting, split_outside
-
-    varied: dict[str, list[Any]] = {}
-    for text in settings:
-        key, _, values = text.partition("=")
-        if key.strip() in varied:
-            raise ArgumentError(
-                f"--vary: {key.strip()} is given twice; expected all of its values at once, as {key.strip()}=…,…"
-            )
-        try:
-            varied[key.strip()] = [setting(f"{key}={value}")[1] for value in split_outside(values, ",")]
-        except ArgumentError as error:
-            raise ArgumentError(f"--vary: {error}") from None
-    return varied
-
-
-def _write_parts(query: Any, parts: Any, output: Path | None) -> tuple[int, str | None]:
-    """Write CSV while a search goes on; return how many variants were left out, and why the first of them."""
-    from vggkit.figures import find_table as render
-
-    left_out, reason = 0, None
-    with _opened(output) as put_text:
-        put_text(render.csv_header(query))
-        for part in parts:
-            put_text(render.csv_lines(query, part))
-            left_out += part.left_out
-            reason = reason or part.reason
-    return left_out, reason
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
-    """Give a function that prints text, or that writes it to a file, which is there when all is written."""
-    if output is None:
-        yield partial(write_lines, sys.stdout)
-        return
-    with opened(output) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        yield partial(write_lines, text)
-        text.detach()

@@ -1,1 +1,1 @@
-"""Network → figures: counts, comparisons, explanations, searches."""
+"""Network → figures: counts, comparisons, explanations."""

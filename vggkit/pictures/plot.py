@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Unpack
 
-    from vggkit.figures.find import Found
-
 MOST_LAYERS = 1_000
 """A picture of more layers takes minutes, and nobody can read it."""
 
@@ -201,22 +199,6 @@ def plot(
     shown = drawn.shown(*chosen, **options, **overrides)
     names = [one.label for one in shown.networks] if isinstance(shown, Comparison) else [shown.name]
     return draw(drawn.drawing, shown, file_name("flat" if flat else kind, names))
-
-
-def plot_found(found: Found) -> Picture:
-    """Draw what a search found.
-
-    Args:
-        found: what `find` returns.
-
-    Raises:
-        ArgumentError: if it is nothing.
-    """
-    from vggkit.pictures import front
-
-    if not len(found):
-        raise ArgumentError("nothing was found, so there is nothing to draw; expected conditions that some meet")
-    return draw(front, found, file_name("find", list(dict.fromkeys(one.name for one in found))))
 
 
 def draw(drawing: Drawing, shown: Any, name: str) -> Picture:

@@ -1,0 +1,282 @@
+"""A search at work: every figure is that of the one network, and nothing is lost or moved."""
+
+from __future__ import annotations
+
+import math
+import signal
+from concurrent.futures import Executor, Future
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+import vggkit
+from tests.drawn import networks
+from vggkit.base.errors import VggkitError
+from vggkit.figures.measures import FOUND
+from vggkit.footprint.plan import Options
+from vggkit.model import verify as verification
+from vggkit.network import Network
+from vggkit.search import chunks, query
+
+ALL = tuple(FOUND)
+
+
+def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", optimizer: str | None = None) -> Any:
+    """Return the figures of one network, by the functions for one."""
+    summary = vggkit.summarize(network, batch=batch, dtype=dtype, expand=True)
+    training = vggkit.memory(network, batch=batch, dtype=dtype, optimizer=optimizer)
+    [compared] = vggkit.compare(network, batch=batch, dtype=dtype, optimizer=optimizer).networks
+    return {
+        "weight_layers": summary.totals.weight_layers,
+        "parameters": summary.totals.parameters,
+        "weights": summary.totals.weights,
+        "biases": summary.totals.biases,
+        "conv_parameters": compared.conv_parameters,
+        "fc_parameters": compared.fc_parameters,
+        "multiply_accumulates": summary.totals.multiply_accumulates,
+        "activation_bytes": summary.totals.activation_bytes,
+        "receptive_field": compared.receptive_field,
+        "inference_peak_bytes": vggkit.memory(network, batch=batch, dtype=dtype, mode="inference").peak_bytes,
+        "training_peak_bytes": training.peak_bytes,
+        "saved_for_backward_bytes": training.saved_for_backward_bytes,
+    }
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "width": st.sampled_from([0.01, 0.3, 0.5, 1, 1.5, 4, "0.5 ceil", "0.7 multiple of 2", 1e17]),
+    "num_classes": st.sampled_from([1, 2, 10, 1000, 10**15]),
+    "input": st.sampled_from(["1x1x1", "2x5x5", "3x6x5", "3x9x9", "3x12x8", "3x64x64", "6x9x9", "3x10000001x99999999"]),
+    "in_channels": st.sampled_from([1, 3, 6]),
+    "dropout": st.sampled_from([0, 0.2, 0.5]),
+    "batch_norm": st.booleans(),
+    "pool": st.sampled_from(["max", "avg"]),
+    "activation": st.sampled_from(["relu", "gelu", "silu", "none", "leaky-relu"]),
+    "head": st.sampled_from(["paper", "gap"]),
+}
+
+
+@st.composite
+def axes(draw: st.DrawFn) -> dict[str, list[Any]]:
+    """Draw overrides and values to vary, up to 30 variants."""
+    words = draw(st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=4, unique=True))
+    varied: dict[str, list[Any]] = {}
+    for word in words:
+        most = 30
+        for values in varied.values():
+            most //= len(values)
+        varied[word] = draw(st.lists(VALUES[word], min_size=1, max_size=max(1, min(4, most)), unique_by=str))
+    return varied
+
+
+def assert_exact(source: Any, varied: dict[str, list[Any]], **options: Any) -> None:
+    """Hold a search against each of its variants worked out alone; what doesn't fit alone must be left out."""
+    found = vggkit.find(source, vary=varied, figures=ALL, **options)
+    wanted, left_out = [], 0
+    for values in product(*varied.values()):
+        changes = dict(zip(varied, values))
+        try:
+            wanted.append((changes, plain_figures(Network.of(source, **changes), **options)))
+        except VggkitError:
+            left_out += 1
+    assert [(variant.changes, variant.figures) for variant in found] == wanted
+    assert (found.left_out, found.matches) == (left_out, len(wanted))
+    assert (found.reason is None) == (left_out == 0)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(networks(), axes(), st.sampled_from([1, 7, 10**6]), st.sampled_from(["float32", "bfloat16"]))
+def test_each_figure_is_that_of_the_variant_alone(
+    network: Network, varied: dict[str, list[Any]], batch: int, dtype: str
+) -> None:
+    """Of drawn networks of every layer kind, with numbers beyond a machine's integers and inputs that don't fit."""
+    assert_exact(network.config, varied, batch=batch, dtype=dtype)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["A", "A-LRN", "C", "cifar_vgg16_gn", "panns_cnn14_trunk", "allcnn_c"]),
+    axes(),
+    st.sampled_from(["none", "sgd", "adamw"]),
+)
+def test_each_figure_of_the_zoos_variants_is_that_of_the_variant_alone(
+    name: str, varied: dict[str, list[Any]], optimizer: str
+) -> None:
+    """Whatever is varied, with each sort of optimizer."""
+    assert_exact(vggkit.load(name), varied, optimizer=optimizer)
+
+
+def test_the_peak_may_be_at_another_moment_in_each_variant() -> None:
+    """Narrow and wide networks have it in the backward pass of the maps or in that of the classifier."""
+    widths, sides = [0.02, 0.1, 0.3, 1, 2], ["3x32x32", "3x64x32", "3x96x96"]
+    moments = {vggkit.memory("B", width=width, input=side).peak_at for width in widths for side in sides}
+    assert len(moments) > 2
+    assert_exact(vggkit.load("B"), {"width": widths, "input": sides})
+
+
+def test_the_peak_and_the_saved_bytes_are_measured_ones() -> None:
+    """Of 4 variants at two batches: MemTracker and autograd's hooks see a step of the built model."""
+    tiny = vggkit.loads("{name: tiny, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [FC-9, FC-5]}")
+    peaks = set()
+    for batch in (2, 5):
+        options = Options(batch=batch, optimizer="adam")
+        varied = {"width": [1, 2.5], "batch_norm": [True, False]}
+        for variant in vggkit.find(tiny, vary=varied, figures=ALL, batch=batch, optimizer="adam"):
+            network = Network.of(tiny, **variant.changes)
+            peak = sum(verification.training_peak(network, options).values())
+            saved = verification.saved_bytes(network, options)
+            assert variant.figures["training_peak_bytes"] == peak
+            assert variant.figures["saved_for_backward_bytes"] == saved
+            peaks.add((peak, saved))
+    assert len(peaks) == 8
+
+
+def mobilenets(value: Fraction, divisor: int) -> int:
+    """Round a width as `_make_divisible` of torchvision's MobileNetV2 does, in exact numbers."""
+    rounded = max(divisor, int(value + Fraction(divisor, 2)) // divisor * divisor)
+    return rounded + divisor if rounded < Fraction(9, 10) * value else rounded
+
+
+RULES: dict[str, Any] = {
+    "floor": lambda value: max(1, math.floor(value)),
+    "ceil": math.ceil,
+    "multiple of 8": lambda value: mobilenets(value, 8),
+    "multiple of 3": lambda value: mobilenets(value, 3),
+}
+
+
+def test_widths_are_rounded_as_their_rule_says() -> None:
+    """Each rule at many factors in one search, judged by the parameters of two convolutions and an FC layer by hand."""
+    config = vggkit.loads("{input: 3x4x4, blocks: [[conv3-20, conv3-7, maxpool]], classifier: [FC-30, FC-10]}")
+    factors = ["0.04", "0.1", "0.25", "0.29", "0.6", "1", "1.25", "1.4", "3"]
+    words = [(factor, rule) for factor in factors for rule in RULES]
+    found = vggkit.find(config, vary={"width": [f"{factor} {rule}" for factor, rule in words]})
+    for variant, (factor, rule) in zip(found, words, strict=True):
+        first, second, units = (RULES[rule](Fraction(factor) * width) for width in (20, 7, 30))
+        convolutions = (9 * 3 + 1) * first + (9 * first + 1) * second
+        wanted = convolutions + (4 * second + 1) * units + (units + 1) * 10
+        assert variant.figures["parameters"] == wanted, variant.label
+    assert len({variant.figures["parameters"] for variant in found}) > len(factors) * 2
+
+
+def test_only_widths_that_are_too_large_are_left_out() -> None:
+    """Wherever they stand among the others; the reason is that of the first."""
+    config = vggkit.loads("{name: x, input: 3x4x4, blocks: [[conv3-20]], classifier: [FC-2]}")
+    varied = {"width": [1e17, 0.5, 2, 3e17, 1], "num_classes": [3, 4]}
+    assert_exact(config, varied)
+    found = vggkit.find(config, vary=varied)
+    assert ([variant.changes["width"] for variant in found], found.left_out) == ([0.5, 0.5, 2, 2, 1, 1], 4)
+    assert found.reason is not None
+    assert found.reason.startswith("x:width=1e+17,num_classes=3: ")
+
+
+def test_parameters_and_macs_are_those_of_built_models() -> None:
+    """Of 24 variants on the meta device: torch counts its own tensors, and its flop counter the operations."""
+    varied = {"width": [0.25, 0.6], "batch_norm": [True, False], "head": ["paper", "gap"], "num_classes": [7, 10, 100]}
+    found = vggkit.find("D", vary=varied, input="3x64x32", batch=2)
+    assert len(found) == 24
+    for variant in found:
+        model = vggkit.build("D", device="meta", input="3x64x32", **variant.changes)
+        assert variant.figures["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(2, 3, 64, 32, device="meta"))
+        assert 2 * variant.figures["multiply_accumulates"] == counter.get_total_flops()
+
+
+def test_what_an_input_does_not_fit_is_left_out_and_counted() -> None:
+    """The reason is told of the first: CNN-F's pools don't fit 32×32."""
+    found = vggkit.find("D", "cnn_f", input="3x32x32")
+    assert ([variant.name for variant in found], found.left_out) == (["D"], 1)
+    assert found.reason is not None
+    assert found.reason.startswith("cnn_f: ")
+    assert "does not fit its" in found.reason
+
+
+def test_what_an_override_leaves_no_layer_of_is_left_out() -> None:
+    """As for the one network alone."""
+    only_norm = vggkit.loads("{name: x, input: 1x4x4, classifier: [batchnorm]}")
+    assert_exact(only_norm, {"batch_norm": [True, False]})
+    with pytest.raises(vggkit.ConfigError, match=r"^x: no layer is left$"):
+        Network.of(only_norm, batch_norm=False)
+
+
+def test_chunks_and_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, in small pieces, and by two processes: the same variants in the same order."""
+    varied = {
+        "num_classes": list(range(1, 1401)),
+        "batch_norm": [True, False],
+        "input": ["3x32x32", "1x1x1", "3x40x32"],
+    }
+    options: dict[str, Any] = {
+        "vary": varied,
+        "figures": ["parameters"],
+        "where": {"parameters": ">33M"},
+        "head": "gap",
+    }
+    options["head"] = "paper"
+    whole = vggkit.find("A", **options)
+    assert whole.query.total > 2 * chunks.CHUNK
+    monkeypatch.setattr(chunks, "FEW", 0)
+    assert vggkit.find("A", processes=2, **options) == whole
+    monkeypatch.setattr(chunks, "CHUNK", 397)
+    assert vggkit.find("A", **options) == whole
+    assert vggkit.find("A", processes=2, **options) == whole
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no signal masks")
+def test_ctrl_c_waits_while_a_process_may_start() -> None:
+    """One that is still importing would print a traceback; it inherits what is held back."""
+
+    class Starting(Executor):
+        def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Any:
+            held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            result: Future[Any] = Future()
+            result.set_result(arguments[0])
+            return result
+
+    held: list[bool] = []
+    parts = [range(3), range(3, 5)]
+    assert list(chunks._in_order(Starting(), parts, ahead=1)) == parts
+    assert held == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_search_does_not_run_ahead() -> None:
+    """Of 10¹² variants the first chunk is there at once."""
+    numbers = list(range(1, 1001))
+    vary = {
+        "num_classes": numbers,
+        "width": numbers,
+        "in_channels": numbers,
+        "dropout": [i / 1000 for i in range(1000)],
+    }
+    options: dict[str, Any] = {"where": {}, "figures": ["parameters"], "sort": None, "limit": None, "pareto": None}
+    asked = query.prepared(["A"], {}, vary=vary, batch=1, dtype="float32", optimizer=None, **options)
+    assert asked.total == 10**12
+    assert next(chunks.chunks(asked)).examined == chunks.CHUNK
+
+
+def test_memory_is_worked_out_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a column, a filter, the sort or the front; each of them is enough."""
+
+    class Asked(Exception):  # noqa: N818  # no error, but a sign that it was asked
+        pass
+
+    def refuse(*_: Any) -> Any:
+        raise Asked
+
+    monkeypatch.setattr(chunks, "peak_and_saved_bytes", refuse)
+    assert len(vggkit.find("A", sort="macs", where={"params": ">1"})) == 1
+    for options in (
+        {"figures": ["saved"]},
+        {"where": {"training_peak": "<1TB"}},
+        {"sort": "-inference_peak"},
+        {"pareto": ["params", "training_peak"]},
+    ):
+        with pytest.raises(Asked):
+            vggkit.find("A", **options)

@@ -1,0 +1,326 @@
+"""A search at work: its variants are numbered and worked on in chunks, by one process or several.
+
+In a chunk, the variants that differ in nothing but numbers (width, classes, input, dropout) go through `place`,
+`summarize` and the walk of the memory plan together, as `vggkit.base.many` makes possible. So the rules are those for
+one network, and so are the figures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from vggkit.base.errors import ArgumentError, VggkitError
+from vggkit.base.many import Disagreement, largest, listed
+from vggkit.figures.measures import FOUND
+from vggkit.figures.summary import Summary, summarize
+from vggkit.footprint.plan import Options, forward_only, peak_and_saved_bytes
+from vggkit.network import Network, place
+from vggkit.notation.config import Config
+from vggkit.notation.overrides import OVERRIDES
+from vggkit.search.query import Query, labelled
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+    from multiprocessing.synchronize import Event
+
+CHUNK = 4096
+"""Variants that are worked on at once: enough for numpy, and a few megabytes."""
+
+FEW = 50_000
+"""So many variants are faster done in one process than others are started."""
+
+NUMBERS = ("num_classes", "input", "in_channels", "width", "dropout")
+"""The overrides whose values are numbers, so that one walk does for all of them."""
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """A network that was found.
+
+    Args:
+        name: of its configuration.
+        changes: the overrides that were varied, as they were given.
+        figures: by their names; counts and bytes are for the whole batch.
+        front: whether no other variant that was found is better in one of the two figures of the Pareto front and as
+            good in the other; None if that was not asked.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    figures: dict[str, Any]
+    front: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, and behind a colon what was changed: `compare` and `--set` take it back."""
+        return labelled(self.name, self.changes)
+
+
+class Chunk(NamedTuple):
+    """What a part of a search gave.
+
+    Args:
+        variants: those that meet the conditions, in order.
+        examined: how many there were.
+        left_out: how many of them were skipped, because the input, an override or the batch does not fit them.
+        reason: why the first of those was.
+    """
+
+    variants: list[Variant]
+    examined: int
+    left_out: int
+    reason: str | None
+
+
+# A chunk
+
+
+def chunk(query: Query, part: range, stopped: Callable[[], bool] = lambda: False) -> Chunk:
+    """Work on the variants of these numbers.
+
+    Args:
+        query: what is searched.
+        part: the numbers.
+        stopped: asked between groups of variants.
+
+    Raises:
+        Stopped: as soon as `stopped` says so.
+    """
+    places = np.stack(np.unravel_index(np.arange(part.start, part.stop), query.shape))
+    variants: list[tuple[int, Variant]] = []
+    misfits: list[int] = []
+    for group in _groups(query, places):
+        for rows, columns in _costs(query, places, group):
+            if stopped():
+                raise Stopped
+            if columns is None:
+                misfits += rows.tolist()
+            else:
+                variants += _matching(query, places, rows, columns)
+    variants.sort(key=lambda numbered: numbered[0])
+    reason = _reason(query, places[:, min(misfits)]) if misfits else None
+    return Chunk([variant for _, variant in variants], len(part), len(misfits), reason)
+
+
+def _groups(query: Query, places: Any) -> Iterator[Any]:
+    """Split the variants of a chunk into those that differ in nothing but numbers."""
+    structural = [0, *(1 + number for number, word in enumerate(query.varied) if word not in NUMBERS)]
+    _, labels = np.unique(places[structural], axis=1, return_inverse=True)
+    labels = labels.reshape(-1)  # NumPy 2.0 gives it two dimensions
+    yield from (np.flatnonzero(labels == label) for label in range(labels.max() + 1))
+
+
+def _costs(query: Query, places: Any, group: Any) -> Iterator[tuple[Any, dict[str, list[Any]] | None]]:
+    """Work out the figures of a group, or of the parts that it falls into; None for those that don't fit."""
+    waiting = [group]
+    while waiting:
+        rows = waiting.pop()
+        try:
+            values = _values(query, places[:, rows])
+        except Disagreement as signal:
+            waiting += [rows[signal.labels == label] for label in np.unique(signal.labels)]
+        except VggkitError:
+            yield rows, None
+        else:
+            yield rows, {name: _column(value, len(rows)) for name, value in values.items()}
+
+
+def _values(query: Query, places: Any) -> dict[str, Any]:
+    """Work out the figures of variants that answer alike."""
+    costs = LazyCosts(place(_config(query, places)), query.options)
+    return {name: FOUND[name].value(costs) for name in query.needed}
+
+
+def _column(value: Any, count: int) -> list[Any]:
+    if isinstance(value, tuple):
+        return list(zip(*(listed(side, count) for side in value)))
+    return listed(value, count)
+
+
+def _config(query: Query, places: Any) -> Config:
+    """Return the configuration that stands for variants, with all changes made to it."""
+    origin = query.sources[int(places[0][0])]
+    changes = {**origin.fixed, **{axis.word: axis.at(indices) for axis, indices in zip(query.axes, places[1:])}}
+    config = origin.config
+    for word, override in OVERRIDES.items():
+        if word in changes:
+            try:
+                config = override.apply(config, changes[word])
+            except ValueError as error:
+                raise ArgumentError(f"{word}: {error}") from None
+    return config
+
+
+def _matching(query: Query, places: Any, rows: Any, columns: dict[str, list[Any]]) -> Iterator[tuple[int, Variant]]:
+    """Return the variants that meet the conditions, each with its number in the chunk."""
+    for position, row in enumerate(rows.tolist()):
+        if all(each.holds(columns[each.figure][position]) for each in query.conditions):
+            figures = {name: column[position] for name, column in columns.items()}
+            yield row, _variant(query, places[:, row].tolist(), figures)
+
+
+def _variant(query: Query, indices: Sequence[int], figures: dict[str, Any]) -> Variant:
+    origin = query.sources[indices[0]]
+    varied = {axis.word: axis.values[index] for axis, index in zip(query.axes, indices[1:])}
+    return Variant(origin.name, {**origin.changes, **varied}, figures)
+
+
+def _reason(query: Query, indices: Any) -> str:
+    """Say why a variant is skipped."""
+    try:
+        _values(query, indices[:, None])
+    except VggkitError as error:
+        label = _variant(query, indices.tolist(), {}).label
+        return f"{label}: {error}" if not str(error).startswith(label) else str(error)
+    raise AssertionError("a variant that fits was skipped")
+
+
+class LazyCosts:
+    """What a network costs, each part worked out when it is asked for.
+
+    Args:
+        network: it may stand for many networks.
+        options: batch, dtype and optimizer.
+    """
+
+    relative_parameters: float | None = None
+    """There is no first network."""
+
+    def __init__(self, network: Network, options: Options) -> None:
+        self.network = network
+        self.options = options
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Rows and totals."""
+        return summarize(self.network, batch=self.options.batch, dtype=self.options.dtype)
+
+    @cached_property
+    def _training(self) -> tuple[int, int]:
+        return peak_and_saved_bytes(self.network, self.options, largest)
+
+    @property
+    def training_peak_bytes(self) -> int:
+        """Most bytes alive in a training step."""
+        return self._training[0]
+
+    @property
+    def saved_for_backward_bytes(self) -> int:
+        """Bytes kept between forward and backward pass."""
+        return self._training[1]
+
+    @property
+    def inference_peak_bytes(self) -> int:
+        """Most bytes alive in a forward pass."""
+        return peak_and_saved_bytes(self.network, forward_only(self.options), largest)[0]
+
+
+# All chunks
+
+
+def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
+    """Work on the variants, chunk by chunk and in order; no more than a few chunks are in memory.
+
+    Args:
+        query: what is searched.
+        processes: how many processes work on it if it is large.
+    """
+    parts = (range(start, min(start + CHUNK, query.total)) for start in range(0, query.total, CHUNK))
+    if processes == 1 or query.total < FEW:
+        yield from (chunk(query, part) for part in parts)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # to spawn is what works everywhere: a fork of a program that has threads may hang
+    context = get_context("spawn")
+    stop = context.Event()
+    executor = ProcessPoolExecutor(processes, context, initializer=_set_query, initargs=(query, stop))
+    try:
+        yield from _in_order(executor, parts, ahead=2 * processes)
+    except BrokenProcessPool:
+        raise VggkitError("a process that took part in the search was ended from outside; try again") from None
+    finally:
+        stop.set()  # what is already on its way to a process can't be cancelled any more
+        executor.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Return how many processes can work at once on this machine, as far as this one may use it."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 61)  # Windows can't wait for more
+
+
+def _in_order(executor: Executor, parts: Iterable[range], ahead: int) -> Iterator[Chunk]:
+    """Pass on the results in order, with no more than so many chunks being worked on or waiting."""
+    waiting: deque[Future[Chunk]] = deque()
+    for part in parts:
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+        with _interrupts_held():
+            waiting.append(executor.submit(_chunk_of_query, part))
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait, and keep it from the processes that start meanwhile, which would print where they were."""
+    import signal
+    from threading import current_thread, main_thread
+
+    if not hasattr(signal, "pthread_sigmask") or current_thread() is not main_thread():  # Windows; nobody interrupts it
+        yield
+        return
+    held: list[int] = []
+    # the mask is what new processes inherit; the handler is for the signal that another thread takes in our place
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
+
+
+_QUERY: list[tuple[Query, Callable[[], bool]]] = []
+"""In a process that works on chunks, what is searched, and whether to stop."""
+
+
+class Stopped(Exception):  # noqa: N818  # a signal
+    """Nobody waits for the rest of a chunk."""
+
+
+def _set_query(query: Query, stop: Event) -> None:
+    """Make a process ready; Ctrl-C is left to the one that started it, which then stops the others."""
+    from signal import SIG_IGN, SIGINT, signal
+    from threading import Thread
+
+    signal(SIGINT, SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    _QUERY[:] = [(query, stop.is_set)]
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one: if it was killed, nobody else would end this one."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _chunk_of_query(part: range) -> Chunk:
+    query, stopped = _QUERY[0]
+    return chunk(query, part, stopped)

@@ -1,0 +1,335 @@
+"""Search the zoo, or every combination of overrides, for networks that meet conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import msgspec
+from msgspec.structs import replace
+
+from vggkit.base import tables
+from vggkit.base.errors import ArgumentError
+from vggkit.base.numbers import grouped, whole
+from vggkit.base.tables import Column, FittedTable, Shown, Table, grid
+from vggkit.figures.compared import step_title
+from vggkit.figures.measures import FOUND
+from vggkit.network import Dtype, Source, each_source
+from vggkit.notation.overrides import Overrides, check_keywords
+from vggkit.search.chunks import Chunk, Variant, chunks
+from vggkit.search.query import Amount, Direction, Query, labelled, prepared, spelt
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from vggkit.pictures.plot import Picture
+
+
+class Found(Shown, msgspec.Struct, frozen=True):
+    """What a search gave. Iterating gives its variants.
+
+    Args:
+        query: what was asked.
+        variants: those that meet the conditions, sorted, with the Pareto front marked.
+        matches: how many there are without the limit.
+        left_out: how many variants were skipped, because the input, an override or the batch does not fit them.
+        reason: why the first of those was.
+    """
+
+    query: Query
+    variants: tuple[Variant, ...]
+    matches: int
+    left_out: int
+    reason: str | None
+
+    def __iter__(self) -> Iterator[Variant]:
+        return iter(self.variants)
+
+    def __len__(self) -> int:
+        return len(self.variants)
+
+    def __getitem__(self, index: int) -> Variant:
+        return self.variants[index]
+
+    @property
+    def front(self) -> tuple[Variant, ...]:
+        """Those on the Pareto front."""
+        return tuple(variant for variant in self.variants if variant.front)
+
+    @property
+    def title(self) -> str:
+        """One line that says how many were found, and what the figures are of."""
+        query = self.query
+        cut = "" if len(self) == self.matches else f" ({grouped(len(self))} shown)"
+        trained = any(FOUND[name].step == "training" for name in query.figures)
+        step = step_title(query.options.batch, query.options.dtype, query.options.optimizer if trained else "none")
+        return f"{grouped(self.matches)} of {grouped(query.total)}{cut}: {step}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        query = self.query
+        return {
+            "batch": query.options.batch,
+            "dtype": query.options.dtype,
+            "optimizer": query.options.optimizer,
+            "pareto": [str(direction) for direction in query.pareto],
+            "examined": query.total,
+            "left_out": self.left_out,
+            "matches": self.matches,
+            "found": [
+                {
+                    "name": variant.name,
+                    "changes": {word: json_value(value) for word, value in variant.changes.items()},
+                    **{name: json_value(variant.figures[name]) for name in query.figures},
+                    "pareto": variant.front,
+                }
+                for variant in self.variants
+            ],
+        }
+
+    def table(self) -> FoundTable:
+        """Return a line for each variant, those on the Pareto front marked."""
+        return FoundTable(self)
+
+    def plot(self) -> Picture:
+        """Draw the two figures of the Pareto front against one another.
+
+        Raises:
+            ArgumentError: if nothing was found.
+        """
+        from vggkit.pictures import front
+        from vggkit.pictures.plot import draw, file_name
+
+        if not self.variants:
+            raise ArgumentError("nothing was found, so there is nothing to draw; expected conditions that some meet")
+        first, second = (FOUND[direction.figure] for direction in self.query.pareto)
+        shown = front.Points(
+            networks=self.query.networks,
+            subtitle="; ".join([self.title, *map(str, self.query.conditions)]),
+            measures=(first, second),
+            best=self.query.best,
+            points=tuple(
+                front.Point(one.label, (one.figures[first.name], one.figures[second.name]), on_front=bool(one.front))
+                for one in self.variants
+            ),
+        )
+        return draw(front, shown, file_name("find", list(dict.fromkeys(one.name for one in self.variants))))
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, (tuple, list)):
+        return [json_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(word): json_value(inner) for word, inner in value.items()}
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+# The table
+
+MARK = "*"
+"""Marks those on the Pareto front."""
+
+
+class FoundTable(Table):
+    """A line for each variant. What was changed is in CSV as it is typed, so that it can be given back."""
+
+    def __init__(self, found: Found) -> None:
+        query = found.query
+        columns: list[Column[Variant]] = [
+            Column("", lambda variant: MARK if variant.front else ""),
+            Column("name", lambda variant: _name(query, variant), style="cyan"),
+            *(_change_column(word) for word in query.varied),
+            *(_figure_column(query, figure) for figure in query.figures),
+        ]
+        data = found.to_dict()
+        records = [{"name": row["name"], **row["changes"]} for row in data["found"]]
+        for record, row in zip(records, data["found"]):
+            record |= {key: value for key, value in row.items() if key not in ("name", "changes")}
+        super().__init__(
+            grid(columns, found.variants, title=found.title),
+            records=records,
+            data=data,
+            columns=_header(query, marked=True),
+        )
+        self.found = found
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        if not self.found.variants:
+            return Text(self.title, style="bold")
+        best = self.found.query.best
+        said = f"{MARK} Pareto front of {best}: no other is as good in both and better in one."
+        return Group(*map(FittedTable, self.grids), *([Text(f"\n{said}", style="dim")] if self.found.front else []))
+
+    def to_csv(self) -> str:
+        """Return a line for each variant, those on the Pareto front marked."""
+        query = self.found.query
+        return tables.csv(self.columns, [_spelt_row(query, variant, marked=True) for variant in self.found])
+
+
+def _name(query: Query, variant: Variant) -> str:
+    """Name a variant, with the changes to its configuration that have no column of their own."""
+    return labelled(variant.name, {word: value for word, value in variant.changes.items() if word not in query.varied})
+
+
+def _change_column(word: str) -> Column[Variant]:
+    return Column(word, lambda variant: spelt(variant.changes[word]), "right")
+
+
+def _figure_column(query: Query, figure: str) -> Column[Variant]:
+    asked = {one.figure for one in (*query.conditions, *([query.sort] if query.sort else ()))}
+    front = {direction.figure for direction in query.pareto}
+    rank = 1 if figure in asked else 2 if figure in front else 3
+    measure = FOUND[figure]
+    return Column(measure.words, lambda variant: measure.written(variant.figures[figure]), "right", rank)
+
+
+# CSV
+
+
+def csv_header(query: Query) -> str:
+    """Return the first line of the CSV that is written while a search goes on: without marks, as no front is known."""
+    return tables.csv(_header(query, marked=False), [])
+
+
+def csv_lines(query: Query, part: Chunk) -> str:
+    """Return the lines of a part of the search."""
+    rows = [_spelt_row(query, variant, marked=False) for variant in part.variants]
+    return tables.csv(rows[0], rows[1:]) if rows else ""
+
+
+def _header(query: Query, *, marked: bool) -> list[str]:
+    return ["name", *query.varied, *query.figures, *(["pareto"] if marked else [])]
+
+
+def _spelt_row(query: Query, variant: Variant, *, marked: bool) -> list[str]:
+    return [
+        _name(query, variant),
+        *(spelt(variant.changes[word]) for word in query.varied),
+        *(spelt(variant.figures[figure]) for figure in query.figures),
+        *([spelt(bool(variant.front))] if marked else []),
+    ]
+
+
+def left_out(count: int, total: int, reason: str | None) -> str:
+    """Say in one line how many of how many variants were skipped, and why the first of them was."""
+    why = (reason or "").splitlines()[0]
+    first = f"the first: {why}" if count > 1 else why
+    skipped = f"{grouped(count)} of {grouped(total)} skipped"
+    return f"{skipped}: the input, an override or the batch does not fit {'them' if count > 1 else 'it'}; {first}"
+
+
+# Searching
+
+
+def find(
+    *sources: Source | Iterable[Source],
+    vary: Mapping[str, Iterable[Any]] | None = None,
+    where: Mapping[str, Amount | Sequence[Amount]] | None = None,
+    figures: str | Iterable[str] = (),
+    sort: str | None = None,
+    limit: SupportsIndex | None = None,
+    pareto: str | Sequence[str] | None = None,
+    batch: SupportsIndex = 1,
+    dtype: Dtype = "float32",
+    optimizer: str | None = None,
+    processes: SupportsIndex = 1,
+    **overrides: Unpack[Overrides],
+) -> Found:
+    """Search the zoo, or every combination of overrides, for networks that meet conditions.
+
+    Args:
+        sources: names, paths, Configs or Networks, or lists of them; behind a name or path may stand changes, as in
+            `D:head=gap`. Without any, the paper's six and the family.
+        vary: overrides and the values to try; every combination is a variant.
+        where: figures and what they must be: `{"parameters": "<15M", "training_peak": [">1GiB", "<8GiB"]}`.
+        figures: those to work out and show; if absent the usual ones and whatever else is asked for.
+        sort: a figure; with - before it from the largest.
+        limit: how many to keep, after sorting.
+        pareto: the two figures of the Pareto front, smaller is better; with - before one larger is. If absent
+            parameters, and multiply_accumulates or what is sorted by.
+        batch: number of images.
+        dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
+        optimizer: of the training step: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw.
+        processes: how many processes work on a large search. Where more than one does, the calling program's main
+            module must be importable, as `multiprocessing` asks.
+        overrides: changes to make to every configuration, as for `load`.
+
+    Returns:
+        What was found, in an order that is always the same.
+
+    Raises:
+        ConfigError: if a configuration can't be found or is wrong.
+        ArgumentError: if an argument is outside its allowed values.
+
+    >>> found = find("A", "D", vary={"head": ["paper", "gap"], "width": [0.5, 1]}, where={"parameters": "<15M"})
+    >>> [variant.label for variant in found]
+    ['A:head=gap,width=0.5', 'A:head=gap,width=1', 'D:head=gap,width=0.5']
+    """
+    check_keywords(find, overrides)
+    processes = whole(processes, "processes")
+    query = prepared(
+        each_source(sources),
+        overrides,
+        vary=vary or {},
+        where=where or {},
+        figures=figures,
+        sort=sort,
+        limit=limit,
+        pareto=pareto,
+        batch=batch,
+        dtype=dtype,
+        optimizer=optimizer,
+    )
+    return collected(query, chunks(query, processes))
+
+
+def collected(query: Query, parts: Iterable[Chunk]) -> Found:
+    """Keep what a search gives: all that match, or as many as the limit says, and the values of the Pareto front."""
+    kept: list[Variant] = []
+    front: list[Variant] = []
+    matches = left_out = 0
+    reason: str | None = None
+    for part in parts:
+        kept += part.variants
+        if query.limit is not None:
+            kept = _best(query, kept)
+        front = pareto_front(front + part.variants, query.pareto)
+        matches += len(part.variants)
+        left_out += part.left_out
+        reason = reason or part.reason
+    best = {_point(variant, query.pareto) for variant in front}
+    marked = tuple(replace(variant, front=_point(variant, query.pareto) in best) for variant in _best(query, kept))
+    return Found(query, marked, matches, left_out, reason)
+
+
+def _best(query: Query, variants: list[Variant]) -> list[Variant]:
+    """Sort, those that are equal in the order in which they came, and cut off what is beyond the limit."""
+    order = query.sort
+    if order is not None:
+        variants.sort(key=lambda variant: order.key(variant.figures))
+    return variants if query.limit is None else variants[: query.limit]
+
+
+def _point(variant: Variant, directions: tuple[Direction, Direction]) -> tuple[Any, Any]:
+    return directions[0].key(variant.figures), directions[1].key(variant.figures)
+
+
+def pareto_front(variants: Iterable[Variant], directions: tuple[Direction, Direction]) -> list[Variant]:
+    """Return those that no other is better than in one figure without being worse in the other.
+
+    Args:
+        variants: those to choose from.
+        directions: the two figures.
+    """
+    front: list[Variant] = []
+    best: Any = None
+    for variant in sorted(variants, key=lambda one: _point(one, directions)):
+        point = _point(variant, directions)
+        if best is None or point[1] < best[1] or point == best:
+            front.append(variant)
+            best = point
+    return front
