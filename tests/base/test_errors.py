@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
 import vggkit
+from vggkit.base import errors
 from vggkit.base.errors import (
     ArgumentError,
     BuildError,
@@ -37,6 +40,22 @@ def test_every_error_is_a_vggkit_error(kind: type[Exception]) -> None:
     """One `except` catches them all; what comes of a wrong value is a ValueError, too."""
     assert issubclass(kind, VggkitError)
     assert issubclass(kind, ValueError) == (kind is not BuildError)
+
+
+def test_every_error_is_in_the_tree_and_lives_there() -> None:
+    """The tree at the file's top has each error under the one that it is a kind of, and no other file has one."""
+    above: list[str] = []
+    drawn = {}
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.match(r"([│ ├└─]*)([A-Z]\w*Error) ", line):
+            depth = len(match[1]) // 3
+            above[depth:] = [match[2]]
+            drawn[match[2]] = above[depth - 1] if depth else "Exception"
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in kinds}
+    package = Path(vggkit.__file__).parent
+    elsewhere = [path for path in package.rglob("*.py") if path.name != "errors.py"]
+    assert not [path for path in elsewhere if re.search(r"^class \w+\(.*Error", path.read_text("utf-8"), re.MULTILINE)]
 
 
 def test_the_exit_codes_are_two_for_input_and_one_for_the_rest() -> None:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 import vggkit
 from vggkit.base.errors import ConfigError, Position, Problem
-from vggkit.cli.problems import excerpt, lines, overrun_line
+from vggkit.cli.problems import excerpt, overrun_line, with_excerpt
 from vggkit.footprint.plan import Overrun
 
 
@@ -23,12 +23,12 @@ def caret_at(text: str, column: int) -> tuple[str, str]:
 def test_a_problem_is_its_message_its_line_and_a_caret() -> None:
     """Three lines, indented by four."""
     problem = Problem("wrong", Position("my.yaml", 2, 9, "blocks: x"))
-    assert lines(problem) == ["my.yaml:2:9: wrong", "    blocks: x", "            ^"]
+    assert with_excerpt(problem) == ["my.yaml:2:9: wrong", "    blocks: x", "            ^"]
 
 
 def test_a_problem_without_a_place_is_one_line() -> None:
     """As an unknown name is."""
-    assert lines(Problem("wrong")) == ["wrong"]
+    assert with_excerpt(Problem("wrong")) == ["wrong"]
 
 
 @pytest.mark.parametrize("before", ["", "a: ", "\t", "\t\ta:\t", "日本: ", "😀 ", "é: ", "x" * 59, "x" * 60, "x" * 61])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vggkit
-from vggkit.base.errors import ConfigError
+from vggkit.base.errors import ConfigError, NotationError
 from vggkit.notation.layers import (
     KINDS,
     Conv2d,
@@ -29,7 +29,6 @@ from vggkit.notation.layers import (
 from vggkit.notation.spelling import (
     FOLLOWERS,
     RESERVED_NAMES,
-    NotationError,
     allowed_values,
     describe,
     fields,

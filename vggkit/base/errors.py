@@ -1,10 +1,22 @@
-"""The exceptions that users see: where, what was found, what was expected, what to do."""
+"""The errors of vggkit, each of which says where, what was found, what was expected and what to do.
+
+VggkitError              whatever vggkit raises on purpose
+├─ ConfigError           a configuration that can't be found or is wrong, with all its problems
+├─ ArgumentError         an argument outside its allowed values
+├─ BuildError            a network that can't be built on this machine
+├─ CheckpointError       a checkpoint that can't be read, or that doesn't fit
+├─ PictureError          a picture that can't be read
+├─ LayerError            a layer that doesn't fit its input; a ConfigError once its place is known
+│  └─ TooSmallError      a layer whose window is larger than its input
+└─ NotationError         an entry that is not in the notation; a ConfigError once its place is known
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class Position:
@@ -92,15 +104,53 @@ class ArgumentError(VggkitError, ValueError):
 
 
 class LayerError(VggkitError, ValueError):
-    """A layer that does not fit its input; the network says where that is."""
+    """A layer that does not fit its input; the network says where it stands."""
 
 
 class TooSmallError(LayerError):
     """A layer whose window is larger than its input."""
 
 
+class Fault(NamedTuple):
+    """What is wrong with an entry.
+
+    Args:
+        path: the keys that lead to it inside the entry.
+        message: what was found and expected.
+        advice: a sentence on what to do, if there is one.
+        at_key: whether the last key is wrong, rather than the value behind it.
+    """
+
+    path: tuple[str, ...]
+    message: str
+    advice: str = ""
+    at_key: bool = False
+
+    def told(self, where: str = "") -> str:
+        """Return it as one line; where the entry as a whole is wrong, with its place (" in block 2")."""
+        message = self.message if self.path else self.message + where
+        return f"{message}.{self.advice}" if self.advice else message
+
+
+class NotationError(VggkitError, ValueError):
+    """An entry that is not in the notation.
+
+    Args:
+        faults: at least one.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "\n".join(fault.told() for fault in self.faults)
+
+
 class BuildError(VggkitError):
-    """A network that is well described but can't be built on this machine."""
+    """A network that is right, but can't be built on this machine."""
 
 
 class PictureError(VggkitError):
@@ -114,10 +164,19 @@ class CheckpointError(VggkitError, ValueError):
 
 
 ELSEWHERE = {
-    "bf16": "bfloat16", "bn": "batch_norm", "classes": "num_classes", "conv2d": "conv", "dense": "fc",
-    "double": "float64", "flop": "macs", "flops": "macs", "fp16": "float16", "fp32": "float32", "fp64": "float64",
-    "gpu": "cuda", "half": "float16", "linear": "fc",
-}  # fmt: skip
+    "bf16": "bfloat16",
+    "bn": "batch_norm",
+    "classes": "num_classes",
+    "conv2d": "conv",
+    "double": "float64",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "gpu": "cuda",
+    "half": "float16",
+    **dict.fromkeys(("dense", "linear"), "fc"),
+    **dict.fromkeys(("flop", "flops"), "macs"),
+}
 """What other tools call something, and what it is called here."""
 
 

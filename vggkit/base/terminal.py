@@ -10,10 +10,27 @@ ERRORS = "vggkit"
 """What encodes with these errors has the characters below in the place of those that the encoding lacks."""
 
 PLAIN = {
-    "×": "x", "·": "*", "÷": "/", "−": "-", "–": "-", "…": "...", "→": "->", "─": "-", "≥": ">=", "≤": "<=", "≈": "~",
-    "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "√": "sqrt ", "²": "^2", "³": "^3", "“": '"', "”": '"', "✓": "yes",
-    "✗": "no", "█": "#", "▉": "#", "▊": "#", "▋": "#", "▌": "#", "▍": "", "▎": "", "▏": "",
-}  # fmt: skip
+    **dict.fromkeys("−–─", "-"),
+    **dict.fromkeys("⌋⌉", ")"),
+    **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("█▉▊▋▌", "#"),
+    **dict.fromkeys("▍▎▏", ""),
+    "×": "x",
+    "·": "*",
+    "÷": "/",
+    "…": "...",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "≈": "~",
+    "⌊": "floor(",
+    "⌈": "ceil(",
+    "√": "sqrt ",
+    "²": "^2",
+    "³": "^3",
+    "✓": "yes",
+    "✗": "no",
+}
 """In ASCII, the characters that tables and messages use."""
 
 

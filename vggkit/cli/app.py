@@ -16,7 +16,7 @@ import click
 from vggkit.base import terminal
 from vggkit.base.errors import VggkitError, escaped, nearest, shorten
 from vggkit.base.version import __version__
-from vggkit.cli.problems import report
+from vggkit.cli.problems import print_error
 
 
 class _Command(click.Command):
@@ -59,7 +59,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except VggkitError as error:
-            report(error)
+            print_error(error)
             ctx.exit(error.exit_code)
         finally:
             logger.removeHandler(notes)
@@ -80,7 +80,7 @@ def _give_up(error: OSError) -> NoReturn:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
     try:
-        report(VggkitError(f"standard output: can't be written: {error.strerror}"))
+        print_error(VggkitError(f"standard output: can't be written: {error.strerror}"))
     except OSError:  # nor can this
         os.dup2(nothing, sys.stderr.fileno())
     sys.exit(1)

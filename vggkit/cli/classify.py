@@ -12,7 +12,7 @@ from vggkit.base.files import write_bytes
 from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import config_option, format_of, format_option, output_option, with_bar, write_table
-from vggkit.cli.problems import report
+from vggkit.cli.problems import print_error
 
 if TYPE_CHECKING:
     from vggkit.classify.classifier import Classifier
@@ -72,7 +72,7 @@ def classify(
 
                 write_bytes(drawing, drawn(result.image, result))
         except VggkitError as error:
-            report(error)
+            print_error(error)
             failed = True
     if seen or format != "table":
         write_table(Predictions(seen).table(), format, output)
@@ -86,7 +86,7 @@ def _is_there(path: Path) -> bool:
     try:
         check_there(path)
     except PictureError as error:
-        report(error)
+        print_error(error)
         return False
     return True
 

@@ -21,7 +21,7 @@ from vggkit.cli.options import (
     write,
     write_table,
 )
-from vggkit.cli.problems import report
+from vggkit.cli.problems import print_error
 
 
 @main.command("list", epilog="Example: vggkit list --family")
@@ -97,7 +97,7 @@ def _validate(file: str) -> int:
         network = Network.of(file)
         over = overruns(network)
     except VggkitError as error:
-        report(error)
+        print_error(error)
         return error.exit_code
     for overrun in over:
         click.echo(f"{file}: {overrun_line(overrun)}", err=True)

@@ -38,9 +38,11 @@ from vggkit.cli.options import (
 @dtype_option(", for cost and compare", default=None)
 @set_option
 @click.option(
-    "-o", "--output", type=FILE,
+    "-o",
+    "--output",
+    type=FILE,
     help="A .svg, .png or .pdf file; - prints SVG.  [default: named after what is drawn, as D-cost.svg]",
-)  # fmt: skip
+)
 def plot(
     sources: tuple[str, ...],
     kind: str,
@@ -76,9 +78,11 @@ def plot(
 @dtype_option(", at first")
 @set_option
 @click.option(
-    "-o", "--output", type=FILE,
+    "-o",
+    "--output",
+    type=FILE,
     help="A .html file; - prints it.  [default: named after the networks, as D-report.html]",
-)  # fmt: skip
+)
 def report_command(
     sources: tuple[str, ...],
     batch: int,

@@ -16,7 +16,7 @@ BEFORE = 60
 WIDTH = 100
 
 
-def lines(problem: Problem) -> list[str]:
+def with_excerpt(problem: Problem) -> list[str]:
     """Return a problem's message and, if it has a place, the offending line with a caret."""
     return [str(problem), *excerpt(problem.position)] if problem.position else [str(problem)]
 
@@ -45,14 +45,14 @@ def overrun_line(overrun: Overrun) -> str:
     )
 
 
-def report(error: VggkitError) -> None:
+def print_error(error: VggkitError) -> None:
     """Print an error to stderr; a configuration's problems each with the offending line and a caret."""
     if not isinstance(error, ConfigError):
         message = escaped(str(error), keep="\n")
         click.echo(f"{click.style('Error:', fg='red')} {message}", err=True)
         return
     for problem in error.problems:
-        message, *excerpt = lines(problem)
+        message, *excerpt = with_excerpt(problem)
         head = "" if problem.position else click.style("Error: ", fg="red")
         click.echo(head + escaped(message), err=True)
         for line in excerpt:

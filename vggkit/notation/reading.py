@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from vggkit.base.errors import ArgumentError, ConfigError, Position, Problem, did_you_mean, shorten
+from vggkit.base.errors import ArgumentError, ConfigError, NotationError, Position, Problem, did_you_mean, shorten
 from vggkit.base.numbers import parse_bytes, parse_count
 from vggkit.notation.config import Budget, Config, Defaults, Entry, PeakLimit, Reported, input_shape
 from vggkit.notation.document import Node, read, scalar
@@ -18,7 +18,6 @@ from vggkit.notation.overrides import apply_override, in_order, read_override
 from vggkit.notation.preprocess import Preprocess, parse_preprocess
 from vggkit.notation.spelling import (
     FOLLOWERS,
-    NotationError,
     Spec,
     kind_of,
     parse,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from vggkit.base.errors import ELSEWHERE, VggkitError, did_you_mean, shorten
+from vggkit.base.errors import ELSEWHERE, Fault, NotationError, did_you_mean, shorten
 from vggkit.notation.layers import (
     KINDS,
     LARGEST,
@@ -68,44 +68,6 @@ _NORM_NAMES = {"batch": "batchnorm", "group": "groupnorm"}
 _PAIR = re.compile(rf"{_NUMBER}[x×]{_NUMBER}", re.IGNORECASE)
 _DIGITS = re.compile("[0-9]{1,19}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-
-
-class Fault(NamedTuple):
-    """What is wrong with an entry.
-
-    Args:
-        path: the keys that lead to it inside the entry.
-        message: what was found and expected.
-        advice: a sentence on what to do, if there is one.
-        at_key: whether the last key is wrong, rather than the value behind it.
-    """
-
-    path: tuple[str, ...]
-    message: str
-    advice: str = ""
-    at_key: bool = False
-
-    def told(self, where: str = "") -> str:
-        """Return it as one line; where the entry as a whole is wrong, with its place (" in block 2")."""
-        message = self.message if self.path else self.message + where
-        return f"{message}.{self.advice}" if self.advice else message
-
-
-class NotationError(VggkitError, ValueError):
-    """An entry that is not in the notation.
-
-    Args:
-        faults: at least one.
-    """
-
-    exit_code = 2
-
-    def __init__(self, *faults: Fault) -> None:
-        super().__init__(*faults)
-        self.faults = faults
-
-    def __str__(self) -> str:
-        return "\n".join(fault.told() for fault in self.faults)
 
 
 class Spec(NamedTuple):
