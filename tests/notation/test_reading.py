@@ -457,14 +457,14 @@ def test_all_problems_of_a_file_come_together_in_order_of_their_lines() -> None:
     ]
 
 
-def test_the_issues_first_example_is_told_word_for_word() -> None:
+def test_a_misspelt_layer_is_told_word_for_word() -> None:
     """A misspelt convolution in block 2, at line 7, column 20."""
     blocks = "  - [conv3-64, maxpool]\n  - [   conv3-64,  convv3-64, maxpool]\n"
     text = f"# mine\nname: mine\ninput: 3x224x224\n\nblocks:\n{blocks}"
     assert problems(text) == ["my.yaml:7:20: unknown layer 'convv3-64' in block 2. Did you mean 'conv3-64'?"]
 
 
-def test_the_issues_second_example_is_told_word_for_word() -> None:
+def test_a_pool_that_does_not_fit_is_told_word_for_word() -> None:
     """A pool that does not fit, at line 9, column 5, with how the maps became so small."""
     blocks = "  - [conv3-8, maxpool]\n" * 2 + "  - [{conv: 8, stride: 2}, maxpool]\n"
     text = f"name: mine\ninput: 3x16x16\nblocks:\n{blocks}  -\n    - conv3-8\n    - maxpool\n"

@@ -19,7 +19,6 @@ from vggkit.classify.pictures import decode, to_array
 from vggkit.classify.predictions import Classified, Prediction
 from vggkit.model.build import build, load_model
 from vggkit.model.module import VGG, LoadReport, to_fully_convolutional
-from vggkit.model.weights.loading import Source
 from vggkit.model.weights.published import Passport, of_file
 from vggkit.network import Network
 from vggkit.notation.config import Config
@@ -33,15 +32,15 @@ IMAGENET_CLASSES = 1000
 
 
 class Classifier:
-    """A network with its weights, its classes' names and the preparation of pictures that belongs to the weights.
+    """Names what is in pictures: a network with its weights, the names of its classes, and how pictures are prepared.
 
     Args:
-        config: a name, a path, a Config or a Network; None tells it from the weights.
+        config: a name, a path, a Config or a Network; None recognises it from the weights.
         weights: a checkpoint, or "imagenet".
-        labels: names of the classes: a file, or a list. ImageNet's if absent and there are 1000 classes.
-        preprocess: "torch", "timm", "keras", or options as in a configuration's `preprocess:`; absent, what the
-            configuration or the weights' publisher says.
-        dense: whether whole pictures are looked at, the scores averaged over all positions (paper, Sect. 3.2).
+        labels: names of the classes: a file, or a list. If absent, ImageNet's for 1000 classes.
+        preprocess: "torch", "timm", "keras", or options as in a configuration's `preprocess:`. If absent, what the
+            configuration or the publisher of the weights says.
+        dense: whether whole pictures are classified, the scores averaged over all positions (paper, Sect. 3.2).
         device: torch's.
         dtype: of the parameters.
 
@@ -56,7 +55,7 @@ class Classifier:
         self,
         config: str | os.PathLike[str] | Config | Network | None = None,
         *,
-        weights: Source,
+        weights: str | os.PathLike[str],
         labels: str | os.PathLike[str] | Sequence[str] | None = None,
         preprocess: Any = None,
         dense: bool = False,
@@ -87,7 +86,7 @@ class Classifier:
         return self.model.network
 
     def predict(self, images: Any, top: SupportsIndex = 5) -> list[list[Prediction]]:
-        """Tell what is in pictures.
+        """Classify pictures.
 
         Args:
             images: a path, a Pillow image, or a list of them.
@@ -113,7 +112,7 @@ class Classifier:
         batch: SupportsIndex = 16,
         workers: SupportsIndex | None = None,
     ) -> Iterator[Classified | PictureError]:
-        """Classify many pictures, decoding the next ones while a batch is being looked at.
+        """Classify many pictures, decoding the next ones while a batch is in the network.
 
         Args:
             paths: the pictures.
@@ -141,18 +140,18 @@ class Classifier:
                 decoded = [future.result() for future in waiting[: len(names)]]
                 del waiting[: len(names)]
                 waiting += [pool.submit(self._decoded, path) for path in islice(following, len(names))]
-                yield from self._looked_at(names, decoded, top)
+                yield from self._classified(names, decoded, top)
         finally:
-            pool.shutdown(cancel_futures=True)  # whoever stops early does not wait for the next batches
+            pool.shutdown(cancel_futures=True)  # a caller who stops early does not wait for the next batches
 
-    def _looked_at(self, names: list[str], decoded: list[Any], top: int) -> Iterator[Classified | PictureError]:
-        """Classify what could be decoded, pictures of one size together, and give everything in order."""
-        results: list[Classified | PictureError | None] = [
-            found if isinstance(found, PictureError) else None for found in decoded
-        ]
+    def _classified(self, names: list[str], decoded: list[Any], top: int) -> list[Classified | PictureError]:
+        """Classify what could be decoded, pictures of one size together, and return everything in order."""
+        results: dict[int, Classified | PictureError] = {}
         sizes: dict[tuple[int, ...], list[int]] = {}
         for index, found in enumerate(decoded):
-            if not isinstance(found, PictureError):
+            if isinstance(found, PictureError):
+                results[index] = found
+            else:
                 sizes.setdefault(tuple(found.shape), []).append(index)
         for indexes in sizes.values():
             try:
@@ -161,7 +160,7 @@ class Classifier:
             except PictureError as error:
                 for index in indexes:
                     results[index] = PictureError(f"{file_name(names[index])}: {error}")
-        return iter([result for result in results if result is not None])
+        return [results[index] for index in range(len(names))]
 
     def _decoded(self, path: str) -> Tensor | PictureError:
         try:
@@ -193,7 +192,7 @@ class Classifier:
         ]
 
 
-def _model(config: Any, weights: Source, device: Any, dtype: Any) -> VGG:
+def _model(config: Any, weights: str | os.PathLike[str], device: Any, dtype: Any) -> VGG:
     if config is None and os.fspath(weights) == "imagenet":
         raise ArgumentError("config: expected a configuration with weights='imagenet', such as D")
     if config is None:
@@ -243,7 +242,7 @@ def _labels(labels: Any, network: Network) -> tuple[Label, ...]:
 
 
 def _preprocess(given: Any, network: Network, report: LoadReport, passport: Passport | None) -> tuple[Preprocess, str]:
-    """Return how pictures are prepared, and who says so; what is made for another size is scaled to the network's."""
+    """Return how pictures are prepared, and who says so; a preparation for another size is scaled to the network's."""
     if given is not None:
         try:
             chosen = given if isinstance(given, Preprocess) else parse_preprocess(given)
@@ -288,7 +287,7 @@ def _ends_in(preprocess: Preprocess, size: tuple[int, int]) -> bool:
 
 
 def _scaled(preprocess: Preprocess, network: Network) -> Preprocess:
-    """Return a preparation that ends in the network's input size, and cuts away as much as before."""
+    """Return a preparation that ends in the network's input size and cuts away the same share as before."""
     size = network.input_shape[1], network.input_shape[2]
     if _ends_in(preprocess, size):
         return preprocess

@@ -1,4 +1,4 @@
-"""Finding a configuration: by name, by alias or by path; the shipped ones and your own."""
+"""Configurations by name, by alias or by path: those that come with vggkit, and your own."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 MAX_CHAIN = 16
-
-Source = str | os.PathLike[str] | Config
-"""What can be loaded: a name, an alias, a path, or a configuration itself."""
+"""Files that may extend one another."""
 
 
 @lru_cache(maxsize=1)
@@ -57,31 +55,36 @@ def known_names() -> list[str]:
     return [*_known(_files()), *_known(_files("family"))]
 
 
-def _known(files: dict[str, Path]) -> list[str]:
-    return [known for name, path in files.items() for known in (name, *_aliases(path))]
-
-
 def _files(inside: str = "") -> dict[str, Path]:
     """Return the shipped files by name: the paper's, or those in a folder inside."""
     paths = sorted((folder() / inside).glob("*.yaml"), key=lambda path: path.stem)
     return {path.stem: path for path in paths}
 
 
-def _every_file() -> list[Path]:
-    return [*_files().values(), *_files("family").values()]
+def _known(files: dict[str, Path]) -> list[str]:
+    """Return the names and aliases of files."""
+    return [known for name, path in files.items() for known in (name, *_aliases(path))]
 
 
-def load(source: Source, **overrides: Unpack[Overrides]) -> Config:
+@lru_cache(maxsize=128)
+def _aliases(path: Path) -> list[str]:
+    """Return the aliases of a shipped file, which has them on one line: to parse all files would take a second."""
+    found = re.search(r"^aliases: \[(.*)\]$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found.group(1).split(", ") if found else []
+
+
+def load(source: str | os.PathLike[str] | Config, **overrides: Unpack[Overrides]) -> Config:
     """Load a configuration.
 
     Args:
-        source: a name or alias of a shipped one (letter case, - and _ don't matter; `_bn` behind it adds batch norm),
+        source: a name or alias of a shipped one (letter case, - and _ don't matter; a final `_bn` adds batch norm),
             the path of a YAML file, or a Config.
         overrides: changes to make. `head`: "paper" or "gap"; `num_classes`: units of the last layer; `input`: shape of
             one image, "3x224x224"; `in_channels`: channels of the input; `width`: multiplies all channels and units but
-            the classes, 0.5 or with its rounding "0.5 multiple of 8"; `pool`: "max" or "avg"; `activation`: in place of
-            every one, or "none"; `inplace`: False gives each activation memory of its own, which full backward hooks
-            need; `batch_norm`: whether it stands behind the convolutions; `dropout`: rate behind the hidden FC layers.
+            the classes, 0.5 or with its rounding "0.5 multiple of 8"; `pool`: "max" or "avg"; `activation`: replaces
+            every activation, "none" removes them; `inplace`: False gives each activation memory of its own, which full
+            backward hooks need; `batch_norm`: whether it follows the convolutions; `dropout`: rate after the hidden FC
+            layers.
 
     Returns:
         The configuration.
@@ -117,7 +120,7 @@ def loads(text: str | bytes, file: str = "<text>", **overrides: Unpack[Overrides
     return override(_parse(text, file, (), Path(file).parent), overrides)
 
 
-def dump(config: Source, path: str | os.PathLike[str] | None = None) -> str:
+def dump(config: str | os.PathLike[str] | Config, path: str | os.PathLike[str] | None = None) -> str:
     """Write a configuration as canonical YAML, which loads to an equal Config.
 
     Args:
@@ -163,19 +166,21 @@ def _load(source: str, chain: tuple[str, ...], base: Path | None) -> Config:
         chain: the files that led here through `extends`.
         base: the folder that a relative path starts from; None is the working directory.
     """
-    if _is_path(source):
-        if base is None:
-            return _load_file(Path(source), chain)
-        return _load_file(base / source, chain, extended=True)
-    return _load_name(source, chain)
-
-
-def _is_path(source: str) -> bool:
-    return "/" in source or os.sep in source or source.lower().endswith((".yaml", ".yml"))
+    if not ("/" in source or os.sep in source or source.lower().endswith((".yaml", ".yml"))):
+        return _load_name(source, chain)
+    if base is None:
+        return _load_file(Path(source), chain)
+    return _load_file(base / source, chain, extended=True)
 
 
 def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) -> Config:
-    """Load a file; one that another file extends is a stranger's choice, and not the user's."""
+    """Load a file.
+
+    Args:
+        path: where it is.
+        chain: the files that led here through `extends`.
+        extended: whether a file, perhaps a stranger's, chose the path, and not the user.
+    """
     name = file_name(path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else path)
     try:
         real = os.path.realpath(path)
@@ -214,54 +219,42 @@ def _parse(text: str | bytes, file: str, chain: tuple[str, ...], base: Path) -> 
 
 
 def _load_name(name: str, chain: tuple[str, ...]) -> Config:
-    wanted = _plain(name)
-    for candidate, batch_norm in ((wanted, False), (wanted.removesuffix("bn"), True)):
-        path = _find(candidate)
-        if path is not None and candidate:
-            config = _load_file(path, chain)
-            return _with_batch_norm(config) if batch_norm else config
+    wanted = _letters(name)
+    if path := _find(wanted):
+        return _load_file(path, chain)
+    if path := _find(wanted.removesuffix("bn")):
+        config = _load_file(path, chain)
+        aliases = tuple(f"{alias}_bn" for alias in config.aliases)
+        return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
     known = f" Known: {', '.join(names())}; those of `vggkit list --family`; or give a path that ends in .yaml"
     raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{_advice(name) or known}")])
 
 
+def _letters(name: str) -> str:
+    """Return a name as it is compared: without letter case, hyphens and the like."""
+    return re.sub("[-_ ]", "", name).lower()
+
+
+def _find(letters: str) -> Path | None:
+    """Find a shipped file by its name, or else by one of its aliases."""
+    paths = [*_files().values(), *_files("family").values()]
+    named = (path for path in paths if _letters(path.stem) == letters)
+    return next(named, None) or next((path for path in paths if letters in map(_letters, _aliases(path))), None)
+
+
 MEANT = {"vgg": "vgg16", "vggnet": "vgg16"}
-"""What is meant by those who name no depth."""
+"""What a name without a depth usually means."""
 
 BEGINNING = 3
-"""So many letters of a longer name tell which is meant."""
+"""From this many letters on, the beginning of a longer name is recognised."""
 
 
 def _advice(name: str) -> str:
     """Return " Did you mean 'x'?" for what a name that finds nothing may mean, or an empty string."""
-    wanted, letters = _plain(name), {_plain(known): known for known in names()}
+    wanted, letters = _letters(name), {_letters(known): known for known in names()}
     meant = MEANT.get(wanted) or letters.get(wanted.removeprefix("vgg").removeprefix("net"))
     if meant:
         return f" Did you mean '{meant}'?"
     paper, family = _known(_files()), _known(_files("family"))
-    longer = [known for known in family if len(wanted) >= BEGINNING and _plain(known).startswith(wanted)]
+    longer = [known for known in family if len(wanted) >= BEGINNING and _letters(known).startswith(wanted)]
     return did_you_mean(name, paper) or did_you_mean(name, longer, 0) or did_you_mean(name, family, 0.8)
-
-
-def _plain(name: str) -> str:
-    return re.sub("[-_ ]", "", name).lower()
-
-
-def _find(plain_name: str) -> Path | None:
-    paths = _every_file()
-    named = (path for path in paths if _plain(path.stem) == plain_name)
-    return next(named, None) or next((path for path in paths if plain_name in map(_plain, _aliases(path))), None)
-
-
-_ALIASES = re.compile(r"^aliases: \[(.*)\]$", re.MULTILINE)
-
-
-@lru_cache(maxsize=128)
-def _aliases(path: Path) -> list[str]:
-    """Return the aliases of a shipped file, which has them on one line: to parse all files would take a second."""
-    found = _ALIASES.search(path.read_text(encoding="utf-8"))
-    return found.group(1).split(", ") if found else []
-
-
-def _with_batch_norm(config: Config) -> Config:
-    aliases = tuple(f"{alias}_bn" for alias in config.aliases)
-    return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
