@@ -307,7 +307,7 @@ def test_format_wins_over_the_ending(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["json", "csv", "keras", "cs231n"])
 def test_formula_is_refused_where_it_has_no_place(format: str, tmp_path: Path) -> None:
     """The formats of machines and of others have no formulas; an ending counts as a format."""
-    wanted = f"Error: --formula: expected --format table, markdown, latex or html with it, found {format}\n"
+    wanted = f"Error: --formula: needs --format table, markdown, latex or html, found {format}\n"
     assert told("summarize", "D", "--formula", "--format", format) == wanted
     if format in ("json", "csv"):
         assert told("summarize", "D", "--formula", "-o", str(tmp_path / f"x.{format}")) == wanted
@@ -315,8 +315,9 @@ def test_formula_is_refused_where_it_has_no_place(format: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("format", ["keras", "cs231n"])
 def test_expand_is_refused_where_the_rows_are_given(format: str) -> None:
-    """Keras's listing and the lecture's have the rows that they have."""
-    assert told("summarize", "D", "--expand", "--format", format).startswith(f"Error: --expand: {format} has the rows")
+    """The rows and columns of Keras's listing and of the lecture's are theirs."""
+    wanted = f"Error: --expand: not available with --format {format}, whose rows and columns are fixed\n"
+    assert told("summarize", "D", "--expand", "--format", format) == wanted
 
 
 def test_a_network_with_maps_of_1_by_1_gets_a_note_on_stderr() -> None:

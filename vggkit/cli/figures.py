@@ -63,10 +63,10 @@ def summarize(
 
     format = format_of(format, output, SUMMARY_FORMATS)
     if formula and format not in ("table", "markdown", "latex", "html"):
-        raise ArgumentError(f"--formula: expected --format table, markdown, latex or html with it, found {format}")
+        raise ArgumentError(f"--formula: needs --format table, markdown, latex or html, found {format}")
     for flag, is_set in (("--expand", expand), ("--training", training)):
         if is_set and format in ("keras", "cs231n"):
-            raise ArgumentError(f"{flag}: {format} has the rows and columns that it has; expected another --format")
+            raise ArgumentError(f"{flag}: not available with --format {format}, whose rows and columns are fixed")
     network = Network.of(source, **overrides(settings, input=input))
     batch_or_one = 1 if batch is None else batch
     summary = call(network, batch=batch_or_one, dtype=dtype, expand=expand or format == "keras")

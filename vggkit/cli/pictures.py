@@ -32,7 +32,7 @@ from vggkit.cli.options import (
     help="architecture, cost, compare or receptive.",
     shell_complete=completion.pictures,
 )
-@click.option("--flat", is_flag=True, help="The architecture block by block, a box for each layer.")
+@click.option("--flat", is_flag=True, help="Draw the architecture block by block, with a box for each layer.")
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images, for cost and compare.")
 @input_option
 @dtype_option(", for cost and compare", default=None)
@@ -56,7 +56,7 @@ def plot(
     """Draw networks: what they look like and cost, and how they compare.
 
     One CONFIGURATION; for --kind compare any number, with changes as in D:width=0.5, or none for all six. A file is
-    written, and no window opens.
+    written; no window opens.
     """
     from vggkit.pictures.plot import format_of as picture_format
     from vggkit.pictures.plot import plot as call
@@ -73,9 +73,11 @@ def plot(
 @click.argument(
     "sources", nargs=-1, required=True, metavar="CONFIGURATION...", shell_complete=completion.configurations
 )
-@click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images, at first.")
+@click.option(
+    "--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images when the page opens."
+)
 @input_option
-@dtype_option(", at first")
+@dtype_option(", when the page opens")
 @set_option
 @click.option(
     "-o",
@@ -93,7 +95,8 @@ def report_command(
 ) -> None:
     """Write a page of networks: tables, pictures, notation, and memory for any batch, dtype and step.
 
-    The page needs no other file and no network. Behind a name or path may stand changes, as in D:width=0.5.
+    The page stands alone: it needs no other file and no internet. A name or path may be followed by changes, as in
+    D:width=0.5.
     """
     from vggkit.pictures.report.report import report as call
 

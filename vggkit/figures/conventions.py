@@ -138,7 +138,7 @@ class Counted:
     @cached_property
     def weighted(self) -> int:
         """Outputs of convolutions and FC layers."""
-        return self._outputs(lambda placed: placed.layer.role == "weight")
+        return self._outputs(lambda placed: placed.layer.is_weight_layer)
 
     @cached_property
     def owning(self) -> int:
@@ -207,7 +207,7 @@ TORCHVISIONS_FORM = "with torchvision's adaptive 7×7 average pool before the FC
 def torchvisions_form(network: Network) -> Network | None:
     """Return the network with torchvision's adaptive pool before the FC layers; None if it can't have it."""
     classifier = network.config.classifier
-    if not classifier or not isinstance(classifier[0].layer, (Flatten, Linear)):
+    if not classifier or not (classifier[0].layer.flattens or classifier[0].layer.needs_flat):
         return None
     pool = Entry(AdaptiveAvgPool2d((7, 7)))
     try:
@@ -694,13 +694,13 @@ CONVENTIONS = (
     Convention(FVCORE, "#flops, model.train()", "MACs", THREE_DECIMALS, FVCORES_FLOPS, _macs(FVCORE_TRAINING_RULES)),
     Convention(FVCORE, "#activations", "activations", THREE_DECIMALS, WEIGHTED_OUTPUTS, _weighted_outputs),
     Convention(THOP, "ops", "MACs", GIGA, "MACs; average pools and batch norm are counted", _macs(THOP_RULES)),
-    Convention(THOP, "params", "parameters", GIGA, "parameters of the kinds of layers that it knows", _thop_parameters),
+    Convention(THOP, "params", "parameters", GIGA, "parameters of the layer kinds that it knows", _thop_parameters),
     Convention(
         PTFLOPS,
         "complexity, the default",
         "MACs",
         GIGA_MAC,
-        "biases, activations, pools and norms are counted, and what is a module and a function is counted twice",
+        "biases, activations, pools and norms are counted; what is both a module and a function is counted twice",
         _macs(PTFLOPS_MODULES_RULES, PTFLOPS_FUNCTIONS_RULES),
     ),
     Convention(

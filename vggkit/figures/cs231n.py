@@ -20,15 +20,14 @@ def listing(summary: Summary) -> str:
     totals = summary.totals
     what = "image" if summary.batch == 1 else f"batch of {summary.batch}"
     element_bytes = totals.activation_bytes // totals.activation_elements
-    return "\n".join(
-        [
-            *(_line(row, summary.batch) for row in summary),
-            "",
-            f"TOTAL memory: {grouped(totals.activation_elements)} * {element_bytes} bytes"
-            f" = {megabytes(totals.activation_bytes)} / {what} (only forward)",
-            f"TOTAL params: {grouped(totals.weights)} (biases not counted)",
-        ]
-    ) + "\n"  # fmt: skip
+    lines = [
+        *(_line(row, summary.batch) for row in summary),
+        "",
+        f"TOTAL memory: {grouped(totals.activation_elements)} * {element_bytes} bytes"
+        f" = {megabytes(totals.activation_bytes)} / {what} (only forward)",
+        f"TOTAL params: {grouped(totals.weights)} (biases not counted)",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _line(row: Row, batch: int) -> str:
@@ -49,7 +48,7 @@ def _label(row: Row) -> str:
     """Return `CONV3-64`, `POOL2`, `FC`."""
     if row.kind == "fc":
         return "FC"
-    if row.layer is not None and row.layer.stem == "pool":
+    if row.layer is not None and row.layer.is_pool:
         window = row.layer.window(row.input_shape).extent
         return f"POOL{'x'.join(map(str, dict.fromkeys(window)))}"
     return row.notation.upper()

@@ -1,7 +1,7 @@
 """Network → Explanation: how the figures of one layer, or of the whole network, come about, with the numbers put in.
 
-What is special to a kind of layer stands with the kind, in `layers.py`; here is what holds for all of them. Results are
-those of `Summary` and `MemoryPlan`; the workings beside them are evaluated and held against them by the tests.
+A layer kind explains its own counts, in `notation/layers`; here is what holds for all kinds. Results are those of
+`Summary` and `MemoryPlan`; the tests evaluate the workings beside them and compare.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _of_layer(network: Network, placed: PlacedLayer, summary: Summary, plan: Mem
         *_parameters(placed, row),
         *_operations(placed, row, summary.batch),
         *_field(network, placed),
-        *_activations(network, placed, row, summary),
+        *_activations(placed, row, summary),
         *([_saved(network, placed, plan)] if plan else []),
     ]
 
@@ -202,29 +202,25 @@ def _step(quantity: str, working: Working, result: int, unit: str = "") -> Step:
 
 
 def _shape(placed: PlacedLayer) -> list[Step]:
-    words = ("channels", "height", "width") if len(placed.output_shape) == 3 else ("features",)
-    workings = [size.working for size in placed.layer.output_sizes(placed.input_shape)]
-    return [_step(f"output {word}", *pair) for word, pair in zip(words, zip(workings, placed.output_shape))]
+    sizes = placed.layer.output_sizes(placed.input_shape)
+    words = ("channels", "height", "width") if len(sizes) == 3 else ("features",)
+    return [_step(f"output {word}", size.working, size.number) for word, size in zip(words, sizes)]
 
 
 def _parameters(placed: PlacedLayer, row: Row) -> list[Step]:
-    counts = placed.layer.parameter_counts(placed.input_shape)
-    workings = {name: count.working for name, count in counts.items()}
     words = {"weight": "weights", "bias": "biases"}
-    steps = [_step(words[name], working, counts[name].number) for name, working in workings.items()]
-    total = Working(
-        " + ".join(working.rule for working in workings.values()) or "0",
-        " + ".join(working.numbers for working in workings.values()) or "0",
-        " and ".join(words[name] for name in workings) or "it has nothing to train",
-    )
-    statistics = [shape for shape in placed.layer.buffers(placed.input_shape).values() if shape]
-    kept = Working(
-        " + ".join("c" for _ in statistics),
-        " + ".join(str(elements(shape)) for shape in statistics),
-        "a mean and a variance for each channel, kept but not trained",
-    )
-    running = [_step("running statistics", kept, row.statistics)] if statistics else []
-    return [*steps, _step("parameters", total, row.parameters), *running]
+    counts = {words[name]: count for name, count in placed.layer.parameter_counts(placed.input_shape).items()}
+    steps = [_step(word, count.working, count.number) for word, count in counts.items()]
+    rule = " + ".join(step.rule for step in steps) or "0"
+    working = " + ".join(step.working for step in steps) or "0"
+    why = " and ".join(counts) or "it has nothing to train"
+    steps.append(Step("parameters", rule, working, row.parameters, "", why))
+    if row.statistics:
+        statistics = [shape for shape in placed.layer.buffers(placed.input_shape).values() if shape]
+        rule, working = " + ".join("c" for _ in statistics), " + ".join(str(elements(shape)) for shape in statistics)
+        why = "a mean and a variance for each channel, kept but not trained"
+        steps.append(Step("running statistics", rule, working, row.statistics, "", why))
+    return steps
 
 
 def _operations(placed: PlacedLayer, row: Row, batch: int) -> list[Step]:
@@ -241,47 +237,46 @@ def _field(network: Network, placed: PlacedLayer) -> list[Step]:
     before = network.layers[index - 1] if index else None
     fields, strides = (before.receptive_field, before.stride) if before else ((1, 1), (1, 1))
     window = placed.layer.window(placed.input_shape)
-    steps = []
-    for word, r, j, e, s, field, stride in zip(
-        ("height", "width"), fields, strides, window.extent, window.step, placed.receptive_field, placed.stride
+    wide = "the window's e values lie j pixels apart in the image, and each sees r pixels"
+    grown, apart = [], []
+    for r, j, e, s, field, stride in zip(
+        fields, strides, window.extent, window.step, placed.receptive_field, placed.stride
     ):
-        wide = "the window's e values lie j pixels apart in the image, and each sees r pixels"
-        grown = Working("r + (e − 1)·j", f"{r} + ({e} − 1)·{j}", "it looks at one position" if e == 1 else wide)
-        apart = Working("j·s", f"{j}·{s}", "so many pixels of the image lie between neighbouring outputs")
-        steps.append(
-            [
-                _step(f"receptive field, {word}", grown, field, "pixels"),
-                _step(f"stride, {word}", apart, stride, "pixels"),
-            ]
+        why = "it looks at one position" if e == 1 else wide
+        grown.append(Step("receptive field", "r + (e − 1)·j", f"{r} + ({e} − 1)·{j}", field, "pixels", why))
+        apart.append(
+            Step("stride", "j·s", f"{j}·{s}", stride, "pixels", "neighbouring outputs are this many pixels apart")
         )
-    both = [step.quantity.split(",")[0] for step in steps[0]]
-    if [step.working for step in steps[0]] == [step.working for step in steps[1]]:
-        return [msgspec.structs.replace(step, quantity=word) for step, word in zip(steps[0], both)]
-    return [step for pair in zip(*steps) for step in pair]
+    same = [step.working for step, _ in (grown, apart)] == [step.working for _, step in (grown, apart)]
+    return [step for both in (grown, apart) for step in ([both[0]] if same else _told_apart(both))]
+
+
+def _told_apart(both: list[Step]) -> list[Step]:
+    """Say which of two steps is of the height, and which of the width."""
+    return [
+        msgspec.structs.replace(step, quantity=f"{step.quantity}, {word}")
+        for step, word in zip(both, ("height", "width"))
+    ]
 
 
 ELSEWHERE = {
     "in place": "it works in place: its output takes the place of its input",
-    "view": "its output is its input's memory, seen in another way",
+    "view": "its output is a view of its input's memory",
 }
+"""Why an output has no memory of its own."""
+
+NOT_RUN = "a model leaves it out and returns the scores"
 
 
-NOT_RUN = "a model does not run it: it hands on the scores"
-
-
-def _activations(network: Network, placed: PlacedLayer, row: Row, summary: Summary) -> list[Step]:
-    storage = placed.layer.storage()
-    if placed not in network.modules() or storage != "new":
-        nothing = Working("0", "0", ELSEWHERE[storage] if storage != "new" else NOT_RUN)
-        return [
-            _step("activations", nothing, row.activation_elements, "values"),
-            _step("activation bytes", nothing, 0, "bytes"),
-        ]
-    symbols = {3: "F·H·W", 1: "m"}[len(row.output_shape)]
-    shape = "·".join(map(str, row.output_shape))
-    numbers = f"{summary.batch}·{shape}" if summary.batch > 1 else shape
-    rule = symbols.replace("F", "f" if placed.layer.role == "weight" else "c")
-    values = Working(f"N·{rule}" if summary.batch > 1 else rule, numbers, "its output, once")
+def _activations(placed: PlacedLayer, row: Row, summary: Summary) -> list[Step]:
+    if not row.activation_elements:
+        nothing = Working("0", "0", ELSEWHERE.get(placed.layer.storage(), NOT_RUN))
+        return [_step("activations", nothing, 0, "values"), _step("activation bytes", nothing, 0, "bytes")]
+    channels = "f" if placed.layer.is_weight_layer else "c"
+    rule = f"{channels}·H·W" if len(row.output_shape) == 3 else "m"
+    values = Working(rule, "·".join(map(str, row.output_shape)), "its output, once")
+    if summary.batch > 1:
+        values = Working(f"N·{values.rule}", f"{summary.batch}·{values.numbers}", values.why)
     size = ELEMENT_BYTES[summary.dtype]
     in_bytes = Working("v·b", f"{row.activation_elements:,}·{size}", f"{summary.dtype} takes {size} bytes a value")
     return [
@@ -291,8 +286,8 @@ def _activations(network: Network, placed: PlacedLayer, row: Row, summary: Summa
 
 
 NEEDED = {
-    "input": "its input, from which the gradient is made",
-    "output": "its output, from which the gradient is made",
+    "input": "its input, from which the gradient is computed",
+    "output": "its output, from which the gradient is computed",
     "indices": "which input of each window was the largest, 8 bytes each",
     "mask": "which values it dropped",
 }
@@ -359,11 +354,14 @@ def _added(quantity: str, rule: str, amounts: Iterable[int], result: int, why: s
     return Step(quantity, rule, working, result, unit, why)
 
 
-KINDS = {"conv": "convolutions", "fc": "FC layers"}
+WEIGHT_LAYERS = {"conv": "convolutions", "fc": "FC layers"}
+"""What the paper counts, by kind."""
 
 
 def _depth(summary: Summary) -> list[Step]:
-    counts = {word: number for kind, word in KINDS.items() if (number := summary.totals.layers_by_kind.get(kind, 0))}
+    counts = {
+        word: number for kind, word in WEIGHT_LAYERS.items() if (number := summary.totals.layers_by_kind.get(kind, 0))
+    }
     rule = " + ".join(counts) or "0"
     return [_added("weight layers", rule, counts.values(), summary.totals.weight_layers, "as the paper counts depth")]
 
@@ -373,14 +371,17 @@ def _all_parameters(summary: Summary) -> list[Step]:
     owners: dict[str, list[int]] = {}
     for row in summary:
         if row.parameters:
-            owners.setdefault(KINDS.get(row.kind, f"{row.kind} layers"), []).append(row.parameters)
+            owners.setdefault(WEIGHT_LAYERS.get(row.kind, f"{row.kind} layers"), []).append(row.parameters)
     steps = [
         _added(
-            f"parameters of {word}", "layer + layer + …" if len(counts) > 1 else "layer", counts, sum(counts),
+            f"parameters of {word}",
+            "layer + layer + …" if len(counts) > 1 else "layer",
+            counts,
+            sum(counts),
             f"{percent(sum(counts), totals.parameters)} of all parameters",
         )
         for word, counts in owners.items()
-    ]  # fmt: skip
+    ]
     total = [sum(counts) for counts in owners.values()]
     size = totals.parameter_bytes // totals.parameters if totals.parameters else ELEMENT_BYTES[summary.dtype]
     split = f"{totals.weights:,} weights and {totals.biases:,} biases"
@@ -392,17 +393,13 @@ def _all_parameters(summary: Summary) -> list[Step]:
     ]
 
 
-def _groups(network: Network) -> dict[str, list[str]]:
-    """Return the names of the layers of each block and of the classifier."""
-    groups: dict[str, list[str]] = {}
-    for placed in network:
-        groups.setdefault(placed.block or "classifier", []).append(placed.name)
-    return groups
-
-
 def _by_group(network: Network, amounts: dict[str, int]) -> dict[str, int]:
     """Sum up amounts of layers for each block and for the classifier."""
-    return {group: sum(amounts.get(name, 0) for name in names) for group, names in _groups(network).items()}
+    sums: dict[str, int] = {}
+    for placed in network:
+        group = placed.block or "classifier"
+        sums[group] = sums.get(group, 0) + amounts.get(placed.name, 0)
+    return sums
 
 
 def _all_operations(network: Network, summary: Summary) -> list[Step]:
@@ -443,14 +440,22 @@ def _all_memory(network: Network, plan: MemoryPlan) -> list[Step]:
     kinds = {kind: size for kind, size in plan.by_kind.items() if size}
     return [
         _added(
-            "saved for backward", " + ".join(by_group), by_group.values(), plan.saved_for_backward_bytes,
-            "what the backward pass needs, each piece of memory once; not twice the activations", "bytes",
+            "saved for backward",
+            " + ".join(by_group),
+            by_group.values(),
+            plan.saved_for_backward_bytes,
+            "what the backward pass needs, each piece of memory once; not twice the activations",
+            "bytes",
         ),
         _added(
-            "training peak", " + ".join(kinds), kinds.values(), plan.peak_bytes,
-            f"SGD with momentum, without weight decay, in the {plan.peak_at}", "bytes",
+            "training peak",
+            " + ".join(kinds),
+            kinds.values(),
+            plan.peak_bytes,
+            f"SGD with momentum, without weight decay, in the {plan.peak_at}",
+            "bytes",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _all_seen(network: Network) -> list[Step]:
@@ -460,14 +465,12 @@ def _all_seen(network: Network) -> list[Step]:
         return []
     seen: list[tuple[int, int]] = [(1, 1), *(placed.receptive_field for placed in blocks)]
     steps = []
-    for axis, word in enumerate(("height", "width")):
+    for axis in (0, 1):
         grown = [after[axis] - before[axis] for before, after in pairwise(seen)]
         amounts = [1, *(amount for amount in grown if amount)]
         why = f"of {blocks[-1].name}: one pixel, and (e − 1)·j for each layer with a window"
-        steps.append(_added(f"receptive field, {word}", "1 + (e − 1)·j + …", amounts, seen[-1][axis], why, "pixels"))
-    if steps[0].working == steps[1].working:
-        return [msgspec.structs.replace(steps[0], quantity="receptive field")]
-    return steps
+        steps.append(_added("receptive field", "1 + (e − 1)·j + …", amounts, seen[-1][axis], why, "pixels"))
+    return steps[:1] if steps[0].working == steps[1].working else _told_apart(steps)
 
 
 # The table

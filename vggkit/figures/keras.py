@@ -6,9 +6,10 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from vggkit.base.numbers import grouped, keras_size
+from vggkit.figures.summary import channels_last
 
 if TYPE_CHECKING:
-    from vggkit.figures.summary import Row, Summary
+    from vggkit.figures.summary import Summary
 
 LINE_LENGTH = 88
 """Keras's line length for a plain stack of layers, and where its columns end (keras/src/utils/summary_utils.py)."""
@@ -20,7 +21,7 @@ def listing(summary: Summary, batch: int | None = None) -> Any:
 
     Args:
         summary: with a row for every module.
-        batch: printed in the shapes; None as Keras prints where it is open.
+        batch: number of images, printed in the shapes; None, as Keras prints it, if it is open.
     """
     from rich.console import Group
     from rich.table import Column, Table
@@ -37,34 +38,15 @@ def listing(summary: Summary, batch: int | None = None) -> Any:
         show_lines=True,
     )
     for row in summary:
-        if shown(row):
-            table.add_row(Text(_name(row)), Text(_shape(row, batch)), Text(grouped(row.stored)))
-    return Group(Text(f'Model: "{_model_name(summary)}"', style="bold"), table, *map(Text, total_lines(summary)))
-
-
-def shown(row: Row) -> bool:
-    """Tell whether Keras has a layer of its own for it: activations are part of the layer before, dropout is absent."""
-    return row.layer is None or (row.layer.role not in ("activation", "dropout") and row.layer.keras_type != "Softmax")
-
-
-def total_lines(summary: Summary) -> list[str]:
-    """Return the three totals."""
-    totals = summary.totals
-    return [
+        if row.layer is not None and (row.layer.fused_in_keras or row.layer.is_dropout):
+            continue  # keras.applications has activations in the layer before them, and no dropout
+        name = "input_layer (InputLayer)" if row.layer is None else f"{row.name} ({row.layer.keras_type})"
+        shape = ", ".join(map(str, (batch, *channels_last(row.output_shape))))
+        table.add_row(Text(name), Text(f"({shape})"), Text(grouped(row.stored)))
+    model, totals = (summary.aliases[0] if summary.aliases else summary.name).lower(), summary.totals
+    lines = [
         f" Total params: {grouped(totals.stored)} ({keras_size(totals.stored_bytes)})",
         f" Trainable params: {grouped(totals.parameters)} ({keras_size(totals.parameter_bytes)})",
         f" Non-trainable params: {grouped(totals.statistics)} ({keras_size(totals.statistics_bytes)})",
     ]
-
-
-def _name(row: Row) -> str:
-    return "input_layer (InputLayer)" if row.layer is None else f"{row.name} ({row.layer.keras_type})"
-
-
-def _shape(row: Row, batch: int | None) -> str:
-    channels, *sizes = row.output_shape
-    return f"({', '.join(map(str, (batch, *sizes, channels)))})"
-
-
-def _model_name(summary: Summary) -> str:
-    return (summary.aliases[0] if summary.aliases else summary.name).lower()
+    return Group(Text(f'Model: "{model}"', style="bold"), table, *map(Text, lines))

@@ -164,7 +164,7 @@ class Finding(msgspec.Struct, frozen=True):
         "13,556,712 more than vggkit's 15,470,264,320"
         """
         if not self.difference:
-            return "vggkit's figure too, for the network so built" if self.form else "vggkit's own figure"
+            return "also vggkit's figure, for a network built this way" if self.form else "vggkit's own figure"
         word = "more" if self.difference > 0 else "less"
         return f"{grouped(abs(self.difference))} {word} than vggkit's {grouped(self.ours)}"
 

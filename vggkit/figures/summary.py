@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -297,10 +298,23 @@ def check_batch(batch: SupportsIndex) -> int:
 def _input_row(network: Network, batch: int, element_bytes: int) -> Row:
     count = batch * elements(network.input_shape)
     return Row(
-        name="input", block=None, layer=None, kind="input", notation="input", input_shape=network.input_shape,
-        output_shape=network.input_shape, weight_shape=(), weights=0, biases=0, statistics=0, multiply_accumulates=0,
-        activation_elements=count, activation_bytes=count * element_bytes, receptive_field=(1, 1), stride=(1, 1),
-    )  # fmt: skip
+        name="input",
+        block=None,
+        layer=None,
+        kind="input",
+        notation="input",
+        input_shape=network.input_shape,
+        output_shape=network.input_shape,
+        weight_shape=(),
+        weights=0,
+        biases=0,
+        statistics=0,
+        multiply_accumulates=0,
+        activation_elements=count,
+        activation_bytes=count * element_bytes,
+        receptive_field=(1, 1),
+        stride=(1, 1),
+    )
 
 
 def _row(placed: PlacedLayer, before: Shape, batch: int, element_bytes: int, *, owns_output: bool) -> Row:
@@ -328,11 +342,9 @@ def _row(placed: PlacedLayer, before: Shape, batch: int, element_bytes: int, *, 
 
 
 def _totals(rows: list[Row], element_bytes: int) -> Totals:
-    weight_rows = [row for row in rows if row.layer is not None and row.layer.role == "weight"]
-    other_rows = [row for row in rows if row.layer is not None and row.layer.role != "weight"]
-    by_kind: dict[str, int] = {}
-    for row in (*weight_rows, *other_rows):
-        by_kind[row.kind] = by_kind.get(row.kind, 0) + 1
+    layers = [row.layer for row in rows if row.layer is not None]
+    weight_layers = [layer for layer in layers if layer.is_weight_layer]
+    others = [layer for layer in layers if not layer.is_weight_layer]
     parameters = sum(row.parameters for row in rows)
     statistics = sum(row.statistics for row in rows)
     return Totals(
@@ -342,8 +354,8 @@ def _totals(rows: list[Row], element_bytes: int) -> Totals:
         multiply_accumulates=sum(row.multiply_accumulates for row in rows),
         activation_elements=sum(row.activation_elements for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
-        weight_layers=len(weight_rows),
-        layers_by_kind=by_kind,
+        weight_layers=len(weight_layers),
+        layers_by_kind=dict(Counter(layer.kind for layer in (*weight_layers, *others))),
         parameter_bytes=parameters * element_bytes,
         statistics=statistics,
         statistics_bytes=statistics * element_bytes,

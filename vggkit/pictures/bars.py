@@ -99,9 +99,14 @@ class Sheet:
             bold: whether it stands out.
         """
         axes.annotate(
-            text, (value, number + 0.2), xytext=(LABEL_GAP * 72, 0), textcoords="offset points", va="baseline",
-            fontsize=style.TEXT_SIZE, weight="bold" if bold else "normal",
-        )  # fmt: skip
+            text,
+            (value, number + 0.2),
+            xytext=(LABEL_GAP * 72, 0),
+            textcoords="offset points",
+            va="baseline",
+            fontsize=style.TEXT_SIZE,
+            weight="bold" if bold else "normal",
+        )
 
     def _bands(self) -> None:
         width = self.canvas.width - 2 * MARGIN + 0.12

@@ -93,9 +93,13 @@ def figure(summary: Summary) -> Figure:
     for place, panel in enumerate(drawn):
         axes = sheet.panel(place, panel.name, f"{panel.spell_total(panel.total)} in all")
         axes.barh(
-            range(len(panel.values)), list(map(float, panel.values)), BAR, color=[COLOURS[name] for name in sorts],
-            edgecolor=style.INK, linewidth=0.4,
-        )  # fmt: skip
+            range(len(panel.values)),
+            list(map(float, panel.values)),
+            BAR,
+            color=[COLOURS[name] for name in sorts],
+            edgecolor=style.INK,
+            linewidth=0.4,
+        )
         labels = panel.labels()
         for number, text in labels.items():
             sheet.label(axes, number, panel.values[number], text, bold=number in panel.outstanding)

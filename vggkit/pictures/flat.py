@@ -206,7 +206,13 @@ def _arrow(canvas: Canvas, points: list[tuple[float, float]]) -> None:
 
     canvas.axes.add_patch(
         FancyArrowPatch(
-            path=Path(points), arrowstyle="-|>", mutation_scale=7, linewidth=0.9, color=style.INK, joinstyle="miter",
-            shrinkA=0, shrinkB=0,
+            path=Path(points),
+            arrowstyle="-|>",
+            mutation_scale=7,
+            linewidth=0.9,
+            color=style.INK,
+            joinstyle="miter",
+            shrinkA=0,
+            shrinkB=0,
         )
-    )  # fmt: skip
+    )

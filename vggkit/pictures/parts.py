@@ -68,14 +68,16 @@ class Group(NamedTuple):
 
 def sort(row: Row) -> str:
     """Return what sort of layer a row is: a key of `COLOURS`."""
-    if row.layer is None:
+    layer = row.layer
+    if layer is None:
         return "input"
-    if row.layer.role == "weight":
+    if layer.is_weight_layer:
         return "convolution" if len(row.output_shape) == 3 else "fully connected"
-    if row.layer.role == "activation":
+    if layer.is_activation:
         return "activation"
-    stem = row.layer.stem
-    return "pooling" if stem.endswith("pool") else "soft-max" if stem.endswith("softmax") else "normalization"
+    if layer.is_pool or layer.fixes_size:
+        return "pooling"
+    return "soft-max" if layer.normalizes_scores else "normalization"
 
 
 def drawn(summary: Summary) -> list[Row]:
@@ -87,7 +89,7 @@ def drawn(summary: Summary) -> list[Row]:
     return [
         row
         for row in summary
-        if row.activation_elements or row.parameters or (row.layer and row.layer.stem.endswith("softmax"))
+        if row.activation_elements or row.parameters or (row.layer and row.layer.normalizes_scores)
     ]
 
 

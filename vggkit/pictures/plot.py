@@ -184,7 +184,7 @@ def plot(
         advice = did_you_mean(str(kind), PICTURE_KINDS)
         raise ArgumentError(f"kind: expected one of {', '.join(PICTURE_KINDS)}, found {shorten(kind)}.{advice}")
     if flat and kind != "architecture":
-        raise ArgumentError(f"flat: expected kind architecture with it, found {kind}")
+        raise ArgumentError(f"flat: needs kind architecture, found {kind}")
     drawn = FLAT if flat else PICTURE_KINDS[kind]
     chosen = each_source(sources)
     if drawn.most == 1 and len(chosen) != 1:
@@ -195,7 +195,7 @@ def plot(
     for word in options:
         if word not in drawn.options:
             allowed = " or ".join(name for name, other in PICTURE_KINDS.items() if word in other.options)
-            raise ArgumentError(f"{word}: expected kind {allowed} with it, found {kind}")
+            raise ArgumentError(f"{word}: needs kind {allowed}, found {kind}")
     shown = drawn.shown(*chosen, **options, **overrides)
     names = [one.label for one in shown.networks] if isinstance(shown, Comparison) else [shown.name]
     return draw(drawn.drawing, shown, file_name("flat" if flat else kind, names))

@@ -50,10 +50,11 @@ def figure(summary: Summary) -> Figure:
     sorts = [sort(row) for row in summary]
     sheet = Sheet(summary.rows, (title(summary), SUBTITLE), colours_of(summary) if square else HEIGHT_AND_WIDTH, 2)
     colours = [COLOURS[name] for name in sorts] if square else []
-    for place, panel in enumerate((
+    panels = (
         Panel("receptive field", f"input {window(image)}, dashed", fields),
         Panel("stride", "from one value to the next", strides),
-    )):  # fmt: skip
+    )
+    for place, panel in enumerate(panels):
         axes = sheet.panel(place, panel.name, panel.note)
         _draw(axes, panel.pairs, colours)
         labels = {number: window(pair) for number, pair in enumerate(panel.pairs)}

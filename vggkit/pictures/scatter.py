@@ -158,7 +158,7 @@ def figure(comparison: Comparison) -> Figure:
     networks = comparison.networks
     protocol = protocol_of(networks)
     errors = [error_of(one, protocol) for one in networks]
-    subtitle = "the area of a bubble: peak of a training step"
+    subtitle = "bubble area: peak memory of a training step"
     canvas = Canvas(title(comparison), subtitle, {}, MARGIN + LEFT + WIDTH + SIDE, HEIGHT + BOTTOM)
     axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, WIDTH, HEIGHT)
     _draw_axes(axes, networks)
@@ -329,10 +329,18 @@ def _draw_bubble(axes: Axes, bubble: Bubble, colour: Any) -> None:
 
     axes.add_artist(
         Wedge(
-            (bubble.x, bubble.y), bubble.radius, *bubble.sector, transform=PLANE.transform(axes), facecolor=colour,
-            edgecolor=style.INK, linewidth=0.8, joinstyle="round", zorder=3, label=bubble.text,
+            (bubble.x, bubble.y),
+            bubble.radius,
+            *bubble.sector,
+            transform=PLANE.transform(axes),
+            facecolor=colour,
+            edgecolor=style.INK,
+            linewidth=0.8,
+            joinstyle="round",
+            zorder=3,
+            label=bubble.text,
         )
-    )  # fmt: skip
+    )
 
 
 def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
@@ -344,12 +352,24 @@ def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
         towards = atan2(nearest[1] - bubble.y, nearest[0] - bubble.x) if bubble.whole else bubble.direction
         edge = (bubble.x + bubble.radius * cos(towards), bubble.y + bubble.radius * sin(towards))
         axes.plot(
-            [edge[0], nearest[0]], [edge[1], nearest[1]], transform=transform, color=style.INK, linewidth=0.6, zorder=4,
-        )  # fmt: skip
+            [edge[0], nearest[0]],
+            [edge[1], nearest[1]],
+            transform=transform,
+            color=style.INK,
+            linewidth=0.6,
+            zorder=4,
+        )
     axes.text(
-        place.x + place.width / 2, place.y + place.height / 2, bubble.text, transform=transform, ha="center",
-        va="center_baseline", weight="bold", fontsize=style.TEXT_SIZE, zorder=5,
-    )  # fmt: skip
+        place.x + place.width / 2,
+        place.y + place.height / 2,
+        bubble.text,
+        transform=transform,
+        ha="center",
+        va="center_baseline",
+        weight="bold",
+        fontsize=style.TEXT_SIZE,
+        zorder=5,
+    )
 
 
 class _Colours:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
-from vggkit.base.tables import Shown
+from vggkit.base.tables import Shown, Table
 from vggkit.base.version import __version__
 from vggkit.figures.compare import ERRORS, LAYERS, Comparison, ComparisonTable
 from vggkit.figures.compared import Compared
@@ -101,8 +101,9 @@ class Report(Shown, msgspec.Struct, frozen=True):
         """Return the page, which needs no other file and no network."""
         return _page(self)
 
-    def __rich__(self) -> Any:
-        return self.comparison
+    def table(self) -> Table:
+        """Return the networks side by side: the page says far more, and `to_html` gives it."""
+        return self.comparison.table()
 
     def _repr_html_(self) -> str:
         return f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="800"></iframe>'
