@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import gc
 import io
 import json
 import os
@@ -365,6 +366,7 @@ def test_a_streams_memory_is_flat(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     def watched(*arguments: Any) -> Any:
         for part in every(*arguments):
             yield part
+            gc.collect()  # what waits for the collector is alive no more
             alive.append(tracemalloc.get_traced_memory()[0])
 
     monkeypatch.setattr(chunks, "CHUNK", 100)

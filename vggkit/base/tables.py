@@ -397,13 +397,30 @@ class Table:
         notes: Sequence[str] = (),
         title: str = "",
     ) -> None:
-        self.grids = grids
+        self._grids = grids
+        self._records = records
+        self._data = data
         self.title = title or grids[0].title
-        self.records = records
-        self.data = list(records) if data is None else data
         self.columns = columns or (list(records[0]) if records else [])
         self.below = below
         self.notes = notes
+
+    # A table of a million rows makes each of these three only when a format asks for it.
+
+    @property
+    def grids(self) -> Sequence[Grid]:
+        """What tables in text are drawn of."""
+        return self._grids
+
+    @property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """What CSV and data frames have."""
+        return self._records
+
+    @property
+    def data(self) -> object:
+        """What JSON has."""
+        return list(self.records) if self._data is None else self._data
 
     def __rich__(self) -> Any:
         from rich.console import Group

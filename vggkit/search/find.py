@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import grouped, whole
-from vggkit.base.tables import Column, FittedTable, Shown, Table, grid
+from vggkit.base.tables import Column, FittedTable, Grid, Shown, Table, grid
 from vggkit.figures.compared import step_title
 from vggkit.figures.measures import FOUND
 from vggkit.network import Dtype, Source, each_source
@@ -79,8 +80,8 @@ class Found(Shown, msgspec.Struct, frozen=True):
             "found": [
                 {
                     "name": variant.name,
-                    "changes": {word: json_value(value) for word, value in variant.changes.items()},
-                    **{name: json_value(variant.figures[name]) for name in query.figures},
+                    "changes": {word: _json_value(value) for word, value in variant.changes.items()},
+                    **{name: _json_value(variant.figures[name]) for name in query.figures},
                     "pareto": variant.front,
                 }
                 for variant in self.variants
@@ -116,12 +117,12 @@ class Found(Shown, msgspec.Struct, frozen=True):
         return draw(front, shown, file_name("find", list(dict.fromkeys(one.name for one in self.variants))))
 
 
-def json_value(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """Return a value as JSON has it."""
     if isinstance(value, (tuple, list)):
-        return [json_value(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(word): json_value(inner) for word, inner in value.items()}
+        return {str(word): _json_value(inner) for word, inner in value.items()}
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -132,27 +133,37 @@ MARK = "*"
 
 
 class FoundTable(Table):
-    """A line for each variant. What was changed is in CSV as it is typed, so that it can be given back."""
+    """A line for each variant. What was changed is in CSV as it is typed, so that it can be given back.
+
+    Each form is made when it is asked for: there may be a million variants.
+    """
 
     def __init__(self, found: Found) -> None:
-        query = found.query
+        super().__init__(records=(), columns=_header(found.query, marked=True), title=found.title)
+        self.found = found
+
+    @cached_property
+    def grids(self) -> Sequence[Grid]:
+        """One grid, the Pareto front marked."""
+        query = self.found.query
         columns: list[Column[Variant]] = [
             Column("", lambda variant: MARK if variant.front else ""),
             Column("name", lambda variant: _name(query, variant), style="cyan"),
             *(_change_column(word) for word in query.varied),
             *(_figure_column(query, figure) for figure in query.figures),
         ]
-        data = found.to_dict()
-        records = [{"name": row["name"], **row["changes"]} for row in data["found"]]
-        for record, row in zip(records, data["found"]):
-            record |= {key: value for key, value in row.items() if key not in ("name", "changes")}
-        super().__init__(
-            grid(columns, found.variants, title=found.title),
-            records=records,
-            data=data,
-            columns=_header(query, marked=True),
-        )
-        self.found = found
+        return [grid(columns, self.found.variants, title=self.title)]
+
+    @cached_property
+    def data(self) -> object:
+        """The documented JSON."""
+        return self.found.to_dict()
+
+    @cached_property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """For data frames: the rows of JSON, with a column for each change."""
+        rows: list[dict[str, Any]] = self.found.to_dict()["found"]
+        return [{"name": row.pop("name"), **row.pop("changes"), **row} for row in rows]
 
     def __rich__(self) -> Any:
         from rich.console import Group
