@@ -21,7 +21,8 @@ import torch
 import vggkit
 from tests import judges
 from vggkit import Network
-from vggkit.footprint.plan import Options, StepArguments
+from vggkit.footprint.fit import StepArguments
+from vggkit.footprint.plan import StepOptions
 from vggkit.model.build import BuildArguments
 from vggkit.model.weights.loading import LoadArguments
 from vggkit.notation.overrides import OVERRIDES, Overrides
@@ -145,7 +146,7 @@ def test_the_typed_overrides_are_the_overrides() -> None:
     assert not Overrides.__required_keys__
     steps = set(vggkit.memory.__kwdefaults__) - {"batch"}
     assert set(StepArguments.__optional_keys__) == {*OVERRIDES, *steps}
-    assert set(StepArguments.__optional_keys__) - {*OVERRIDES} == {*Options.__struct_fields__} - {"batch"}
+    assert set(StepArguments.__optional_keys__) - {*OVERRIDES} == {*StepOptions.__struct_fields__} - {"batch"}
     builds = set(vggkit.build.__kwdefaults__) - {"softmax", "weights"}
     assert set(BuildArguments.__optional_keys__) == {*OVERRIDES, *LoadArguments.__optional_keys__, *builds}
     assert set(LoadArguments.__optional_keys__) == set(vggkit.load_weights.__kwdefaults__) - {"head"}

@@ -41,10 +41,7 @@ def imports(module: str) -> set[str]:
     return (paths & set(MODULES)) | {"torch" for name in found if name.split(".")[0] == "torch"}
 
 
-OPEN = {
-    ("footprint/plan", "figures/summary"),
-    ("footprint/plan", "footprint/plan_table"),
-}
+OPEN = {}
 """Imports that lead back and are to go."""
 
 
@@ -195,8 +192,8 @@ class PReLU(Activation, frozen=True):
 USE_PARAMETERS = """
 import pathlib, tempfile
 import vggkit, torch
-from vggkit.footprint import plan as liveness
-from vggkit.model import verify as verification
+from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.model import verify
 text = '{input: 3x8x8, defaults: {activation: {prelu: 0.5}}, blocks: [[conv3-4, prelu]], classifier: [FC-6, FC-5]}'
 network = vggkit.Network.of(vggkit.loads(text))
 assert vggkit.loads(vggkit.dump(network.config)) == network.config
@@ -217,15 +214,15 @@ x = torch.randn(2, 3, 8, 8)
 assert torch.equal(vggkit.load_model(file).eval()(x), model.eval()(x))
 assert next(step.result for step in vggkit.explain(network, 'prelu1') if step.quantity == 'parameters') == 1
 for batch, options in ((1, {}), (3, {'optimizer': 'adamw', 'checkpoint': ('block1',)}), (2, {'freeze': ('block1',)})):
-    options = liveness.Options(batch=batch, **options)
-    claims = list(verification.verify(network, options))
+    options = StepOptions(batch=batch, **options)
+    claims = list(verify.verify(network, options))
     assert claims and all(claim.holds for claim in claims), claims
 """
 
 USE = """
 import vggkit, torch
-from vggkit.footprint import plan as liveness
-from vggkit.model import verify as verification
+from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.model import verify
 from vggkit.notation.json_schema import schema
 text = 'input: 3x8x8\\ndefaults: {activation: mish}\\nblocks: [[conv3-4, maxpool, mish]]\\nclassifier: [FC-5]'
 config = vggkit.loads(text)
@@ -237,8 +234,8 @@ model = vggkit.build(network)
 assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
 model.block1.mish1 = torch.nn.Mish()
 assert 'inplace: false' in vggkit.dump(model.config)
-options = liveness.Options(batch=2)
-assert liveness.plan(network, options).by_kind == verification.training_peak(network, options)
+options = StepOptions(batch=2)
+assert plan_step(network, options).by_kind == verify.training_peak(network, options)
 assert 'Mish' in schema()['$defs']
 assert [step.result for step in vggkit.explain(network, 'block1_mish1')][:3] == [4, 8, 8]
 """

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vggkit.figures.explain import Explanation, explain
     from vggkit.figures.reconcile import Finding, reconcile
     from vggkit.figures.summary import Summary, summarize
-    from vggkit.footprint.plan import MemoryPlan, max_batch, memory
+    from vggkit.footprint.fit import max_batch
+    from vggkit.footprint.plan import MemoryPlan, memory
     from vggkit.model.build import build, load_model
     from vggkit.model.features import features
     from vggkit.model.module import VGG, to_fully_convolutional
@@ -63,7 +64,7 @@ _HOMES = {
     "load_model": "model.build",
     "load_weights": "model.weights.loading",
     "loads": "notation.zoo",
-    "max_batch": "footprint.plan",
+    "max_batch": "footprint.fit",
     "memory": "footprint.plan",
     "names": "notation.zoo",
     "plot": "pictures.plot",

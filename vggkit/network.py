@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, SupportsIndex
 
 import msgspec
 
@@ -23,9 +23,11 @@ from vggkit.base.errors import (
     did_you_mean,
     shorten,
 )
+from vggkit.base.numbers import whole
 from vggkit.base.tables import Column, Table, grid
 from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import (
+    LARGEST,
     Dropout,
     Flatten,
     Layer,
@@ -73,6 +75,15 @@ def dtype_name(dtype: Dtype) -> str:
         return name
     advice = did_you_mean(name, ELEMENT_BYTES)
     raise ArgumentError(f"dtype: expected one of {', '.join(ELEMENT_BYTES)}, found {shorten(dtype)}.{advice}")
+
+
+def check_batch(batch: SupportsIndex) -> int:
+    """Return a number of images.
+
+    Raises:
+        ArgumentError: says what was found and what was expected, if it is none.
+    """
+    return whole(batch, "batch", largest=LARGEST)
 
 
 def several(names: str | Iterable[str], argument: str) -> tuple[str, ...]:

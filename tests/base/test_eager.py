@@ -8,32 +8,32 @@ from hypothesis import strategies as st
 
 import vggkit
 from tests.drawn import networks
-from vggkit.footprint import plan as liveness
-from vggkit.footprint.plan import Options
-from vggkit.model import verify as verification
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.model import verify
 from vggkit.network import Network
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(networks(), st.integers(2, 5), st.sampled_from(list(liveness.OPTIMIZERS)), st.booleans(), st.data())
+@given(networks(), st.integers(2, 5), st.sampled_from(list(OPTIMIZERS)), st.booleans(), st.data())
 def test_memory_is_what_the_trackers_see(
     network: Network, batch: int, optimizer: str, autocast: bool, data: st.DataObject
 ) -> None:
     """Saved bytes, inference peak and training peak equal their judges' for any network and options."""
     blocks = sorted({placed.block for placed in network if placed.block})
     some_blocks = st.lists(st.sampled_from(blocks), unique=True).map(tuple) if blocks else st.just(())
-    options = Options(
+    options = StepOptions(
         batch=batch,
         optimizer=optimizer,
         autocast=autocast,
         checkpoint=data.draw(some_blocks),
         freeze=data.draw(some_blocks),
     )
-    inference = Options(batch=batch, mode="inference", optimizer="none", autocast=autocast)
-    assert liveness.plan(network, inference).by_kind == verification.inference_peak(network, inference)
-    plan = liveness.plan(network, options)
-    assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
-    assert plan.by_kind == verification.training_peak(network, options)
+    inference = StepOptions(batch=batch, mode="inference", optimizer="none", autocast=autocast)
+    assert plan_step(network, inference).by_kind == verify.inference_peak(network, inference)
+    plan = plan_step(network, options)
+    assert plan.saved_for_backward_bytes == verify.saved_bytes(network, options)
+    assert plan.by_kind == verify.training_peak(network, options)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky-relu", "elu", "hardtanh", "gelu"])
@@ -43,7 +43,7 @@ def test_an_activation_on_flattened_maps_is_exact(flatten: str, activation: str)
     text = "{{name: x, input: 3x4x4, blocks: [[conv3-6, batchnorm]], classifier: [{}, {}{}]}}"
     for behind in ("", ", FC-5", ", tanh", f", {activation}"):
         network = Network.of(vggkit.loads(text.format(flatten, activation, behind)))
-        for options in (Options(batch=3), Options(batch=2, optimizer="adam", autocast=True)):
-            plan = liveness.plan(network, options)
-            assert plan.saved_for_backward_bytes == verification.saved_bytes(network, options)
-            assert plan.by_kind == verification.training_peak(network, options)
+        for options in (StepOptions(batch=3), StepOptions(batch=2, optimizer="adam", autocast=True)):
+            plan = plan_step(network, options)
+            assert plan.saved_for_backward_bytes == verify.saved_bytes(network, options)
+            assert plan.by_kind == verify.training_peak(network, options)

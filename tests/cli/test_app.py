@@ -229,10 +229,10 @@ def test_the_format_goes_by_the_files_ending(name: str, start: str, tmp_path: Pa
 
 ENDINGS = {
     ("summarize", "D"): TABLES,
-    ("memory", "D"): ".txt, .json, .csv or .md, or --format",
+    ("memory", "D"): TABLES,
     ("compare", "A", "D"): TABLES,
     ("find", "D"): ".txt, .json, .csv, .md, .tex, .html, .htm, .svg, .png or .pdf, or --format",
-    ("verify", "D"): ".txt, .json, .csv or .md, or --format",
+    ("verify", "D"): TABLES,
     ("plot", "D"): ".svg, .png or .pdf",
     ("explain", "D"): TABLES,
     ("reconcile", "D", "15.5G"): TABLES,
@@ -265,7 +265,7 @@ def test_an_ending_that_a_command_does_not_write_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [("compare", "t.pdf"), ("memory D", "x.html"), ("list", "z.pdf"), ("show D", "D.json")]
+    ("command", "name"), [("compare", "t.pdf"), ("memory D", "x.svg"), ("list", "z.pdf"), ("show D", "D.json")]
 )
 def test_the_formats_of_other_commands_are_refused(command: str, name: str, tmp_path: Path) -> None:
     """Each of these is what some command writes, and this one does not."""

@@ -13,7 +13,8 @@ from click.shell_completion import FishComplete
 from vggkit import Network
 from vggkit.cli import main
 from vggkit.figures.measures import FOUND
-from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.plan import DEVICES, MODES
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.overrides import OVERRIDES
 from vggkit.pictures.plot import PICTURE_KINDS

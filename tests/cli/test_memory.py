@@ -11,7 +11,7 @@ import pytest
 
 import vggkit
 from tests.cli.test_app import printed, run, told
-from vggkit.model import verify as verification
+from vggkit.model import verify
 
 
 def test_the_table_and_the_sentence_say_the_peak() -> None:
@@ -111,7 +111,7 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--fit", "8GB", "--solve", "image"), "image: D has parameters that depend on the image's size"),
         (("--timeline", "step.pdf"), "--timeline: expected a file that ends in .svg, .png or .html"),
         (("--timeline", "step.svg", "--fit", "8GB"), "--timeline: expected no --fit with it"),
-        (("--output", "plan.tex"), "--output: expected a file that ends in .txt, .json, .csv or .md"),
+        (("--output", "plan.yaml"), "--output: expected a file that ends in .txt, .json, .csv, .md, .tex, .html or"),
         (("--mode", "inference", "--checkpoint", "block1"), "checkpoint: expected mode training with it"),
         (("--autocast", "--dtype", "bfloat16"), "autocast: expected dtype float32 with it"),
     ],
@@ -158,7 +158,7 @@ def test_verify_sets_claims_beside_measurements() -> None:
 
 def test_verify_ends_in_1_if_a_claim_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that a judge contradicts is marked, and the exit code is 1."""
-    monkeypatch.setattr(verification, "saved_bytes", lambda *_: 7)
+    monkeypatch.setattr(verify, "saved_bytes", lambda *_: 7)
     result = run("verify", "A", "--input", "3x32x32", "--set", "width=0.1")
     assert result.exit_code == 1
     assert [line.split()[0] for line in result.stdout.splitlines() if "saved for backward" in line] == ["✗"]

@@ -7,8 +7,7 @@ from rich.cells import cell_len
 
 import vggkit
 from vggkit.base.errors import ConfigError, Position, Problem
-from vggkit.cli.problems import excerpt, overrun_line, with_excerpt
-from vggkit.footprint.plan import Overrun
+from vggkit.cli.problems import excerpt, with_excerpt
 
 
 def caret_at(text: str, column: int) -> tuple[str, str]:
@@ -74,11 +73,3 @@ def test_the_caret_of_a_real_problem_is_under_what_is_wrong(text: str) -> None:
         assert problem.position is not None
         char, _ = caret_at(problem.position.text, problem.position.column)
         assert char == problem.position.text[problem.position.column - 1]
-
-
-def test_an_overrun_says_both_figures_in_full() -> None:
-    """A count, and bytes with their batch."""
-    count = Overrun("parameters", None, 138_000_000, 138_357_544)
-    assert overrun_line(count) == "over budget: parameters 138,357,544, allowed 138M"
-    peak = Overrun("training_peak", 64, 24 * 2**30, 25_769_803_777)
-    assert overrun_line(peak) == "over budget: training_peak 25,769,803,777 bytes at batch 64, allowed 24GiB"

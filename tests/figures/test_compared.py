@@ -14,8 +14,8 @@ from tests.figures.beside import of
 from vggkit import Network, compare
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.figures.compared import split_changes
-from vggkit.footprint.plan import Options
-from vggkit.model import verify as verification
+from vggkit.footprint.plan import StepOptions
+from vggkit.model import verify
 
 NAMES = ["A", "A-LRN", "B", "C", "D", "E"]
 
@@ -102,10 +102,10 @@ def test_peaks_are_what_the_tracker_measures(optimizer: str) -> None:
     sources = [Network.of(name, width=0.05, input="3x32x32") for name in ("A-LRN", "B")]
     comparison = compare(*sources, batch=3, optimizer=optimizer)
     for network, one in zip(sources, comparison.networks):
-        options = Options(batch=3, optimizer=optimizer)
-        assert one.training_peak_bytes == sum(verification.training_peak(network, options).values())
-        options = Options(batch=3, mode="inference", optimizer="none")
-        assert one.inference_peak_bytes == sum(verification.inference_peak(network, options).values())
+        options = StepOptions(batch=3, optimizer=optimizer)
+        assert one.training_peak_bytes == sum(verify.training_peak(network, options).values())
+        options = StepOptions(batch=3, mode="inference", optimizer="none")
+        assert one.inference_peak_bytes == sum(verify.inference_peak(network, options).values())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

@@ -13,9 +13,8 @@ from torch.nn.functional import cross_entropy
 
 import vggkit
 from tests.cli.test_app import told
-from vggkit.footprint import plan as liveness
-from vggkit.footprint.plan import Options
-from vggkit.model import verify as verification
+from vggkit.footprint.optimizers import MomentumSGD
+from vggkit.footprint.plan import StepOptions, plan_step
 from vggkit.model.module import VGG
 from vggkit.model.verify import Trainer
 from vggkit.network import Network
@@ -24,7 +23,7 @@ BLOCKS = tuple(f"block{number}" for number in range(1, 6))
 NETWORK = Network.of("A", batch_norm=True, input="3x32x32", num_classes=10, width=0.25)
 
 
-def second_step(options: Options) -> dict[str, int]:
+def second_step(options: StepOptions) -> dict[str, int]:
     """Return the bytes of each kind, by MemTracker's names, at the peak of a new model's second step."""
     with FakeTensorMode():
         model = VGG(NETWORK, checkpoint=options.checkpoint)
@@ -67,10 +66,10 @@ NAMES = {
 def test_a_trainer_sees_at_every_batch_what_memtracker_sees_of_a_new_model(options: dict[str, Any]) -> None:
     """In total and for each kind, whatever it measured before."""
     options = {"optimizer": "none", **options}
-    trainer = Trainer(NETWORK, Options(**options))
+    trainer = Trainer(NETWORK, StepOptions(**options))
     for batch in (300, 2):
         measured = trainer.training_peak(batch)
-        seen = second_step(Options(batch=batch, **options))
+        seen = second_step(StepOptions(batch=batch, **options))
         assert seen.pop("Total") == sum(measured.values())
         assert seen == {NAMES[kind]: size for kind, size in measured.items() if size}
 
@@ -80,10 +79,10 @@ def test_a_trainer_sees_at_every_batch_what_memtracker_sees_of_a_new_model(optio
 )
 def test_a_trainer_measures_after_its_steps_what_a_new_one_does(options: dict[str, Any]) -> None:
     """Saved bytes and peaks of every kind, with frozen and with checkpointed blocks."""
-    trainer = Trainer(NETWORK, Options(**options))
+    trainer = Trainer(NETWORK, StepOptions(**options))
     for batch in (5, 1):
-        assert trainer.training_peak(batch) == Trainer(NETWORK, Options(**options)).training_peak(batch)
-        assert trainer.saved_bytes(batch) == Trainer(NETWORK, Options(**options)).saved_bytes(batch)
+        assert trainer.training_peak(batch) == Trainer(NETWORK, StepOptions(**options)).training_peak(batch)
+        assert trainer.saved_bytes(batch) == Trainer(NETWORK, StepOptions(**options)).saved_bytes(batch)
 
 
 @pytest.mark.parametrize("batch", [10**14, 10**18])
@@ -97,13 +96,13 @@ def test_a_step_of_more_bytes_than_torch_counts_is_one_line(batch: int) -> None:
 def test_the_papers_weight_decay_is_what_the_default_figure_is_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """With it torch's SGD copies each gradient: D's peak at batch 1 is the documentation's, at batch 64 it stays."""
 
-    def with_decay(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def with_decay(_: MomentumSGD, parameters: list[torch.nn.Parameter], __: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
 
-    monkeypatch.setitem(verification.OPTIMIZERS, "sgd-momentum", with_decay)
-    trainer = Trainer(Network.of("D"), Options())
+    monkeypatch.setattr(MomentumSGD, "torch_optimizer", with_decay)
+    trainer = Trainer(Network.of("D"), StepOptions())
     peaks = {batch: sum(trainer.training_peak(batch).values()) for batch in (1, 64)}
-    assert peaks == {1: 2_071_934_444, 64: liveness.plan(Network.of("D"), Options(batch=64)).peak_bytes}
+    assert peaks == {1: 2_071_934_444, 64: plan_step(Network.of("D"), StepOptions(batch=64)).peak_bytes}
     text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
     assert all(f"{peak:,}" in text for peak in peaks.values())
     assert "without weight decay" in str(vggkit.explain("D"))

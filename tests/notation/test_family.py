@@ -28,8 +28,8 @@ from vggkit import Network
 from vggkit.base.errors import ConfigError
 from vggkit.cli import main
 from vggkit.cli.completion import configurations
-from vggkit.footprint.plan import Options
-from vggkit.model import verify as verification
+from vggkit.footprint.plan import StepOptions
+from vggkit.model import verify
 from vggkit.network import PlacedLayer
 from vggkit.notation import zoo
 from vggkit.notation.layers import KINDS, Conv2d, Flatten, GlobalAvgPool2d, GroupNorm, Layer
@@ -226,7 +226,7 @@ ODDITIES = {
 @pytest.mark.parametrize("oddity", ODDITIES)
 def test_verify_finds_every_claim_of_each_oddity_true(oddity: str) -> None:
     """Parameters and shapes by torchinfo, multiply-accumulates by torch, saved bytes and both peaks by the trackers."""
-    claims = list(verification.verify(Network.of(vggkit.loads(ODDITIES[oddity])), Options(batch=2)))
+    claims = list(verify.verify(Network.of(vggkit.loads(ODDITIES[oddity])), StepOptions(batch=2)))
     assert [claim for claim in claims if not claim.holds] == []
     assert len(claims) > 5
 

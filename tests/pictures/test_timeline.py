@@ -13,7 +13,6 @@ import pytest
 import vggkit
 from tests.pictures.written import check_texts, texts
 from vggkit.base.numbers import megabytes
-from vggkit.footprint.plan_table import title
 from vggkit.pictures import timeline
 from vggkit.pictures.web import script_hash
 
@@ -37,7 +36,7 @@ def test_an_svg_has_real_text_a_title_and_a_description(svg: str) -> None:
     root = ElementTree.fromstring(svg)
     space = "{http://www.w3.org/2000/svg}"
     assert root.get("role") == "img"
-    assert (root[0].tag, root[0].text) == (f"{space}title", title(plan))
+    assert (root[0].tag, root[0].text) == (f"{space}title", plan.title)
     assert (root[1].tag, root[1].text) == (f"{space}desc", timeline.description(plan))
     words = " ".join("".join(text.itertext()) for text in root.iter(f"{space}text"))
     for wanted in (

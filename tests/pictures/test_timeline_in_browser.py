@@ -10,8 +10,8 @@ import pytest
 
 import vggkit
 from tests.pictures.browsing import PHONE, Tab
+from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, megabytes
-from vggkit.footprint.plan_table import WORDS
 from vggkit.pictures import timeline
 
 PLAN = vggkit.memory("A-LRN", batch=4)
@@ -40,10 +40,10 @@ def check_moment(tab: Tab, index: int) -> None:
     moment = PLAN.timeline[index]
     assert tab.page.locator("#moment p").inner_text() == f"{moment.event}, operation {index + 1} of {LAST + 1}"
     rows = [row.locator("th, td").all_inner_texts() for row in tab.page.locator("#moment tr").all()]
-    alive = {WORDS[kind]: size for kind, size in zip(timeline.COLOURS, moment.by_kind)}
+    alive = {MEMORY_KINDS[kind]: size for kind, size in zip(timeline.COLOURS, moment.by_kind)}
     wanted = {word: alive[word] for word, *_ in rows[:-1]} | {"alive": moment.size}
     assert rows == [[word, megabytes(size), grouped(size)] for word, size in wanted.items()]
-    assert set(alive) - set(wanted) <= {WORDS["buffers"]}  # which A-LRN has none of
+    assert set(alive) - set(wanted) <= {MEMORY_KINDS["buffers"]}  # which A-LRN has none of
     slider = tab.page.get_by_role("slider", name="Moment of the step")
     assert slider.get_attribute("aria-valuenow") == str(index + 1)
     assert slider.get_attribute("aria-valuetext") == f"{moment.event}: {megabytes(moment.size)}"

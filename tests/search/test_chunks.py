@@ -19,8 +19,8 @@ import vggkit
 from tests.drawn import networks
 from vggkit.base.errors import VggkitError
 from vggkit.figures.measures import FOUND
-from vggkit.footprint.plan import Options
-from vggkit.model import verify as verification
+from vggkit.footprint.plan import StepOptions
+from vggkit.model import verify
 from vggkit.network import Network
 from vggkit.search import chunks, query
 
@@ -124,12 +124,12 @@ def test_the_peak_and_the_saved_bytes_are_measured_ones() -> None:
     tiny = vggkit.loads("{name: tiny, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [FC-9, FC-5]}")
     peaks = set()
     for batch in (2, 5):
-        options = Options(batch=batch, optimizer="adam")
+        options = StepOptions(batch=batch, optimizer="adam")
         varied = {"width": [1, 2.5], "batch_norm": [True, False]}
         for variant in vggkit.find(tiny, vary=varied, figures=ALL, batch=batch, optimizer="adam"):
             network = Network.of(tiny, **variant.changes)
-            peak = sum(verification.training_peak(network, options).values())
-            saved = verification.saved_bytes(network, options)
+            peak = sum(verify.training_peak(network, options).values())
+            saved = verify.saved_bytes(network, options)
             assert variant.figures["training_peak_bytes"] == peak
             assert variant.figures["saved_for_backward_bytes"] == saved
             peaks.add((peak, saved))

@@ -18,8 +18,16 @@ from typing import Literal, NamedTuple, Protocol
 
 from vggkit.base.shapes import Kept, Shape, elements
 
-KINDS = ("parameters", "buffers", "gradients", "optimizer", "activations", "temporaries", "inputs")
-"""What a byte can be for. Inputs are the images and the labels."""
+MEMORY_KINDS = {
+    "parameters": "parameters",
+    "buffers": "running statistics",
+    "gradients": "gradients of parameters",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "temporaries": "temporaries",
+    "inputs": "images and labels",
+}
+"""What a byte can be for, and what people call it."""
 
 PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = range(7)
 
@@ -37,7 +45,7 @@ class Storage:
         per_image: bytes that grow with the batch, for one image.
         constant: bytes that don't.
         size: bytes in all, rounded as the device rounds them.
-        kind: index into `KINDS`.
+        kind: index into `MEMORY_KINDS`, in their order.
     """
 
     __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size")
@@ -172,7 +180,7 @@ class Moment(NamedTuple):
         size: bytes in all.
         per_image: those that grow with the batch, for one image, before any rounding.
         constant: those that don't.
-        by_kind: bytes of each of `KINDS`.
+        by_kind: bytes of each of `MEMORY_KINDS`.
     """
 
     event: str
@@ -217,8 +225,8 @@ class Eager:
         self.kept: dict[Storage, str] = {}
         self.outputs: dict[str, int] = {}
         self.refused: list[str] = []
-        self._kind = ACTIVATIONS
-        self._alive = [0] * len(KINDS)
+        self.kind = ACTIVATIONS
+        self._alive = [0] * len(MEMORY_KINDS)
         self._per_image = 0
         self._constant = 0
         self._order = 0
@@ -236,7 +244,7 @@ class Eager:
         size = per_image * self.batch + constant
         if self.device == "cuda":
             size = -(-size // CUDA_BLOCK) * CUDA_BLOCK
-        storage = Storage(per_image, constant, size, self._kind if kind is None else kind)
+        storage = Storage(per_image, constant, size, self.kind if kind is None else kind)
         self._alive[storage.kind] += size
         self._per_image += per_image
         self._constant += constant
@@ -619,13 +627,13 @@ class Eager:
 
     def _recompute(self, frame: Frame) -> None:
         """Run a checkpointed block again, as far as its last saved tensor."""
-        before = self.event, self._kind, self._casts, self.autocast, self._layer
+        before = self.event, self.kind, self._casts, self.autocast, self._layer
         self._recomputed, self._scope = frame, {}
-        self._kind, self.autograd, self._casts, self.autocast = ACTIVATIONS, True, {}, self._cast_in_backward
+        self.kind, self.autograd, self._casts, self.autocast = ACTIVATIONS, True, {}, self._cast_in_backward
         with suppress(_RecomputedEnough):
             self.run_layers(frame.layers, self.alias(frame.x), "recomputation")
         scope, self._scope, self._recomputed = self._scope, None, None
-        self.event, self._kind, self._casts, self.autocast, self._layer = before
+        self.event, self.kind, self._casts, self.autocast, self._layer = before
         self.autograd = False
         for storage, references in scope.items():  # its variables, its graph and its casts go
             self.release(*[storage] * references)
@@ -727,7 +735,7 @@ class Eager:
         self.event = "backward of loss"
         ones = self.new(0, loss.storage.constant)
         self.note()
-        self._kind, self.autograd = TEMPORARIES, False
+        self.kind, self.autograd = TEMPORARIES, False
         _count_dependencies(root)
         root.gradient = self.hold(ones)
         ready = [(-root.order, root)]
@@ -737,7 +745,7 @@ class Eager:
             for edge in self._run_node(node):
                 heapq.heappush(ready, (-edge.order, edge))
         self.release(ones)
-        self._kind = ACTIVATIONS
+        self.kind = ACTIVATIONS
 
     def _run_node(self, node: Node) -> list[Node]:
         """Run a node; return the nodes that are ready now."""
@@ -793,34 +801,6 @@ class Eager:
         self._alive[storage.kind] -= storage.size
         storage.kind = kind
         self._alive[kind] += storage.size
-
-    # The optimizer
-
-    def optimizer_step(self, parameters: Sequence[Parameter], *, adaptive: bool) -> None:
-        """Run an optimizer's step.
-
-        SGD, with momentum or without, works in place. Adam and AdamW (`adaptive`) need √v: on CUDA, where torch
-        takes all parameters together (foreach), a copy of all; on the CPU, parameter by parameter, √v and the
-        denominator, whose predecessor lives until its name is bound anew (torch/optim/adam.py).
-        """
-        self.event, self._kind = "optimizer step", OPTIMIZER
-        self.note()
-        sizes = [parameter.storage.constant for parameter in parameters]
-        if adaptive and self.device == "cuda":
-            roots = [self.new(0, size) for size in sizes]
-            self.note()
-            self.release(*roots)
-        elif adaptive:
-            denominator: Storage | None = None
-            for size in sizes:
-                root = self.new(0, size)
-                self.note()
-                quotient = self.new(0, size)
-                self.note()
-                self.release(root, denominator)
-                denominator = quotient
-            self.release(denominator)
-        self._kind = ACTIVATIONS
 
 
 def _count_dependencies(root: Node) -> None:

@@ -46,7 +46,8 @@ def _words(option: str) -> Iterable[str]:
     """Return the words of an option from where they are defined; only a shell that wants them waits for the imports."""
     from vggkit.figures.compare import EVERYTHING
     from vggkit.figures.measures import FOUND
-    from vggkit.footprint.plan import DEVICES, MODES, OPTIMIZERS
+    from vggkit.footprint.optimizers import OPTIMIZERS
+    from vggkit.footprint.plan import DEVICES, MODES
     from vggkit.network import ELEMENT_BYTES
     from vggkit.pictures.plot import PICTURE_KINDS
 

@@ -12,17 +12,17 @@ from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
     FILE,
-    LIST_FORMATS,
+    FORMATS,
     batch_option,
     format_of,
-    list_format_option,
+    format_option,
     output_option,
     overrides,
     put,
     source_argument,
     split,
     step_options,
-    write,
+    write_table,
     wrong_ending,
 )
 
@@ -40,7 +40,7 @@ from vggkit.cli.options import (
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
 )
 @click.option("--timeline", type=FILE, help="Draw the step to a .svg, .png or .html file.")
-@list_format_option
+@format_option()
 @output_option
 def memory(
     source: str,
@@ -56,30 +56,28 @@ def memory(
     **options: Any,
 ) -> None:
     """Say what a step holds, to the byte, and what fits a card."""
-    from vggkit.footprint import plan as liveness
-    from vggkit.footprint import plan_table as render
+    from vggkit.footprint.fit import SOLVERS, fits_table
+    from vggkit.footprint.plan import checked_options, plan_step
+    from vggkit.footprint.remedies import remedies
     from vggkit.network import Network
 
     _check_memory_options(batch, limits, solve, timeline)
-    format = format_of(format, output, LIST_FORMATS)
+    format = format_of(format, output, FORMATS)
     network = Network.of(source, **overrides(settings, input=input))
     options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
-    checked = liveness.checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
+    checked = checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
     if limits:
-        sizes = [parse_limit(limit) for limit in limits]
-        if solve == "image":
-            fits = [liveness.fit_image(network, checked, size) for size in sizes]
-        else:
-            fits = [liveness.fit_batch(network, checked, size) for size in sizes]
-        heading = render.heading(network.name, network.input_shape, checked, solved=solve or "batch")
-        write(render.fits_in_format(heading, fits, format), output)
+        solver = SOLVERS[solve or "batch"]
+        fits = [solver.fit(network, checked, size) for size in map(parse_limit, limits)]
+        write_table(fits_table(network, checked, fits), format, output)
         click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
-    plan = liveness.plan(network, checked)
+    plan = plan_step(network, checked)
     if timeline is not None:
         from vggkit.pictures.timeline import picture
 
         put(picture(plan, timeline.suffix.lower().lstrip(".")), timeline, "drawn")
-    write(render.in_format(plan, liveness.alternatives(network, checked), format), output)
+    advice = remedies(network, checked).sentences(plan.peak_bytes)
+    write_table(plan.table(advice), format, output)
 
 
 def parse_limit(text: str) -> int:
@@ -110,7 +108,7 @@ def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str
 @source_argument
 @batch_option
 @step_options
-@list_format_option
+@format_option()
 @output_option
 def verify(
     source: str,
@@ -125,18 +123,16 @@ def verify(
 
     Where there is a CUDA device, a training step is measured on it as well. Exit 1 if a claim does not hold.
     """
-    from vggkit.footprint import plan as liveness
-    from vggkit.footprint import plan_table as render_memory
-    from vggkit.model import verify_table as render
+    from vggkit.footprint.plan import checked_options
     from vggkit.network import Network
 
-    format = format_of(format, output, LIST_FORMATS)
+    format = format_of(format, output, FORMATS)
     network = Network.of(source, **overrides(settings, input=input))
     options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
-    checked = liveness.checked_options(network, batch=batch, mode="training", device="cpu", **options)
-    from vggkit.model.verify import verify as call  # torch
+    checked = checked_options(network, batch=batch, **options)
+    from vggkit.model.verify import claims_table  # torch, which a wrong option need not wait for
+    from vggkit.model.verify import verify as call
 
     claims = list(call(network, checked))
-    heading = render_memory.heading(network.name, network.input_shape, checked)
-    write(render.in_format(heading, claims, format), output)
+    write_table(claims_table(checked.title(network.name, network.input_shape), claims), format, output)
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)

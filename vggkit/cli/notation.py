@@ -88,9 +88,8 @@ def validate(files: tuple[str, ...]) -> None:
 def _validate(file: str) -> int:
     """Check one file and say so; return its exit code."""
     from vggkit.base.numbers import grouped
-    from vggkit.cli.problems import overrun_line
+    from vggkit.figures.budget import overruns
     from vggkit.figures.summary import summarize as call
-    from vggkit.footprint.plan import overruns
     from vggkit.network import Network
 
     try:
@@ -100,7 +99,7 @@ def _validate(file: str) -> int:
         print_error(error)
         return error.exit_code
     for overrun in over:
-        click.echo(f"{file}: {overrun_line(overrun)}", err=True)
+        click.echo(f"{file}: {overrun}", err=True)
     if not over:
         totals = call(network).totals
         click.echo(f"{file}: ok, {totals.weight_layers} weight layers, {grouped(totals.parameters)} parameters")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vggkit.base.errors import ArgumentError, escaped, shorten
 from vggkit.base.files import write_bytes, write_lines, write_text
 from vggkit.base.tables import Table
 from vggkit.cli import completion
+from vggkit.footprint.optimizers import DEFAULT, OPTIMIZERS
 
 Formats = Mapping[str, tuple[str, ...]]
 """What a command writes: the words for --format, the usual one first, and the endings of each one's files."""
@@ -46,6 +47,16 @@ def stacked(*decorators: Decorator) -> Decorator:
         return function
 
     return decorated
+
+
+def either(words: Iterable[str]) -> str:
+    """Write words as a choice.
+
+    >>> either(["sgd", "adam", "adamw"])
+    'sgd, adam or adamw'
+    """
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def format_option(formats: Formats = FORMATS) -> Decorator:
@@ -92,7 +103,7 @@ input_option = click.option("--input", metavar="CxHxW", help="Shape of one image
 
 optimizer_option = click.option(
     "--optimizer",
-    help="none, sgd, sgd-momentum, adam or adamw.  [default: sgd-momentum, without weight decay]",
+    help=f"{either(OPTIMIZERS)}.  [default: {DEFAULT}, without weight decay]",
     shell_complete=completion.optimizers,
 )
 
@@ -165,9 +176,9 @@ def format_of(format: str | None, output: Path | None, formats: Formats = FORMAT
 
 def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str = "") -> ArgumentError:
     """Return the error of a file that ends in something that a command does not write."""
-    *first, last = endings
-    expected = f"{', '.join(first)} or {last}" if first else last
-    return ArgumentError(f"{option}: expected a file that ends in {expected}{instead}, found {shorten(str(path))}")
+    return ArgumentError(
+        f"{option}: expected a file that ends in {either(endings)}{instead}, found {shorten(str(path))}"
+    )
 
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:

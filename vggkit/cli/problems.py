@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from vggkit.base.errors import ConfigError, Position, Problem, VggkitError, escaped
-from vggkit.base.numbers import grouped, spell_bytes, spell_count
-
-if TYPE_CHECKING:
-    from vggkit.footprint.plan import Overrun
 
 BEFORE = 60
 WIDTH = 100
@@ -33,16 +27,6 @@ def excerpt(position: Position) -> list[str]:
     head = "…" if start else ""
     caret = " " * cell_len(head + shown[: position.column - 1 - start])
     return [f"    {head}{shown.rstrip()}", f"    {caret}^"]
-
-
-def overrun_line(overrun: Overrun) -> str:
-    """Say what is over budget, by both figures in full."""
-    if overrun.batch is None:
-        return f"over budget: {overrun.limited} {grouped(overrun.actual)}, allowed {spell_count(overrun.limit)}"
-    return (
-        f"over budget: {overrun.limited} {grouped(overrun.actual)} bytes at batch {overrun.batch},"
-        f" allowed {spell_bytes(overrun.limit)}"
-    )
 
 
 def print_error(error: VggkitError) -> None:

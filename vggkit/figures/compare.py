@@ -18,9 +18,8 @@ from vggkit.figures.alignment import AlignedRow, aligned
 from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
 from vggkit.figures.diff import Diff, changes
 from vggkit.figures.measures import COMPARED, UNKNOWN, Measure, ReportedError, figure_name
-from vggkit.figures.summary import check_batch
-from vggkit.footprint.plan import Options
-from vggkit.network import Dtype, Source, dtype_name, each_source
+from vggkit.footprint.optimizers import DEFAULT
+from vggkit.network import Dtype, Source, check_batch, dtype_name, each_source
 from vggkit.notation.config import SingleScale
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import names
@@ -154,7 +153,7 @@ def compare(
     return Comparison(
         batch=batch,
         dtype=dtype,
-        optimizer=optimizer or Options().optimizer,
+        optimizer=optimizer or DEFAULT,
         networks=tuple(
             replace(one, relative_parameters=one.summary.totals.parameters / first if first else None)
             for one in columns

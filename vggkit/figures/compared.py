@@ -12,7 +12,7 @@ import msgspec
 from vggkit.base.errors import ArgumentError, shorten
 from vggkit.figures.measures import COMPARED
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import checked_options, forward_only, plan, refusal
+from vggkit.footprint.plan import checked_options, plan_step, refusal
 from vggkit.network import Network, Source
 from vggkit.notation.config import SingleScale
 from vggkit.notation.document import setting, split_outside
@@ -101,16 +101,16 @@ def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: s
         checkpoint=(),
         autocast=False,
     )
-    inference = forward_only(training)
+    inference = training.forward_only()
     not_inferred, not_trained = refusal(network, inference), refusal(network, training)
-    trained = None if not_trained else plan(network, training)
+    trained = None if not_trained else plan_step(network, training)
     return Compared(
         name=network.name,
         changes=changes,
         network=network,
         summary=summarize(network, batch=batch, dtype=dtype, expand=True),
         relative_parameters=None,
-        inference_peak_bytes=None if not_inferred else plan(network, inference).peak_bytes,
+        inference_peak_bytes=None if not_inferred else plan_step(network, inference).peak_bytes,
         training_peak_bytes=trained.peak_bytes if trained else None,
         saved_for_backward_bytes=trained.saved_for_backward_bytes if trained else None,
         refusal=not_inferred or not_trained,

@@ -15,7 +15,7 @@ import msgspec
 
 from vggkit.base.errors import ConfigError
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import MemoryPlan, Options, forward_only, memory, refusal
+from vggkit.footprint.plan import MemoryPlan, StepOptions, memory, refusal
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer, place
 from vggkit.notation.config import Entry
 from vggkit.notation.layers import (
@@ -112,8 +112,8 @@ class Counted:
         step = OURS[quantity].step
         if step is None:
             return True
-        training = Options(batch=self.batch, dtype=self.dtype)
-        return refusal(self.network, training if step == "training" else forward_only(training)) is None
+        training = StepOptions(batch=self.batch, dtype=self.dtype)
+        return refusal(self.network, training if step == "training" else training.forward_only()) is None
 
     @cached_property
     def layers(self) -> tuple[PlacedLayer, ...]:

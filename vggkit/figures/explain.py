@@ -17,10 +17,9 @@ import msgspec
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid, latex_cell, markdown_cell
 from vggkit.figures.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
-from vggkit.figures.summary import Row, Summary, check_batch, summarize
-from vggkit.footprint.plan import MemoryPlan, Options, refusal
-from vggkit.footprint.plan import plan as plan_of
-from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
+from vggkit.figures.summary import Row, Summary, summarize
+from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step, refusal
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, check_batch, dtype_name
 from vggkit.notation.layers import Kept, Working, elements
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.spelling import describe
@@ -167,9 +166,9 @@ def explain(
     batch, dtype = check_batch(batch), dtype_name(dtype)
     network = Network.of(source, **overrides)
     summary = summarize(network, batch=batch, dtype=dtype, expand=True)
-    step = Options(batch=batch, dtype=dtype)
+    step = StepOptions(batch=batch, dtype=dtype)
     refused = refusal(network, step)
-    plan = None if refused else plan_of(network, step)
+    plan = None if refused else plan_step(network, step)
     of = "×".join(map(str, network.input_shape))
     about = f"{network.name} at {of}, batch {batch}, {dtype}"
     if refused:

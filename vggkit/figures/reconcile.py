@@ -24,8 +24,7 @@ from vggkit.figures.conventions import (
     Quantity,
     torchvisions_form,
 )
-from vggkit.figures.summary import check_batch
-from vggkit.network import Dtype, Network, dtype_name
+from vggkit.network import Dtype, Network, check_batch, dtype_name
 from vggkit.notation.layers import times
 from vggkit.notation.overrides import Overrides, check_keywords
 

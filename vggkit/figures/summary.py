@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import msgspec
 
 from vggkit.base.errors import ArgumentError, did_you_mean, shorten
-from vggkit.base.numbers import grouped, megabytes, shortened, whole
+from vggkit.base.numbers import grouped, megabytes, shortened
 from vggkit.base.tables import Column, Grid, Shown, Table, grid
-from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, dtype_name
-from vggkit.notation.layers import LARGEST, Layer, Pair, Shape, elements, times
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, check_batch, dtype_name
+from vggkit.notation.layers import Layer, Pair, Shape, elements, times
 from vggkit.notation.overrides import check_keywords
 from vggkit.notation.spelling import describe
 
@@ -284,15 +284,6 @@ def summarize(
         rows=tuple(every),
         totals=_totals(rows, element_bytes),
     )
-
-
-def check_batch(batch: SupportsIndex) -> int:
-    """Return a number of images.
-
-    Raises:
-        ArgumentError: says what was found and what was expected, if it is none.
-    """
-    return whole(batch, "batch", largest=LARGEST)
 
 
 def _input_row(network: Network, batch: int, element_bytes: int) -> Row:

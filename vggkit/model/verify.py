@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -21,11 +21,13 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from vggkit.base.eager import KINDS
+from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
+from vggkit.base.numbers import grouped
+from vggkit.base.tables import Column, Table, grid
 from vggkit.figures.summary import summarize
-from vggkit.footprint import plan as liveness
-from vggkit.footprint.plan import MemoryPlan, Options, forward_only, smallest_batch
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step, smallest_batch
 from vggkit.model.build import build
 from vggkit.model.module import VGG
 from vggkit.network import Network
@@ -61,7 +63,19 @@ class Claim(msgspec.Struct, frozen=True):
         return {**msgspec.to_builtins(self), "equal": self.claimed == self.measured}
 
 
-def verify(network: Network, options: Options) -> Iterator[Claim]:
+def claims_table(title: str, claims: Sequence[Claim]) -> Table:
+    """Return a row for each claim, behind a sign: equal, wrong, or for information."""
+    columns: list[Column[Claim]] = [
+        Column("", lambda claim: ("✓" if claim.holds else "✗") if claim.exact else "i"),
+        Column("what", lambda claim: claim.what),
+        Column("claimed", lambda claim: grouped(claim.claimed), "right"),
+        Column("measured", lambda claim: grouped(claim.measured), "right", style="green"),
+        Column("judge", lambda claim: claim.judge, rank=1),
+    ]
+    return Table(grid(columns, claims, title=title), records=[claim.to_dict() for claim in claims])
+
+
+def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
     """Measure every claim about a network, one by one.
 
     Args:
@@ -71,7 +85,7 @@ def verify(network: Network, options: Options) -> Iterator[Claim]:
     Raises:
         ArgumentError: if torch refuses to run the step, or it has more bytes than torch counts.
     """
-    training, inference = liveness.plan(network, options), liveness.plan(network, forward_only(options))
+    training, inference = plan_step(network, options), plan_step(network, options.forward_only())
     if training.peak_bytes >= MOST_BYTES:
         raise ArgumentError(
             f"batch: expected a step of less than 2^63 bytes, as torch counts no more; found {training.peak_bytes:,}"
@@ -79,7 +93,7 @@ def verify(network: Network, options: Options) -> Iterator[Claim]:
     yield from _static_claims(network, smallest_batch(network, inference.options))
     yield from _memory_claims(network, training, inference)
     if torch.cuda.is_available():
-        yield from _cuda_claims(network, msgspec.structs.replace(options, device="cuda"))
+        yield from _cuda_claims(network, options.replace(device="cuda"))
 
 
 # Parameters, shapes and multiply-accumulates, by the real model on as few images as torch takes
@@ -118,7 +132,7 @@ def _memory_claims(network: Network, training: MemoryPlan, inference: MemoryPlan
 
 def _peak_claims(what: str, plan: MemoryPlan, measured: dict[str, int]) -> Iterator[Claim]:
     yield Claim(what, plan.peak_bytes, sum(measured.values()), "MemTracker")
-    for kind in KINDS:
+    for kind in MEMORY_KINDS:
         if plan.by_kind[kind] or measured[kind]:
             yield Claim(f"{what}, {kind}", plan.by_kind[kind], measured[kind], "MemTracker")
 
@@ -145,14 +159,14 @@ class Trainer:
         options: what the steps are like; their batch does not matter.
     """
 
-    def __init__(self, network: Network, options: Options) -> None:
+    def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
         self.fake = FakeTensorMode()
         with self.fake:
             self.model = _built(network, options)
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            self.optimizer = OPTIMIZERS[options.optimizer](trained) if trained else None
+            self.optimizer = OPTIMIZERS[options.optimizer].torch_optimizer(trained, torch.optim) if trained else None
         self.stepped = False
 
     def saved_bytes(self, batch: int) -> int:
@@ -204,43 +218,34 @@ class Trainer:
         self.stepped = True
 
 
-def _built(network: Network, options: Options, device: str | None = None) -> VGG:
+def _built(network: Network, options: StepOptions, device: str | None = None) -> VGG:
     return build(network, device=device, dtype=options.dtype, freeze=options.freeze, checkpoint=options.checkpoint)
 
 
-def _data(network: Network, options: Options, batch: int, device: str | None = None) -> tuple[Tensor, Tensor]:
+def _data(network: Network, options: StepOptions, batch: int, device: str | None = None) -> tuple[Tensor, Tensor]:
     """Return images and their classes; of a network that ends in maps, the class of each of their places."""
     images = torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=device)
     return images, torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=device)
 
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer | None]] = {
-    "none": lambda _: None,
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.01),
-    "sgd-momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-
-
-def _autocast(options: Options) -> AbstractContextManager[Any]:
+def _autocast(options: StepOptions) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", dtype=torch.bfloat16) if options.autocast else nullcontext()
 
 
-def saved_bytes(network: Network, options: Options) -> int:
+def saved_bytes(network: Network, options: StepOptions) -> int:
     """Count the bytes that autograd holds between the forward and the backward pass of a training step."""
     return Trainer(network, options).saved_bytes(options.batch)
 
 
-def training_peak(network: Network, options: Options) -> dict[str, int]:
+def training_peak(network: Network, options: StepOptions) -> dict[str, int]:
     """Measure the peak of the second training step, by kind."""
     return Trainer(network, options).training_peak(options.batch)
 
 
-def inference_peak(network: Network, options: Options) -> dict[str, int]:
+def inference_peak(network: Network, options: StepOptions) -> dict[str, int]:
     """Measure the peak of a forward pass in eval mode without gradients, by kind."""
     with FakeTensorMode(), _no_garbage_collection():
-        model = _built(network, forward_only(options)).eval()
+        model = _built(network, options.forward_only()).eval()
         images, _ = _data(network, options, options.batch)
         tracker = _Tracker()
         tracker.track_external(model, images)
@@ -287,7 +292,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _peak(tracker: MemTracker) -> dict[str, int]:
-    by_kind = dict.fromkeys(KINDS, 0)
+    by_kind = dict.fromkeys(MEMORY_KINDS, 0)
     for device, snapshot in tracker.get_tracker_snapshot("peak").items():
         if device.type != "cpu":
             continue
@@ -301,12 +306,13 @@ def _peak(tracker: MemTracker) -> dict[str, int]:
 # On a CUDA machine, by its allocator
 
 
-def _cuda_claims(network: Network, options: Options) -> Iterator[Claim]:
-    plan = liveness.plan(network, options)
+def _cuda_claims(network: Network, options: StepOptions) -> Iterator[Claim]:
+    plan = plan_step(network, options)
     torch.cuda.empty_cache()
     model = _built(network, options, "cuda").train()
     images, labels = _data(network, options, options.batch, "cuda")
-    optimizer = OPTIMIZERS[options.optimizer]([p for p in model.parameters() if p.requires_grad])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[options.optimizer].torch_optimizer(trained, torch.optim)
     context = torch.autocast("cuda", dtype=torch.bfloat16) if options.autocast else nullcontext()
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()

@@ -8,8 +8,8 @@ from string import Template
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, megabytes, percent
-from vggkit.footprint.plan_table import WORDS, title
 from vggkit.pictures import style
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 
@@ -71,14 +71,15 @@ def figure(plan: MemoryPlan) -> Figure:
 
 
 def _encoded(drawn: Figure, plan: MemoryPlan, format: str) -> bytes:
-    return style.encoded(drawn, format, title(plan), description(plan), RESOLUTION)
+    return style.encoded(drawn, format, plan.title, description(plan), RESOLUTION)
 
 
 def description(plan: MemoryPlan) -> str:
     """Say in words what the picture shows."""
-    kinds = ", ".join(f"{WORDS[kind]} {percent(size, plan.peak_bytes)}" for kind, size in plan.by_kind.items() if size)
+    alive = [(MEMORY_KINDS[kind], size) for kind, size in plan.by_kind.items() if size]
+    kinds = ", ".join(f"{words} {percent(size, plan.peak_bytes)}" for words, size in alive)
     peak = f"They peak at {megabytes(plan.peak_bytes)} in the {plan.peak_at}: {kinds}."
-    return f"Alive bytes over one step of {title(plan)}. {peak}"
+    return f"Alive bytes over one step of {plan.title}. {peak}"
 
 
 def phase(event: str) -> str:
@@ -100,12 +101,12 @@ def _draw(plan: MemoryPlan, axes: Any) -> None:
         top = [low + value for low, value in zip(bottom, values)]
         axes.stairs(
             top, positions, baseline=bottom, fill=True, facecolor=colour, edgecolor="white", linewidth=0.0,
-            hatch=HATCHES.get(kind), label=WORDS[kind],
+            hatch=HATCHES.get(kind), label=MEMORY_KINDS[kind],
         )  # fmt: skip
         bottom = top
     _mark_phases(plan, axes)
     _mark_peak(plan, axes, unit)
-    axes.set_title(fill(title(plan), TITLE_WIDTH), loc="left", fontweight="bold", pad=22)
+    axes.set_title(fill(plan.title, TITLE_WIDTH), loc="left", fontweight="bold", pad=22)
     axes.set_ylabel(f"alive {name}")
     axes.set_xlabel("operations of the step, in order")
     axes.set_xlim(0, len(moments))
@@ -173,7 +174,7 @@ def _page(plan: MemoryPlan) -> str:
     script = beside(__file__, "timeline.js")
     kinds = {kind: place for place, kind in enumerate(COLOURS) if any(one.by_kind[place] for one in plan.timeline)}
     return Template(beside(__file__, "timeline.html")).substitute(
-        title=escape(title(plan)),
+        title=escape(plan.title),
         description=escape(description(plan)),
         picture=inline_svg(svg, "timeline"),
         kinds="".join(_kind(kind) for kind in reversed(kinds)),
@@ -211,6 +212,6 @@ def _place(drawn: Figure) -> dict[str, float]:
 
 def _kind(kind: str) -> str:
     return (
-        f'<tr><th scope="row"><span style="background:{COLOURS[kind]}"></span>{escape(WORDS[kind])}</th>'
+        f'<tr><th scope="row"><span style="background:{COLOURS[kind]}"></span>{escape(MEMORY_KINDS[kind])}</th>'
         "<td></td><td></td></tr>"
     )

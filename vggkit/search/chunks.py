@@ -21,7 +21,7 @@ from vggkit.base.errors import ArgumentError, VggkitError
 from vggkit.base.many import Disagreement, largest, listed
 from vggkit.figures.measures import FOUND
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import Options, forward_only, peak_and_saved_bytes
+from vggkit.footprint.plan import StepOptions, peak_and_saved_bytes
 from vggkit.network import Network, place
 from vggkit.notation.config import Config
 from vggkit.notation.overrides import OVERRIDES
@@ -193,7 +193,7 @@ class LazyCosts:
     relative_parameters: float | None = None
     """There is no first network."""
 
-    def __init__(self, network: Network, options: Options) -> None:
+    def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
 
@@ -219,7 +219,7 @@ class LazyCosts:
     @property
     def inference_peak_bytes(self) -> int:
         """Most bytes alive in a forward pass."""
-        return peak_and_saved_bytes(self.network, forward_only(self.options), largest)[0]
+        return peak_and_saved_bytes(self.network, self.options.forward_only(), largest)[0]
 
 
 # All chunks

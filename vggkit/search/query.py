@@ -18,7 +18,7 @@ from vggkit.base.many import Disagreement, many
 from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
 from vggkit.figures.measures import FOUND, Count, MisleadingError, figure_name
-from vggkit.footprint.plan import Options, checked_options
+from vggkit.footprint.plan import StepOptions, checked_options
 from vggkit.network import Dtype, Network, Source, several
 from vggkit.notation.config import Config
 from vggkit.notation.document import setting
@@ -256,7 +256,7 @@ class Query(msgspec.Struct, frozen=True):
     sort: Direction | None
     limit: int | None
     pareto: tuple[Direction, Direction]
-    options: Options
+    options: StepOptions
 
     @property
     def shape(self) -> tuple[int, ...]:

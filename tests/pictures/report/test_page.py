@@ -15,7 +15,7 @@ from hypothesis import given, settings
 import vggkit
 from tests.drawn import networks
 from vggkit.base.numbers import grouped, megabytes
-from vggkit.footprint.plan import Lines
+from vggkit.footprint.fit import LinearStep
 from vggkit.network import ELEMENT_BYTES, Network
 from vggkit.pictures.report import page
 from vggkit.pictures.report.page import STEPS
@@ -200,7 +200,7 @@ def test_only_the_lines_that_matter_are_in_the_page(six: str) -> None:
 
 def test_a_step_is_written_with_every_line() -> None:
     """Nothing of what was computed is lost on the way."""
-    step: Lines = report("A", input="3x32x32").networks[0].steps["float64"]["adam"]
+    step: LinearStep = report("A", input="3x32x32").networks[0].steps["float64"]["adam"]
     read = data(report("A", input="3x32x32").to_html())["networks"][0]["steps"]["float64"]["adam"]
     assert [moment["event"] for moment in read["moments"]] == [moment.event for moment in step.moments]
     assert [moment["constant"] for moment in read["moments"]] == [moment.size.constant for moment in step.moments]

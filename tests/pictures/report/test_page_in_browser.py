@@ -14,8 +14,8 @@ from PIL import Image
 
 import vggkit
 from tests.pictures import browsing
+from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import mebibytes, megabytes, percent
-from vggkit.footprint.plan_table import WORDS
 from vggkit.pictures.report.page import STEPS
 from vggkit.pictures.report.report import report
 
@@ -428,7 +428,7 @@ def test_the_kinds_that_are_alive_are_shown(two: Tab) -> None:
     rows = two.page.locator("#network-0 .breakdown tbody tr")
     shown = [row for row in rows.all() if row.is_visible()]
     assert [row.locator("th").inner_text() for row in shown] == [
-        WORDS[kind] for kind, size in plan.by_kind.items() if size
+        MEMORY_KINDS[kind] for kind, size in plan.by_kind.items() if size
     ]
     for row in shown:
         bar, place = row.locator(".bar").bounding_box(), row.locator(".bars").bounding_box()

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Shown, Table
 from vggkit.base.version import __version__
 from vggkit.figures.compare import ERRORS, LAYERS, Comparison, ComparisonTable
 from vggkit.figures.compared import Compared
 from vggkit.figures.summary import Row, Summary, count, window
-from vggkit.footprint.plan import OPTIMIZERS, Fit, Line, LinearBytes, Lines, MemoryPlan
-from vggkit.footprint.plan_table import WORDS as KIND_WORDS
+from vggkit.footprint.fit import Fit, LinearBytes, LinearMoment, LinearStep
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.plan import MemoryPlan
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.layers import times
 from vggkit.pictures.plot import Picture, file_name
@@ -58,7 +60,7 @@ class NetworkReport(msgspec.Struct, frozen=True):
     image: Summary
     plan: MemoryPlan
     fit: Fit
-    steps: dict[str, dict[str, Lines]]
+    steps: dict[str, dict[str, LinearStep]]
     notation: str
     pictures: tuple[Picture, ...]
 
@@ -174,7 +176,7 @@ def data(report: Report) -> dict[str, Any]:
         "smallest_batch": report.smallest_batch,
         "largest_batch": report.largest_batch,
         "element_bytes": ELEMENT_BYTES,
-        "kinds": list(KIND_WORDS),
+        "kinds": list(MEMORY_KINDS),
         "networks": [
             {
                 "steps": {
@@ -186,7 +188,7 @@ def data(report: Report) -> dict[str, Any]:
     }
 
 
-def _step(step: Lines) -> dict[str, Any]:
+def _step(step: LinearStep) -> dict[str, Any]:
     return {
         "moments": [_moment(moment) for moment in step.moments],
         "saved_for_backward": step.saved_for_backward._asdict(),
@@ -195,7 +197,7 @@ def _step(step: Lines) -> dict[str, Any]:
     }
 
 
-def _moment(moment: Line) -> dict[str, Any]:
+def _moment(moment: LinearMoment) -> dict[str, Any]:
     by_kind: Iterable[LinearBytes] = moment.by_kind
     return {"event": moment.event, **moment.size._asdict(), "by_kind": [size._asdict() for size in by_kind]}
 
@@ -371,7 +373,7 @@ def _breakdown(report: Report, name: str, one: NetworkReport) -> str:
     """Return what the peak is made of, as a table with bars."""
     plan = one.plan
     rows = "".join(
-        f'<tr data-kind="{kind}"{"" if size else " hidden"}><th scope="row">{KIND_WORDS[kind]}</th>'
+        f'<tr data-kind="{kind}"{"" if size else " hidden"}><th scope="row">{MEMORY_KINDS[kind]}</th>'
         f"{_figure(f'{kind}_bytes', grouped(size), size)}{_figure(kind, megabytes(size), size)}"
         f"{_figure(f'{kind}_share', percent(size, plan.peak_bytes), size)}"
         f'<td class="bars"><span class="bar" style="width:{percent(size, plan.peak_bytes).replace(" ", "")};'

@@ -8,9 +8,10 @@ from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import parse_bytes
 from vggkit.figures.compare import compare
 from vggkit.figures.compared import Compared
-from vggkit.figures.summary import check_batch, summarize
-from vggkit.footprint.plan import LinearBytes, Lines, Options, fit_batch, lines, plan
-from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, dtype_name, each_source
+from vggkit.figures.summary import summarize
+from vggkit.footprint.fit import LinearBytes, LinearStep, fit_batch, linear_step
+from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, check_batch, dtype_name, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import dump
 from vggkit.pictures import scatter
@@ -102,12 +103,12 @@ def _largest_batch_of(one: NetworkReport) -> int:
 
 def _of_network(one: Compared, batch: int, dtype: str, optimizer: str) -> NetworkReport:
     network = one.network
-    first = Options(batch=batch, dtype=dtype, **STEPS[optimizer])
+    first = StepOptions(batch=batch, dtype=dtype, **STEPS[optimizer])
     return NetworkReport(
         compared=one,
         summary=summarize(network, batch=batch, dtype=dtype),
         image=summarize(network),
-        plan=plan(network, first),
+        plan=plan_step(network, first),
         fit=fit_batch(network, first, parse_bytes(f"{CARD_GIB}GiB")),
         steps=_steps(network),
         notation=dump(network.config),
@@ -118,11 +119,11 @@ def _of_network(one: Compared, batch: int, dtype: str, optimizer: str) -> Networ
     )
 
 
-def _steps(network: Network) -> dict[str, dict[str, Lines]]:
+def _steps(network: Network) -> dict[str, dict[str, LinearStep]]:
     """Return for each dtype and step the memory at any batch; dtypes of one size have it in common."""
     dtypes = {size: dtype for dtype, size in ELEMENT_BYTES.items()}
     steps = {
-        size: {word: lines(network, Options(dtype=dtype, **step)) for word, step in STEPS.items()}
+        size: {word: linear_step(network, StepOptions(dtype=dtype, **step)) for word, step in STEPS.items()}
         for size, dtype in dtypes.items()
     }
     return {dtype: steps[size] for dtype, size in ELEMENT_BYTES.items()}

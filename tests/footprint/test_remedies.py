@@ -1,0 +1,105 @@
+"""What would lower the peak: the cheapest checkpoints, held against every set of blocks, and the sentences."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import vggkit
+from tests.cli.test_app import printed
+from vggkit.footprint import remedies
+from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step
+from vggkit.footprint.remedies import cheapest_checkpoints
+from vggkit.network import Network
+
+NAMES = ("A", "A-LRN", "B", "C", "D", "E")
+
+
+def step_macs(network: Network, checkpoint: tuple[str, ...], *, autocast: bool) -> int:
+    """Return the multiply-accumulates of a training step of one image, by torch's own counter."""
+    model = vggkit.build(network, device="meta", checkpoint=checkpoint)
+    with FlopCounterMode(display=False) as counter:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            scores = model(torch.empty(1, *network.input_shape, device="meta"))
+        scores.sum().backward()
+    return int(counter.get_total_flops()) // 2
+
+
+def assert_no_cheaper_checkpoints(network: Network, options: StepOptions) -> None:
+    """Hold the advised blocks against every set of blocks: none that peaks as low as all blocks costs less."""
+    blocks = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
+    advised = cheapest_checkpoints(network, options)
+    plain = step_macs(network, (), autocast=options.autocast)
+    every = plan_step(network, options.replace(checkpoint=blocks))
+    costs = {}
+    for chosen in (chosen for size in range(len(blocks) + 1) for chosen in combinations(blocks, size)):
+        peak = plan_step(network, options.replace(checkpoint=chosen)).peak_bytes
+        if peak <= every.peak_bytes:
+            costs[chosen] = (step_macs(network, chosen, autocast=options.autocast) - plain, len(chosen))
+        if chosen == advised.blocks:
+            assert advised.peak_bytes == peak
+    assert costs[advised.blocks] == (advised.recomputed, len(advised.blocks))
+    assert costs[advised.blocks] == min(costs.values())
+    assert advised.forward == vggkit.summarize(network).totals.multiply_accumulates
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("batch", [1, 64])
+def test_the_advised_checkpoints_are_the_cheapest_that_do(name: str, batch: int) -> None:
+    """Every set of blocks is tried, and torch's counter says what it runs again."""
+    assert_no_cheaper_checkpoints(
+        Network.of(name, input="3x64x64", num_classes=10, width=0.25), StepOptions(batch=batch)
+    )
+
+
+CHECKPOINTED = {
+    "a deep trunk": "[[conv3-8], [conv3-8, conv3-4], [conv3-8, maxpool], [conv1-16, conv3-4], [conv3-8, gelu]]",
+    "ends in convolutions": "[[{conv: 8, activation: none}], [conv3-8, {conv: 4, activation: none}], [conv3-16]]",
+    "LRN everywhere": "[[conv3-8, LRN], [conv3-8, LRN, maxpool], [conv3-8, LRN]]",
+    "nothing to multiply": "[[tanh, sigmoid], [gelu, tanh], [maxpool]]",
+    "equal blocks": "[[conv3-4, conv3-4], [conv3-4, conv3-4], [conv3-4, conv3-4], [conv3-4, conv3-4]]",
+}
+"""Blocks whose cheapest checkpoints are not the first."""
+
+
+@pytest.mark.parametrize("case", CHECKPOINTED)
+@pytest.mark.parametrize(
+    "options", [StepOptions(batch=4), StepOptions(batch=3, optimizer="adamw", autocast=True)], ids=str
+)
+def test_so_they_are_where_it_is_not_the_first_block(case: str, options: StepOptions) -> None:
+    """Also where a block ends in a convolution, which is not run again, and where nothing is multiplied."""
+    text = f"{{input: 4x16x16, blocks: {CHECKPOINTED[case]}, classifier: [FC-3]}}"
+    assert_no_cheaper_checkpoints(Network.of(vggkit.loads(text)), options)
+
+
+def test_where_too_many_sets_are_cheaper_all_blocks_are_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty blocks have a million sets; no more than some hundreds are tried."""
+    tried: list[StepOptions] = []
+
+    def counted(network: Network, options: StepOptions) -> MemoryPlan:
+        tried.append(options)
+        return plan_step(network, options)
+
+    monkeypatch.setattr(remedies, "plan_step", counted)
+    text = f"{{input: 2x8x8, blocks: [{', '.join(['[conv3-2, conv3-2]'] * 20)}]}}"
+    advised = cheapest_checkpoints(Network.of(vggkit.loads(text)), StepOptions(batch=8))
+    assert len(tried) <= remedies.MOST_SETS + 1
+    assert advised.peak_bytes <= plan_step(Network.of(vggkit.loads(text)), tried[0]).peak_bytes
+
+
+def test_sets_of_blocks_come_in_the_order_of_their_costs() -> None:
+    """Each exactly once; of equal ones the smaller first."""
+    costs = {"a": 5, "b": 0, "c": 3, "d": 3, "e": 9}
+    sets = list(remedies._cheapest_first(costs))
+    assert sorted(sets) == sorted(chosen for size in range(6) for chosen in combinations(costs, size))
+    ranks = [(sum(costs[name] for name in chosen), len(chosen)) for chosen in sets]
+    assert ranks == sorted(ranks)
+
+
+def test_autocast_at_batch_1_is_said_to_hold_more() -> None:
+    """The copies of the weights outweigh the smaller activations; at batch 64 they don't."""
+    assert "Autocast holds more than plain float32 would" in printed("memory", "D", "--autocast")
+    assert "Autocast holds more" not in printed("memory", "D", "--autocast", "--batch", "64")
