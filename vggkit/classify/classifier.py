@@ -19,6 +19,7 @@ from vggkit.classify.pictures import decode, to_array
 from vggkit.classify.predictions import Classified, Prediction
 from vggkit.model.build import build, load_model
 from vggkit.model.module import VGG, LoadReport, to_fully_convolutional
+from vggkit.model.weights.layouts import LAYOUTS
 from vggkit.model.weights.published import Passport, of_file
 from vggkit.network import Network
 from vggkit.notation.config import Config
@@ -257,7 +258,7 @@ def _preprocess(given: Any, network: Network, report: LoadReport, passport: Pass
         published = parse_preprocess(passport.preprocess)
         _check_channels(published, network, "weights")
         return _scaled(published, network), f"{passport.origin}, {passport.file}"
-    preset = {"torchvision": "torch", "timm": "timm", "keras": "keras", "keras3": "keras"}.get(report.layout)
+    preset = LAYOUTS[report.layout].preset if report.layout in LAYOUTS else None
     if preset is None or network.input_shape[0] != 3:
         raise ArgumentError(
             f"{file_name(report.source)}: nothing says how pictures are prepared for it; give preprocess="

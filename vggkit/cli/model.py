@@ -11,6 +11,21 @@ from vggkit.cli.app import main
 from vggkit.cli.options import config_option, format_of, format_option, output_option, write_table
 
 
+class _LayoutOption(click.Option):
+    """An option whose help lists the layouts; they are imported only for whoever asks for it."""
+
+    @property
+    def help(self) -> str:
+        from vggkit.model.weights.layouts import LAYOUTS
+
+        *first, last = LAYOUTS
+        return f"{', '.join(first)} or {last}.  [default: by OUT's ending]"
+
+    @help.setter
+    def help(self, _: str | None) -> None:
+        """Take what click sets when it makes the option."""
+
+
 @main.command(epilog="Example: vggkit inspect model.safetensors")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=str))
 @config_option("Hold it against this configuration instead of telling which.")
@@ -34,7 +49,7 @@ def inspect(file: str, config: str | None, tensors: bool, format: str | None, ou
 @main.command(epilog="Example: vggkit convert model.safetensors model.h5")
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=str))
-@click.option("--layout", help="torchvision, timm, keras, keras3 or vggkit.  [default: by OUT's ending]")
+@click.option("--layout", cls=_LayoutOption)
 @config_option("Which configuration it is, where its shapes don't tell.")
 def convert(source: str, target: str, layout: str | None, config: str | None) -> None:
     """Write a checkpoint in the layout of torchvision, timm, Keras or vggkit.

@@ -15,7 +15,8 @@ from vggkit.base.errors import ArgumentError, BuildError, did_you_mean, shorten
 from vggkit.base.numbers import megabytes, whole
 from vggkit.model.module import VGG
 from vggkit.model.weights.identification import identify
-from vggkit.model.weights.loading import LoadArguments, Source, grow, load_checkpoint, open_checkpoint, resolve
+from vggkit.model.weights.layouts import open_checkpoint
+from vggkit.model.weights.loading import LoadArguments, WeightsSource, grow, load_checkpoint, resolve
 from vggkit.network import Network, dtype_name, several
 from vggkit.notation.config import Config
 from vggkit.notation.layers import Softmax, elements
@@ -38,7 +39,7 @@ class BuildArguments(Changes, total=False):
     seed: SupportsIndex | None
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
-    init_from: Source | VGG | None
+    init_from: WeightsSource | VGG | None
 
 
 def build(
@@ -51,8 +52,8 @@ def build(
     seed: SupportsIndex | None = None,
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
-    weights: Source | None = None,
-    init_from: Source | VGG | None = None,
+    weights: WeightsSource | None = None,
+    init_from: WeightsSource | VGG | None = None,
     **changes: Unpack[Changes],
 ) -> VGG:
     """Build a network as a PyTorch model.
@@ -145,7 +146,7 @@ def _fake_tensors() -> bool:
 
 
 def load_model(
-    path: Source, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    path: WeightsSource, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> VGG:
     """Build the model that a checkpoint is of, with its weights.
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as run_again
 from vggkit.base.errors import ArgumentError
 from vggkit.model.build import BuildArguments, build
 from vggkit.model.module import VGG, blocked_hooks, hold_statistics
-from vggkit.model.weights.loading import Source
+from vggkit.model.weights.loading import WeightsSource
 from vggkit.network import Network, PlacedLayer, several
 from vggkit.notation.config import Config
 from vggkit.notation.layers import InPlaceActivation, times
@@ -141,7 +141,7 @@ def features(
     model: VGG | str | os.PathLike[str] | Config | Network,
     layers: str | Iterable[str],
     *,
-    weights: Source | None = None,
+    weights: WeightsSource | None = None,
     frozen: bool = False,
     **options: Unpack[BuildArguments],
 ) -> Features:

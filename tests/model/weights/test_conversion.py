@@ -26,12 +26,14 @@ from tests.cli.test_app import run, told
 from tests.figures.test_peers import fill, take
 from tests.model.weights.makers import LAYOUT_FILES, images, in_layout, keras, scores, small, without_configuration
 from vggkit import VGG, ArgumentError, CheckpointError, VggkitError
-from vggkit.model.weights.conversion import DEFAULT_LAYOUTS, convert
-from vggkit.model.weights.layouts import LAYOUTS, _from_keras, to_keras
-from vggkit.model.weights.loading import open_checkpoint
+from vggkit.model.weights.checkpoint import Flattened
+from vggkit.model.weights.conversion import convert
+from vggkit.model.weights.layouts import LAYOUTS, open_checkpoint
 
 PAIRS = [(*pair, "float32") for pair in permutations(LAYOUTS, 2)]
-PAIRS += [(*pair, dtype) for dtype in ("float16", "bfloat16", "float64") for pair in pairwise([*LAYOUTS, LAYOUTS[0]])]
+PAIRS += [
+    (*pair, dtype) for dtype in ("float16", "bfloat16", "float64") for pair in pairwise([*LAYOUTS, next(iter(LAYOUTS))])
+]
 """Every ordered pair, and a ring through all layouts for the other dtypes."""
 
 
@@ -54,7 +56,7 @@ def test_there_and_back_gives_the_same_bytes(first: str, second: str, dtype: str
     convert(own, one, layout=first)
     convert(one, two, layout=second)
     convert(two, back)
-    assert [open_checkpoint(path).layout for path in (one, two)] == [first, second]
+    assert [open_checkpoint(path).layout.name for path in (one, two)] == [first, second]
     assert back.read_bytes() == own.read_bytes()
 
 
@@ -133,12 +135,17 @@ def test_keras_axes_are_turned_there_and_back(
         return torch.arange(math.prod(shape)).reshape(shape).to(dtype)
 
     vector = values(units)
-    for weight, flat in ((values(*kernel), None), (values(units, math.prod(maps)), maps), (vector, None)):
-        written = to_keras(weight, flat)
-        assert torch.equal(_from_keras(written, flat), weight)
+    layout, hwc, chw = LAYOUTS["keras"], Flattened(maps, "hwc"), Flattened(maps, "chw")
+    for weight, to, back in (
+        (values(*kernel), None, None),
+        (values(units, math.prod(maps)), hwc, chw),
+        (vector, None, None),
+    ):
+        written = layout.from_torch(weight, to)
+        assert torch.equal(layout.to_torch(written, back), weight)
     picture = values(*maps).long()
     dense = values(units, math.prod(maps)).long()
-    theirs = picture.permute(1, 2, 0).reshape(-1) @ to_keras(dense, maps)
+    theirs = picture.permute(1, 2, 0).reshape(-1) @ layout.from_torch(dense, hwc)
     assert torch.equal(theirs, dense @ picture.reshape(-1))
 
 
@@ -241,7 +248,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
-    "unknown ending": (["own.safetensors", "x.onnx"], "x.onnx: expected a file that ends in .weights.h5, .h5, "),
+    "unknown ending": (["own.safetensors", "x.onnx"], "x.onnx: expected a file that ends in .pth, .pt, "),
     "unknown layout": (
         ["own.safetensors", "old.pth", "--layout", "caffe"],
         "layout: expected one of torchvision, timm, keras, keras3, vggkit, found 'caffe'",
@@ -346,7 +353,11 @@ def test_a_pipe_and_a_device_are_written_to(layout: str, tmp_path: Path) -> None
     assert (tmp_path / "pipe").is_fifo()
 
 
-@pytest.mark.parametrize("ending", DEFAULT_LAYOUTS)
+ENDINGS = {ending: layout for layout in LAYOUTS.values() for ending in layout.default_endings}
+"""The layout that each ending stands for."""
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_the_ending_says_the_layout(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its letter case; what was written is said on stderr."""
     monkeypatch.chdir(tmp_path)
@@ -354,7 +365,7 @@ def test_the_ending_says_the_layout(ending: str, tmp_path: Path, monkeypatch: py
     for target in (f"x{ending}", f"y{ending.upper()}"):
         result = run("convert", "own.safetensors", target)
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"{target}: A written\n")
-        assert open_checkpoint(target).layout == DEFAULT_LAYOUTS[ending]
+        assert open_checkpoint(target).layout is ENDINGS[ending]
 
 
 def test_the_configuration_can_be_said(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.cli.test_app import printed
 from tests.model.weights.makers import in_layout, keras, small
 from vggkit import VGG, CheckpointError, Network
 from vggkit.model.weights.inspection import inspect
-from vggkit.model.weights.loading import open_checkpoint
+from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.matching import Matching, match
 
 State = dict[str, Tensor]

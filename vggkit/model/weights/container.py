@@ -1,4 +1,4 @@
-"""Files with tensors in them, each format recognised by its content: what is in them, and reading one tensor.
+"""Files with tensors in them, a class for each format: how to recognise it, what is in the file, one tensor's values.
 
 Opening reads names, shapes and dtypes, not the values, wherever the format allows; nothing in a file is ever executed.
 """
@@ -15,14 +15,14 @@ import subprocess
 import sys
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import msgspec
 
-from vggkit.base.errors import CheckpointError, escaped, shorten
+from vggkit.base.errors import ArgumentError, CheckpointError, escaped, shorten
 from vggkit.model.weights.pickles import MOST_DIMENSIONS, StorageRecord, TensorRecord, tensor_of, unpickle
 
 if TYPE_CHECKING:
@@ -308,6 +308,45 @@ class SafeTensors(Mapped):
         stored = self.tensors[name]
         with self.reading():
             return self.row(self._begins[name], math.prod(stored.shape), stored.dtype).reshape(stored.shape)
+
+
+def write_safetensors(file: IO[bytes], state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, aligned, one after the other without a second copy of them all.
+
+    The safetensors library itself puts the smallest dtypes last and pads the header to 8 bytes, so that mapped weights
+    lie at odd addresses, where matrix kernels round otherwise than on torch's own memory. The format leaves the order
+    of the tensors and the header's padding to the writer.
+
+    Args:
+        file: where to.
+        state: the tensors by name.
+        metadata: further text for the header.
+
+    Raises:
+        OSError: if it can't be written.
+        ArgumentError: if a tensor's dtype has no place in the format.
+    """
+    import torch
+
+    dtypes = {torch_name: name for name, torch_name in SafeTensors.DTYPES.items()}
+    # sizes that keep what follows aligned first: counters of a few bytes last
+    names = sorted(state, key=lambda name: (state[name].nbytes % ALIGNMENT != 0, name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        tensor, begin = state[name], end
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in dtypes:
+            raise ArgumentError(f"{name}: expected one of {', '.join(dtypes)}, found {dtype}")
+        end = begin + tensor.nbytes
+        header[name] = {"dtype": dtypes[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for name in names:
+        values = state[name].detach().cpu().contiguous().reshape(-1)
+        file.write(values.view(torch.uint8).numpy().data)
 
 
 class PyTorch(Mapped):

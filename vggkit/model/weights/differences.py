@@ -14,10 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from vggkit.base.errors import VggkitError, shorten
-from vggkit.model.weights.described import Departure
-from vggkit.model.weights.layouts import Checkpoint
-from vggkit.model.weights.matching import Matching, flattened, match
-from vggkit.model.weights.own import own_network
+from vggkit.model.weights.checkpoint import Checkpoint, flattened
+from vggkit.model.weights.keras_description import Departure
+from vggkit.model.weights.matching import Matching, match
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.layers import Conv2d, Flatten, GroupNorm, Layer, Softmax, times
 from vggkit.notation.spelling import fields, spell_value
@@ -38,7 +37,7 @@ def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *,
         A line for each difference; empty if there is none, or the file says nothing of itself.
     """
     try:
-        own = own_network(checkpoint)
+        own = checkpoint.own()
         if own is None:
             return []
         own_matching = None if own.network is None else match(own.network, checkpoint)

@@ -14,13 +14,12 @@ import msgspec
 from msgspec.structs import replace
 
 from vggkit.base.errors import CheckpointError, VggkitError
-from vggkit.model.weights.layouts import Checkpoint, StoredLayer
-from vggkit.model.weights.matching import Matching, match, misfit, names_in
-from vggkit.model.weights.own import Own, own_network, plain_name
+from vggkit.model.weights.checkpoint import Checkpoint, OwnNetwork, StoredLayer
+from vggkit.model.weights.matching import Matching, match, misfit
 from vggkit.model.weights.published import of_file, size_fits
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.config import Config, Entry
-from vggkit.notation.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements
+from vggkit.notation.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements, times
 from vggkit.notation.overrides import override
 from vggkit.notation.spelling import describe
 from vggkit.notation.zoo import family_names, load, loads, names
@@ -72,7 +71,7 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
     Raises:
         CheckpointError: if it is no chain of convolutions and FC layers that could be told.
     """
-    own = own_network(checkpoint)
+    own = checkpoint.own()
     said = None if own is None else _said(checkpoint, own)
     if said is not None:
         return said
@@ -102,7 +101,7 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
     )
 
 
-def _said(checkpoint: Checkpoint, own: Own) -> Identity | None:
+def _said(checkpoint: Checkpoint, own: OwnNetwork) -> Identity | None:
     """Trust what the file says of its network, if its tensors agree; a description may be of more than a chain."""
     network = own.network
     if network is None:
@@ -120,7 +119,7 @@ def _said(checkpoint: Checkpoint, own: Own) -> Identity | None:
     return Identity(network, words, known[0] if known else None, matching, notes, _advised(foreign))
 
 
-def _foreign(own: Own) -> str | None:
+def _foreign(own: OwnNetwork) -> str | None:
     """Say what a file's network has and no configuration can say."""
     texts = [departure.text for departure in own.departures]
     more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
@@ -181,9 +180,6 @@ def _units(network: Network) -> list[int]:
     return [placed.layer.out_features for placed in network if isinstance(placed.layer, Linear)]
 
 
-KERAS_EPSILON = 0.001
-"""The epsilon of Keras's batch norm where nothing is said."""
-
 MOST_DECIMALS = 6
 
 
@@ -214,16 +210,16 @@ def _factor(shipped: Network, channels: Sequence[int], units: Sequence[int]) -> 
 
 def assumed(checkpoint: Checkpoint, matching: Matching) -> Iterator[str]:
     """Yield what a configuration says and is another thing where the file comes from, if the file says nothing."""
-    if checkpoint.layout not in ("keras", "keras3") or checkpoint.says_something:
+    usual = checkpoint.layout.norm_epsilon
+    if usual is None or checkpoint.says_something:
         return
-    for pair in matching.pairs:
-        if isinstance(pair.placed.layer, BatchNorm) and pair.placed.layer.eps != KERAS_EPSILON:
-            eps = pair.placed.layer.eps
-            yield (
-                f"the epsilon of batch norm is not in the file: the configuration's, {eps:g}, is taken; Keras's default"
-                f" is {KERAS_EPSILON}"
-            )
-            return
+    norms = (pair.placed.layer for pair in matching.pairs if isinstance(pair.placed.layer, BatchNorm))
+    other = next((norm.eps for norm in norms if norm.eps != usual), None)
+    if other is not None:
+        yield (
+            f"the epsilon of batch norm is not in the file: the configuration's, {other:g}, is taken; Keras's default"
+            f" is {usual}"
+        )
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -277,13 +273,14 @@ class _Sketch:
 
     def _with_epsilon(self, config: Config) -> Config:
         """Return a configuration whose batch norms have the epsilon that is usual where the file is from."""
-        if self.checkpoint.layout not in ("keras", "keras3"):
+        usual = self.checkpoint.layout.norm_epsilon
+        if usual is None:
             return config
 
         def changed(entry: Entry) -> Entry:
             if not isinstance(entry.norm, BatchNorm):
                 return entry
-            return replace(entry, norm=replace(entry.norm, eps=KERAS_EPSILON))
+            return replace(entry, norm=replace(entry.norm, eps=usual))
 
         return replace(config, blocks=tuple(tuple(map(changed, block)) for block in config.blocks))
 
@@ -339,9 +336,9 @@ class _Sketch:
 
     def _has_names_of(self, network: Network) -> bool:
         """Tell whether what the names tell of layers without parameters is so in this network."""
-        if self.checkpoint.layout in ("torchvision", "timm"):  # whose names have gaps where these stand
+        if self.checkpoint.layout.is_indexed:
             stored = {layer.name for layer in self.checkpoint.layers}
-            named = zip(network, names_in(network, self.checkpoint.layout))
+            named = zip(network, self.checkpoint.layout.vocabularies(network)[0])
             return stored >= {name for placed, name in named if placed.block is not None and placed.held}
         if not self.checkpoint.others:
             return True
@@ -354,8 +351,9 @@ class _Sketch:
         if len(known) > 1:
             said.append(f"{_listed(known)} have the same parameters: {known[0]} is taken")
         said += self._untold(known)
-        if self.checkpoint.layout in ("keras", "keras3") and self.norms:
-            said.append(f"the epsilon of batch norm is not in the file: Keras's default, {KERAS_EPSILON}, is taken")
+        if self.checkpoint.layout.norm_epsilon is not None and self.norms:
+            usual = self.checkpoint.layout.norm_epsilon
+            said.append(f"the epsilon of batch norm is not in the file: Keras's default, {usual}, is taken")
         oblong = self._oblong(network)
         return (*said, oblong) if oblong else tuple(said)
 
@@ -380,9 +378,8 @@ class _Sketch:
 
     def unclear(self, network: Network) -> str | None:
         """Say what has to be known to compute what the file's model does, and is only guessed."""
-        # Keras's FC layers run over height, width, channels
-        in_hwc = bool(self.fully_connected) and self.fully_connected[0].axes == "keras"
-        oblong = self._oblong(network) if in_hwc else None
+        # where they run over height, width, channels, each shape is another order of the values
+        oblong = self._oblong(network) if self.fully_connected and self.checkpoint.layout.order == "hwc" else None
         return oblong and f"{oblong}; say which with --config"
 
     def _oblong(self, network: Network) -> str | None:
@@ -449,7 +446,7 @@ class _Sketch:
         pools = sum("maxpool" in block for block in blocks)
         factor = min(2**pools, 2**20)
         colours = self._groups()[0][1] if self.convolutions else inputs
-        lines = [f"name: {plain_name(self.checkpoint.path)}"]
+        lines = [f"name: {self.checkpoint.network_name}"]
         if self.convolutions:
             lines.append(f"input: {colours}x{height * factor}x{width * factor}")
         else:
@@ -503,8 +500,8 @@ class _Sketch:
         return None
 
     def _ends_by_index(self) -> set[int] | None:
-        """Read from torchvision's indices behind which convolutions something without parameters stands, a pool."""
-        if self.checkpoint.layout not in ("torchvision", "timm"):
+        """Read from gaps between indices behind which convolutions something without parameters stands, a pool."""
+        if not self.checkpoint.layout.is_indexed:
             return None
         places = [int(layer.name.rpartition(".")[2]) for layer in self.convolutions]
         steps = [3 if normed else 2 for normed in self._normed()]  # a convolution, its norm, its activation
@@ -611,8 +608,8 @@ def _input(network: Network, checkpoint: Checkpoint) -> str:
         smallest += f" in {channels} channel{'s' if channels > 1 else ''}"
     if maps is None:
         return smallest
-    if checkpoint.layout in ("torchvision", "timm") and maps[1:] == (7, 7):
-        return f"{smallest} ({height}×{width} without stretching its maps to 7×7)"
+    if maps[1:] == checkpoint.layout.stretches_to:
+        return f"{smallest} ({height}×{width} without stretching its maps to {times(maps[1:])})"
     return f"input {channels}×{height}×{width}"
 
 

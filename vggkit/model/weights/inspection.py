@@ -12,23 +12,14 @@ import msgspec
 from vggkit.base.errors import VggkitError, escaped
 from vggkit.base.numbers import grouped, megabytes
 from vggkit.base.tables import Column, FittedTable, Shown, Table, grid
-from vggkit.model.weights.container import open_container
+from vggkit.model.weights.checkpoint import Checkpoint
 from vggkit.model.weights.differences import differences
 from vggkit.model.weights.identification import likeliest
-from vggkit.model.weights.layouts import Checkpoint, checkpoint_of
+from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.matching import Matching, match
 from vggkit.model.weights.published import of_file, size_fits
 from vggkit.network import Network
 from vggkit.notation.layers import elements
-
-LAYOUT_NAMES = {
-    "torchvision": "torchvision's state dict",
-    "timm": "timm's state dict",
-    "keras": "Keras's legacy layers",
-    "keras3": "Keras 3's layers",
-    "vggkit": "vggkit's own names",
-    "PyTorch": "a state dict with other names",
-}
 
 
 class TensorRow(msgspec.Struct, frozen=True):
@@ -115,7 +106,7 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
     >>> inspect(file).description
     'D, width 0.1, 10 classes, input 3×32×32'
     """
-    checkpoint = checkpoint_of(open_container(path))
+    checkpoint = open_checkpoint(path)
     notes: tuple[str, ...] = ()
     try:
         network, matching, known, description, notes = _told(checkpoint, config)
@@ -136,7 +127,7 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
     return Inspection(
         file=checkpoint.path,
         format=checkpoint.container.format,
-        layout=LAYOUT_NAMES[checkpoint.layout],
+        layout=checkpoint.layout.title,
         description=description,
         known=known,
         yaml=None if network is None else str(network.config),

@@ -1,221 +1,63 @@
-"""The tensors of a file → weight layers in order, whatever their names, axes and wrapping; and back to names.
-
-PyTorch's convolutions are out × in × height × width and its FC layers out × in; Keras's are height × width × in × out
-and in × out, and its flattened maps run over height, width, channels. From here on all are as PyTorch's.
-"""
+"""The layouts of checkpoints, a class each: how to recognise one, read it, name its layers and write it."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import msgspec
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from vggkit.base.errors import CheckpointError, escaped, shorten
-from vggkit.model.weights.container import CONFIG_KEY, MOST_NAME, Container, Hdf5, Stored
-from vggkit.model.weights.keras_layers import MOST_LAYERS, KerasLayers, keras_layers
-from vggkit.notation.layers import Shape, elements
+from vggkit.model.weights.checkpoint import Checkpoint, Export, Flattened, Layout, StoredKind, StoredLayer, reordered
+from vggkit.model.weights.container import (
+    CONFIG_KEY,
+    MOST_NAME,
+    Container,
+    Hdf5,
+    Stored,
+    open_container,
+    write_safetensors,
+)
+from vggkit.model.weights.keras_description import MOST_LAYERS, keras_layers
+from vggkit.network import Network, all_names
+from vggkit.notation.layers import Linear, Shape, elements
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
-Kind = Literal["conv", "fc", "norm", "other"]
-
-LAYOUTS = ("torchvision", "timm", "keras", "keras3", "vggkit")
-"""The layouts that can be written: Keras's legacy .h5 and its own .weights.h5 are two."""
+ROLES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-class Reorder(NamedTuple):
-    """How flattened maps are put into another order.
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a file with weights in it.
 
     Args:
-        maps: channels × height × width, before they are flattened.
-        order: the wanted one, chw as PyTorch's or hwc as Keras's; there is no third.
-    """
-
-    maps: Shape
-    order: Literal["chw", "hwc"]
-
-
-class StoredLayer(msgspec.Struct, frozen=True):
-    """A layer's tensors in a file, not read yet.
-
-    Args:
-        name: in the file's words, without what wraps all of them.
-        kind: what the shapes tell that it is.
-        tensors: by torch's names (weight, bias, running_mean, …).
-        shapes: the same in torch's order of axes; an FC layer that is kept as a convolution is flat.
-        axes: whose order of axes the file has.
-        maps: channels × height × width of what an FC layer takes, if it is kept as a convolution.
-    """
-
-    name: str
-    kind: Kind
-    tensors: dict[str, Stored]
-    shapes: dict[str, Shape]
-    axes: Literal["torch", "keras"] = "torch"
-    maps: Shape | None = None
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """An open file whose layers are known.
-
-    Args:
-        container: the file.
-        layout: one of LAYOUTS, or "PyTorch" for other names.
-        layers: those with tensors, in order.
-        others: names of layers without any, where the file has them: pools, flatten.
-        ordered: whether the file itself says the order.
-        described: what a description of the model in the file says.
-    """
-
-    container: Container
-    layout: str
-    layers: tuple[StoredLayer, ...]
-    others: tuple[str, ...] = ()
-    ordered: bool = True
-    described: KerasLayers = KerasLayers()
-
-    @property
-    def path(self) -> str:
-        """The file, as the user gave it."""
-        return self.container.path
-
-    @property
-    def says_something(self) -> bool:
-        """Whether the file says of itself what its network is."""
-        return CONFIG_KEY in self.container.metadata or bool(self.described.layers)
-
-    def read(self, layer: StoredLayer, role: str, shape: Shape, reorder: Reorder | None) -> torch.Tensor:
-        """Read a tensor of a layer in torch's order of axes.
-
-        Args:
-            layer: whose.
-            role: torch's name: weight, bias, running_mean, …
-            shape: the wanted one, of as many elements.
-            reorder: how flattened maps, the tensor's inputs, are reordered; None leaves their order.
-        """
-        tensor = self.container.read(layer.tensors[role].name)
-        if layer.axes == "keras" and tensor.ndim > 1:
-            tensor = _from_keras(tensor, reorder.maps if reorder else None)
-        elif reorder is not None:
-            tensor = reordered(tensor, reorder)
-        return tensor.reshape(shape)
-
-
-def reordered(tensor: torch.Tensor, reorder: Reorder) -> torch.Tensor:
-    """Put flattened maps into another order.
-
-    Args:
-        tensor: a value for each of theirs, or units with so many each.
-        reorder: the maps and the order.
-    """
-    channels, height, width = reorder.maps
-    if reorder.order == "chw":
-        return tensor.reshape(-1, height, width, channels).permute(0, 3, 1, 2).reshape(tensor.shape)
-    return tensor.reshape(-1, channels, height, width).permute(0, 2, 3, 1).reshape(tensor.shape)
-
-
-def _from_keras(tensor: torch.Tensor, maps: Shape | None) -> torch.Tensor:
-    """Reorder Keras's axes, in new memory, one position of the maps at a time."""
-    if tensor.ndim == 4:
-        return tensor.permute(3, 2, 0, 1).contiguous()
-    if maps is None:
-        return tensor.T.contiguous() if tensor.ndim == 2 else tensor
-    channels, height, width = maps
-    return tensor.view(height, width, channels, -1).permute(3, 2, 0, 1).reshape(tensor.shape[1], -1)
-
-
-def to_keras(tensor: torch.Tensor, maps: Shape | None) -> torch.Tensor:
-    """Reorder torch's axes to Keras's: the inverse of reading.
-
-    Args:
-        tensor: a weight in torch's order, or what a normalisation has for each value.
-        maps: channels × height × width whose values it takes in PyTorch's order; None if it takes none, or in Keras's.
-    """
-    if tensor.ndim == 4:
-        return tensor.permute(2, 3, 1, 0).contiguous()
-    if maps is None:
-        return tensor.T.contiguous() if tensor.ndim == 2 else tensor
-    channels, height, width = maps
-    return tensor.view(-1, channels, height, width).permute(2, 3, 1, 0).reshape(-1, *tensor.shape[:-1])
-
-
-def checkpoint_of(container: Container) -> Checkpoint:
-    """Find the layers of an open file.
+        path: the file.
 
     Raises:
-        CheckpointError: if it has none.
+        CheckpointError: if it is no checkpoint, damaged, or would execute code.
     """
-    checkpoint = _hdf5(container) if isinstance(container, Hdf5) else _state_dict(container)
+    container = open_container(path)
+    layout = next(layout for layout in (*LAYOUTS.values(), PyTorchNames()) if layout.recognises(container))
+    checkpoint = layout.read(container)
     if not any(layer.kind in ("conv", "fc") for layer in checkpoint.layers):
         names = ", ".join(list(container.tensors)[:3]) or "no tensor at all"
         raise CheckpointError(f"{container.path}: expected weights of convolutions or FC layers, found {names}")
     return checkpoint
 
 
-# PyTorch's and ours
-
-WRAPPINGS = ("module.", "_orig_mod.")
-ROLES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-
-def _state_dict(container: Container) -> Checkpoint:
-    groups: dict[str, dict[str, Stored]] = {}
-    strip = _wrapping(container.tensors)
-    for name, stored in container.tensors.items():
-        layer, _, role = name[len(strip) :].rpartition(".")
-        groups.setdefault(layer, {})[role] = stored
-    layout = _torch_layout(groups, CONFIG_KEY in container.metadata)
-    names = list(groups) if container.ordered else sorted(groups, key=_natural_place)
-    layers = [_torch_layer(name, groups[name], layout) for name in names]
-    return Checkpoint(container, layout, tuple(layers), ordered=container.ordered or layout != "PyTorch")
-
-
-def _wrapping(names: Iterable[str]) -> str:
-    """Return the prefix, of those that wrappers add, that all names have."""
-    wrappings = [_wrapped(name) for name in names]
-    return _wrapped(os.path.commonprefix(wrappings))  # noqa: RUF071  # these are no paths
-
-
-def _wrapped(name: str) -> str:
-    match = re.match("|".join(map(re.escape, WRAPPINGS)).join(("(?:", ")*")), name)
-    return match[0] if match else ""
-
-
-def _torch_layout(groups: Iterable[str], configured: bool) -> str:
-    names = [name for name in groups if name]
-    if any(re.fullmatch(r"pre_logits\.fc\d|head\.fc", name) for name in names):
-        return "timm"
-    if names and all(re.fullmatch(r"(features|classifier)\.\d+", name) for name in names):
-        return "torchvision"
-    if configured or all(re.match(r"block\d+\.|(fc|norm)\d+$|predictions$", name) for name in names):
-        return "vggkit"
-    return "PyTorch"
-
-
-def _torch_layer(name: str, tensors: dict[str, Stored], layout: str) -> StoredLayer:
-    shapes = {role: stored.shape for role, stored in tensors.items()}
-    kind, maps = _kind(shapes), None
-    if layout == "timm" and name.startswith("pre_logits.") and len(shapes.get("weight", ())) == 4:
-        kind, maps = "fc", shapes["weight"][1:]
-        shapes["weight"] = (shapes["weight"][0], elements(maps))
-    return StoredLayer(name, kind, tensors, shapes, maps=maps)
-
-
-def _kind(shapes: dict[str, Shape]) -> Kind:
+def _kind(shapes: dict[str, Shape]) -> StoredKind:
     weight = shapes.get("weight")
     if not set(shapes) <= set(ROLES):
         return "other"
     if weight is None:
         return "norm" if "running_mean" in shapes else "other"
-    kinds: dict[int, Kind] = {4: "conv", 2: "fc", 1: "norm"}
+    kinds: dict[int, StoredKind] = {4: "conv", 2: "fc", 1: "norm"}
     return kinds.get(len(weight), "other")
-
-
-_PLACES = {"features": 0, "block": 0, "pre_logits": 1, "head": 2}
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -223,34 +65,282 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d{1,18}|\D+", name)]
 
 
-def _natural_place(name: str) -> tuple[int, list[tuple[int, int, str]]]:
-    first = re.match(r"[a-z_]*", name.split(".")[0])
-    return _PLACES.get(first.group() if first else "", 1), natural(name)
+# PyTorch's and ours
+
+
+class StateDict(Layout):
+    """Names with tensors in PyTorch's order of axes, in a file of PyTorch or safetensors."""
+
+    endings = (".pth", ".safetensors", ".pt", ".bin")
+    default_endings: ClassVar[tuple[str, ...]] = ()
+    norm_epsilon = None
+    has_convolved_fc = True
+    are_names_ordered = True
+    """Whether its names say in which order the layers run."""
+    places: ClassVar[dict[str, int]] = {"features": 0, "block": 0, "pre_logits": 1, "head": 2}
+    """The order of a model's parts, by how their names begin; others stand in the middle."""
+
+    def recognises(self, container: Container) -> bool:
+        return not isinstance(container, Hdf5) and self.has_names([name for name in _layers(container) if name])
+
+    @abstractmethod
+    def has_names(self, names: Sequence[str]) -> bool:
+        """Tell whether layers with tensors are called so in this layout."""
+
+    def read(self, container: Container) -> Checkpoint:
+        groups = _layers(container)
+        names = list(groups) if container.ordered else sorted(groups, key=self.place)
+        layers = tuple(self.layer(name, groups[name]) for name in names)
+        return Checkpoint(container, self, layers, ordered=container.ordered or self.are_names_ordered)
+
+    def place(self, name: str) -> tuple[int, list[tuple[int, int, str]]]:
+        """Return a key that sorts layers as the model has them."""
+        first = re.match(r"[a-z_]*", name.split(".")[0])
+        return self.places.get(first.group() if first else "", 1), natural(name)
+
+    def layer(self, name: str, tensors: dict[str, Stored]) -> StoredLayer:
+        """Return a layer of a file."""
+        shapes = {role: stored.shape for role, stored in tensors.items()}
+        return StoredLayer(name, _kind(shapes), tensors, shapes)
+
+    def to_torch(self, tensor: Tensor, to: Flattened | None) -> Tensor:
+        return tensor if to is None else reordered(tensor, to)
+
+    def from_torch(self, tensor: Tensor, to: Flattened | None) -> Tensor:
+        return self.to_torch(tensor, to)
+
+    def state(self, export: Export) -> OrderedDict[str, Tensor]:
+        """Read all tensors that are to be written."""
+        return OrderedDict(
+            (f"{layer.name}.{role}", read()) for layer in export.layers for role, read in layer.tensors.items()
+        )
+
+    def write(self, file: IO[bytes], ending: str, export: Export) -> None:
+        import torch
+
+        state, config = self.state(export), str(export.config)
+        if ending == ".safetensors":
+            write_safetensors(file, state, {"format": "pt", CONFIG_KEY: config})
+            return
+        # torch keeps a state dict's metadata when it saves it, and passes by what it doesn't know when it loads it
+        state._metadata = {CONFIG_KEY: {"yaml": config}}  # type: ignore[attr-defined] # torch's own
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch can't end its archive where a write has failed
+                raise error.__context__ from None
+            raise
+
+
+def _layers(container: Container) -> dict[str, dict[str, Stored]]:
+    """Return the tensors of each layer, without what wrappers of the model put before all names."""
+
+    def wrapping(name: str) -> str:
+        found = re.match(r"(?:module\.|_orig_mod\.)*", name)
+        return found[0] if found else ""
+
+    common = wrapping(os.path.commonprefix([*map(wrapping, container.tensors)]))  # noqa: RUF071  # these are no paths
+    groups: dict[str, dict[str, Stored]] = {}
+    for name, stored in container.tensors.items():
+        layer, _, role = name.removeprefix(common).rpartition(".")
+        groups.setdefault(layer, {})[role] = stored
+    return groups
+
+
+class Torchvision(StateDict):
+    """A state dict of torchvision's VGG."""
+
+    name = "torchvision"
+    title = "torchvision's state dict"
+    preset = "torch"
+    default_endings = (".pth", ".pt")
+    order = "chw"
+    is_indexed = True
+    stretches_to = (7, 7)
+    pattern = r"(features|classifier)\.\d+"
+    """Of every layer's name."""
+
+    def has_names(self, names: Sequence[str]) -> bool:
+        return bool(names) and all(re.fullmatch(self.pattern, name) for name in names)
+
+    def vocabularies(self, network: Network) -> list[list[str | None]]:
+        return [[names.torchvision for names in all_names(network)]]
+
+
+class Timm(StateDict):
+    """A state dict of timm's VGG, whose first two FC layers are convolutions: over all maps, and 1×1."""
+
+    name = "timm"
+    title = "timm's state dict"
+    preset = "timm"
+    default_endings = (".bin",)
+    order = "chw"
+    is_indexed = True
+    stretches_to = (7, 7)
+    convolved = ("pre_logits.fc1", "pre_logits.fc2")
+    head = (*convolved, "head.fc")
+
+    def has_names(self, names: Sequence[str]) -> bool:
+        return any(re.fullmatch(r"pre_logits\.fc\d|head\.fc", name) for name in names)
+
+    def vocabularies(self, network: Network) -> list[list[str | None]]:
+        head = iter(self.head)
+        found: list[str | None] = []
+        for placed, names in zip(network, all_names(network)):
+            if placed.block is not None:
+                found.append(names.torchvision)
+            else:
+                found.append(next(head, None) if placed.layer.role == "weight" else None)
+        return [found]
+
+    def layer(self, name: str, tensors: dict[str, Stored]) -> StoredLayer:
+        layer = super().layer(name, tensors)
+        weight = layer.shapes.get("weight", ())
+        if len(weight) != 4 or not name.startswith("pre_logits."):
+            return layer
+        shapes = {**layer.shapes, "weight": (weight[0], elements(weight[1:]))}
+        return StoredLayer(name, "fc", tensors, shapes, maps=weight[1:])
+
+    def check(self, export: Export) -> None:
+        head = [layer for layer in export.layers if layer.tensors and layer.placed.block is None]
+        plain = [layer for layer in head if isinstance(layer.placed.layer, Linear) and layer.placed.layer.bias]
+        if head and (len(head) != len(self.head) or plain != head):
+            raise CheckpointError(
+                f"{export.path}: timm's layout has three FC layers with biases behind the blocks;"
+                f" {export.config.name} has {', '.join(layer.placed.name for layer in head)}"
+            )
+        super().check(export)
+
+    def state(self, export: Export) -> OrderedDict[str, Tensor]:
+        state = super().state(export)
+        for layer in export.layers:
+            if layer.name in self.convolved:
+                maps = layer.flattened.maps if layer.flattened else (layer.placed.input_shape[0], 1, 1)
+                state[f"{layer.name}.weight"] = state[f"{layer.name}.weight"].reshape(-1, *maps)
+        return state
+
+
+class Vggkit(StateDict):
+    """A state dict of vggkit's own model."""
+
+    name = "vggkit"
+    title = "vggkit's own names"
+    preset = None
+    default_endings = (".safetensors",)
+    order = None
+    is_indexed = False
+    stretches_to = None
+
+    def recognises(self, container: Container) -> bool:
+        is_configured = not isinstance(container, Hdf5) and CONFIG_KEY in container.metadata
+        return is_configured or super().recognises(container)
+
+    def has_names(self, names: Sequence[str]) -> bool:
+        return all(re.match(r"block\d+\.|(fc|norm)\d+$|predictions$", name) for name in names)
+
+    def vocabularies(self, network: Network) -> list[list[str | None]]:
+        return [[placed.module for placed in network]]
+
+
+class PyTorchNames(StateDict):
+    """A state dict with names that are nobody's: perhaps ours, the authors' or Keras's. It is never written."""
+
+    name = "PyTorch"
+    title = "a state dict with other names"
+    preset = None
+    order = None
+    is_indexed = False
+    stretches_to = None
+    are_names_ordered = False
+
+    def has_names(self, names: Sequence[str]) -> bool:
+        return True
+
+    def vocabularies(self, network: Network) -> list[list[str | None]]:
+        known = all_names(network)
+        return [[names.module for names in known], [names.authors for names in known], [names.name for names in known]]
 
 
 # Keras's
 
-_KERAS_ROLES = (
-    ("weight", r"kernel|gamma|.*_W(_\d+)?"),
-    ("bias", r"bias|beta|.*_b(_\d+)?"),
-    ("running_mean", r"moving_mean|running_mean"),
-    ("running_var", r"moving_var(iance)?|running_(var|std)"),
-    ("num_batches_tracked", r"num_batches_tracked"),
-)
+
+class KerasFile(Layout):
+    """Layers in an HDF5 file, in Keras's order of axes and of flattened maps."""
+
+    preset = "keras"
+    order = "hwc"
+    norm_epsilon = 0.001
+    is_indexed = False
+    stretches_to = None
+    has_convolved_fc = False
+
+    def vocabularies(self, network: Network) -> list[list[str | None]]:
+        return [[placed.name for placed in network]]
+
+    def layer(self, name: str, tensors: dict[str, Stored]) -> StoredLayer:
+        """Return a layer of a file."""
+        shapes: dict[str, Shape] = {role: stored.shape for role, stored in tensors.items()}
+        weight = shapes.get("weight", ())
+        if len(weight) == 4:
+            shapes["weight"] = (weight[3], weight[2], weight[0], weight[1])
+        if len(weight) == 2:
+            shapes["weight"] = (weight[1], weight[0])
+        return StoredLayer(name, _kind(shapes), tensors, shapes)
+
+    def to_torch(self, tensor: Tensor, to: Flattened | None) -> Tensor:
+        """In new memory, one position of the maps at a time."""
+        if tensor.ndim == 4:
+            return tensor.permute(3, 2, 0, 1).contiguous()
+        turned = tensor.T if tensor.ndim == 2 else tensor
+        return reordered(turned, to) if to else turned.contiguous()
+
+    def from_torch(self, tensor: Tensor, to: Flattened | None) -> Tensor:
+        if tensor.ndim == 4:
+            return tensor.permute(2, 3, 1, 0).contiguous()
+        if to is None:
+            return tensor.T.contiguous() if tensor.ndim == 2 else tensor
+        channels, height, width = to.maps
+        return tensor.view(-1, channels, height, width).permute(2, 3, 1, 0).reshape(-1, *tensor.shape[:-1])
+
+    def write(self, file: IO[bytes], ending: str, export: Export) -> None:
+        import numpy
+
+        config = str(export.config).encode()
+        with _hdf5(file) as hdf5:
+            if len(config) < MOST_ATTRIBUTE:
+                hdf5.attrs[CONFIG_KEY] = numpy.bytes_(config)
+            self.write_layers(hdf5, export)
+
+    @abstractmethod
+    def write_layers(self, hdf5: Any, export: Export) -> None:
+        """Write the layers into an open HDF5 file."""
 
 
-def _hdf5(container: Hdf5) -> Checkpoint:
-    roots = [path for path in ("/", "model_weights") if container.attribute(path, "layer_names") is not None]
-    return _legacy(container, roots[0].strip("/")) if roots else _keras3(container)
+MOST_ATTRIBUTE = 60_000
+"""HDF5 keeps attributes up to 64 KiB."""
 
 
-def _own_name(container: Hdf5, path: str, otherwise: str) -> str:
-    """Return the name that Keras 3 keeps as an attribute of a layer's variables."""
-    said = container.attribute(path, "name")
-    return otherwise if said is None else _plain(container, str(said))
+@contextmanager
+def _hdf5(file: IO[bytes]) -> Iterator[Any]:
+    """Write HDF5 through Python's file, whose errors are exceptions: HDF5's own files crash on a full disk."""
+    import h5py
+
+    place = file if file.readable() else io.BytesIO()  # HDF5 goes back and forth, which no pipe allows
+    with h5py.File(place, "w") as hdf5:
+        yield hdf5
+    if isinstance(place, io.BytesIO):
+        file.write(place.getbuffer())
 
 
-def _words(container: Hdf5, path: str, attribute: str) -> list[str]:
+def _array(export: Export, tensor: Tensor) -> Any:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        raise CheckpointError(f"{export.path}: HDF5 has no bfloat16; it can't be written there unchanged")
+    return tensor.numpy()
+
+
+def _said_names(container: Hdf5, path: str, attribute: str) -> list[str]:
     """Return a list of names that an attribute holds."""
     said = container.attribute(path or "/", attribute)
     with container.reading():
@@ -269,108 +359,169 @@ def _plain(container: Hdf5, name: str) -> str:
     return name
 
 
-def _legacy(container: Hdf5, root: str) -> Checkpoint:
-    """Read the layout of keras.applications: a group per layer, and attributes that list them in order."""
-    layers: list[StoredLayer] = []
-    others: list[str] = []
-    inside = _by_groups(container.tensors)
-    for name in _words(container, root, "layer_names"):
-        path = f"{root}/{name}" if root else name
-        weights = [f"{path}/{weight}" for weight in _words(container, path, "weight_names")]
-        order = [weight for weight in weights if weight in container.tensors] or list(inside.get(path, ()))
-        counted = {*order}
-        order += [t for t in inside.get(path, ()) if t not in counted and t.endswith("num_batches_tracked")]
-        groups: dict[str, dict[str, Stored]] = {}
-        for tensor in order:
+class Keras(KerasFile):
+    """Keras's legacy layout, that of keras.applications: a group per layer, and attributes that list them in order."""
+
+    name = "keras"
+    title = "Keras's legacy layers"
+    endings = (".h5",)
+    default_endings = (".h5",)
+    WORDS = (
+        ("weight", r"kernel|gamma|.*_W(_\d+)?"),
+        ("bias", r"bias|beta|.*_b(_\d+)?"),
+        ("running_mean", r"moving_mean|running_mean"),
+        ("running_var", r"moving_var(iance)?|running_(var|std)"),
+        ("num_batches_tracked", r"num_batches_tracked"),
+    )
+    """How Keras calls each tensor."""
+
+    def recognises(self, container: Container) -> bool:
+        return isinstance(container, Hdf5) and bool(self.roots(container))
+
+    def roots(self, container: Hdf5) -> list[str]:
+        """Return the groups that list layers; a file of `model.save` has the weights in one of their own."""
+        return [path for path in ("/", "model_weights") if container.attribute(path, "layer_names") is not None]
+
+    def read(self, container: Container) -> Checkpoint:
+        assert isinstance(container, Hdf5)
+        root = self.roots(container)[0].strip("/")
+        inside: dict[str, list[str]] = {}  # the tensors in each group, those in the groups inside it too
+        for tensor in container.tensors:
+            path = tensor
+            while path := path.rpartition("/")[0]:
+                inside.setdefault(path, []).append(tensor)
+        layers: list[StoredLayer] = []
+        others: list[str] = []
+        for name in _said_names(container, root, "layer_names"):
+            path = f"{root}/{name}" if root else name
+            weights = [f"{path}/{weight}" for weight in _said_names(container, path, "weight_names")]
+            order = [weight for weight in weights if weight in container.tensors] or list(inside.get(path, ()))
+            listed = {*order}
+            order += [t for t in inside.get(path, ()) if t not in listed and t.endswith("num_batches_tracked")]
+            groups: dict[str, dict[str, Stored]] = {}
+            for tensor in order:
+                owner, _, last = tensor.rpartition("/")
+                is_own = owner == path or owner.rpartition("/")[2] == name or owner.count("/") == path.count("/")
+                owner = name if is_own else owner.removeprefix(f"{path}/")  # of a model inside the layer's group
+                word = last.removesuffix(":0")
+                role = next((role for role, pattern in self.WORDS if re.fullmatch(pattern, word)), word)
+                groups.setdefault(owner, {})[role] = container.tensors[tensor]
+            layers += [self.layer(owner, tensors) for owner, tensors in groups.items()]
+            if not groups:
+                others.append(name)
+        described = keras_layers(container.description())
+        return Checkpoint(container, self, tuple(layers), tuple(others), described=described)
+
+    def write_layers(self, hdf5: Any, export: Export) -> None:
+        shown = [layer for layer in export.layers if layer.tensors or layer.placed.layer.role == "other"]
+        hdf5.attrs["layer_names"] = [str(layer.name).encode() for layer in shown]
+        hdf5.attrs["backend"] = b"tensorflow"
+        hdf5.attrs["keras_version"] = b"2.15.0"
+        for layer in shown:
+            group = hdf5.create_group(layer.name)
+            is_norm = layer.placed.layer.role == "norm"
+            words = ("gamma", "beta", "moving_mean", "moving_variance") if is_norm else ("kernel", "bias")
+            names = {role: f"{layer.name}/{word}:0" for word, role in zip(words, ROLES) if role in layer.tensors}
+            group.attrs["weight_names"] = [name.encode() for name in names.values()]
+            for role, read in layer.tensors.items():
+                # a batch norm's counter has no name in Keras, which passes by what is not listed
+                group[names.get(role, role)] = _array(export, read())
+
+
+class Keras3(KerasFile):
+    """Keras 3's layout: `layers/CLASS_NUMBER/vars/0`, the layer's own name as an attribute."""
+
+    name = "keras3"
+    title = "Keras 3's layers"
+    endings = (".weights.h5",)
+    default_endings = (".weights.h5",)
+    CLASSES: ClassVar[dict[str, str]] = {
+        "conv": "conv2d",
+        "FC": "dense",
+        "batchnorm": "batch_normalization",
+        "groupnorm": "group_normalization",
+        "maxpool": "max_pooling2d",
+        "avgpool": "average_pooling2d",
+        "flatten": "flatten",
+        "global-avgpool": "global_average_pooling2d",
+        "LRN": "lrn",
+    }
+    """Keras's classes in snake case, by our keywords; what has none is part of the layer before it there."""
+    VARIABLES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
+        "group_normalization": ("weight", "bias"),
+    }
+    """The numbered tensors of classes whose number of tensors does not tell them."""
+
+    def recognises(self, container: Container) -> bool:
+        return isinstance(container, Hdf5)
+
+    def read(self, container: Container) -> Checkpoint:
+        assert isinstance(container, Hdf5)
+        groups: dict[str, list[Stored]] = {}
+        for tensor, stored in container.tensors.items():
             owner, _, last = tensor.rpartition("/")
-            owner = name if _is_own(owner, path, name) else owner.removeprefix(f"{path}/")
-            role = _keras_role(last.removesuffix(":0"))
-            groups.setdefault(owner, {})[role] = container.tensors[tensor]
-        layers += [_keras_layer(owner, tensors) for owner, tensors in groups.items()]
-        if not groups:
-            others.append(name)
-    described = keras_layers(container.description())
-    return Checkpoint(container, "keras", tuple(layers), tuple(others), described=described)
+            if owner.startswith(("layers/", "_layer_checkpoint_dependencies/")) and owner.endswith("/vars"):
+                groups.setdefault(owner, []).append(stored)
+            elif last == "num_batches_tracked":
+                groups.setdefault(f"{owner}/vars", []).append(stored)
+        described = keras_layers(container.description())
+        said = described.names
+        layers = []
+        series: dict[StoredKind, set[str]] = {}
+        for owner in sorted(groups, key=natural):
+            in_file = owner.removesuffix("/vars").rpartition("/")[2]
+            counts = [stored for stored in groups[owner] if stored.name.endswith("num_batches_tracked")]
+            values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: natural(stored.name))
+            if not all(stored.dtype.startswith(("float", "bfloat")) for stored in values):
+                continue  # the state of a random generator
+            roles = self.VARIABLES.get(re.sub(r"_\d+$", "", in_file)) or (ROLES[:2] if len(values) <= 2 else ROLES[:4])
+            if len(values) > len(roles):
+                roles = tuple(str(number) for number in range(len(values)))
+            tensors = dict(zip(roles, values))
+            if counts:
+                tensors["num_batches_tracked"] = counts[0]
+            layers.append(self.layer(self.own_name(container, owner, in_file), tensors))
+            series.setdefault(layers[-1].kind, set()).add(re.sub(r"(_\d+)?/vars$", "", owner))
+        is_numbered = all(len(classes) == 1 for classes in series.values())  # each class in the model's order
+        names = [self.own_name(container, path, "") for path in self.empty_groups(container, groups)]
+        if said:
+            places = {name: place for place, name in reversed([*enumerate(said)])}
+            layers.sort(key=lambda layer: places.get(layer.name, len(said)))
+            names.sort(key=lambda name: places.get(name, len(said)))
+        others = tuple(filter(None, names))
+        return Checkpoint(container, self, tuple(layers), others, bool(said) or is_numbered, described)
+
+    def own_name(self, container: Hdf5, path: str, otherwise: str) -> str:
+        """Return the name that Keras 3 keeps as an attribute of a layer's variables."""
+        said = container.attribute(path, "name")
+        return otherwise if said is None else _plain(container, str(said))
+
+    def empty_groups(self, container: Hdf5, taken: Iterable[str]) -> list[str]:
+        """Return the groups of layers without tensors."""
+        found: list[str] = []
+        with container.reading():
+            container.file.visit(lambda name: found.append(name) if name.endswith("/vars") else None)
+        taken = set(taken)
+        return [path for path in found if path not in taken and path.count("/") > 1]
+
+    def write_layers(self, hdf5: Any, export: Export) -> None:
+        counts: dict[str, int] = {}
+        hdf5.create_group("vars").attrs["name"] = export.config.name
+        hdf5.create_group("layers/input_layer/vars").attrs["name"] = "input_layer"
+        for layer in export.layers:
+            kind = self.CLASSES.get(layer.placed.layer.keyword)
+            if kind is None:
+                continue
+            number = counts[kind] = counts.get(kind, -1) + 1
+            owner = hdf5.create_group(f"layers/{kind}_{number}" if number else f"layers/{kind}")
+            group = owner.create_group("vars")
+            group.attrs["name"] = layer.name
+            variables = [role for role in ROLES[:4] if role in layer.tensors]
+            for role, read in layer.tensors.items():
+                place, name = (group, str(variables.index(role))) if role in variables else (owner, role)
+                place[name] = _array(export, read())
 
 
-def _by_groups(tensors: Iterable[str]) -> dict[str, list[str]]:
-    """Return the tensors in each group, those in the groups inside it too."""
-    inside: dict[str, list[str]] = {}
-    for tensor in tensors:
-        path = tensor
-        while path := path.rpartition("/")[0]:
-            inside.setdefault(path, []).append(tensor)
-    return inside
-
-
-def _is_own(owner: str, path: str, name: str) -> bool:
-    """Tell whether a tensor belongs to the layer of its group, and not to one of a model inside that."""
-    return owner == path or owner.rpartition("/")[2] == name or owner.count("/") == path.count("/")
-
-
-def _keras_role(word: str) -> str:
-    return next((role for role, pattern in _KERAS_ROLES if re.fullmatch(pattern, word)), word)
-
-
-def _keras_layer(name: str, tensors: dict[str, Stored]) -> StoredLayer:
-    shapes: dict[str, Shape] = {role: stored.shape for role, stored in tensors.items()}
-    weight = shapes.get("weight", ())
-    if len(weight) == 4:
-        shapes["weight"] = (weight[3], weight[2], weight[0], weight[1])
-    if len(weight) == 2:
-        shapes["weight"] = (weight[1], weight[0])
-    return StoredLayer(name, _kind(shapes), tensors, shapes, axes="keras")
-
-
-_CLASSES: dict[str, tuple[str, ...]] = {
-    "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
-    "group_normalization": ("weight", "bias"),
-}
-
-
-def _keras3(container: Hdf5) -> Checkpoint:
-    """Read Keras 3's layout: `layers/CLASS_NUMBER/vars/0`, the layer's own name as an attribute."""
-    groups: dict[str, list[Stored]] = {}
-    for tensor, stored in container.tensors.items():
-        owner, _, last = tensor.rpartition("/")
-        if owner.startswith(("layers/", "_layer_checkpoint_dependencies/")) and owner.endswith("/vars"):
-            groups.setdefault(owner, []).append(stored)
-        elif last == "num_batches_tracked":
-            groups.setdefault(f"{owner}/vars", []).append(stored)
-    described = keras_layers(container.description())
-    said = described.names
-    layers = []
-    series: dict[Kind, set[str]] = {}
-    for owner in sorted(groups, key=natural):
-        name = _own_name(container, owner, owner.removesuffix("/vars").rpartition("/")[2])
-        counts = [stored for stored in groups[owner] if stored.name.endswith("num_batches_tracked")]
-        values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: natural(stored.name))
-        if not all(stored.dtype.startswith(("float", "bfloat")) for stored in values):
-            continue  # the state of a random generator
-        tensors = dict(zip(_roles(owner, values), values))
-        if counts:
-            tensors["num_batches_tracked"] = counts[0]
-        layers.append(_keras_layer(name, tensors))
-        series.setdefault(layers[-1].kind, set()).add(re.sub(r"(_\d+)?/vars$", "", owner))
-    numbered = all(len(classes) == 1 for classes in series.values())  # each class in the model's order
-    names = [_own_name(container, path, "") for path in _empty_groups(container, groups)]
-    if said:
-        places = {name: place for place, name in reversed([*enumerate(said)])}
-        layers.sort(key=lambda layer: places.get(layer.name, len(said)))
-        names.sort(key=lambda name: places.get(name, len(said)))
-    others = tuple(filter(None, names))
-    return Checkpoint(container, "keras3", tuple(layers), others, bool(said) or numbered, described)
-
-
-def _roles(owner: str, values: Sequence[Stored]) -> tuple[str, ...]:
-    kind = re.sub(r"_\d+$", "", owner.removesuffix("/vars").rpartition("/")[2])
-    usual = _CLASSES.get(kind) or (ROLES[:2] if len(values) <= 2 else ROLES[:4])
-    return usual if len(values) <= len(usual) else tuple(str(number) for number in range(len(values)))
-
-
-def _empty_groups(container: Hdf5, taken: Iterable[str]) -> list[str]:
-    found: list[str] = []
-    with container.reading():
-        container.file.visit(lambda name: found.append(name) if name.endswith("/vars") else None)
-    taken = set(taken)
-    return [path for path in found if path not in taken and path.count("/") > 1]
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (Torchvision(), Timm(), Keras(), Keras3(), Vggkit())}
+"""The layouts that can be written, by name; a file has the first that recognises it."""

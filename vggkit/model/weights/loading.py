@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from vggkit.base.errors import ArgumentError, CheckpointError, VggkitError, shorten
 from vggkit.base.files import opened
 from vggkit.model.module import VGG, LoadReport, vgg_in
-from vggkit.model.weights.aligned import write_safetensors
-from vggkit.model.weights.container import CONFIG_KEY, open_container
+from vggkit.model.weights.checkpoint import Checkpoint, flattened, reordered
+from vggkit.model.weights.container import CONFIG_KEY, write_safetensors
 from vggkit.model.weights.differences import ADVICE, differences
-from vggkit.model.weights.layouts import Checkpoint, checkpoint_of, reordered
-from vggkit.model.weights.matching import Pair, flattened, match, misfit
+from vggkit.model.weights.identification import assumed, identify
+from vggkit.model.weights.layouts import open_checkpoint
+from vggkit.model.weights.matching import LayerPair, match, misfit
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.layers import Conv2d
 
-Source = str | os.PathLike[str]
+WeightsSource = str | os.PathLike[str]
 """A file, or "imagenet"."""
 
 logger = logging.getLogger("vggkit")
@@ -35,19 +36,7 @@ class LoadArguments(TypedDict, total=False):
     adapt_input: bool
 
 
-def open_checkpoint(source: Source) -> Checkpoint:
-    """Open a file with weights in it.
-
-    Args:
-        source: its path.
-
-    Raises:
-        CheckpointError: if it is no checkpoint, damaged, or would execute code.
-    """
-    return checkpoint_of(open_container(source))
-
-
-def resolve(source: Source, network: Network) -> str:
+def resolve(source: WeightsSource, network: Network) -> str:
     """Return the file of a source: downloads what `imagenet` stands for, if it is not there yet.
 
     Args:
@@ -68,7 +57,7 @@ def resolve(source: Source, network: Network) -> str:
 
 def load_weights(
     model: nn.Module,
-    source: Source,
+    source: WeightsSource,
     *,
     strict: bool = True,
     include_top: bool = True,
@@ -135,8 +124,6 @@ def load_checkpoint(
     Raises:
         CheckpointError: if it does not fit.
     """
-    from vggkit.model.weights.identification import assumed
-
     network = model.network
     matching = match(network, checkpoint, include_top=include_top)
     adapted = [pair for pair in matching.pairs if pair.adapted]
@@ -151,7 +138,7 @@ def load_checkpoint(
     all_notes = (*notes, *assumed(checkpoint, matching), *misfits, *others, *map(_told_adapted, adapted))
     warn(all_notes)
     loaded = {pair.placed.name: pair.stored.name for pair in matching.pairs}
-    report = LoadReport(checkpoint.path, loaded, _unloaded(network, loaded), all_notes, checkpoint.layout)
+    report = LoadReport(checkpoint.path, loaded, _unloaded(network, loaded), all_notes, checkpoint.layout.name)
     model.report = report
     logger.info("%s", report)
     return report
@@ -165,8 +152,6 @@ def warn(notes: Iterable[str]) -> None:
 
 def _what_it_is(checkpoint: Checkpoint, network: Network) -> list[str]:
     """Say of which configuration a checkpoint is, if that is another one."""
-    from vggkit.model.weights.identification import identify
-
     try:
         identity = identify(checkpoint)
     except VggkitError:
@@ -182,21 +167,21 @@ def _unloaded(network: Network, loaded: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _told_refused(pair: Pair) -> str:
+def _told_refused(pair: LayerPair) -> str:
     return (
         f"{pair.placed.name}: checkpoint has 3 input channels, model has {pair.placed.input_shape[0]}; adapt_input=True"
         f" converts its kernels"
     )
 
 
-def _told_adapted(pair: Pair) -> str:
+def _told_adapted(pair: LayerPair) -> str:
     channels = pair.placed.input_shape[0]
     if channels == 1:
         return f"{pair.placed.name}: its kernels for 3 colours were summed up for 1 channel"
     return f"{pair.placed.name}: its kernels for 3 colours were repeated and rescaled for {channels} channels"
 
 
-def _assign(model: VGG, checkpoint: Checkpoint, pair: Pair) -> None:
+def _assign(model: VGG, checkpoint: Checkpoint, pair: LayerPair) -> None:
     module = model.get_submodule(pair.placed.module)
     for role, shape in pair.roles():
         tensor = pair.read(checkpoint, role)
@@ -241,7 +226,7 @@ FIRST_CONVOLUTIONS = 4
 """How many of a shallow network's convolutions start a deeper one (paper, Sect. 3.1)."""
 
 
-def grow(model: VGG, source: Source | VGG) -> LoadReport:
+def grow(model: VGG, source: WeightsSource | VGG) -> LoadReport:
     """Copy the first four convolutions and the FC layers of a shallower network, as the paper did (Sect. 3.1).
 
     Args:
@@ -280,7 +265,7 @@ def grow(model: VGG, source: Source | VGG) -> LoadReport:
 
 
 def _donor(
-    source: Source | VGG, network: Network
+    source: WeightsSource | VGG, network: Network
 ) -> tuple[Network, Callable[[PlacedLayer, str], Tensor], str, tuple[str, ...]]:
     """Return the donor's network, a way to read its tensors, its name, and what is assumed about it."""
     if isinstance(source, VGG):
@@ -291,8 +276,6 @@ def _donor(
             return tensor.detach()
 
         return source.network, of_model, source.network.name, ()
-    from vggkit.model.weights.identification import identify
-
     checkpoint = open_checkpoint(resolve(source, network))
     identity = identify(checkpoint)
     pairs = {pair.placed.name: pair for pair in identity.matching.pairs}
@@ -322,7 +305,7 @@ def _head(network: Network) -> list[PlacedLayer]:
 # Saving
 
 
-def save_weights(model: nn.Module, path: Source) -> None:
+def save_weights(model: nn.Module, path: WeightsSource) -> None:
     """Save a model's weights as safetensors, with its configuration: `load_model` needs nothing else.
 
     The configuration is of the model as it is now: layers may have been replaced or pruned since it was built.

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vggkit.base.errors import CheckpointError
-from vggkit.model.weights.layouts import Checkpoint, Reorder, StoredLayer
-from vggkit.model.weights.own import flatten_order
-from vggkit.network import Network, PlacedLayer, all_names
-from vggkit.notation.layers import Conv2d, Flatten, Linear, Shape, elements, times
+from vggkit.model.weights.checkpoint import Checkpoint, Flattened, StoredLayer, flattened
+from vggkit.network import Network, PlacedLayer
+from vggkit.notation.layers import Conv2d, Linear, Shape, elements, times
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,19 +19,19 @@ if TYPE_CHECKING:
 MOST_DIFFERENCES = 12
 
 
-class Pair(msgspec.Struct, frozen=True):
+class LayerPair(msgspec.Struct, frozen=True):
     """A layer of a network and the layer of a file that holds its tensors.
 
     Args:
         placed: the network's.
         stored: the file's.
-        reorder: how the values of flattened maps are to be reordered; None if they are in the network's order.
+        reorder: the order that flattened maps are to be put into; None if the file has them in the network's.
         adapted: whether the file's first convolution is for another number of colours.
     """
 
     placed: PlacedLayer
     stored: StoredLayer
-    reorder: Reorder | None = None
+    reorder: Flattened | None = None
     adapted: bool = False
 
     def roles(self) -> Iterator[tuple[str, Shape]]:
@@ -62,34 +61,11 @@ class Matching(msgspec.Struct, frozen=True):
         unused: names of the file's layers that are not used.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[LayerPair, ...]
     by: str
     differences: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-
-
-def names_in(network: Network, layout: str) -> list[str | None]:
-    """Return each layer's name in a layout, in order; None where it has none there."""
-    names = all_names(network)
-    if layout == "torchvision":
-        return [name.torchvision for name in names]
-    if layout == "timm":
-        return _timm_names(network, [name.torchvision for name in names])
-    if layout in ("keras", "keras3"):
-        return [name.name for name in names]
-    return [name.module for name in names]
-
-
-TIMM_HEAD = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
-
-
-def _timm_names(network: Network, torchvision: Sequence[str | None]) -> list[str | None]:
-    head = iter(TIMM_HEAD)
-    return [
-        name if placed.block is not None else next(head, None) if placed.layer.role == "weight" else None
-        for placed, name in zip(network, torchvision)
-    ]
 
 
 def match(network: Network, checkpoint: Checkpoint, *, include_top: bool = True) -> Matching:
@@ -106,18 +82,22 @@ def match(network: Network, checkpoint: Checkpoint, *, include_top: bool = True)
     targets = [placed for placed in network if placed.held and (include_top or placed.block is not None)]
     named = _by_names(network, checkpoint, targets)
     if named is not None and not _differences(network, checkpoint, named, targets, include_top):
-        return _matching(checkpoint, named, targets, f"by their names in {checkpoint.layout}'s layout", ())
+        return _matching(checkpoint, named, targets, f"by their names in {checkpoint.layout.name}'s layout", ())
     ordered = _in_order(network, checkpoint, targets, include_top)
     if ordered is not None:
         return _matching(checkpoint, ordered, targets, "in order, by kind and shape", ())
     pairs = named or _side_by_side(network, checkpoint, targets)
     found = _differences(network, checkpoint, pairs, targets, include_top)
-    kept = [pair for pair in pairs if not _misfits(pair)]
+    kept = [pair for pair in pairs if not _misfits(checkpoint, pair)]
     return _matching(checkpoint, kept, targets, "as far as it goes", found)
 
 
 def _matching(
-    checkpoint: Checkpoint, pairs: Sequence[Pair], targets: Sequence[PlacedLayer], by: str, differences: Sequence[str]
+    checkpoint: Checkpoint,
+    pairs: Sequence[LayerPair],
+    targets: Sequence[PlacedLayer],
+    by: str,
+    differences: Sequence[str],
 ) -> Matching:
     used, served = {pair.stored.name for pair in pairs}, {pair.placed.name for pair in pairs}
     left = tuple(placed.name for placed in targets if placed.name not in served)
@@ -128,54 +108,32 @@ def _matching(
 # By name
 
 
-def _by_names(network: Network, checkpoint: Checkpoint, targets: Sequence[PlacedLayer]) -> list[Pair] | None:
+def _by_names(network: Network, checkpoint: Checkpoint, targets: Sequence[PlacedLayer]) -> list[LayerPair] | None:
     """Pair layers whose names are the layout's; None if not all of them are there."""
     stored = {layer.name: layer for layer in checkpoint.layers}
     if len(stored) < len(checkpoint.layers):
         return None
-    vocabularies = [names_in(network, checkpoint.layout)]
-    if checkpoint.layout == "PyTorch":
-        vocabularies += [[name.authors for name in all_names(network)], names_in(network, "keras")]
     wanted = {placed.name for placed in targets}
-    for vocabulary in vocabularies:
+    for vocabulary in checkpoint.layout.vocabularies(network):
         names = {placed.name: name for placed, name in zip(network, vocabulary) if placed.name in wanted}
         if all(name in stored for name in names.values()):
             return [_pair(network, checkpoint, placed, stored[str(names[placed.name])]) for placed in targets]
     return None
 
 
-def _pair(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> Pair:
+def _pair(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> LayerPair:
     adapted = _other_colours(network, placed, stored)
-    return Pair(placed, stored, _reorder(network, checkpoint, placed, stored), adapted)
+    return LayerPair(placed, stored, _reorder(network, checkpoint, placed, stored), adapted)
 
 
-def _reorder(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> Reorder | None:
-    flatten = flattened(network, placed)
-    if flatten is not None:
-        maps, order = flatten
-    elif isinstance(placed.layer, Conv2d) and stored.kind == "fc":  # an FC layer as a convolution over all of its maps
-        maps, order = placed.held["weight"][1:], "chw"
-    else:
+def _reorder(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> Flattened | None:
+    wanted = flattened(network, placed)
+    if wanted is None and isinstance(placed.layer, Conv2d) and stored.kind == "fc":
+        wanted = Flattened(placed.held["weight"][1:], "chw")  # an FC layer as a convolution over all of its maps
+    if wanted is None:
         return None
-    same = maps[0] == 1 or maps[1:] == (1, 1) or flatten_order(checkpoint, stored) == order
-    return None if same else Reorder(maps, order)
-
-
-def flattened(network: Network, placed: PlacedLayer) -> Reorder | None:
-    """Return the maps whose values a layer takes one by one, and their order; None if it takes no flattened maps.
-
-    Args:
-        network: the network.
-        placed: a layer of it. An FC layer takes them, and a normalisation that stands before it.
-    """
-    if not (isinstance(placed.layer, Linear) or (placed.layer.role == "norm" and len(placed.input_shape) == 1)):
-        return None
-    for before in reversed(network.layers[: network.layers.index(placed)]):
-        if isinstance(before.layer, Flatten) and len(before.input_shape) == 3:
-            return Reorder(before.input_shape, before.layer.order)
-        if before.layer.role == "weight" or before.input_shape != before.output_shape:
-            return None
-    return None
+    has_no_order = wanted.maps[0] == 1 or wanted.maps[1:] == (1, 1)
+    return None if has_no_order or checkpoint.order(stored) == wanted.order else wanted
 
 
 def _other_colours(network: Network, placed: PlacedLayer, stored: StoredLayer) -> bool:
@@ -196,13 +154,13 @@ def _other_colours(network: Network, placed: PlacedLayer, stored: StoredLayer) -
 
 def _in_order(
     network: Network, checkpoint: Checkpoint, targets: Sequence[PlacedLayer], include_top: bool
-) -> list[Pair] | None:
+) -> list[LayerPair] | None:
     """Pair weight layers and normalisations one behind the other; None if they don't fit.
 
     Raises:
         CheckpointError: if they fit in more than one way.
     """
-    pairs: list[Pair] = []
+    pairs: list[LayerPair] = []
     for kinds in (("conv", "fc"), ("norm",)):
         ours = [placed for placed in targets if (placed.layer.role == "norm") == (kinds == ("norm",))]
         theirs = sorted(
@@ -232,7 +190,7 @@ def _runs(
     """Return where, in a row of stored layers, the network's layers fit one after the other."""
 
     def fits(placed: PlacedLayer, stored: StoredLayer) -> bool:
-        return not _misfits(_pair(network, checkpoint, placed, stored))
+        return not _misfits(checkpoint, _pair(network, checkpoint, placed, stored))
 
     return [
         start
@@ -241,7 +199,7 @@ def _runs(
     ]
 
 
-def _check_order(checkpoint: Checkpoint, pairs: Sequence[Pair]) -> None:
+def _check_order(checkpoint: Checkpoint, pairs: Sequence[LayerPair]) -> None:
     """Refuse layers of equal shapes whose order neither the file nor numbers in their names tell."""
     if checkpoint.ordered:
         return
@@ -262,7 +220,7 @@ def _stem(name: str) -> str:
 # Differences
 
 
-def _misfits(pair: Pair) -> list[str]:
+def _misfits(checkpoint: Checkpoint, pair: LayerPair) -> list[str]:
     """Return the tensors that the file lacks or has in another shape."""
     wanted, found = pair.placed.held, pair.stored.shapes
     weight = wanted.get("weight")
@@ -274,7 +232,7 @@ def _misfits(pair: Pair) -> list[str]:
         if role == "num_batches_tracked":
             continue  # Keras doesn't count
         same = found.get(role) == shape
-        if role == "weight" and weight is not None and swapped and pair.stored.axes == "torch":
+        if role == "weight" and weight is not None and swapped and checkpoint.layout.has_convolved_fc:
             same = _per_unit(found.get(role)) == _per_unit(shape)
         if role == "weight" and pair.adapted:
             same = True
@@ -287,7 +245,7 @@ def _per_unit(shape: Shape | None) -> tuple[int, int] | None:
     return None if shape is None else (shape[0], elements(shape[1:]))
 
 
-def _side_by_side(network: Network, checkpoint: Checkpoint, targets: Sequence[PlacedLayer]) -> list[Pair]:
+def _side_by_side(network: Network, checkpoint: Checkpoint, targets: Sequence[PlacedLayer]) -> list[LayerPair]:
     """Pair layers in order as far as both sides go: to say what is different."""
     pairs = []
     for norms in (False, True):
@@ -317,14 +275,14 @@ def _aligned(ours: Sequence[PlacedLayer], theirs: Sequence[StoredLayer]) -> tupl
 def _differences(
     network: Network,
     checkpoint: Checkpoint,
-    pairs: Sequence[Pair],
+    pairs: Sequence[LayerPair],
     targets: Sequence[PlacedLayer],
     include_top: bool,
 ) -> list[str]:
     """Say what is different, in the network's terms, and what to do."""
     said = []
     for pair in pairs:
-        if wrong := _misfits(pair):
+        if wrong := _misfits(checkpoint, pair):
             said.append(_told(network, pair, wrong))
     served = {pair.placed.name for pair in pairs}
     missing = [placed for placed in targets if placed.name not in served]
@@ -340,7 +298,7 @@ def _differences(
     return said
 
 
-def _told(network: Network, pair: Pair, wrong: Sequence[str]) -> str:
+def _told(network: Network, pair: LayerPair, wrong: Sequence[str]) -> str:
     placed, stored = pair.placed, pair.stored
     ours, theirs = placed.held, stored.shapes
     if "weight" not in wrong or "weight" not in ours or "weight" not in theirs:

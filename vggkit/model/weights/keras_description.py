@@ -1,20 +1,131 @@
-"""A Keras model's description → a configuration, and what of it no configuration can say.
+"""What a Keras model's description says: its layers, a configuration, and what of it no configuration can say.
 
 Source for what each option means: the `get_config` and `call` of each layer in the Keras documentation.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
-from vggkit.base.errors import VggkitError, shorten
-from vggkit.model.weights.keras_layers import KerasLayer, KerasLayers
+from vggkit.base.errors import VggkitError, escaped, shorten
+from vggkit.model.weights.container import MOST_NAME
 from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import BatchNorm, Conv2d, Dropout, Flatten, GroupNorm, Layer, Linear, Pair, Shape
 from vggkit.notation.spelling import parse, spell_value
+
+# Its layers
+
+MOST_LAYERS = 10**4
+MOST_PIXELS = 10**6
+
+
+class KerasLayer(msgspec.Struct, frozen=True):
+    """A layer of a description.
+
+    Args:
+        word: Keras's class.
+        name: its name.
+        options: its options.
+        inputs: names of the layers whose outputs it takes, where they are said.
+    """
+
+    word: str
+    name: str
+    options: dict[str, Any]
+    inputs: tuple[str, ...] = ()
+
+
+class KerasLayers(msgspec.Struct, frozen=True):
+    """What a description says.
+
+    Args:
+        layers: in order.
+        input: channels × height × width of an image; None if it takes several sizes.
+        channels: of an image; None if that is not said.
+    """
+
+    layers: tuple[KerasLayer, ...] = ()
+    input: Shape | None = None
+    channels: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names, in order."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of layers that take several outputs, or whose output several layers take."""
+        taken = Counter(name for layer in self.layers for name in layer.inputs)
+        return tuple(layer.name for layer in self.layers if len(layer.inputs) > 1 or taken[layer.name] > 1)
+
+
+def keras_layers(description: Any) -> KerasLayers:
+    """Read the description of a model, the JSON of its configuration.
+
+    Args:
+        description: of anybody's making; what is not as Keras writes it says nothing.
+    """
+    layers = tuple(islice(_layers(description), MOST_LAYERS))
+    channels, height, width = next(filter(None, map(_sides, layers)), (None, None, None))
+    shape = (channels, height, width) if channels and height and width else None
+    return KerasLayers(layers, shape, channels)
+
+
+def _layers(description: Any) -> Iterator[KerasLayer]:
+    """Yield the layers of a model in order, those of models inside it too."""
+    waiting = [description]
+    while waiting:
+        layer = waiting.pop()
+        config = layer.get("config") if isinstance(layer, dict) else None
+        if not isinstance(config, dict):
+            continue
+        inner = config.get("layers")
+        if isinstance(inner, list):
+            waiting += reversed(inner)
+        elif isinstance(config.get("name"), str):
+            inputs = tuple(islice(_inputs(layer.get("inbound_nodes")), MOST_LAYERS))
+            yield KerasLayer(_shown(layer.get("class_name")), _shown(config["name"]), config, inputs)
+
+
+def _shown(name: Any) -> str:
+    """Return a name as it may be printed."""
+    return escaped(name if isinstance(name, str) and len(name) <= MOST_NAME else shorten(name))
+
+
+def _inputs(nodes: Any) -> Iterator[str]:
+    """Yield the names in `["conv", 0, 0]`, which stand for a layer's output, wherever they are in its calls."""
+    waiting = [nodes]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            waiting += node.values()
+        elif isinstance(node, list) and len(node) > 2 and isinstance(node[0], str) and node[1:3] == [0, 0]:
+            yield node[0]
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _sides(layer: KerasLayer) -> tuple[int | None, int | None, int | None] | None:
+    """Return an image's sides in torch's order of axes; an input layer has them behind the batch."""
+    said = layer.options.get("batch_shape") or layer.options.get("batch_input_shape")
+    if not isinstance(said, list) or len(said) != 4:
+        return None
+    height, width, channels = (side if _is_side(side) else None for side in said[1:])
+    return channels, height, width
+
+
+def _is_side(side: Any) -> bool:
+    return isinstance(side, int) and not isinstance(side, bool) and 0 < side <= MOST_PIXELS
+
+
+# Its configuration
 
 
 class Departure(NamedTuple):
@@ -147,9 +258,15 @@ class _Reader:
         fault = self._fault(options) or ("padding 'same', more on one side" if odd else None)
         same = pads == (extent[0] // 2, extent[1] // 2) and extent[0] % 2 == extent[1] % 2 == 1
         yield _layer(
-            "conv", channels=options["filters"], kernel=kernel, stride=strides, padding="same" if same else pads,
-            dilation=dilation, groups=options.get("groups", 1), bias=options.get("use_bias", True),
-        )  # fmt: skip
+            "conv",
+            channels=options["filters"],
+            kernel=kernel,
+            stride=strides,
+            padding="same" if same else pads,
+            dilation=dilation,
+            groups=options.get("groups", 1),
+            bias=options.get("use_bias", True),
+        )
         if fault:
             yield fault
         yield from _activated(options)
