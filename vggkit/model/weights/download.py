@@ -1,11 +1,14 @@
-"""Fetching a published checkpoint: resumed where it stopped, checked before it gets its name."""
+"""Fetching a published checkpoint: resumed where it stopped, checked before it gets its name.
+
+torch.hub.download_url_to_file and pooch start over after an interruption, never leave a server that sends slowly or
+without end, and let two processes fetch the same file; filelock, which torch needs, leaves its lock file behind.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import io
-import math
 import os
 import re
 import socket
@@ -23,7 +26,7 @@ from vggkit.base.errors import VggkitError
 from vggkit.base.numbers import grouped
 
 if TYPE_CHECKING:
-    from vggkit.model.weights.published import Passport
+    from vggkit.model.weights.published import Checksum, Passport
 
 TIMEOUT = 30
 """Seconds of silence after which a server is left."""
@@ -38,7 +41,7 @@ MAX_BYTES = 2**31
 
 _CHUNK = 2**18
 
-Report = Callable[[int, int | None], None]
+Progress = Callable[[int, int | None], None]
 """Shows how many bytes there are, of how many."""
 
 
@@ -105,7 +108,11 @@ def _locked(path: Path) -> Iterator[None]:
     while True:
         with open(path, "ab", opener=_own) as file:
             _wait_for(file)
-            if not _is_still(path, file):
+            try:
+                is_still_there = os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                is_still_there = False
+            if not is_still_there:
                 continue
             try:
                 yield
@@ -118,13 +125,6 @@ def _locked(path: Path) -> Iterator[None]:
 def _own(path: str, flags: int) -> int:
     """Open a file as it is, and neither what a link leads to nor a pipe that nobody reads."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
-
-
-def _is_still(path: Path, file: IO[bytes]) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _wait_for(file: IO[bytes]) -> None:
@@ -159,7 +159,8 @@ class _Download:
         self.target = target
         self.part = target.with_name(f"{target.name}.part")
         self.address = self.checked_address()
-        self.limit = _limit(passport)
+        expected = passport.expected_bytes
+        self.limit = MAX_BYTES if expected is None else expected + MARGIN
 
     def checked_address(self) -> str:
         address = self.passport.address
@@ -176,40 +177,38 @@ class _Download:
         if self.part.is_symlink():  # somebody else's: the file that it leads to is not ours to write
             self.part.unlink()
         if not self.was_complete():
-            with _progress(self.passport.file) as report:
-                self.receive(report)
+            with _progress(self.passport.file) as progress:
+                self.receive(progress)
             self.check()
         os.replace(self.part, self.target)
 
     def was_complete(self) -> bool:
         """Tell whether an earlier run stopped between the last byte and the rename."""
-        expected = self.passport.sha256_prefix or self.passport.md5
-        return expected is not None and self.size() > 0 and self.checksum().startswith(expected)
+        checksum = self.passport.checksum
+        return checksum is not None and self.size() > 0 and self.digits(checksum) == checksum.digits
 
     def size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def checksum(self) -> str:
-        digest = hashlib.sha256() if self.passport.sha256_prefix else hashlib.md5(usedforsecurity=False)
+    def digits(self, checksum: Checksum) -> str:
+        """Return as many digits of the part's own checksum as are known of the published one."""
+        digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
         with open(self.part, "rb", opener=_own) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
-        return digest.hexdigest()
+        return digest.hexdigest()[: len(checksum.digits)]
 
     def check(self) -> None:
         """Delete what was fetched, and say so, unless it is what was published."""
         size, expected_size = self.size(), self.passport.bytes
         if expected_size not in (None, size):
             raise self.spoilt(f"of {grouped(size)} bytes", f"{grouped(expected_size or 0)}")
-        expected = self.passport.sha256_prefix or self.passport.md5
-        if expected is None:
-            return
-        found = self.checksum()[: len(expected)]
-        if found != expected:
-            kind = "SHA-256 starts with" if self.passport.sha256_prefix else "MD5 is"
-            raise self.spoilt(f"whose {kind} {found}", expected)
+        checksum = self.passport.checksum
+        found = None if checksum is None else self.digits(checksum)
+        if checksum is not None and found != checksum.digits:
+            raise self.spoilt(f"whose {checksum.words} {found}", checksum.digits)
 
-    def receive(self, report: Report) -> None:
+    def receive(self, progress: Progress) -> None:
         """Bring the part to its full length."""
         total: int | None = None
         try:
@@ -217,7 +216,7 @@ class _Download:
                 response, start = self.open(self.size())
                 with response:
                     total = _total(response, start) or self.passport.bytes
-                    if self.append(response, start, total, report):
+                    if self.append(response, start, total, progress):
                         return
         except _TooSlow:
             raise VggkitError(
@@ -251,14 +250,14 @@ class _Download:
             return self.open(0)
         raise self.unreachable(f"HTTP {response.status} where 200 was expected")
 
-    def append(self, response: HTTPResponse, start: int, total: int | None, report: Report) -> bool:
+    def append(self, response: HTTPResponse, start: int, total: int | None, progress: Progress) -> bool:
         """Write an answer to the part; tell whether all of it came."""
         if total is not None and total > self.limit:
             raise self.too_long()
         done = start
         with open(self.part, "ab" if start else "wb", opener=_own) as file:
             while True:
-                report(done, total)
+                progress(done, total)
                 try:
                     chunk = response.read1(_CHUNK)
                 except (OSError, HTTPException):
@@ -286,14 +285,6 @@ class _Download:
             f"{self.passport.file}: {self.address} gave a file {found}, expected {expected}; it was deleted, "
             f"so run this again, or download the file by hand and put it at {self.target}"
         )
-
-
-def _limit(passport: Passport) -> int:
-    if passport.bytes is not None:
-        return passport.bytes + MARGIN
-    if passport.mebibytes is not None:
-        return math.ceil(passport.mebibytes * 2**20) + MARGIN
-    return MAX_BYTES
 
 
 class _TooSlow(Exception):  # noqa: N818  # a signal
@@ -395,7 +386,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Report]:
+def _progress(name: str) -> Iterator[Progress]:
     """Show a bar on stderr, where that is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda *_: None

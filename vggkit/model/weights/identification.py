@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from vggkit.base.errors import CheckpointError, VggkitError
 from vggkit.model.weights.checkpoint import Checkpoint, OwnNetwork, StoredLayer
 from vggkit.model.weights.matching import Matching, match, misfit
-from vggkit.model.weights.published import of_file, size_fits
+from vggkit.model.weights.published import of_file
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements, times
@@ -374,7 +374,7 @@ class _Sketch:
     def _is_published(self) -> bool:
         """Tell whether the file is one whose publisher says what it is, by its name and size."""
         passport = of_file(self.checkpoint.path)
-        return passport is not None and size_fits(passport, self.checkpoint.container.file_size)
+        return passport is not None and passport.fits(self.checkpoint.container.file_size)
 
     def unclear(self, network: Network) -> str | None:
         """Say what has to be known to compute what the file's model does, and is only guessed."""

@@ -17,7 +17,7 @@ from vggkit.model.weights.differences import differences
 from vggkit.model.weights.identification import likeliest
 from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.matching import Matching, match
-from vggkit.model.weights.published import of_file, size_fits
+from vggkit.model.weights.published import of_file
 from vggkit.network import Network
 from vggkit.notation.layers import elements
 
@@ -145,7 +145,7 @@ def _published(checkpoint: Checkpoint) -> str | None:
     passport = of_file(checkpoint.path)
     if passport is None:
         return None
-    same = size_fits(passport, checkpoint.container.file_size)
+    same = passport.fits(checkpoint.container.file_size)
     return f"as {passport.file} by {passport.origin}{'' if same else ', which has another size: this is not that file'}"
 
 
