@@ -28,15 +28,15 @@ class _LayoutOption(click.Option):
 
 @main.command(epilog="Example: vggkit inspect model.safetensors")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=str))
-@config_option("Hold it against this configuration instead of telling which.")
-@click.option("--tensors", is_flag=True, help="List each tensor, and the parameter that it becomes.")
+@config_option("Compare it with this configuration instead of identifying it.")
+@click.option("--tensors", is_flag=True, help="List every tensor and the parameter that it becomes.")
 @format_option()
 @output_option
 def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
-    """Say what a checkpoint is: layout, configuration, parameters, bytes.
+    """Identify a checkpoint: layout, configuration, parameters, bytes.
 
-    FILE is one of torchvision, timm, Keras or vggkit; its values are not read where the format allows, and nothing in
-    it is executed. Exit 1 if a checkpoint does not fit the configuration of --config.
+    FILE is a checkpoint of torchvision, timm, Keras or vggkit. Nothing in it is executed, and where the format allows
+    no value is read. Exit 1 if it does not fit the configuration of --config.
     """
     from vggkit.model.weights.inspection import inspect as call
 
@@ -50,12 +50,12 @@ def inspect(file: str, config: str | None, tensors: bool, format: str | None, ou
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=str))
 @click.option("--layout", cls=_LayoutOption)
-@config_option("Which configuration it is, where its shapes don't tell.")
+@config_option("Its configuration, if its shapes don't tell.")
 def convert(source: str, target: str, layout: str | None, config: str | None) -> None:
     """Write a checkpoint in the layout of torchvision, timm, Keras or vggkit.
 
-    OUT's ending says the format: .pth is PyTorch's (torchvision's layout), .safetensors vggkit's layout, .h5 Keras's
-    legacy one, .weights.h5 Keras 3's. Nothing is lost, and converting back gives the same tensors.
+    OUT's ending sets the format: .pth is PyTorch's (torchvision's layout), .safetensors vggkit's, .h5 Keras's legacy
+    format, .weights.h5 Keras 3's. Nothing is lost: converting back gives the same tensors.
     """
     from vggkit.model.weights.conversion import convert as call
 

@@ -526,7 +526,7 @@ def _(path: Path) -> None:
     keras(path, models(25, 9_000))
 
 
-@hostile("models.keras", "which no configuration can say")
+@hostile("models.keras", "which no configuration can express")
 def _(path: Path) -> None:
     keras(path, models(25, 3_000))
 

@@ -229,7 +229,7 @@ def test_oblong_maps_are_said_and_not_guessed_where_they_matter(layout: str, tmp
         return
     assert "only their product: 2×3 is taken" in inspection.notes[-1]
     if layout.startswith("keras"):
-        with pytest.raises(CheckpointError, match=r"only their product: 2×3 is taken; say which with --config"):
+        with pytest.raises(CheckpointError, match=r"2×3 is taken; name the right one with --config"):
             vggkit.load_model(path)
     else:
         assert vggkit.load_model(path).network.input_shape == (3, 64, 96)

@@ -257,7 +257,7 @@ FOREIGN: dict[str, tuple[str, str, str]] = {
     "one-sided padding": ("[conv(4, strides=2), conv(6), pool(), gap(), dense(5), last()]", AVERAGED,
                           "block1_conv1: the file has padding 'same', more on one side of conv0"),
 }  # fmt: skip
-"""Models that no configuration can say, one whose tensors have the same shapes, and what is said."""
+"""Models that no configuration can express, one whose tensors have the same shapes, and what is said."""
 
 MODELS = {name: case[0] for cases in (SAME, OTHER, FOREIGN) for name, case in cases.items()}  # type: ignore[attr-defined] # three tables
 
@@ -387,11 +387,11 @@ def test_what_no_configuration_can_say_is_refused(name: str, format: str, saved:
     path = saved.file(name, format)
     with pytest.raises(CheckpointError) as caught:
         vggkit.load_model(path)
-    assert "which no configuration can say" in str(caught.value)
+    assert "which no configuration can express" in str(caught.value)
     assert str(caught.value).count("\n") == 0
     assert said.partition("has ")[2] in str(caught.value)
     assert any(said.partition("has ")[2] in note for note in inspect(path).notes)
-    with pytest.raises(CheckpointError, match="which no configuration can say"):
+    with pytest.raises(CheckpointError, match="which no configuration can express"):
         vggkit.build(vggkit.loads(text), weights=path)
     model = vggkit.build(vggkit.loads(text), weights=path, strict=False)
     assert model.report is not None
@@ -434,7 +434,7 @@ keras.Sequential([*parts, layers.UnitNormalization(), layers.Dense(7, activation
 
 
 def test_a_head_that_is_replaced_may_be_anything(tmp_path: Path) -> None:
-    """What no configuration can say counts in the blocks alone, with head='new'; the blocks are compared."""
+    """What no configuration can express counts in the blocks alone, with head='new'; the blocks are compared."""
     keras(HEADS, tmp_path)
     for name in ("head.keras", "head.h5"):
         model = vggkit.build(vggkit.loads(PLAIN), weights=tmp_path / name, head="new")
@@ -444,7 +444,7 @@ def test_a_head_that_is_replaced_may_be_anything(tmp_path: Path) -> None:
             CheckpointError, match="block1_conv1: the file's activation is relu, this configuration's g"
         ):
             vggkit.build(vggkit.loads(PLAIN), activation="gelu", weights=tmp_path / name, head="new")
-        with pytest.raises(CheckpointError, match="no configuration can say"):
+        with pytest.raises(CheckpointError, match="no configuration can express"):
             vggkit.load_model(tmp_path / name)
 
 

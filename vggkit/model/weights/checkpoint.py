@@ -96,7 +96,7 @@ class OwnNetwork(msgspec.Struct, frozen=True):
     """What a file says of its own network.
 
     Args:
-        network: all that a configuration can say of it; None if that is no network.
+        network: as much of it as a configuration can express; None if that is no network.
         departures: the rest.
     """
 
@@ -112,8 +112,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
         layout: whose names and axes it has.
         layers: those with tensors, in order.
         others: names of layers without any, where the file has them: pools, flatten.
-        ordered: whether the file itself says the order.
-        described: what a description of the model in the file says.
+        ordered: whether the file itself tells the order.
+        described: Keras's description of the model, if the file has one.
     """
 
     container: Container

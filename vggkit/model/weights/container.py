@@ -33,20 +33,20 @@ CONFIG_KEY = "vggkit.config"
 
 MOST_TENSORS = 100_000
 MOST_NAME = 1_000
-"""Characters in the name of a tensor."""
+"""Most characters in the name of a tensor."""
 MOST_DIRECTORY = 2**23
-"""Bytes of what says where a file's tensors are: a header, a pickle, an archive's directory. D's has under 10,000."""
+"""Largest header, pickle or archive directory that is read, in bytes. D's has under 10,000."""
 MOST_METADATA = 2**20
-"""Bytes of a configuration in a file."""
+"""Largest configuration in a file, in bytes."""
 
 ALIGNMENT = 64
-"""Bytes; torch's allocator gives addresses that this divides."""
+"""Bytes. torch's allocator gives addresses that are multiples of it."""
 
 REFUSED = 3
-"""The exit status of a rehearsal that says in a line what it refuses."""
+"""The rehearsal's exit status when it refuses a file; it prints why in one line."""
 
 MOST_EXIT_CODE = 255
-"""What lies outside of 0 and this is a process that crashed: a signal's number below 0, or Windows's 0xC0000005."""
+"""An exit code outside 0 to this is a crash: minus a signal's number, or Windows's 0xC0000005."""
 
 ELEMENT_BITS = {
     "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
@@ -57,7 +57,7 @@ ELEMENT_BITS = {
 """Every dtype that a file may have, by torch's name where torch has it."""
 
 WEIGHTS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
-"""The dtypes whose values are weights or counters; of the others names, shapes and sizes are told."""
+"""The dtypes of weights and counters. Tensors of other dtypes are listed, but not read."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class Container(ABC):
             raise CheckpointError(f"{self.path}: can't be read as {self.format}: {_first_line(error)}") from None
 
     inflation: ClassVar[int]
-    """How many times larger than its file all that it holds may be: weights hardly compress, bombs do."""
+    """All tensors together may be this many times as large as the file: weights hardly compress, bombs do."""
 
     def add(self, name: str, shape: tuple[int, ...], dtype: str, size: int) -> None:
         """Note a tensor of the file."""
@@ -142,14 +142,14 @@ class Container(ABC):
 
 
 class Mapped(Container):
-    """A file whose tensors lie in it as they lie in memory."""
+    """A file that holds tensors as memory does, so that they can be mapped."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._memory: Any = None
 
     def row(self, begin: int, elements: int, dtype: str) -> torch.Tensor:
-        """Return values that lie behind one another: memory-mapped if they are aligned, else a copy.
+        """Return consecutive values: memory-mapped if they are aligned, else a copy.
 
         Args:
             begin: where the first one is in the file.
@@ -221,7 +221,7 @@ def _is_keras(path: str) -> bool:
 
 
 def open_archive(path: str) -> zipfile.ZipFile:
-    """Open a zip archive whose directory is not too large to be read, and names each member once.
+    """Open a zip archive, if its directory is small enough to read and names each member once.
 
     Raises:
         CheckpointError: if it is too large, or a name is there twice.
@@ -480,7 +480,7 @@ class Hdf5(Container):
     """The HDF5 file's name in an archive."""
     REHEARSAL = Path(__file__).with_name("rehearsal.py")
     REHEARSAL_SECONDS = 60.0
-    """A guard for what waits; work is limited by the processor's time in the rehearsal."""
+    """Limit for a process that waits; the rehearsal itself limits its processor time."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -490,7 +490,7 @@ class Hdf5(Container):
             self._scan()
 
     def rehearse(self) -> None:
-        """Refuse a file that the HDF5 library would loop on, crash at or follow elsewhere; a process finds out."""
+        """Read the file in another process first; refuse it if the library loops, crashes or opens other files."""
         command = [sys.executable, "-I", str(self.REHEARSAL), self.location, self.MEMBER, str(self.LARGEST_ATTRIBUTE)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=self.REHEARSAL_SECONDS, check=False)
@@ -547,7 +547,7 @@ class Hdf5(Container):
             return thing.attrs[name]
 
     def description(self) -> Any:
-        """Return what the file says of its layers, as Keras writes it in JSON; None if it says nothing."""
+        """Return Keras's JSON description of the model; None if the file has none."""
         with self.reading():
             text = self._description()
             return None if text is None else json.loads(text)  # Keras writes Infinity, which only this reads

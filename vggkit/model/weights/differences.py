@@ -1,7 +1,7 @@
-"""What a file says of its own network and would change the answers of the one that it is loaded into.
+"""Where a file's own network computes other answers than the one that the file is loaded into.
 
-Both networks are read as weight layers with what stands behind each, every layer in its plainest form in inference. The
-weight layers are paired by the tensors that they hold, so that names don't matter.
+Each network is read as weight layers, with what stands behind each in its plainest form in inference. Weight layers are
+paired by the file's tensors that they hold, so that names don't matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADVICE = "load_model builds the network that the file is of; strict=False loads 
 
 
 def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *, include_top: bool = True) -> list[str]:
-    """Say in the network's own terms what would change its answers.
+    """Tell in the network's own terms what would change its answers.
 
     Args:
         network: what a file is loaded into.
@@ -58,7 +58,7 @@ def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *,
 
 
 def _foreign(name: str, departure: Departure) -> str:
-    return f"{name}: the file has {departure.text}, which no configuration can say"
+    return f"{name}: the file has {departure.text}, which no configuration can express"
 
 
 class _Step(NamedTuple):
@@ -176,7 +176,7 @@ class _Comparison:
         yield from _of_fields(ours.name, layer, other)
 
     def _of_groups(self, part: _Part) -> Iterator[str]:
-        """Say where groups of flattened values are groups of others there: weights are reordered, groups are not."""
+        """Tell where groups hold other flattened values: weights can be reordered, groups can't."""
         orders = [placed.layer.order for placed in self.own if isinstance(placed.layer, Flatten)]
         for step in part.behind:
             taken = flattened(self.network, step.placed)
@@ -197,7 +197,7 @@ def _resized(own: Network, network: Network) -> Network:
 
 
 def _of_fields(name: str, ours: Layer, theirs: Layer) -> Iterator[str]:
-    """Say in which options two layers of one kind differ."""
+    """Tell in which options two layers of one kind differ."""
     for word, field in fields(type(ours)).items():
         mine, found = getattr(ours, field.name), getattr(theirs, field.name)
         if mine != found:
@@ -209,7 +209,7 @@ def _spelt(value: Any) -> str:
 
 
 def _behind(part: _Part, beside: _Part, *, open_end: bool) -> Iterator[str]:
-    """Say what stands otherwise behind a weight layer; with an open end, the file may have more."""
+    """Tell what is different behind a weight layer; with an open end, the file may have more."""
     ours, theirs = part.behind, beside.behind
     if open_end and [step.layer for step in theirs[: len(ours)]] == [step.layer for step in ours]:
         return
@@ -246,7 +246,7 @@ def _of_steps(part: _Part, ours: _Step, theirs: _Step) -> Iterator[str]:
 
 
 def _alone(part: _Part, step: _Step, *, in_file: bool) -> str:
-    """Say what only one of both has behind a weight layer."""
+    """Tell what only one of the two has behind a weight layer."""
     word = step.placed.layer.keyword
     if part.weight and step.sort in ("activation", "norm"):
         found, mine = (word, "none") if in_file else ("none", word)

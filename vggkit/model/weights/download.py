@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from vggkit.model.weights.published import Checksum, Passport
 
 TIMEOUT = 30
-"""Seconds of silence after which a server is left."""
+"""After this many silent seconds a server is given up."""
 WINDOW = 30
 LEAST_BYTES = 2**15
-"""A server that sends fewer bytes in a window of so many seconds is left, too: it may never come to an end."""
+"""A server that sends fewer bytes than this in WINDOW seconds is given up, too: it may never end."""
 ATTEMPTS = 3
 MARGIN = 2**20
-"""How far a file may exceed its published size before its download is given up, in bytes."""
+"""Bytes by which a file may exceed its published size before its download is given up."""
 MAX_BYTES = 2**31
-"""Where a download of unknown size is given up."""
+"""Bytes after which a download of unknown size is given up."""
 
 _CHUNK = 2**18
 
@@ -123,12 +123,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _own(path: str, flags: int) -> int:
-    """Open a file as it is, and neither what a link leads to nor a pipe that nobody reads."""
+    """Open a file itself: follow no link, wait for no reader of a pipe."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _wait_for(file: IO[bytes]) -> None:
-    """Lock a file; where the file system has no locks, go on, as a spoilt download does not pass the check."""
+    """Lock a file. Without locks in the file system go on: a spoilt download does not pass the check."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -292,7 +292,7 @@ class _TooSlow(Exception):  # noqa: N818  # a signal
 
 
 class _Paced(io.RawIOBase):
-    """What a server sends: headers, lengths of chunks and the file itself; it ends where they come too slowly.
+    """What a server sends (headers, lengths of chunks, the file); raises _TooSlow where it comes too slowly.
 
     Args:
         raw: the socket's file.

@@ -1,4 +1,4 @@
-"""Telling which configuration a checkpoint is: one of the zoo's, a variant of one, or a description of its own."""
+"""Which configuration a checkpoint is: a shipped one, a variant of one, or one written from its shapes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ class Identity(msgspec.Struct, frozen=True):
         description: the same in words: "D with batch norm, 10 classes, input 3×224×224".
         known: the name of the shipped configuration that it is, or a variant of; None if it is none.
         matching: which layer is which.
-        notes: what the file does not say, and was taken as usual.
-        unclear: what has to be known to compute what its model does, and is only guessed, with what to do; None if
-            nothing is.
+        notes: what the file does not say and was assumed.
+        unclear: what its model's answers depend on and is only guessed, with what to do; None if nothing is.
     """
 
     network: Network
@@ -97,12 +96,12 @@ def likeliest(checkpoint: Checkpoint) -> Identity:
         raise CheckpointError(f"{checkpoint.path}: {_advised(foreign)}")
     raise ambiguous or CheckpointError(
         f"{checkpoint.path}: its {len(checkpoint.layers)} layers are no chain of convolutions and FC layers whose"
-        f" configuration could be told; say it with --config"
+        f" configuration could be told; name it with --config"
     )
 
 
 def _said(checkpoint: Checkpoint, own: OwnNetwork) -> Identity | None:
-    """Trust what the file says of its network, if its tensors agree; a description may be of more than a chain."""
+    """Trust what the file says of its network, if its tensors agree."""
     network = own.network
     if network is None:
         return None
@@ -120,10 +119,10 @@ def _said(checkpoint: Checkpoint, own: OwnNetwork) -> Identity | None:
 
 
 def _foreign(own: OwnNetwork) -> str | None:
-    """Say what a file's network has and no configuration can say."""
+    """Tell what a file's network has and no configuration can express."""
     texts = [departure.text for departure in own.departures]
     more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-    return f"its network has {', '.join(texts[:3])}{more}, which no configuration can say" if texts else None
+    return f"its network has {', '.join(texts[:3])}{more}, which no configuration can express" if texts else None
 
 
 def _advised(foreign: str | None) -> str | None:
@@ -131,7 +130,7 @@ def _advised(foreign: str | None) -> str | None:
 
 
 def _zoo_names(network: Network) -> Iterator[str]:
-    """Yield the shipped configurations that this is: the one whose name it bears, the paper's, or the family's."""
+    """Yield the shipped configurations that this is: the one of its name, the paper's, or the family's."""
     if network.name in family_names() and _is_network(network, Network.of(network.name)):
         yield network.name
         return
@@ -163,7 +162,7 @@ def _papers_names(network: Network) -> Iterator[str]:
 
 
 def _in_blocks(network: Network) -> list[Layer | str]:
-    """Return the layers in the blocks; of norms, whose epsilon is another library's at times, only the kind."""
+    """Return the layers in the blocks, norms as their keyword: their epsilon may be another library's."""
     layers = [placed.layer for placed in network if placed.block is not None]
     return [layer.keyword if layer.role == "norm" else layer for layer in layers]
 
@@ -184,7 +183,7 @@ MOST_DECIMALS = 6
 
 
 def _width(papers: Sequence[int], found: Sequence[int]) -> float | None:
-    """Return the shortest decimal number by which the paper's channels, rounded down, are these; None if none does.
+    """Return the shortest decimal by which the paper's channels, rounded down, become these; None if none does.
 
     >>> _width([64, 128, 256, 512, 4096], [3, 6, 12, 25, 204])
     0.05
@@ -202,14 +201,14 @@ def _width(papers: Sequence[int], found: Sequence[int]) -> float | None:
 
 
 def _factor(shipped: Network, channels: Sequence[int], units: Sequence[int]) -> float | None:
-    """Return the width at which a configuration has these channels, and these units too if any width gives them."""
+    """Return the width that gives a configuration these channels, and these units too if any width does."""
     papers = _channels(shipped)
     with_units = _width([*papers, *_units(shipped)[:-1]], [*channels, *units[:-1]])
     return with_units or _width(papers, channels)
 
 
 def assumed(checkpoint: Checkpoint, matching: Matching) -> Iterator[str]:
-    """Yield what a configuration says and is another thing where the file comes from, if the file says nothing."""
+    """Yield what the file does not say, and its library usually does otherwise than the configuration."""
     usual = checkpoint.layout.norm_epsilon
     if usual is None or checkpoint.says_something:
         return
@@ -227,7 +226,7 @@ class _Candidate(msgspec.Struct, frozen=True):
 
     Args:
         config: it.
-        names: the shipped configurations that it is, or a variant of; empty if it is written from the shapes.
+        names: of the shipped configurations that it is, or a variant of; empty if it is written from the shapes.
         alike: others of the family that have the same parameters.
     """
 
@@ -345,7 +344,7 @@ class _Sketch:
         return any(placed.layer.stem == "lrn" for placed in network) == bool(self._lrn_layers())
 
     def notes(self, network: Network, candidate: _Candidate) -> tuple[str, ...]:
-        """Say what is not in the file, and what was taken instead."""
+        """Tell what is not in the file, and what was assumed instead."""
         said: list[str] = []
         known = (*candidate.names, *candidate.alike)
         if len(known) > 1:
@@ -377,13 +376,13 @@ class _Sketch:
         return passport is not None and passport.fits(self.checkpoint.container.file_size)
 
     def unclear(self, network: Network) -> str | None:
-        """Say what has to be known to compute what the file's model does, and is only guessed."""
+        """Tell what the model's answers depend on and is only guessed."""
         # where they run over height, width, channels, each shape is another order of the values
         oblong = self._oblong(network) if self.fully_connected and self.checkpoint.layout.order == "hwc" else None
-        return oblong and f"{oblong}; say which with --config"
+        return oblong and f"{oblong}; name the right one with --config"
 
     def _oblong(self, network: Network) -> str | None:
-        """Say which maps were taken where they can't be a square."""
+        """Tell which maps were assumed where they can't be a square."""
         maps = _flat_maps(network)
         if maps is None or maps[1] == maps[2] or self.fully_connected[0].maps:
             return None

@@ -54,8 +54,8 @@ class Inspection(Shown, msgspec.Struct, frozen=True):
         parameters: elements of what is trained: all but statistics of batch norm.
         dtypes: of its tensors, the most frequent first.
         bytes: of all tensors.
-        matched: how its layers were found to be the configuration's.
-        notes: what it does not say, and was taken as usual; or why it can't be told.
+        matched: how its layers were matched with the configuration's.
+        notes: what it does not say and was assumed; or why it can't be told.
         tensors: all of them.
     """
 

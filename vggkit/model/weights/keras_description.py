@@ -1,4 +1,4 @@
-"""What a Keras model's description says: its layers, a configuration, and what of it no configuration can say.
+"""What a Keras model's description says: its layers, a configuration, and what of it no configuration can express.
 
 Source for what each option means: the `get_config` and `call` of each layer in the Keras documentation.
 """
@@ -70,7 +70,7 @@ def keras_layers(description: Any) -> KerasLayers:
     """Read the description of a model, the JSON of its configuration.
 
     Args:
-        description: of anybody's making; what is not as Keras writes it says nothing.
+        description: anybody's; what Keras would not write is passed by.
     """
     layers = tuple(islice(_layers(description), MOST_LAYERS))
     channels, height, width = next(filter(None, map(_sides, layers)), (None, None, None))
@@ -129,11 +129,11 @@ def _is_side(side: Any) -> bool:
 
 
 class Departure(NamedTuple):
-    """What a description says and no configuration can.
+    """What a description says and no configuration can express.
 
     Args:
         text: it, in Keras's words.
-        behind: how many convolutions and FC layers stand before it, the one that it belongs to among them.
+        behind: how many convolutions and FC layers come before it, counting the one that it belongs to.
         top: whether it stands behind the maps, in the classifier.
     """
 
@@ -146,7 +146,7 @@ class Description(NamedTuple):
     """What a description says of a network.
 
     Args:
-        config: all of it that a configuration can say; None if that is nothing.
+        config: as much of it as a configuration can express; None if that is nothing.
         departures: the rest.
     """
 
@@ -210,7 +210,7 @@ class _Reader:
             self.departs(f"options of {layer.name}")
 
     def add(self, layer: Layer) -> None:
-        """Place a layer, in the entry before it where that can have it behind it."""
+        """Place a layer: in the entry before it where that takes it, else in an entry of its own."""
         self.shape = None if self.shape is None else layer.output_shape(self.shape)
         last = self.entries[-1] if self.entries and self.tops[-1] == self.top else None
         free = last is not None and last.layer.role == "weight" and last.activation is None and not last.dropout
@@ -248,7 +248,7 @@ class _Reader:
             height, width = height * stride[0], width * stride[1]
         return self.channels, height, width
 
-    # Kinds of layers: what each yields is a layer, or words for what can't be said
+    # Kinds of layers: each yields layers, and words for what a configuration can't express
 
     def convolution(self, options: dict[str, Any]) -> Iterator[Layer | str]:
         kernel, strides = _pair(options["kernel_size"]), _pair(options.get("strides", 1))
@@ -352,7 +352,7 @@ class _Reader:
         return next((f"{word} {options[word]}" for word in ("center", "scale") if options.get(word) is False), None)
 
     def _pads(self, padding: Any, extent: Pair, strides: Pair) -> tuple[Pair, bool]:
-        """Return the zeros before the first row and column, and whether there is one more behind the last."""
+        """Return the padding before the first row and column, and whether there is one more after the last."""
         if padding in (None, "valid"):
             return (0, 0), False
         if padding != "same":
@@ -418,10 +418,19 @@ def _unknown(word: Any) -> Callable[[dict[str, Any]], Iterable[Layer | str]]:
 
 
 NAMED: dict[str, Any] = {
-    "relu": "relu", "elu": "elu", "gelu": "gelu", "silu": "silu", "swish": "silu", "sigmoid": "sigmoid", "tanh": "tanh",
-    "softmax": "soft-max", "log_softmax": "log-softmax", "leaky_relu": {"leaky-relu": 0.2},
-    "relu6": {"hardtanh": {"min_val": 0, "max_val": 6}}, "hard_tanh": "hardtanh",
-}  # fmt: skip
+    "relu": "relu",
+    "elu": "elu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "softmax": "soft-max",
+    "log_softmax": "log-softmax",
+    "leaky_relu": {"leaky-relu": 0.2},
+    "relu6": {"hardtanh": {"min_val": 0, "max_val": 6}},
+    "hard_tanh": "hardtanh",
+}
 """Keras's names of activations, in the notation."""
 
 
@@ -451,8 +460,12 @@ def _softmax(options: dict[str, Any]) -> Iterator[Layer | str]:
 
 
 ACTIVATIONS: dict[str, Callable[[dict[str, Any]], Iterable[Layer | str]]] = {
-    "Activation": _activated, "ReLU": _relu, "LeakyReLU": _leaky, "ELU": _elu, "Softmax": _softmax,
-}  # fmt: skip
+    "Activation": _activated,
+    "ReLU": _relu,
+    "LeakyReLU": _leaky,
+    "ELU": _elu,
+    "Softmax": _softmax,
+}
 """Keras's layers that are activations."""
 
 Reader = Callable[[_Reader, dict[str, Any]], Iterable[Layer | str]]
@@ -479,9 +492,13 @@ READERS: dict[str, Reader] = {
 """Keras's layers that the notation has."""
 
 TRAINING_ALONE = (
-    "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization",
-)  # fmt: skip
-"""What changes nothing in inference and has no place in the notation; so do layers that change pictures at random."""
+    "SpatialDropout2D",
+    "GaussianDropout",
+    "GaussianNoise",
+    "AlphaDropout",
+    "ActivityRegularization",
+)
+"""Layers that do nothing in inference and have no place in the notation; so do those that change pictures at random."""
 
 TOP = ("Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "Dense")
-"""With these the classifier begins."""
+"""The classifier begins with one of these."""

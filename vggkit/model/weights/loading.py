@@ -1,4 +1,4 @@
-"""Weights into a model, and out of one."""
+"""Loading weights into a model, growing one from another, and saving weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LoadArguments(TypedDict, total=False):
 
 
 def resolve(source: WeightsSource, network: Network) -> str:
-    """Return the file of a source: downloads what `imagenet` stands for, if it is not there yet.
+    """Return the file of a source; what `imagenet` stands for is downloaded if it is not there yet.
 
     Args:
         source: a path, or "imagenet".
@@ -151,7 +151,7 @@ def warn(notes: Iterable[str]) -> None:
 
 
 def _what_it_is(checkpoint: Checkpoint, network: Network) -> list[str]:
-    """Say of which configuration a checkpoint is, if that is another one."""
+    """Tell of which configuration a checkpoint is, if that is another one."""
     try:
         identity = identify(checkpoint)
     except VggkitError:

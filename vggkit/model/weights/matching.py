@@ -46,12 +46,12 @@ class LayerPair(msgspec.Struct, frozen=True):
         return checkpoint.read(self.stored, role, shape, self.reorder if self.is_per_input(role) else None)
 
     def is_per_input(self, role: str) -> bool:
-        """Tell whether one of the tensors has a value for each that the layer takes, or several."""
+        """Tell whether one of the tensors has values for each input of the layer."""
         return role == "weight" or (self.placed.layer.role == "norm" and role != "num_batches_tracked")
 
 
 class Matching(msgspec.Struct, frozen=True):
-    """What belongs together, and what is different.
+    """Which layers belong together, and what is different.
 
     Args:
         pairs: layers that fit each other.
@@ -137,7 +137,7 @@ def _reorder(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stor
 
 
 def _other_colours(network: Network, placed: PlacedLayer, stored: StoredLayer) -> bool:
-    """Tell whether the file's first convolution is the network's but for its number of input channels, 3."""
+    """Tell whether the file's first convolution is the network's, but for 3 input channels."""
     first = next((other for other in network if other.layer.role == "weight"), None)
     ours, theirs = placed.held.get("weight", ()), stored.shapes.get("weight", ())
     return (
@@ -187,7 +187,7 @@ def _in_order(
 def _runs(
     network: Network, checkpoint: Checkpoint, ours: Sequence[PlacedLayer], theirs: Sequence[StoredLayer]
 ) -> list[int]:
-    """Return where, in a row of stored layers, the network's layers fit one after the other."""
+    """Return the places among the stored layers from which on the network's layers fit one by one."""
 
     def fits(placed: PlacedLayer, stored: StoredLayer) -> bool:
         return not _misfits(checkpoint, _pair(network, checkpoint, placed, stored))
@@ -200,7 +200,7 @@ def _runs(
 
 
 def _check_order(checkpoint: Checkpoint, pairs: Sequence[LayerPair]) -> None:
-    """Refuse layers of equal shapes whose order neither the file nor numbers in their names tell."""
+    """Refuse layers of equal shapes if neither the file nor numbers in their names tell their order."""
     if checkpoint.ordered:
         return
     seen: dict[object, StoredLayer] = {}
@@ -246,7 +246,7 @@ def _per_unit(shape: Shape | None) -> tuple[int, int] | None:
 
 
 def _side_by_side(network: Network, checkpoint: Checkpoint, targets: Sequence[PlacedLayer]) -> list[LayerPair]:
-    """Pair layers in order as far as both sides go: to say what is different."""
+    """Pair layers in order as far as both sides go, to tell what is different."""
     pairs = []
     for norms in (False, True):
         ours = [placed for placed in targets if (placed.layer.role == "norm") == norms]
@@ -279,7 +279,7 @@ def _differences(
     targets: Sequence[PlacedLayer],
     include_top: bool,
 ) -> list[str]:
-    """Say what is different, in the network's terms, and what to do."""
+    """Tell what is different, in the network's terms, and what to do."""
     said = []
     for pair in pairs:
         if wrong := _misfits(checkpoint, pair):

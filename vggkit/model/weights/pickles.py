@@ -1,8 +1,8 @@
 """The pickle in a file of `torch.save` → names with descriptions of tensors, by a machine of its own.
 
-A pickle is a program. Python's machine for it calls whatever a file names, and torch's own `weights_only` one still
-makes room for as many bytes as a file asks for. This one knows what a state dict and the checkpoints around it need,
-calls nothing, and refuses everything else by name: what it leaves behind are descriptions, and no values.
+A pickle is a program. Python runs it and calls whatever a file names; torch's `weights_only` still allocates as many
+bytes as a file asks for. The machine here knows the steps that a state dict and the checkpoints around it need. It
+calls nothing, refuses everything else by name, and returns descriptions of tensors without their values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_OPCODES = 2**20
 """A checkpoint of D with its optimizer's state has about 10,000."""
 
 MOST_KEY = 2**63
-"""Larger integers are no keys of anything; many of them could be made to collide in a dict."""
+"""Larger integers are refused as keys: many of them can be made to collide in a dict."""
 
 MOST_DIMENSIONS = 64
 """As torch allows."""
@@ -38,7 +38,7 @@ SPECIAL = {
     "_rebuild_meta_tensor_no_storage": "a tensor on the meta device, which has no values",
     "_rebuild_wrapper_subclass": "a tensor of a class of its own",
 }
-"""What torch's functions make that is no dense tensor."""
+"""Functions of torch that make other things than dense tensors."""
 
 
 class StorageRecord(NamedTuple):
@@ -88,7 +88,7 @@ class _Global(NamedTuple):
 
 
 class _Opaque:
-    """A value that is no tensor and holds none, and whose contents are of no use here."""
+    """A value without tensors, whose contents are of no use here."""
 
 
 class _Parameter:

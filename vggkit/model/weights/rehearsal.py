@@ -1,8 +1,8 @@
-"""Reads all that is read of an HDF5 file, in a process of its own: `python rehearsal.py FILE MEMBER LARGEST`.
+"""Reads an HDF5 file in a process of its own, under limits: `python rehearsal.py FILE MEMBER LARGEST`.
 
-On damaged bytes the HDF5 library itself may loop for ever, crash or take all memory, which no exception tells. So the
-file is first read here, under limits. What is refused is printed in one line. It imports nothing of ours, so that it
-can run isolated.
+On damaged bytes the HDF5 library itself may loop for ever, crash or take all memory, and raises nothing. So all that
+will be read of a file is first read here. The reason for a refusal is printed in one line. This module imports nothing
+of ours, so that it can run isolated.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import h5py
 
 REFUSED = 3
-"""The exit status of a file that is not to be opened."""
+"""The exit status for a file that must not be opened."""
 
 MOST_MEMORY = 400 * 10**6
 """Bytes beyond those of the libraries."""
 MOST_SECONDS = 5
 BYTES_A_SECOND = 2e7
-"""Of processor time: so much at least, and more for a large file."""
+"""Of processor time: MOST_SECONDS, and a second more for this many bytes of the file."""
 
 MOST_OBJECTS = 20_000
 MOST_DEPTH = 64
@@ -33,7 +33,7 @@ FILTERS = {1, 2, 3, 32000}
 
 
 def limit(path: str) -> None:
-    """Let this process end rather than take all memory or for ever, where the system can do that."""
+    """Limit this process's memory and processor time, where the system can do that."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
