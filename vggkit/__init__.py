@@ -1,4 +1,4 @@
-"""vggkit: say a VGG network in the paper's own words, get the PyTorch model, and know exactly what it costs.
+"""vggkit: describe a VGG network in the paper's own notation, get the PyTorch model, and know exactly what it costs.
 
 Everything is imported when it is first used, so that `import vggkit` is instant.
 """

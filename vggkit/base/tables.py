@@ -428,8 +428,8 @@ class Table:
 
         parts: list[Any] = []
         for grid in (*self.grids, *self.below):
-            parts += [*([""] if parts else []), FittedTable(grid)]
-        return Group(*parts, *([""] if self.notes else []), *map(Text, self.notes))
+            parts += [*([Text()] if parts else []), FittedTable(grid)]
+        return Group(*parts, *([Text()] if self.notes else []), *map(Text, self.notes))
 
     def to_json(self) -> str:
         """Return the documented JSON."""

@@ -119,7 +119,7 @@ LONGEST_WIDTH = 5
 )
 @click.version_option(__version__, prog_name="vggkit", message="%(prog)s %(version)s")
 def main() -> None:
-    """Say a VGG network in the paper's own words, and know exactly what it costs before you run it.
+    """Describe a VGG network in the paper's own notation, and know exactly what it costs before you run it.
 
     A CONFIGURATION is a name (A, A-LRN, B, C, D, E), an alias (vgg16, vgg16_bn) or the path of a YAML file.
     """

@@ -24,7 +24,9 @@ MAX_CHARACTERS = 1_000
 
 _INTEGER = re.compile(rf"[-+]?[0-9]{{1,{MAX_DIGITS}}}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_PRINTABLE_ASCII = re.compile("[\t\n\r\x20-\x7e]*")
+# as text: compiling it takes milliseconds, and few files need it
+_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _WORDS: dict[str, object] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
@@ -181,7 +183,7 @@ class _Reader:
         except UnicodeDecodeError as error:
             place = self._place(error.object[: error.start].decode("utf-8"))
             raise ConfigError([Problem(f"not UTF-8 text: {error.reason}", place)]) from None
-        if found := _UNPRINTABLE.search(text):
+        if not _PRINTABLE_ASCII.fullmatch(text) and (found := re.search(_UNPRINTABLE, text)):
             place = self._place(text[: found.start()])
             raise ConfigError([Problem(f"character {found.group()!r} may not stand in YAML", place)])
         return text
