@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
+from tests import scratch
 from vggkit.base import tables
 from vggkit.base.tables import Column, FittedTable, Grid
 
@@ -107,3 +109,43 @@ def test_no_number_is_cut_where_even_the_first_columns_are_too_wide() -> None:
     assert max(map(len, lines)) <= 25
     assert lines[2].split() == ["one", "two", "three", "11,555,184"]
     assert " ".join(word for line in lines[2:] for word in line.split() if word.isalpha()) == PROSE
+
+
+# A new format
+
+RST = '''
+def rst(table: Table) -> str:
+    """Write the first grid as a list table of reStructuredText."""
+    rows = (table.grids[0].headers, *table.grids[0].rows)
+    return f".. list-table:: {table.title}\\n\\n" + "".join(f"   * - {' | '.join(row)}\\n" for row in rows)
+
+
+FORMATS = {'''
+
+USE_RST = """
+import pathlib, vggkit
+from vggkit.cli import main
+for value in (vggkit.summarize('D'), vggkit.compare('A', 'D'), vggkit.find(['A', 'D'])):
+    assert value.written('rst').startswith('.. list-table::'), value
+for command in ('summarize D', 'compare A D', 'explain D conv3_1', 'find A D', 'list'):
+    for arguments in ('--format rst -o by-word', '-o by-ending.rst'):
+        main(f'{command} {arguments}'.split(), standalone_mode=False)
+    text = pathlib.Path('by-word').read_text(encoding='utf-8')
+    assert text.startswith('.. list-table::') and 'D' in text
+    assert pathlib.Path('by-ending.rst').read_text(encoding='utf-8') == text
+"""
+
+
+def test_a_new_format_is_one_function_and_its_entry(tmp_path: Path) -> None:
+    """Every value is written in it, every command offers it, and a file's ending asks for it."""
+    file = scratch.package(tmp_path) / "base" / "tables.py"
+    scratch.add(file, "\nFORMATS = {", RST.removesuffix("\nFORMATS = {"))
+    scratch.add(file, '    "html": Format(', '    "rst": Format((".rst",), rst),\n')
+    scratch.run(tmp_path, USE_RST)
+
+
+def test_each_format_is_told_where_formats_are() -> None:
+    """In the docstring of `written`, which is the reference's, and in the page on comparing."""
+    pages = Path(__file__).parents[2] / "docs"
+    for text in (tables.Shown.written.__doc__ or "", (pages / "compare.md").read_text(encoding="utf-8")):
+        assert [word for word in tables.FORMATS if word not in text] == []

@@ -25,6 +25,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 import vggkit
+from tests import scratch
 from vggkit.cli import main
 from vggkit.cli.options import FORMATS
 from vggkit.figures.measures import FOUND
@@ -983,3 +984,33 @@ def test_a_long_form_that_is_none_is_one_line(value: str, message: str) -> None:
     said = told("show", "A", "--set", f"activation={value}")
     assert said.startswith(message)
     assert said.count("\n") == 1
+
+
+DEPTH = '''
+@main.command(epilog="Example: vggkit depth D")
+@source_argument
+@set_option
+@format_option()
+@output_option
+def depth(source: str, settings: tuple[str, ...], format: str | None, output: Path | None) -> None:
+    """Say how deep a network is."""
+    from vggkit.base.tables import Column, Table, grid
+    from vggkit.network import Network
+
+    network = Network.of(source, **overrides(settings))
+    record = {"name": network.name, "layers": len(network)}
+    columns = [Column("layers", lambda row: str(row["layers"]), "right")]
+    write_table(Table(grid(columns, [record]), records=[record]), format_of(format, output), output)
+
+'''
+
+
+def test_a_new_command_is_one_function(tmp_path: Path) -> None:
+    """It takes the shared options, writes every format, and is listed with its sentence."""
+    file = scratch.package(tmp_path) / "cli" / "figures.py"
+    scratch.add(file, '\n@main.command(epilog="Example: vggkit explain', DEPTH)
+    program = "from vggkit.cli import main; main({!r}.split(), prog_name='vggkit')"
+    said = scratch.run(tmp_path, program.format("depth D --set head=gap --format json"))
+    assert json.loads(said) == [{"name": "D", "layers": 35}]
+    help = scratch.run(tmp_path, program.format("-h"))
+    assert re.search(r"^  depth +Say how deep a network is\.$", help, re.MULTILINE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vggkit
+from tests import scratch
 from tests.notation.test_reading import problems, spelt
 from vggkit.base.errors import ArgumentError
 from vggkit.notation.layers import (
@@ -289,3 +291,42 @@ def test_an_unknown_override_is_told_with_the_nearest() -> None:
         vggkit.load("D", num_class=10)
     with pytest.raises(ArgumentError, match=r"unknown override 'foo'\. Known: head, num_classes, "):
         vggkit.load("D", foo=10)
+
+
+# A new override
+
+BIAS = """    "bias": Override(
+        read=_of_type(Flag),
+        apply=lambda config, wanted: _map_entries(
+            config,
+            lambda entry: (
+                replace(entry, layer=replace(entry.layer, bias=wanted)) if entry.layer.role == "weight" else entry
+            ),
+        ),
+        meaning="whether layers with weights have biases",
+        schema={"type": "boolean"},
+    ),
+"""
+
+USE_BIAS = """
+import json, vggkit
+from click.testing import CliRunner
+from vggkit.cli import main
+assert vggkit.summarize('D', bias=False).totals.biases == 0
+assert vggkit.summarize(vggkit.loads('{extends: D, overrides: {bias: false}}')).totals.biases == 0
+assert vggkit.build('A', bias=False, input='3x32x32', width=0.1).fc1.bias is None
+assert [one.figures['biases'] for one in vggkit.find('A', vary={'bias': [False, True]}, figures='biases')] == [0, 11944]
+done = CliRunner().invoke(main, 'summarize D --set bias=false --format json'.split())
+assert json.loads(done.stdout)['totals']['biases'] == 0
+assert '"bias"' in CliRunner().invoke(main, ['schema']).stdout
+done = CliRunner().invoke(main, ['summarize', 'D', '--set', 'bais=1'])
+assert "Did you mean 'bias'?" in done.stderr, done.stderr
+"""
+
+
+def test_a_new_override_is_one_entry(tmp_path: Path) -> None:
+    """And a keyword for type checkers: files, functions, search, --set and the JSON Schema take it."""
+    file = scratch.package(tmp_path) / "notation" / "overrides.py"
+    scratch.add(file, '    "num_classes": Override(', BIAS)
+    scratch.add(file, "    head: str | None\n", "    bias: bool | None\n")
+    scratch.run(tmp_path, USE_BIAS)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
-from vggkit.base.tables import Shown, Table, data_frame
+from vggkit.base.tables import Column, Shown, Table, data_frame, grid
 from vggkit.figures.alignment import AlignedRow, aligned
 from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
 from vggkit.figures.diff import Diff, changes
@@ -211,11 +211,6 @@ class ComparisonTable(Table):
         data["networks"] = networks
         if LAYERS not in only:
             del data["rows"]
-        super().__init__(
-            records=[{key: value for key, value in one.items() if key != "reported"} for one in networks],
-            data=data,
-            title=", ".join(one.label for one in comparison.networks),
-        )
         self.networks = comparison.networks
         self.only = only
         self.heading = step_title(comparison.batch, comparison.dtype, comparison.optimizer)
@@ -224,6 +219,13 @@ class ComparisonTable(Table):
             *_figure_rows(self.networks, [measure for name, measure in COMPARED.items() if name in only]),
         ]
         self.rows = [*(row._replace(section=False) for row in rows[:1]), *rows[1:]]
+        columns = [Column[TableRow]("", lambda row: row.label)]
+        columns += [_network_column(number, one.label) for number, one in enumerate(self.networks)]
+        super().__init__(
+            grid(columns, self.rows, title=", ".join(one.label for one in self.networks)),
+            records=[{key: value for key, value in one.items() if key != "reported"} for one in networks],
+            data=data,
+        )
 
     def explanations(self, bold: str) -> list[str]:
         """Return the sentences below the table.
@@ -303,6 +305,10 @@ class ComparisonTable(Table):
             f"<table><caption>{escape(self.heading)}</caption><thead><tr><td></td>{heads}</tr></thead>"
             f"<tbody>{''.join(body)}</tbody></table>{said}"
         )
+
+
+def _network_column(number: int, label: str) -> Column[TableRow]:
+    return Column(label, lambda row: row.cells[number])
 
 
 def _layer_rows(aligned: Sequence[AlignedRow]) -> Iterable[TableRow]:
