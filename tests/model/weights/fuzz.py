@@ -53,8 +53,8 @@ def small_network() -> vggkit.VGG:
     )
 
 
-def seeds(folder: Path) -> dict[str, list[bytes]]:
-    """Return small files of every format, good ones and hostile ones."""
+def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
+    """Return small files, good ones of every format and hostile ones of some."""
     good = folder / "good"
     good.mkdir()
     model = small_network()
@@ -71,6 +71,8 @@ def seeds(folder: Path) -> dict[str, list[bytes]]:
     (folder / "hostile").mkdir()
     for name, (make, _) in FILES.items():
         path = folder / "hostile" / name
+        if path.suffix[1:] not in formats:
+            continue
         make(path)
         if path.stat().st_size <= SMALL:
             found[path.suffix[1:]].append(path.read_bytes())
@@ -239,9 +241,9 @@ def fuzz(format: str, seeds: list[bytes], number: int, folder: Path, first: int 
 def main() -> None:
     """Run as many mutations of each format as are asked for, and print what came out."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
-    found = seeds(folder)
-    number = int(sys.argv[1])
-    for format in sys.argv[2:] or FORMATS:
+    number, formats = int(sys.argv[1]), tuple(sys.argv[2:]) or FORMATS
+    found = seeds(folder, formats)
+    for format in formats:
         for first in range(0, number, 1000):  # told piece by piece
             results = fuzz(format, found[format], min(number, first + 1000), folder, first)
             print(format, first, json.dumps(results), flush=True)
