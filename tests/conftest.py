@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ ROOT = Path(__file__).parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --update-golden."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files that differ")
+
+
+def sample(values: Sequence[str], few: Sequence[str]) -> list[Any]:
+    """Return the values to parametrize a test with; those that are not among the few are slow."""
+    return [value if value in few else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 @pytest.fixture

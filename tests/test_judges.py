@@ -60,7 +60,9 @@ def test_ci_installs_the_judges_that_pip_cannot(
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     bash = judges.program("bash")
-    subprocess.run([bash, "-euo", "pipefail", "-c", f"{match[0]}\ninstall_judges"], env={"PATH": str(tmp_path)}, check=True)
+    subprocess.run(
+        [bash, "-euo", "pipefail", "-c", f"{match[0]}\ninstall_judges"], env={"PATH": str(tmp_path)}, check=True
+    )
     asked = said.read_text().splitlines() if said.exists() else []
     assert [line.split()[-len(installed) :] for line in asked[1:]] == ([installed] if installed else [])
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vggkit
+from tests.conftest import sample
 from tests.drawn import networks
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
@@ -26,6 +27,8 @@ from vggkit.network import Network
 from vggkit.notation.layers import elements
 
 NAMES = ("A", "A-LRN", "B", "C", "D", "E")
+SOME = sample(NAMES, ["A-LRN", "D"])
+"""Those two have every kind of layer that the six have."""
 BLOCKS = tuple(f"block{number}" for number in range(1, 6))
 
 
@@ -103,7 +106,7 @@ def test_adams_peak_at_batch_one_is_in_its_step() -> None:
 # The grid
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_each_network_at_a_small_size_is_exact(name: str, batch_norm: bool) -> None:
     """Saved bytes, inference peak and training peak equal their judges' for the six, with and without batch norm."""
@@ -163,7 +166,7 @@ def test_a_frozen_prefix_saves_nothing() -> None:
     assert not any(layer.saved_bytes for layer in plan.layers if layer.name.startswith(("block1", "block2")))
 
 
-@pytest.mark.parametrize("name", ["A", "A-LRN", "D"])
+@pytest.mark.parametrize("name", sample(["A", "A-LRN", "D"], ["A-LRN"]))
 @pytest.mark.parametrize("blocks", [BLOCKS, BLOCKS[:1], ("block2", "block4")])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_checkpointed_blocks_are_exact(name: str, blocks: tuple[str, ...], batch_norm: bool) -> None:
@@ -173,7 +176,7 @@ def test_checkpointed_blocks_are_exact(name: str, blocks: tuple[str, ...], batch
         assert_all_equal(network, StepOptions(batch=3, optimizer=optimizer, checkpoint=blocks, freeze=frozen))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_autocast_is_exact(name: str, batch_norm: bool) -> None:
     """The cast weights, what stays float32 and what is cast back are what MemTracker sees."""

@@ -10,12 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
 from tests.cli.test_app import printed
+from tests.conftest import sample
 from vggkit.footprint import remedies
 from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step
 from vggkit.footprint.remedies import cheapest_checkpoints
 from vggkit.network import Network
 
-NAMES = ("A", "A-LRN", "B", "C", "D", "E")
+SOME = sample(["A", "A-LRN", "B", "C", "D", "E"], ["A-LRN", "D"])
+"""Those two have every kind of layer that the six have."""
 
 
 def step_macs(network: Network, checkpoint: tuple[str, ...], *, autocast: bool) -> int:
@@ -46,7 +48,7 @@ def assert_no_cheaper_checkpoints(network: Network, options: StepOptions) -> Non
     assert advised.forward == vggkit.summarize(network).totals.multiply_accumulates
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("batch", [1, 64])
 def test_the_advised_checkpoints_are_the_cheapest_that_do(name: str, batch: int) -> None:
     """Every set of blocks is tried, and torch's counter says what it runs again."""
