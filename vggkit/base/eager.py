@@ -45,7 +45,7 @@ class Storage:
         per_image: bytes that grow with the batch, for one image.
         constant: bytes that don't.
         size: bytes in all, rounded as the device rounds them.
-        kind: index into `MEMORY_KINDS`, in their order.
+        kind: what it is for: an index into `MEMORY_KINDS`.
     """
 
     __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size")
@@ -200,8 +200,7 @@ class Eager:
     Args:
         batch: number of images.
         device: "cpu" or "cuda".
-        training: whether dropout drops and batch norm computes statistics of the batch.
-        autograd: whether a graph is recorded.
+        training: whether dropout drops, batch norm computes statistics of the batch, and a graph is recorded.
 
     Attributes:
         frozen: whether the layer that runs is frozen: its batch norm uses running statistics, in training too.
@@ -211,13 +210,11 @@ class Eager:
         refused: the normalisations that torch refuses to run, as their statistics would be of a single value.
     """
 
-    def __init__(
-        self, batch: int, device: Literal["cpu", "cuda"] = "cpu", *, training: bool = True, autograd: bool = True
-    ) -> None:
+    def __init__(self, batch: int, device: Literal["cpu", "cuda"] = "cpu", *, training: bool = True) -> None:
         self.batch = batch
         self.device = device
         self.training = training
-        self.autograd = autograd
+        self.autograd = training
         self.autocast = False
         self.frozen = False
         self.event = "start"
@@ -315,7 +312,9 @@ class Eager:
         inputs = (x, *others)
         node = self.node([None if tensor is None else tensor.edge for tensor in inputs])
         if node is not None:
-            node.backward = backward or self._gradients_like(node, inputs)
+            node.backward = backward or self._makes(
+                *(None if one is None or edge is None else one.size for one, edge in zip(inputs, node.edges))
+            )
             if in_place and x.is_view:
                 node.backward = self._through_view(x, node.backward)
             node.adjust = adjust
@@ -381,11 +380,6 @@ class Eager:
         of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge or always else None
         sizes = [of_x, *(p.size if p.edge else None for p in parameters.values())]
 
-        def backward(_: Storage) -> Gradients:
-            made = [None if size is None else self.new(*size) for size in sizes]
-            self.note()
-            return made
-
         def adjust(_: Storage, made: Gradients) -> Gradients:
             if not mixed or made[0] is None:
                 return made
@@ -394,6 +388,7 @@ class Eager:
             self.release(made[0])
             return [cast, *made[1:]]
 
+        backward = self._makes(*sizes)
         return self.op(x, *parameters.values(), keeps=keeps, extras=extras, backward=backward, adjust=adjust)
 
     def add_number(self, x: Tensor) -> Tensor:
@@ -452,15 +447,9 @@ class Eager:
 
     def _slice(self, edge: Edge, size: int) -> Node:
         """Record a slice, whose gradient has the size of the whole."""
-
-        def backward(_: Storage) -> Gradients:
-            made = self.new(size)
-            self.note()
-            return [made]
-
         node = self.node([edge])
         assert node is not None
-        node.backward = backward
+        node.backward = self._makes((size, 0))
         return node
 
     def _copy_slice(self, whole: int, size: int, before: Node | None, source: Node) -> Node:
@@ -539,8 +528,8 @@ class Eager:
             node.saved.append(self.hold(storage))
             self.kept.setdefault(storage, self._layer)
 
-    def _gradients_like(self, node: Node, inputs: Sequence[Tensor | Parameter | None]) -> Backward:
-        sizes = [None if tensor is None or edge is None else tensor.size for tensor, edge in zip(inputs, node.edges)]
+    def _makes(self, *sizes: tuple[int, int] | None) -> Backward:
+        """Return a backward pass that only makes the inputs' gradients: their sizes, None where none is wanted."""
 
         def backward(_: Storage) -> Gradients:
             made = [None if size is None else self.new(*size) for size in sizes]
@@ -655,14 +644,7 @@ class Eager:
             return self._casts[tensor], None
         node = self.node([tensor.edge])
         if node is not None:
-            size = tensor.size
-
-            def backward(_: Storage) -> Gradients:
-                made = self.new(*size)
-                self.note()
-                return [made]
-
-            node.backward = backward
+            node.backward = self._makes(tensor.size)
         storage = self.new(*tensor.cast_size(element_bytes))
         self.note()
         if isinstance(tensor, Tensor):
@@ -710,15 +692,8 @@ class Eager:
         z, cast = self.raise_precision(logits)
         likelihoods = self.op(z, keeps_output=True)
         node = self.node([likelihoods.edge])
-        size = likelihoods.size
-
-        def backward(_: Storage) -> Gradients:
-            made = self.new(*size)
-            self.note()
-            return [made]
-
         if node is not None:
-            node.backward = backward
+            node.backward = self._makes(likelihoods.size)
             self.keep(node, likelihoods.storage)
             self.keep(node, labels)
         loss, weight = self.new(0, z.element_bytes), self.new(0, z.element_bytes)
@@ -777,9 +752,8 @@ class Eager:
                 continue
             if edge.gradient is None:
                 edge.gradient = self.hold(storage)
-            elif (
-                self.device == "cpu"
-            ):  # two uses of one tensor: fake tensors are added out of place, real ones in place
+            elif self.device == "cpu":
+                # two uses of one tensor: fake tensors' gradients are added out of place, real ones' in place
                 total = self.new(storage.per_image, storage.constant)
                 self.note()
                 self.release(edge.gradient)

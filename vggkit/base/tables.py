@@ -204,6 +204,10 @@ _LATEX = str.maketrans(
         "−": "$-$",
         "→": "$\\to$",
         "⁶": "$^6$",
+        "÷": "$\\div$",
+        "✓": "$\\surd$",
+        "✗": "$\\times$",
+        **{char: f"\\rule{{{eighths / 8}ex}}{{1ex}}" for eighths, char in enumerate("▏▎▍▌▋▊▉█", 1)},
     }
 )
 

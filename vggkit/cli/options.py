@@ -24,9 +24,6 @@ FORMATS: Formats = {word: format.endings for word, format in tables.FORMATS.item
 """Those of every table."""
 
 
-LIST_FORMATS: Formats = {word: FORMATS[word] for word in ("table", "json", "csv", "markdown")}
-
-
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """What adds an option or an argument to a command, or several."""
 
@@ -125,9 +122,6 @@ output_option = click.option(
     callback=lambda ctx, param, path: None if path == STANDARD_OUTPUT else path,  # noqa: ARG005  # click's
     help="Write to a file instead; - is standard output.",
 )
-
-
-list_format_option = format_option(LIST_FORMATS)
 
 
 figure_options = stacked(batch_option, input_option, dtype_option(), set_option)

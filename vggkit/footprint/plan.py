@@ -34,7 +34,7 @@ from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, Source, check_batch, dtype_name, place, several
-from vggkit.notation.layers import BatchNorm, Shape, elements, times
+from vggkit.notation.layers import Shape, elements, times
 from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
@@ -359,8 +359,7 @@ class Step:
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
-        is_training = options.is_training
-        self._eager = eager = Eager(options.batch, options.device, training=is_training, autograd=is_training)
+        self._eager = eager = Eager(options.batch, options.device, training=options.is_training)
         self.moments, self.saved, self.refused = eager.moments, eager.kept, eager.refused
         self._optimizer = OPTIMIZERS[options.optimizer]
         self._element_bytes = ELEMENT_BYTES[options.dtype]
@@ -509,7 +508,7 @@ def refusal(network: Network, options: StepOptions) -> str | None:
 def _refusal(step: Step) -> str:
     network, options = step.network, step.options
     placed = network.layer(step.refused[0])
-    each = "channel" if isinstance(placed.layer, BatchNorm) else "group"
+    each = "channel" if _is_over_the_batch(placed) else "group"
     helps = [words for words, changed, other in _changes(network, options) if not Step(changed, other).refused]
     return (
         f"{network.name}: torch can't run {'a training step' if options.is_training else 'inference'} at batch"
@@ -526,9 +525,14 @@ def _changes(network: Network, options: StepOptions) -> Iterator[tuple[str, Netw
         larger = place(msgspec.structs.replace(network.config, input=(channels, 4 * height, 4 * width)))
         yield "a larger input", larger, options
     if options.is_training:
-        norms = tuple(placed.name for placed in network if isinstance(placed.layer, BatchNorm))
+        norms = tuple(placed.name for placed in network if _is_over_the_batch(placed))
         yield "frozen batch norms", network, options.replace(freeze=(*options.freeze, *norms))
         yield "mode inference", network, options.forward_only()
+
+
+def _is_over_the_batch(placed: PlacedLayer) -> bool:
+    """Tell whether a layer takes its statistics over the whole batch, as batch norm does."""
+    return any(not kept.per_image for kept in placed.layer.kept(placed.input_shape))
 
 
 def smallest_batch(network: Network, options: StepOptions) -> int:
