@@ -1,4 +1,7 @@
-"""A network as cuboids in perspective: as high and deep as its maps, as thick as it has channels."""
+"""A network as cuboids in perspective: as high and deep as its maps, as thick as it has channels.
+
+matplotlib's mplot3d has no oblique projection and keeps no texts apart, so that faces are drawn as polygons here.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from vggkit.notation.layers import times
 from vggkit.pictures import style
 from vggkit.pictures.parts import (
-    COLOURS,
     LINE_HEIGHT,
     MARGIN,
     Canvas,
     Group,
+    category,
+    colour_of,
     colours_of,
     counted,
     groups,
-    sort,
     subtitle,
     title,
     wrapped,
@@ -33,40 +36,41 @@ if TYPE_CHECKING:
 __all__ = ["description", "figure", "title"]
 
 SIDE = 0.16
-"""Inches of a map's side for the root of its pixels …"""
+"""Inches of a map's side for each root of its pixels."""
 
 SIDES = (1.3, 2.5)
-"""… within which the largest map is drawn."""
+"""Least and most inches of the largest map's side."""
 
 THICKNESS = 0.0094
-"""Inches for the root of a layer's channels …"""
+"""Inches of thickness for each root of a layer's channels."""
 
 THICKEST = (0.2, 0.75)
-"""… within which the thickest layer is drawn, …"""
+"""Least and most inches of the thickest layer."""
 
 ALL_THICKNESSES = 7.0
-"""… and all of them together at most."""
+"""Most inches of all layers' thicknesses together."""
 
 SLICE = 0.055
-"""Inches of a layer that changes maps without making channels of its own: pooling, normalization."""
+"""Thickness in inches of a layer that makes no channels of its own: pooling, normalization."""
 
 PLATE = 0.5
-"""Of the room that a volume's face leaves beside what is smaller, taken by a slice that stands on it."""
+"""Thickness of a slice that stands on a larger face, as a fraction of the room that keeps it inside that face."""
 
 BAR = 0.11
-"""Inches of the height and depth of what is flat and has no map."""
+"""Height and depth in inches of a layer without maps."""
 
 THINNEST = 0.025
 SHORTEST = 0.09
+"""Least inches of a thickness, and of a height or depth."""
 
 DEPTH = (0.34, 0.26)
-"""To the right and up, for an inch of depth."""
+"""Inches to the right and upwards for an inch of depth."""
 
 GAP = 0.1
-"""Inches from one group to the next at least …"""
+"""Least inches from one group to the next."""
 
 EVEN_GAP = 0.6
-"""… and at most where no label asks for more: within the blocks, and within what is behind them, gaps are equal."""
+"""Most inches of the equal gaps between blocks, and between the layers behind them; a wide label may need more."""
 
 LABEL_GAP = 0.14
 """Inches between the labels of two groups."""
@@ -84,11 +88,11 @@ NOTE = "Height and depth: a map's height and width. Thickness: channels or units
 
 
 class Scale(NamedTuple):
-    """How large things are drawn.
+    """The scale of the drawing.
 
     Args:
-        side: inches for the root of a map's pixels along one side.
-        thickness: inches for the root of a layer's channels.
+        side: inches for each root of a map's pixels along one side.
+        thickness: inches for each root of a layer's channels.
     """
 
     side: float
@@ -96,7 +100,7 @@ class Scale(NamedTuple):
 
 
 class Cuboid(NamedTuple):
-    """A layer in space, centred on the axis that all stand on.
+    """A layer in space, centred on the axis of the network.
 
     Args:
         row: the layer.
@@ -196,7 +200,7 @@ class Placed(NamedTuple):
         return max(cuboid.reach for cuboid in self.cuboids)
 
     def moved(self, shift: float) -> Placed:
-        """Return it so much further to the right."""
+        """Return it, moved to the right."""
         return self._replace(
             cuboids=tuple(cuboid._replace(x=cuboid.x + shift) for cuboid in self.cuboids),
             sizes=tuple(size._replace(x=size.x + shift) for size in self.sizes),
@@ -246,7 +250,7 @@ def description(summary: Summary) -> str:
 
 
 def arrange(parts: Sequence[Group]) -> list[Placed]:
-    """Place groups side by side, so that no text touches another and no cuboid hides the one before it."""
+    """Place groups side by side: no text touches another, and no group hides the one before it."""
     scale = scale_of([row for part in parts for row in part.rows])
     placed = [_placed(part, scale) for part in parts]
     first = placed[0]
@@ -258,13 +262,13 @@ def arrange(parts: Sequence[Group]) -> list[Placed]:
 
 
 def _placed(part: Group, scale: Scale) -> Placed:
-    """Return a group that begins at 0."""
+    """Return a group that begins at 0 on the axis."""
     cuboids = _cuboids(part.rows, scale)
     return Placed(part, tuple(cuboids), tuple(_label(part)), tuple(_sizes(cuboids)))
 
 
 def _gaps(placed: Sequence[Placed]) -> Iterator[float]:
-    """Return the inches between the cuboids of each group and the next: even ones, unless a text needs more."""
+    """Yield the inches from each group to the next: equal ones, unless a text needs more."""
     for _, pairs in groupby(pairwise(placed), key=lambda pair: pair[1].group.block):
         needed = [_needed(before, after) for before, after in pairs]
         even = min(max(needed), EVEN_GAP)
@@ -272,7 +276,7 @@ def _gaps(placed: Sequence[Placed]) -> Iterator[float]:
 
 
 def _needed(before: Placed, after: Placed) -> float:
-    """Return the inches that must be between the cuboids of two groups, wherever they stand."""
+    """Return the least inches between the cuboids of two groups."""
     behind = max([0.0, *(size.right - before.right for size in before.sizes)])
     ahead = max([0.0, *(after.left - size.left for size in after.sizes)])
     labels = before.middle + before.half_label - before.right + after.left - after.middle + after.half_label
@@ -280,7 +284,7 @@ def _needed(before: Placed, after: Placed) -> float:
 
 
 def scale_of(rows: Sequence[Row]) -> Scale:
-    """Return a scale by which all layers can be seen and fit a page."""
+    """Return a scale at which every layer is visible and the whole fits a page."""
     side = max((sqrt(size) for row in rows for size in row.output_shape[1:]), default=1.0)
     roots = [sqrt(row.output_shape[0]) for row in rows if _makes_channels(row)] or [1.0]
     thickest = min(max(THICKNESS * max(roots), THICKEST[0]), THICKEST[1])
@@ -291,7 +295,7 @@ def scale_of(rows: Sequence[Row]) -> Scale:
 
 
 def _makes_channels(row: Row) -> bool:
-    return sort(row) in ("input", "convolution", "fully connected", "soft-max")
+    return category(row) in ("input", "convolution", "fully connected", "soft-max")
 
 
 def _cuboids(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
@@ -314,14 +318,14 @@ def _cuboids(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
 
 
 def _room(face: Cuboid, plate: Cuboid) -> float:
-    """Return how thick a plate on a volume's face can be before it is seen to stick out over an edge."""
+    """Return how thick a plate on a volume's face can be before it sticks out over an edge."""
     right = (face.depth - plate.depth) / 2 * DEPTH[0]
     low = (face.height - plate.height) / 2 * DEPTH[0] / DEPTH[1]
     return min(right, low) - (plate.x - face.end)
 
 
 def _sizes(cuboids: Sequence[Cuboid]) -> Iterator[Size]:
-    """Return the shape of each volume, without channels if they differ in it, where that finds room beside the last."""
+    """Yield the shape above each run of equal maps, without channels if they differ, where there is room for it."""
     end = -inf
     volumes = [cuboid for cuboid in cuboids if _makes_channels(cuboid.row) and len(cuboid.row.output_shape) == 3]
     for sides, run in groupby(volumes, key=lambda cuboid: cuboid.row.output_shape[1:]):
@@ -368,7 +372,7 @@ def _draw(canvas: Canvas, cuboid: Cuboid, axis: float) -> None:
     for name, lightness, corners in faces:
         canvas.shape(
             corners,
-            facecolor=style.lighter(COLOURS[sort(cuboid.row)], lightness),
+            facecolor=style.lighter(colour_of(cuboid.row), lightness),
             edgecolor=style.INK,
             linewidth=0.5,
             joinstyle="round",

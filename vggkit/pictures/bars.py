@@ -1,4 +1,4 @@
-"""Bars on a shared axis of layers, which run from the top down."""
+"""A sheet with a line for each layer, from the top down, and panels of bars beside the names."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ if TYPE_CHECKING:
     from vggkit.figures.summary import Row
 
 ROW = 0.185
-"""Inches of a layer."""
+"""Height of a layer's line, in inches."""
 
 BAR = 0.74
-"""Of it is the bar."""
+"""Bar height as a fraction of ROW."""
 
 PANEL = 2.35
-"""Inches of the longest bar with its label."""
+"""Width of a panel, in inches: the longest bar with its label."""
 
 LABEL_GAP = 4 / 72
 """Inches from the end of a bar to its label."""
 
 BETWEEN = 0.22
+"""Inches between two panels."""
+
 HEADER = 0.45
+"""Inches of a panel's two lines of heading, with the room above them."""
+
 NAME_LENGTH = 30
 NOTATION_LENGTH = 34
+"""Longest name and notation, in characters; the rest is cut."""
 
 
 class Sheet:
@@ -60,16 +65,16 @@ class Sheet:
 
     @property
     def figure(self) -> Figure:
-        """What has been drawn."""
+        """The whole figure."""
         return self.canvas.figure
 
     def background(self, number: int) -> str:
-        """Return the colour behind a layer: every other block stands on a band."""
+        """Return the colour behind a layer: every second block stands on a grey band."""
         blocks = list(dict.fromkeys(row.block for row in self.rows))
         return style.BAND if blocks.index(self.rows[number].block) % 2 else "white"
 
     def panel(self, number: int, name: str, note: str) -> Axes:
-        """Return axes for bars, whose layers are at 0, 1, 2 …
+        """Return axes for bars, with the layers at 0, 1, 2 … from the top.
 
         Args:
             number: of the panel, from the left.
@@ -88,15 +93,36 @@ class Sheet:
         axes.spines["left"].set_color(style.FAINT_INK)
         return axes
 
+    def bars(
+        self,
+        axes: Axes,
+        values: Sequence[int],
+        colours: str | Sequence[str],
+        height: float = BAR,
+        shift: float = 0.0,
+    ) -> None:
+        """Draw a bar for each layer.
+
+        Args:
+            axes: the panel.
+            values: the bars' lengths.
+            colours: one for each, or one for all.
+            height: of a bar, as a fraction of `ROW`.
+            shift: how far down the bars stand from the middle of their lines, as a fraction of `ROW`.
+        """
+        places = [number + shift for number in range(len(values))]
+        lengths = list(map(float, values))  # numpy has no integers as large as counts may be
+        axes.barh(places, lengths, height, color=colours, edgecolor=style.INK, linewidth=0.4)
+
     def label(self, axes: Axes, number: int, value: float, text: str, bold: bool = False) -> None:
-        """Write a text behind a bar.
+        """Write a text behind a bar, on one line with the layer's name (`bar_label` would centre it on the bar).
 
         Args:
             axes: the panel.
             number: of the layer.
-            value: behind which it stands.
+            value: where the bar ends.
             text: what is written.
-            bold: whether it stands out.
+            bold: whether it is in bold.
         """
         axes.annotate(
             text,
@@ -124,10 +150,10 @@ def name_of(row: Row) -> str:
 
 
 def limit(values: Mapping[int, int], labels: Mapping[int, str]) -> float:
-    """Return how much a panel's width stands for, so that every bar and its label have room.
+    """Return the value at a panel's right edge, so that every bar and its label have room.
 
     Args:
-        values: the bars' lengths by the layer's number, or where labels stand behind something else.
+        values: where bars end, by the layer's number, or what else labels stand behind.
         labels: what is written behind bars.
     """
     rooms = {number: 1 - label_width(text) / PANEL for number, text in labels.items()}
@@ -135,5 +161,5 @@ def limit(values: Mapping[int, int], labels: Mapping[int, str]) -> float:
 
 
 def label_width(text: str) -> float:
-    """Return the inches that a label takes behind a bar, as much being free behind it as before it."""
+    """Return the inches that a label takes behind a bar, with the gaps before and behind it."""
     return style.text_width(text, bold=True) + 2 * LABEL_GAP

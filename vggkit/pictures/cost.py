@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vggkit.base.numbers import grouped, megabytes, percent, shortened
 from vggkit.pictures import style
-from vggkit.pictures.bars import BAR, Sheet, limit, name_of
-from vggkit.pictures.parts import COLOURS, LONGEST_TITLE, colours_of, shortened_text, sort
+from vggkit.pictures.bars import Sheet, limit, name_of
+from vggkit.pictures.parts import LONGEST_TITLE, colour_of, colours_of, shortened_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from vggkit.figures.summary import Summary
 
 LABELLED = 3
-"""So many of the largest bars are labelled, and what is as large as the last of them."""
+"""How many of the largest bars have labels; those that tie with the last of them have one too."""
 
 
 class Panel(NamedTuple):
     """One figure of every layer.
 
     Args:
-        name: what it is.
-        values: of each layer.
-        total: of all.
-        spell: how a value is written.
-        spell_total: how the total is written.
+        name: of the figure.
+        values: one for each layer.
+        total: their sum.
+        spell: writes a value.
+        spell_total: writes the total.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Panel(NamedTuple):
     spell_total: Callable[[int], str]
 
     def labels(self) -> dict[int, str]:
-        """Return what stands behind the largest bars, by the layer's number: how much, and which share."""
+        """Return the labels of the largest bars, by the layer's number: the value and its share of the total."""
         least = sorted(self.values)[-LABELLED:][0]
         return {
             number: f"{self.spell(value)} ({percent(value, self.total)})"
@@ -48,13 +48,13 @@ class Panel(NamedTuple):
 
     @property
     def largest(self) -> list[int]:
-        """The numbers of the layers that have most: several if they tie."""
+        """The numbers of the layers with the largest value; several if they tie."""
         most = max(self.values)
         return [number for number, value in enumerate(self.values) if value == most]
 
     @property
     def outstanding(self) -> list[int]:
-        """The same, but none where every layer that has any has as much."""
+        """The same; none if all layers that have any tie."""
         return [] if 1 < len(self.largest) == len(self.values) - self.values.count(0) else self.largest
 
     def most(self, names: Sequence[str], text: str) -> str:
@@ -87,19 +87,11 @@ def figure(summary: Summary) -> Figure:
     Args:
         summary: with a row for each layer that owns parameters or an output.
     """
-    sorts = [sort(row) for row in summary]
     drawn = panels(summary)
     sheet = Sheet(summary.rows, (title(summary), _subtitle(summary)), colours_of(summary), len(drawn))
     for place, panel in enumerate(drawn):
         axes = sheet.panel(place, panel.name, f"{panel.spell_total(panel.total)} in all")
-        axes.barh(
-            range(len(panel.values)),
-            list(map(float, panel.values)),
-            BAR,
-            color=[COLOURS[name] for name in sorts],
-            edgecolor=style.INK,
-            linewidth=0.4,
-        )
+        sheet.bars(axes, panel.values, list(map(colour_of, summary)))
         labels = panel.labels()
         for number, text in labels.items():
             sheet.label(axes, number, panel.values[number], text, bold=number in panel.outstanding)
@@ -125,7 +117,7 @@ def description(summary: Summary) -> str:
 
 
 def _subtitle(summary: Summary) -> str:
-    """Say at a glance where most of everything is."""
+    """Say in one line which layers cost most."""
     names = [name_of(row) for row in summary]
     most = [
         f"most {panel.name}: {panel.most(names, percent(max(panel.values), panel.total))}"

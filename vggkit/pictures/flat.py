@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from vggkit.notation.layers import times
 from vggkit.pictures import style
 from vggkit.pictures.parts import (
-    COLOURS,
     LINE_HEIGHT,
     MARGIN,
     Canvas,
     Group,
+    colour_of,
     colours_of,
     counted,
     groups,
     rectangle,
-    sort,
     subtitle,
     title,
     wrapped,
@@ -36,12 +35,14 @@ COLUMNS = 7
 """Columns side by side."""
 
 BOXES = 9
-"""Boxes in a column; a longer block goes on in the next one."""
+"""Boxes in a column; a longer block continues in the next one."""
 
 LABEL_WIDTH = 22
 """Characters of a line in a box."""
 
 PADDING = 0.09
+"""Inches between a box and the frame around its column."""
+
 GUTTER = 0.26
 """Inches between two columns, where the arrows run."""
 
@@ -49,7 +50,7 @@ BETWEEN = 0.16
 """Inches between two boxes."""
 
 HEADER = 0.24
-"""Inches of a column's name, with what is free below it."""
+"""Inches of a column's name, with the room below it."""
 
 
 class Box(NamedTuple):
@@ -119,7 +120,7 @@ def description(summary: Summary) -> str:
 
 
 def arrange(parts: Sequence[Group]) -> list[Column]:
-    """Place every layer, from 0 to the right and down; a row of columns stands below the one before it."""
+    """Place every layer in columns from left to right, and in a new row below where a row of columns is full."""
     stacks = [
         (name, rows[start : start + BOXES]) for name, rows in _stacks(parts) for start in range(0, len(rows), BOXES)
     ]
@@ -137,7 +138,7 @@ def arrange(parts: Sequence[Group]) -> list[Column]:
 
 
 def _stacks(parts: Sequence[Group]) -> list[tuple[str, tuple[Row, ...]]]:
-    """Return what stands in each column: the input, each block, and what is behind the blocks."""
+    """Return the name and layers of each column: the input, each block, and the classifier."""
     image, *layers = parts
     blocks = [(part.name, part.rows) for part in layers if part.block]
     behind = tuple(row for part in layers if not part.block for row in part.rows)
@@ -167,8 +168,8 @@ def _draw(canvas: Canvas, column: Column) -> None:
     for box in column.boxes:
         canvas.shape(
             rectangle(box.x, top + box.top - box.height, box.width, box.height),
-            facecolor=style.lighter(COLOURS[sort(box.row)], 0.55),
-            edgecolor=COLOURS[sort(box.row)],
+            facecolor=style.lighter(colour_of(box.row), 0.55),
+            edgecolor=colour_of(box.row),
             linewidth=1.2,
             label=box.row.name,
         )
@@ -187,7 +188,7 @@ def _draw(canvas: Canvas, column: Column) -> None:
 
 
 def _lead(canvas: Canvas, before: Box, after: Column) -> None:
-    """Draw the way from a column's last box to the next column's first: through the gutters."""
+    """Draw an arrow from a column's last box to the next column's first, through the gutters."""
     top, first = canvas.top, after.boxes[0]
     start = (before.x + before.width, top + before.middle[1])
     end = (first.x, top + first.middle[1])

@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 PLANE = Plane(6.4, 4.2)
 LEFT = 0.7
 BOTTOM = 0.5
-"""Inches of the plane, and of what stands at its left and below it."""
+"""Inches of the plane, and of the room at its left and below it."""
 
 RADIUS = 0.045
 LINE_WIDTH = 0.02
-"""Inches of a point's radius and of the front's line, with what is free around them."""
+"""Inches of a point's radius and of the front's line, with the room around them."""
 
 SUBTITLE_LENGTH = 120
 MOST_LABELS = 8
 LABEL_LENGTH = 44
 
 WIDE = 100
-"""An axis whose largest value is so many times the smallest one is logarithmic."""
+"""An axis is logarithmic if its largest value is more than this many times its smallest."""
 
 MOST_SHAPES = 2_000
-"""More points become one image inside the picture, or an SVG would have megabytes."""
+"""More points become one image inside the picture: as shapes, an SVG would have megabytes."""
 
 
 class Point(NamedTuple):
@@ -87,7 +87,7 @@ def figure(shown: Points) -> Figure:
     """Draw networks, those on the Pareto front in a colour and with a line of steps."""
     right, height = MARGIN + LEFT + PLANE.width, PLANE.height + BOTTOM
     canvas = Canvas(title(shown), shortened_text(shown.subtitle, SUBTITLE_LENGTH), _legend(shown), right, height)
-    axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
+    axes = canvas.plane(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
     _draw_axes(axes, shown)
     others = [point for point in shown.points if not point.on_front]
     front = sorted(shown.front, key=shown.place)
@@ -146,10 +146,6 @@ def _draw_axes(axes: Axes, shown: Points) -> None:
         axis.set_major_formatter(EngFormatter(unit=measure.unit, sep=separator))
         axis.set_label_text(measure.words, fontsize=style.TEXT_SIZE)
     axes.margins(0.08)
-    axes.tick_params(labelsize=style.TEXT_SIZE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=style.LINE, linewidth=0.4)
-    axes.set_axisbelow(True)
 
 
 def _draw_labels(axes: Axes, shown: Points, front: list[Point]) -> None:
@@ -168,7 +164,7 @@ def _draw_labels(axes: Axes, shown: Points, front: list[Point]) -> None:
         for (x, y), (end_x, end_y) in (((left, low), (right, low)), ((right, low), (right, high)))
     ]
     labelled = [bubble(variant) for variant in _labelled(front)]
-    seen = front if len(shown.points) > MOST_SHAPES else shown.points  # a cloud leaves no room beside it
+    seen = front if len(shown.points) > MOST_SHAPES else shown.points  # a cloud of points leaves no room
     taken = [*line, *(bubble(point).box for point in seen)]
     for one, place in zip(labelled, places(labelled, PLANE, taken)):
         draw_label(axes, PLANE, one, place)

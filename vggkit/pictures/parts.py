@@ -1,4 +1,4 @@
-"""What the pictures of networks have in common: which layers are drawn, in which colours, and where text stands."""
+"""What the pictures of networks share: which layers are drawn, in which colours, and a canvas measured in inches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLOURS = {
     "fully connected": style.BLUE,
     "soft-max": style.YELLOW,
 }
-"""Of each sort of layer; in a grey print they differ in lightness, too."""
+"""The colour of each category of layer; they differ in lightness too, for a print in grey."""
 
 MARGIN = 0.2
 """Inches around a picture."""
@@ -49,7 +49,7 @@ HINTING = 1.03
 """How much wider than its outlines a renderer may draw a line of text: it moves letters to whole pixels."""
 
 LONGEST_TITLE = 100
-"""Characters of a network's name that are drawn."""
+"""Longest title, in characters; the rest is cut."""
 
 
 class Group(NamedTuple):
@@ -66,8 +66,8 @@ class Group(NamedTuple):
     rows: tuple[Row, ...]
 
 
-def sort(row: Row) -> str:
-    """Return what sort of layer a row is: a key of `COLOURS`."""
+def category(row: Row) -> str:
+    """Return which category of layer a row is: a key of `COLOURS`."""
     layer = row.layer
     if layer is None:
         return "input"
@@ -80,8 +80,13 @@ def sort(row: Row) -> str:
     return "soft-max" if layer.normalizes_scores else "normalization"
 
 
+def colour_of(row: Row) -> str:
+    """Return a layer's colour."""
+    return COLOURS[category(row)]
+
+
 def drawn(summary: Summary) -> list[Row]:
-    """Return the rows that are drawn: the input, what has parameters or an output of its own, and soft-max.
+    """Return the rows that are drawn: the input, layers with parameters or an output of their own, and soft-max.
 
     Args:
         summary: with a row for every module.
@@ -94,14 +99,14 @@ def drawn(summary: Summary) -> list[Row]:
 
 
 def groups(summary: Summary) -> list[Group]:
-    """Return the drawn rows by block; outside of blocks, each that isn't attached to another stands alone."""
+    """Group the drawn rows by block. Outside of blocks a layer stands alone, with the norm and activation behind it."""
     found: list[Group] = []
     for block, rows in groupby(drawn(summary), key=lambda row: row.block):
         if block is not None:
             found.append(Group(block, True, tuple(rows)))
             continue
         for row in rows:
-            if sort(row) in ("normalization", "activation") and found and not found[-1].block:
+            if category(row) in ("normalization", "activation") and found and not found[-1].block:
                 found[-1] = found[-1]._replace(rows=(*found[-1].rows, row))
             else:
                 found.append(Group(row.name, False, (row,)))
@@ -109,7 +114,7 @@ def groups(summary: Summary) -> list[Group]:
 
 
 def counted(rows: Iterable[Row]) -> list[str]:
-    """Return what the paper calls each layer, equal ones counted, in order of the first of them.
+    """Return the notation of each layer in order, with equal ones counted together.
 
     >>> from vggkit import summarize
     >>> counted(row for row in summarize("C") if row.block == "block3")
@@ -140,12 +145,12 @@ def subtitle(summary: Summary) -> str:
 
 
 def shortened_text(text: str, longest: int) -> str:
-    """Return a text with as many characters at most."""
+    """Return a text, cut to a number of characters."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return a text in lines of as many characters at most, broken behind commas where that will do.
+    """Break a text into lines of a number of characters at most, behind commas where possible.
 
     >>> wrapped("conv3-1024, dilation 6", 20)
     ['conv3-1024,', 'dilation 6']
@@ -163,6 +168,9 @@ def wrapped(text: str, width: int) -> list[str]:
 
 class Canvas:
     """A figure with two lines of heading and a legend, whose coordinates are inches from its lower left corner.
+
+    The figure is as large as its texts and its content need. matplotlib's layouts do the reverse: they fit content into
+    a figure of a given size, so that long names would overlap or be cut.
 
     Args:
         title: the first line.
@@ -196,8 +204,17 @@ class Canvas:
             x += widths[name]
 
     def panel(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Return axes that stand at a place."""
+        """Return axes at a place."""
         return self.figure.add_axes((x / self.width, y / self.height, width / self.width, height / self.height))
+
+    def plane(self, x: float, y: float, width: float, height: float) -> Axes:
+        """Return axes with a grid, for points."""
+        axes = self.panel(x, y, width, height)
+        axes.tick_params(labelsize=style.TEXT_SIZE)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=style.LINE, linewidth=0.4)
+        axes.set_axisbelow(True)
+        return axes
 
     def text(self, x: float, y: float, text: str, size: float = style.TEXT_SIZE, **options: Any) -> None:
         """Write a text."""
@@ -211,8 +228,8 @@ class Canvas:
 
 
 def colours_of(rows: Iterable[Row]) -> dict[str, str]:
-    """Return the colour of each sort that there is, in the palette's order."""
-    there = {sort(row) for row in rows}
+    """Return the colour of each category that occurs, in the palette's order."""
+    there = {category(row) for row in rows}
     return {name: colour for name, colour in COLOURS.items() if name in there}
 
 

@@ -20,34 +20,27 @@ if TYPE_CHECKING:
     from vggkit.figures.compared import Compared
     from vggkit.notation.config import SingleScale
 
-WIDTH = 5.0
-HEIGHT = 3.9
-LEFT = 0.62
-BOTTOM = 0.5
-SIDE = 1.75
-"""Inches of the plane, and of what stands at its left, below it and at its right."""
-
 RADIUS = 0.2
-"""Inches of the largest bubble's radius."""
+"""Radius of the largest bubble, in inches."""
 
 SMALLEST = 0.02
-"""Inches of a radius below which a bubble would not be seen."""
+"""Least radius of a bubble, in inches: a smaller one would not be seen."""
 
 ALIKE = 0.85
-"""Of the largest radius: from there on the smallest looks as large, and the legend has one bubble for both."""
+"""If the smallest radius is at least this fraction of the largest, the legend has one bubble for both."""
 
 HIDDEN = 0.5
-"""Bubbles whose centres are nearer than this share of a radius share a circle, a sector for each."""
+"""Bubbles whose centres are nearer than this fraction of a radius share a circle, with a sector each."""
 
 ROOM = 0.22
-"""Of the plane, free on each side of the bubbles."""
+"""Free margin on each side of the bubbles, as a fraction of the plane."""
 
 NAMES_LENGTH = 44
 NAME_LENGTH = 32
 HOLLOW = "hollow: none reported"
 DIRECTIONS = 24
 DISTANCES = (0.06, 0.14, 0.24, 0.36, 0.5, 0.7, 0.95, 1.3, 1.7, 2.2, 2.8, 3.5)
-"""Where a label may stand around its bubble: inches from its edge, the nearest place that is free."""
+"""Places tried for a label: in this many directions, at each distance in inches from the bubble's edge."""
 
 
 class Protocol(NamedTuple):
@@ -82,7 +75,7 @@ class Box(NamedTuple):
     height: float
 
     def touches(self, other: Box) -> bool:
-        """Tell whether two boxes have something in common."""
+        """Tell whether two boxes overlap."""
         return (
             self.x < other.x + other.width
             and other.x < self.x + self.width
@@ -115,9 +108,9 @@ class Bubble(NamedTuple):
     Args:
         x: of its centre.
         y: of its centre.
-        radius: so that a whole circle's area is as the training memory.
+        radius: the area of the whole circle is proportional to the training memory.
         text: its label: name, and error if there is one.
-        sector: what is drawn of the circle: the degrees where it begins and ends, counterclockwise.
+        sector: the part of the circle that is drawn: from and to which degrees, counterclockwise.
     """
 
     x: float
@@ -128,16 +121,16 @@ class Bubble(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether no other network stands at its place."""
+        """Whether it has the circle to itself."""
         return self.sector == (0, 360)
 
     @property
     def direction(self) -> float:
-        """Where its label stands if it can, in radians: up and to the right, or on its sector's side."""
+        """Preferred direction of its label, in radians: to the upper right, or to its sector's side."""
         return pi / 4 if self.whole else radians((self.sector[0] + self.sector[1]) / 2)
 
     def hides(self, other: Bubble) -> bool:
-        """Tell whether two whole circles would hardly be told apart."""
+        """Tell whether one of two whole circles would hide the other."""
         return hypot(self.x - other.x, self.y - other.y) < HIDDEN * min(self.radius, other.radius)
 
     @property
@@ -146,7 +139,11 @@ class Bubble(NamedTuple):
         return Box(self.x - self.radius, self.y - self.radius, 2 * self.radius, 2 * self.radius)
 
 
-PLANE = Plane(WIDTH, HEIGHT)
+PLANE = Plane(5.0, 3.9)
+LEFT = 0.62
+BOTTOM = 0.5
+SIDE = 1.75
+"""Inches of the plane, and of the room at its left, below it and at its right."""
 
 
 def figure(comparison: Comparison) -> Figure:
@@ -159,8 +156,8 @@ def figure(comparison: Comparison) -> Figure:
     protocol = protocol_of(networks)
     errors = [error_of(one, protocol) for one in networks]
     subtitle = "bubble area: peak memory of a training step"
-    canvas = Canvas(title(comparison), subtitle, {}, MARGIN + LEFT + WIDTH + SIDE, HEIGHT + BOTTOM)
-    axes = canvas.panel(MARGIN + LEFT, MARGIN + BOTTOM, WIDTH, HEIGHT)
+    canvas = Canvas(title(comparison), subtitle, {}, MARGIN + LEFT + PLANE.width + SIDE, PLANE.height + BOTTOM)
+    axes = canvas.plane(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
     _draw_axes(axes, networks)
     bubbles = _bubbles(axes, networks, errors)
     colours = _Colours(errors)
@@ -168,7 +165,7 @@ def figure(comparison: Comparison) -> Figure:
         _draw_bubble(axes, bubbles[number], colours.of(errors[number]))
     for bubble, place in zip(bubbles, places(bubbles, PLANE)):
         draw_label(axes, PLANE, bubble, place)
-    x = MARGIN + LEFT + WIDTH + 0.25
+    x = MARGIN + LEFT + PLANE.width + 0.25
     _draw_sizes(canvas, networks, x, canvas.top - 0.1)
     _draw_errors(canvas, colours, protocol, x, MARGIN + BOTTOM)
     return canvas.figure
@@ -216,10 +213,12 @@ def _protocol(said: SingleScale) -> Protocol:
 def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Box] = ()) -> list[Box]:
     """Return a place for each label: inside the plane, on no bubble, on no other label.
 
+    matplotlib does not keep labels apart.
+
     Args:
-        bubbles: which are labelled.
-        plane: in which the labels stay.
-        others: what else they don't stand on.
+        bubbles: those that have labels.
+        plane: the labels stay in it.
+        others: what labels must not cover either.
     """
     taken = [*others, *(bubble.box for bubble in bubbles)]
     chosen: list[Box] = []
@@ -232,7 +231,7 @@ def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Box] = ()) 
 
 
 def _around(bubble: Bubble, plane: Plane) -> Iterator[Box]:
-    """Return the places around a bubble that are inside the plane, the nearest first."""
+    """Yield the places around a bubble that are inside the plane, the nearest first."""
     width, height = style.text_width(bubble.text, bold=True) + 0.06, 0.17
     turns = sorted(range(DIRECTIONS), key=lambda turn: min(turn, DIRECTIONS - turn))
     for distance in DISTANCES:
@@ -261,10 +260,6 @@ def _draw_axes(axes: Axes, networks: Sequence[Compared]) -> None:
         ticks = [tick for tick in MaxNLocator(5).tick_values(start, end) if max(start, 0) <= tick <= end]
         axis.set_ticks(ticks, [f"{tick / unit:g}" for tick in ticks])
         axis.set_label_text(f"{name} ({letter})" if letter else name, fontsize=style.TEXT_SIZE)
-    axes.tick_params(labelsize=style.TEXT_SIZE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=style.LINE, linewidth=0.4)
-    axes.set_axisbelow(True)
 
 
 def _unit(number: int) -> tuple[int, str]:
@@ -281,8 +276,8 @@ def _bubbles(axes: Axes, networks: Sequence[Compared], errors: Sequence[float | 
         name = shortened_text(style.printable(one.label), NAME_LENGTH)
         bubbles.append(
             Bubble(
-                x=(parameters - left) / (right - left) * WIDTH,
-                y=(macs - low) / (high - low) * HEIGHT,
+                x=(parameters - left) / (right - left) * PLANE.width,
+                y=(macs - low) / (high - low) * PLANE.height,
                 radius=radius_of(one, networks),
                 text=name if error is None else f"{name}, {error} %",
             )
@@ -291,7 +286,7 @@ def _bubbles(axes: Axes, networks: Sequence[Compared], errors: Sequence[float | 
 
 
 def _shared(bubbles: Sequence[Bubble]) -> list[Bubble]:
-    """Give a sector of the circle to each of those that would hide one another."""
+    """Give each of the bubbles that would hide one another a sector of a circle."""
     groups: list[list[int]] = []
     for number, bubble in enumerate(bubbles):
         near = next((group for group in groups if bubble.hides(bubbles[group[0]])), None)
@@ -308,7 +303,7 @@ def _shared(bubbles: Sequence[Bubble]) -> list[Bubble]:
 
 
 def training_peak(one: Compared) -> int:
-    """Return what the area of a bubble stands for.
+    """Return the peak of a training step, which a bubble's area shows.
 
     Raises:
         ArgumentError: if torch can't run a training step.
@@ -319,7 +314,7 @@ def training_peak(one: Compared) -> int:
 
 
 def radius_of(one: Compared, networks: Sequence[Compared]) -> float:
-    """Return a bubble's radius in inches: its area is to the largest's as their training memories."""
+    """Return a bubble's radius in inches: areas are proportional to training memory."""
     share = training_peak(one) / max(map(training_peak, networks))
     return max(RADIUS * sqrt(share), SMALLEST)
 
@@ -344,7 +339,7 @@ def _draw_bubble(axes: Axes, bubble: Bubble, colour: Any) -> None:
 
 
 def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
-    """Write a bubble's label at its place, with a line to the bubble if that is away from it."""
+    """Write a bubble's label, with a line to the bubble if it stands away from it."""
     transform = plane.transform(axes)
     nearest = (min(max(bubble.x, place.x), place.x + place.width), min(max(bubble.y, place.y), place.y + place.height))
     away = hypot(nearest[0] - bubble.x, nearest[1] - bubble.y)
@@ -373,10 +368,10 @@ def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
 
 
 class _Colours:
-    """Lower errors are darker.
+    """The colours of errors: lower ones are darker.
 
     Args:
-        errors: those that are known, and None.
+        errors: one for each network; None if none is known.
     """
 
     def __init__(self, errors: Sequence[float | None]) -> None:
@@ -395,7 +390,7 @@ class _Colours:
 
 
 def _draw_sizes(canvas: Canvas, networks: Sequence[Compared], x: float, top: float) -> None:
-    """Draw the smallest and the largest bubble with what they stand for, or one for both if they look alike."""
+    """Draw the legend of sizes: the smallest and the largest bubble, or one for both if they look alike."""
     from matplotlib.patches import Circle
 
     ordered = sorted(networks, key=training_peak)
@@ -413,7 +408,7 @@ def _draw_sizes(canvas: Canvas, networks: Sequence[Compared], x: float, top: flo
 
 
 def _draw_errors(canvas: Canvas, colours: _Colours, protocol: Protocol | None, x: float, bottom: float) -> None:
-    """Draw the colours' bar, if an error is known, and say what is hollow."""
+    """Draw the colour bar, if an error is known, and say what hollow bubbles are."""
     if not colours.all_known:
         canvas.text(x, bottom, HOLLOW, style.SMALL_SIZE, color=style.FAINT_INK)
     if protocol is None:
