@@ -1,7 +1,7 @@
 """A summary as the lecture CS231n lists VGGNet (cs231n.github.io/convolutional-networks).
 
-The lines are the lecture's. Its total is not: it says "24M * 4 bytes ~= 93MB / image", but its own lines add up to
-15.2M (reported as cs231n.github.io issue 88), so that the total here is the sum of the lines.
+The lines are the lecture's; the totals are the sums of the lines. The lecture's own total is not: it says "24M * 4
+bytes ~= 93MB / image", where its lines add up to 15.2M (reported as cs231n.github.io issue 88).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def listing(summary: Summary) -> str:
 
 def _line(row: Row, batch: int) -> str:
     shape = channels_last(row.output_shape) if len(row.output_shape) == 3 else (1, 1, *row.output_shape)
-    params = with_formula(weight_formula(row, dot="*"), row.weights) if row.weights else "0"
+    params = with_formula(weight_formula(row, dot="*"), row.weights) or "0"
     return f"{_label(row)}: [{'x'.join(map(str, shape))}]  memory:  {_memory(row, batch)}   params: {params}"
 
 

@@ -1,4 +1,4 @@
-"""Network → Summary: a row per layer, and totals. Exact integers; what they look like is `render`'s affair."""
+"""Network → Summary: a row per layer and totals, in exact integers, and the table that shows them."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def _totals(rows: list[Row], element_bytes: int) -> Totals:
 
 
 def window(size: Pair) -> str:
-    """Write a size in one number if its sides are equal.
+    """Write a size as one number if its sides are equal.
 
     >>> window((212, 212)), window((14, 6))
     ('212', '14×6')
@@ -387,108 +387,98 @@ def weight_formula(row: Row, dot: str = "·") -> str:
 
 
 def channels_last(shape: Shape) -> Shape:
-    """Return height, width, channels, as formulas are written."""
+    """Return the shape as height, width, channels."""
     return (*shape[1:], shape[0])
 
 
-def _with_formula(formula: str, number: int) -> str:
-    return with_formula(formula, number) if number else ""
-
-
 def with_formula(formula: str, number: int) -> str:
-    """Write a count behind its working, if there is any."""
+    """Write a count behind its working, if there is any; nothing for zero."""
+    if not number:
+        return ""
     return grouped(number) if formula == str(number) else f"{formula} = {grouped(number)}"
-
-
-def _weights(row: Row) -> str:
-    return _with_formula(weight_formula(row), row.weights)
-
-
-def _parameters(row: Row) -> str:
-    bias = f" + {row.biases}" if row.biases else ""
-    return _with_formula(weight_formula(row) + bias, row.parameters)
-
-
-def _multiply_accumulates(summary: Summary) -> Any:
-    batch = f"{summary.batch}·" if summary.batch > 1 else ""
-
-    def cell(row: Row) -> str:
-        positions = "".join(f"·{size}" for size in row.output_shape[1:])
-        return _with_formula(f"{batch}{weight_formula(row)}{positions}", row.multiply_accumulates)
-
-    return cell
-
-
-def _block_cell(summary: Summary) -> Any:
-    """Return a cell function that names a block in its first row only."""
-    first: dict[str, str] = {}
-    for row in summary:
-        if row.block is not None:
-            first.setdefault(row.block, row.name)
-    starts = {name: block.removeprefix("block") for block, name in first.items()}
-    return lambda row: starts.get(row.name, "")
 
 
 ORDER = (
     "layer", "saved", "output shape", "weights", "biases", "activations",
     "what", "parameters", "MACs", "field", "block",
 )  # fmt: skip
-"""In a narrow terminal the last of these columns go first. Whoever asks for what is saved came for that."""
+"""In a narrow terminal the last of these columns go first; `saved` stays long, since it is there only if asked for."""
 
 FORMULA_ORDER = (
     "layer", "weights", "biases", "output shape", "saved", "activations",
     "what", "MACs", "parameters", "field", "block",
 )  # fmt: skip
-"""The same where counts stand behind their workings: that of the parameters only repeats that of the weights."""
+"""The same with workings, where that of the parameters only repeats that of the weights."""
 
 
-def table_columns(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> list[Column[Row]]:
-    """Return the table's columns.
+def _counts(summary: Summary, formula: bool) -> dict[str, Callable[[Row], str]]:
+    """Return the cells of counts, plain or behind their workings."""
+    if not formula:
+        return {
+            "weights": lambda row: count(row.weights),
+            "parameters": lambda row: count(row.parameters),
+            "MACs": lambda row: count(row.multiply_accumulates),
+        }
+    batch = f"{summary.batch}·" if summary.batch > 1 else ""
 
-    Args:
-        summary: what is to be shown.
-        formula: whether each count stands behind its working.
-        saved: for a column of what is kept for the backward pass.
-    """
+    def parameters(row: Row) -> str:
+        bias = f" + {row.biases}" if row.biases else ""
+        return with_formula(weight_formula(row) + bias, row.parameters)
+
+    def multiply_accumulates(row: Row) -> str:
+        positions = "".join(f"·{size}" for size in row.output_shape[1:])
+        return with_formula(f"{batch}{weight_formula(row)}{positions}", row.multiply_accumulates)
+
+    return {
+        "weights": lambda row: with_formula(weight_formula(row), row.weights),
+        "parameters": parameters,
+        "MACs": multiply_accumulates,
+    }
+
+
+def _columns(summary: Summary, formula: bool, saved: SavedBytes | None) -> list[Column[Row]]:
     ranks = {header: rank for rank, header in enumerate(FORMULA_ORDER if formula else ORDER)}
+    counts = _counts(summary, formula)
+    first = {row.block: row.name for row in reversed(summary.rows) if row.block}
+    blocks = {name: block.removeprefix("block") for block, name in first.items()}  # named in its first row only
 
     def column(header: str, cell: Callable[[Row], str], style: str = "", **options: Any) -> Column[Row]:
         return Column(header, cell, rank=ranks[header], style=style, **{"align": "right", **options})
 
+    def size(number: int) -> str:
+        return megabytes(number) if number else ""
+
     return [
-        column("block", _block_cell(summary), "dim"),
+        column("block", lambda row: blocks.get(row.name, ""), "dim"),
         column("layer", lambda row: row.name, align="left"),
         column("what", lambda row: row.notation, "cyan", align="left"),
         column("output shape", lambda row: times(row.output_shape)),
-        column("weights", _weights if formula else lambda row: count(row.weights)),
+        column("weights", counts["weights"]),
         column("biases", lambda row: count(row.biases)),
-        column("parameters", _parameters if formula else lambda row: count(row.parameters), "green"),
-        column("MACs", _multiply_accumulates(summary) if formula else lambda row: count(row.multiply_accumulates)),
-        column("activations", lambda row: _memory(row.activation_bytes)),
-        *([column("saved", lambda row: _memory(saved.by_row.get(row.name, 0)))] if saved is not None else []),
+        column("parameters", counts["parameters"], "green"),
+        column("MACs", counts["MACs"]),
+        column("activations", lambda row: size(row.activation_bytes)),
+        *([column("saved", lambda row: size(saved.by_row.get(row.name, 0)))] if saved is not None else []),
         column("field", lambda row: window(row.receptive_field), "dim"),
     ]
 
 
-def _memory(size: int) -> str:
-    return megabytes(size) if size else ""
-
-
-def _footer(summary: Summary, saved_bytes: int | None) -> list[str]:
-    totals = summary.totals
-    counts = (totals.weights, totals.biases, totals.parameters, totals.multiply_accumulates)
-    kept = [] if saved_bytes is None else [megabytes(saved_bytes)]
-    return ["", "total", "", "", *map(grouped, counts), megabytes(totals.activation_bytes), *kept, ""]
-
-
 def summary_grid(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> Grid:
-    """Return the summary as a grid, with a section behind the input and behind each block."""
-    rows = list(summary)
+    """Return the summary as a grid, with a section behind the input and behind each block.
+
+    Args:
+        summary: what is shown.
+        formula: whether each count stands behind its working.
+        saved: for a column of what is kept for the backward pass.
+    """
+    totals = summary.totals
     ends = frozenset(
-        index for index, (row, after) in enumerate(pairwise(rows)) if row.block != after.block or row.layer is None
+        index for index, (row, after) in enumerate(pairwise(summary)) if row.block != after.block or row.layer is None
     )
-    footer = _footer(summary, saved.total if saved else None)
-    return grid(table_columns(summary, formula, saved), rows, footer, ends, summary.title)
+    counts = (totals.weights, totals.biases, totals.parameters, totals.multiply_accumulates)
+    kept = [] if saved is None else [megabytes(saved.total)]
+    footer = ["", "total", "", "", *map(grouped, counts), megabytes(totals.activation_bytes), *kept, ""]
+    return grid(_columns(summary, formula, saved), summary, footer, ends, summary.title)
 
 
 FIGURES_COLUMNS: list[Column[tuple[str, str, str]]] = [
@@ -499,7 +489,7 @@ FIGURES_COLUMNS: list[Column[tuple[str, str, str]]] = [
 
 
 def figures(summary: Summary) -> list[tuple[str, str, str]]:
-    """Return the lines below the table: what, how much, and a word on it."""
+    """Return the lines below the table: what it is, how much, and a remark."""
     totals = summary.totals
     kinds = ", ".join(f"{number} {kind}" for kind, number in totals.layers_by_kind.items())
     statistics = ("running statistics", grouped(totals.statistics), megabytes(totals.statistics_bytes))
