@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -30,8 +29,10 @@ from vggkit.cli.options import (
     write_table,
 )
 
-SUMMARY_FORMATS: Formats = {"table": FORMATS["table"], "keras": (), "cs231n": (), **FORMATS}
-"""With the listings of Keras and of the lecture CS231n."""
+LISTINGS: Formats = {"keras": (), "cs231n": ()}
+"""A summary as Keras and as the lecture CS231n list it."""
+
+SUMMARY_FORMATS: Formats = {"table": FORMATS["table"], **LISTINGS, **FORMATS}
 
 
 @main.command(epilog="Example: vggkit summarize D --batch 64 --set num_classes=10")
@@ -65,12 +66,16 @@ def summarize(
     if formula and format not in ("table", "markdown", "latex", "html"):
         raise ArgumentError(f"--formula: needs --format table, markdown, latex or html, found {format}")
     for flag, is_set in (("--expand", expand), ("--training", training)):
-        if is_set and format in ("keras", "cs231n"):
+        if is_set and format in LISTINGS:
             raise ArgumentError(f"{flag}: not available with --format {format}, whose rows and columns are fixed")
     network = Network.of(source, **overrides(settings, input=input))
-    batch_or_one = 1 if batch is None else batch
-    summary = call(network, batch=batch_or_one, dtype=dtype, expand=expand or format == "keras")
-    saved = _saved_bytes(network, summary) if training else None
+    every_module = expand or format == "keras"  # Keras lists flatten, too
+    summary = call(network, batch=1 if batch is None else batch, dtype=dtype, expand=every_module)
+    saved = None
+    if training:
+        from vggkit.footprint.plan import memory, saved_by_row
+
+        saved = saved_by_row(memory(network, batch=summary.batch, dtype=dtype), [row.name for row in summary])
     for note in network.notes():
         click.echo(f"{click.style('Note:', fg='yellow')} {note}", err=True)
     if format == "keras":
@@ -83,14 +88,6 @@ def summarize(
         write(cs231n.listing(summary), output)
     else:
         write_table(summary.table(formula=formula, saved=saved), format, output)
-
-
-def _saved_bytes(network: Any, summary: Any) -> Any:
-    """Return what the rows of a summary keep for the backward pass."""
-    from vggkit.footprint.plan import memory, saved_by_row
-
-    plan = memory(network, batch=summary.batch, dtype=summary.dtype)
-    return saved_by_row(plan, [row.name for row in summary])
 
 
 @main.command(epilog="Example: vggkit explain D conv3_1")
