@@ -8,7 +8,9 @@ second time.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol, SupportsIndex
 
 import msgspec
@@ -24,20 +26,13 @@ from vggkit.base.errors import (
     shorten,
 )
 from vggkit.base.numbers import whole
-from vggkit.base.tables import Column, Table, grid
-from vggkit.notation.config import Config, Entry
-from vggkit.notation.layers import (
-    LARGEST,
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    Pair,
-    Shape,
-    Softmax,
-    times,
-)
+from vggkit.base.shapes import Pair, Shape, times
+from vggkit.base.tables import Column, Table, grid, html
+from vggkit.notation.config import Config, Entry, last_weight
+from vggkit.notation.layers import LARGEST, Dropout, Flatten, Layer
 from vggkit.notation.overrides import Overrides
+from vggkit.notation.spelling import FOLLOWERS, describe
+from vggkit.notation.zoo import load
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -161,8 +156,6 @@ class Network(msgspec.Struct, frozen=True):
         >>> Network.of("D").layers[0].output_shape
         (64, 224, 224)
         """
-        from vggkit.notation.zoo import load
-
         if isinstance(source, Network):
             if not any(value is not None for value in overrides.values()):
                 return source
@@ -190,13 +183,26 @@ class Network(msgspec.Struct, frozen=True):
         behind = [placed for placed in self.layers if placed.block] or self.layers
         return behind[-1].receptive_field
 
+    @property
+    def ends_in_softmax(self) -> bool:
+        """Whether its classifier ends in a soft-max, so that a model of it hands on either scores or probabilities."""
+        last = self.layers[-1]
+        return last.block is None and last.layer.gives_probabilities
+
+    @property
+    def weight_layers(self) -> tuple[PlacedLayer, ...]:
+        """The convolutions and FC layers, which the paper counts."""
+        return tuple(placed for placed in self.layers if placed.layer.is_weight_layer)
+
+    @property
+    def head(self) -> tuple[PlacedLayer, ...]:
+        """The weight layers of the classifier; none of a trunk."""
+        return tuple(placed for placed in self.weight_layers if placed.block is None)
+
     def __iter__(self) -> Iterator[PlacedLayer]:
         return iter(self.layers)
 
     def _repr_html_(self) -> str:
-        from vggkit.base.tables import Column, grid, html
-        from vggkit.notation.spelling import describe
-
         columns: list[Column[PlacedLayer]] = [
             Column("layer", lambda placed: placed.name),
             Column("what", lambda placed: describe(placed.layer)),
@@ -219,9 +225,7 @@ class Network(msgspec.Struct, frozen=True):
         >>> len(Network.of("D")) - len(Network.of("D").modules())
         1
         """
-        last = self.layers[-1]
-        scores = last.block is None and isinstance(last.layer, Softmax) and not softmax
-        return self.layers[:-1] if scores else self.layers
+        return self.layers[:-1] if self.ends_in_softmax and not softmax else self.layers
 
     def layer(self, name: str) -> PlacedLayer:
         """Return a layer by its name here, in the original authors' model or in torchvision's.
@@ -291,17 +295,17 @@ class Network(msgspec.Struct, frozen=True):
 
     def notes(self) -> list[str]:
         """Return what a user should know of this network, one line each."""
-        flatten = next((index for index, placed in enumerate(self.layers) if isinstance(placed.layer, Flatten)), None)
+        flatten = next((index for index, placed in enumerate(self.layers) if placed.layer.flattens), None)
         if flatten is None or flatten + 1 >= len(self.layers):
             return []
         maps, first = self.layers[flatten], self.layers[flatten + 1]
         if maps.input_shape[1:] != (1, 1) or maps.block or self.layers[flatten - 1].block is None:
             return []
-        if not isinstance(first.layer, Linear) or first.layer.out_features <= maps.output_shape[0]:
+        if not first.layer.needs_flat or first.output_shape[0] <= maps.output_shape[0]:
             return []
         return [
             f"{self.name} at {times(self.input_shape)}: the maps end at 1×1, so {first.name} has"
-            f" {first.input_shape[0]:,} inputs for {first.layer.out_features:,} units. head=gap classifies without the"
+            f" {first.input_shape[0]:,} inputs for {first.output_shape[0]:,} units. head=gap classifies without the"
             f" wide FC layers; another input, such as 3x224x224, gives them larger maps."
         ]
 
@@ -347,9 +351,9 @@ def place(config: Config) -> Network:
         for entry in block:
             walk.place_entry(entry)
     walk.enter(None)
-    weights = [entry for entry in config.classifier if entry.layer.role == "weight"]
+    last = last_weight(config)
     for entry in config.classifier:
-        walk.place_entry(entry, last=bool(weights) and entry is weights[-1])
+        walk.place_entry(entry, last=entry is last)
     if not walk.layers:  # an override may take away all that a file has
         raise ConfigError([Problem(f"{config.name}: no layer is left")])
     return Network(config, tuple(walk.layers))
@@ -363,7 +367,7 @@ class _Walk:
         self.shape = config.input
         self.receptive_field: Pair = (1, 1)
         self.stride: Pair = (1, 1)
-        self.writable = False  # the input is the caller's
+        self.writable = False  # whether nobody needs the values that a layer takes; the input is the caller's
         self.layers: list[PlacedLayer] = []
         self.names: set[str] = {f"block{number}" for number in range(1, len(config.blocks) + 1)}
         self.enter(None)
@@ -373,13 +377,13 @@ class _Walk:
         if block is not None:
             self.writable = False  # a checkpointed block needs its input once more
         self.block = block
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
         self.number = ""
         self.children: set[str] = set()
         self.repeats: dict[str, int] = {}
 
     def place_entry(self, entry: Entry, *, last: bool = False) -> None:
-        if isinstance(entry.layer, Linear) and len(self.shape) == 3:
+        if entry.layer.needs_flat and len(self.shape) == 3:
             self.place(Flatten(), None, entry.position)
         self.place(entry.layer, entry.name or ("predictions" if last else None), entry.position)
         for layer in (entry.norm, entry.activation, Dropout(entry.dropout) if entry.dropout else None):
@@ -398,7 +402,9 @@ class _Walk:
             output, window = layer.output_shape(self.shape), layer.window(self.shape)
         except LayerError as error:
             raise self.error(f"{full}: {error}{self.history(error)}", position) from None
-        layer = self.settle(layer)
+        layer = layer.settled(self.shape, writable=self.writable)
+        keeps_output = any(kept.what == "output" for kept in layer.kept(self.shape))
+        self.writable = not keeps_output and (layer.storage() != "view" or self.writable)
         self.receptive_field = _grown(self.receptive_field, window.extent, self.stride)
         self.stride = (self.stride[0] * window.step[0], self.stride[1] * window.step[1])
         self.layers.append(
@@ -418,27 +424,17 @@ class _Walk:
     def child_name(self, layer: Layer) -> str:
         """Name a layer inside its block: weight layers count from 1, what stands behind one has its number."""
         stem = layer.stem
-        if layer.role == "weight":
-            self.counts[stem] = self.counts.get(stem, 0) + 1
+        if layer.is_weight_layer:
+            self.counts[stem] += 1
             self.number = str(self.counts[stem])
             return f"{stem}{self.number}"
-        attached = layer.role in ("norm", "activation", "dropout")
-        base = f"{stem}{self.number}" if attached else stem
-        name, count = base, self.repeats.get(base, 1)  # what was taken once stays taken
-        if count > 1:
-            name = f"{base}_{count}" if attached else f"{base}{count}"
-        while name in self.children:
-            count += 1
-            name = f"{base}_{count}" if attached else f"{base}{count}"
-        self.repeats[base] = count
+        attached = layer.role in FOLLOWERS
+        base, joint = (f"{stem}{self.number}", "_") if attached else (stem, "")
+        repeat = self.repeats.get(base, 1)  # what was taken once stays taken
+        while (name := base if repeat == 1 else f"{base}{joint}{repeat}") in self.children:
+            repeat += 1
+        self.repeats[base] = repeat
         return name
-
-    def settle(self, layer: Layer) -> Layer:
-        """Settle what depends on the place: an activation works in place only where nobody needs what it overwrites."""
-        layer = layer.settled(self.shape, writable=self.writable)
-        keeps_output = any(kept.what == "output" for kept in layer.kept(self.shape))
-        self.writable = not keeps_output and (layer.storage() != "view" or self.writable)
-        return layer
 
     def history(self, error: LayerError) -> str:
         """Say how the maps became so small."""
@@ -487,60 +483,39 @@ def all_names(network: Network) -> list[Names]:
     >>> all_names(Network.of("D"))[0]
     Names(name='block1_conv1', module='block1.conv1', authors='conv1_1', torchvision='features.0', keras='block1_conv1')
     """
-    naming = _Naming(network)
-    return [naming.names(placed) for placed in network]
+    run = {placed.name for placed in network.modules()}
+    blocks = len(network.config.blocks)
+    weights: Counter[str | None] = Counter()  # so far, in each block
+    pools: Counter[str | None] = Counter()
+    features, classifier = count(), count()
+    keras: str | None = None
+    found: list[Names] = []
+    for placed in network:
+        layer, block = placed.layer, placed.block
+        weights[block] += layer.is_weight_layer
+        pools[block] += layer.is_pool
 
+        number = weights[block]
+        pattern = layer.caffe_in_block if block else layer.caffe_in_classifier
+        authors: str | None = None
+        if placed.name not in run:
+            authors = "prob"
+        elif pattern and (number or "{number}" not in pattern) and not (layer.is_pool and pools[block] > 1):
+            index = block.removeprefix("block") if block else ""
+            authors = pattern.format(block=index, number=number if block else blocks + number)
 
-class _Naming:
-    """Counts layers as the others do."""
+        torchvision: str | None = None
+        if block:
+            torchvision = f"features.{next(features)}"
+        elif placed.name in run and layer.fixes_size:
+            torchvision = "avgpool"
+        elif placed.name in run and not layer.flattens:
+            torchvision = f"classifier.{next(classifier)}"
 
-    def __init__(self, network: Network) -> None:
-        self.blocks = len(network.config.blocks)
-        self.modules = {placed.name for placed in network.modules()}
-        self.features = -1  # index in torchvision's `features`
-        self.classifier = -1  # and in its `classifier`
-        self.weights: dict[str | None, int] = {}
-        self.pools: dict[str | None, int] = {}
-        self.keras: str | None = None
-
-    def names(self, placed: PlacedLayer) -> Names:
-        if placed.layer.role == "weight":
-            self.weights[placed.block] = self.weights.get(placed.block, 0) + 1
-        return Names(placed.name, placed.module, self.authors(placed), self.torchvision(placed), self.in_keras(placed))
-
-    def authors(self, placed: PlacedLayer) -> str | None:
-        stem, block = placed.layer.stem, placed.block
-        number = self.weights.get(block, 0)
-        if placed.name not in self.modules:
-            return "prob"
-        if block is None:
-            caffe = {"fc": "fc", "relu": "relu", "dropout": "drop"}.get(stem)
-            return f"{caffe}{self.blocks + number}" if caffe and number else None
-        index = block.removeprefix("block")
-        if stem in ("conv", "relu") and number:
-            return f"{stem}{index}_{number}"
-        if stem == "pool":
-            self.pools[block] = self.pools.get(block, 0) + 1
-            return f"pool{index}" if self.pools[block] == 1 else None
-        return f"norm{index}" if stem == "lrn" else None
-
-    def torchvision(self, placed: PlacedLayer) -> str | None:
-        if placed.block is not None:
-            self.features += 1
-            return f"features.{self.features}"
-        if placed.layer.stem == "flatten" or placed.name not in self.modules:
-            return None
-        if placed.layer.stem == "avgpool":
-            return "avgpool"
-        self.classifier += 1
-        return f"classifier.{self.classifier}"
-
-    def in_keras(self, placed: PlacedLayer) -> str | None:
-        fused = placed.layer.role == "activation" or placed.layer.stem == "softmax"
-        if not fused:
-            plain = placed.layer.role == "weight" or placed.layer.stem in ("pool", "flatten")
-            self.keras = placed.name if plain else None
-        return self.keras
+        if not layer.fused_in_keras:
+            keras = placed.name if layer.named_in_keras else None
+        found.append(Names(placed.name, placed.module, authors, torchvision, keras))
+    return found
 
 
 NAMES_COLUMNS: list[Column[Names]] = [

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from vggkit.base.errors import ArgumentError, ConfigError, LayerError, shorten
 from vggkit.network import Network, PlacedLayer, place
 from vggkit.notation.config import Config, Entry
-from vggkit.notation.layers import KINDS, Dropout, Flatten, Layer, Linear, Shape, times
+from vggkit.notation.layers import KINDS, Dropout, Flatten, Layer, Shape, times
 from vggkit.notation.reading import parse_config
 from vggkit.notation.spelling import FOLLOWERS, typed
 
@@ -213,9 +213,9 @@ def _entries(parts: Sequence[_Part], named: frozenset[str]) -> list[Entry]:
     for part, after in zip(parts, (*parts[1:], None)):
         layer, last = part.layer, entries[-1] if entries else None
         unsaid = layer == Flatten() and len(part.input_shape) == 3  # before an FC layer
-        if unsaid and after is not None and isinstance(after.layer, Linear):
+        if unsaid and after is not None and after.layer.needs_flat:
             continue
-        if last is not None and last.layer.role == "weight" and part.path not in named and _may_follow(last, layer):
+        if last is not None and last.layer.is_weight_layer and part.path not in named and _may_follow(last, layer):
             value = layer.p if isinstance(layer, Dropout) else layer
             entries[-1] = replace(last, **{layer.role: value})
         else:

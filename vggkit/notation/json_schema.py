@@ -231,7 +231,7 @@ def _defaults() -> dict[str, Any]:
         mapping = {"type": "object", "additionalProperties": False, "properties": {**options, **behind}}
         keyword = _any_case(kind.keyword)
         # as a key of the defaults, dropout is the rate behind FC layers, and not the layer
-        if kind.role != "dropout":
+        if not kind.is_dropout:
             kinds[f"^{keyword}$"] = mapping
     return {
         "description": "what the layers of this file leave unsaid; with `extends`, what is not said here is as there",

@@ -267,7 +267,7 @@ def _parse_long(entry: Mapping[str, Any]) -> Spec:
 def _keyword(entry: Mapping[str, Any]) -> tuple[str, type[Layer]]:
     found = {key: kind for key in entry if (kind := kind_of(key))}
     if len(found) > 1:  # dropout is a layer of its own and an option of others
-        found = {key: kind for key, kind in found.items() if kind.role != "dropout"}
+        found = {key: kind for key, kind in found.items() if not kind.is_dropout}
     if len(found) == 1:
         return next(iter(found.items()))
     if found:
