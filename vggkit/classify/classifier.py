@@ -217,7 +217,7 @@ def _usable(device: str | torch.device | None) -> str | torch.device | None:
 
 
 def _check_classifier(network: Network, passport: Passport | None) -> None:
-    if len(network.output_shape) != 1 or not any(p.layer.role == "weight" for p in network if p.block is None):
+    if len(network.output_shape) != 1 or not network.head:
         raise ArgumentError(f"weights: {network.name} has no classifier; its output is {times(network.output_shape)}")
     if passport is not None and not passport.classifier:
         raise ArgumentError(
@@ -278,7 +278,7 @@ def _check_channels(preprocess: Preprocess, network: Network, argument: str) -> 
 
 
 def _takes_any_size(network: Network) -> bool:
-    return any(placed.layer.stem == "avgpool" for placed in network if placed.block is None)
+    return any(placed.layer.fixes_size for placed in network if placed.block is None)
 
 
 def _ends_in(preprocess: Preprocess, size: tuple[int, int]) -> bool:

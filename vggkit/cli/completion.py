@@ -90,7 +90,7 @@ def blocks(ctx: click.Context, begun: str) -> Iterable[str]:  # noqa: ARG001
 @words_of
 def parts(ctx: click.Context, begun: str) -> Iterable[str]:  # noqa: ARG001
     """Complete the name of a block or of a layer with weights."""
-    placed = [placed for placed in _network(ctx) if placed.layer.role == "weight"]
+    placed = _network(ctx).weight_layers
     return dict.fromkeys([*(one.block for one in placed if one.block), *(one.name for one in placed)])
 
 
@@ -126,5 +126,5 @@ def _values(word: str) -> list[str]:
     if schema.get("type") == "boolean":
         return ["true", "false"]
     if word == "activation":
-        return [*(kind.keyword for kind in KINDS if kind.role == "activation"), "none"]
+        return [*(kind.keyword for kind in KINDS if kind.is_activation), "none"]
     return [*schema.get("enum", ())]

@@ -96,9 +96,7 @@ def _cells(slot: Slot) -> tuple[Cell | None, ...]:
 
 def sort_of(row: Row) -> str:
     """Return the sort of a layer. Layers of one sort are alike: those with weights, pools, norms …"""
-    if row.layer is None or row.layer.role == "other":
-        return row.layer.stem if row.layer else "input"
-    return row.layer.role
+    return "input" if row.layer is None else row.layer.sort
 
 
 def _follows(row: Row) -> bool:

@@ -19,7 +19,7 @@ from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.loading import LoadArguments, WeightsSource, grow, load_checkpoint, resolve
 from vggkit.network import Network, dtype_name, several
 from vggkit.notation.config import Config
-from vggkit.notation.layers import Softmax, elements
+from vggkit.notation.layers import elements
 from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def build(
     network = Network.of(config, **overrides)
     if init not in INITIALIZERS:
         raise ArgumentError(f"init: expected one of {', '.join(INITIALIZERS)}, found {shorten(init)}")
-    if softmax and not isinstance(network.layers[-1].layer, Softmax):
+    if softmax and not network.layers[-1].layer.gives_probabilities:
         raise ArgumentError(f"softmax: expected False, found True: {network.name} does not end in soft-max")
     if seed is not None:
         seed = whole(seed, "seed", least=0, largest=2**63 - 1)

@@ -17,7 +17,7 @@ from vggkit.model.module import VGG, blocked_hooks, hold_statistics
 from vggkit.model.weights.loading import WeightsSource
 from vggkit.network import Network, PlacedLayer, several
 from vggkit.notation.config import Config
-from vggkit.notation.layers import InPlaceActivation, times
+from vggkit.notation.layers import times
 from vggkit.notation.overrides import OVERRIDES, check_keywords
 
 if TYPE_CHECKING:
@@ -128,10 +128,8 @@ def _step(modules: dict[str, nn.Module], step: PlacedLayer, taken: bool, frozen:
     That costs what a copy of the activation would, and is faster by the copying. A model that gives scores has no
     soft-max of its own. A frozen dropout must not drop when the model goes back to training.
     """
-    layer = step.layer
-    if taken and isinstance(layer, InPlaceActivation) and layer.inplace:
-        layer = replace(layer, inplace=False)
-    elif step.name in modules and not (frozen and layer.role == "dropout"):
+    layer = step.layer.settled(step.input_shape, writable=not taken)
+    if layer == step.layer and step.name in modules and not (frozen and layer.is_dropout):
         return modules[step.name]
     module: nn.Module = layer.module(step.input_shape, nn)
     return module

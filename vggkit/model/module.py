@@ -365,7 +365,7 @@ def _last_maps(network: Network) -> Shape:
 
 def _least_maps(network: Network) -> Pair:
     """Return the smallest maps that a convolution right behind the blocks takes."""
-    first = next((placed for placed in network if placed.block is None and placed.layer.role != "dropout"), None)
+    first = next((placed for placed in network if placed.block is None and not placed.layer.is_dropout), None)
     if first is None or not isinstance(first.layer, Conv2d):
         return 0, 0
     extent, pads = first.layer.window(first.input_shape).extent, first.layer.pads()

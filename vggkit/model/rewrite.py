@@ -13,7 +13,6 @@ from vggkit.base.errors import ArgumentError
 from vggkit.network import Network, PlacedLayer, place
 from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import (
-    AdaptiveAvgPool2d,
     BatchNorm,
     Conv2d,
     Dropout,
@@ -22,9 +21,7 @@ from vggkit.notation.layers import (
     GroupNorm,
     Layer,
     Linear,
-    LogSoftmax,
     Shape,
-    Softmax,
 )
 
 Tensors = dict[tuple[str, str], Tensor]
@@ -101,7 +98,7 @@ def _kept(network: Network) -> list[_Before]:
 
 
 def _foldable(layer: Layer, norm: Layer | None) -> bool:
-    return isinstance(layer, (Conv2d, Linear)) and isinstance(norm, BatchNorm) and norm.track_running_stats
+    return layer.is_weight_layer and isinstance(norm, BatchNorm) and norm.track_running_stats
 
 
 def _folded_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -157,7 +154,7 @@ def fully_convolutional(network: Network, tensors: Tensors, frozen: Container[st
         ArgumentError: if the classifier is not maps, flattened, then FC layers.
     """
     head = [placed for placed in network if placed.block is None]
-    if any(_averages(placed.layer) for placed in head):
+    if any(placed.layer.fixes_size and placed.output_shape[1:] == (1, 1) for placed in head):
         return None
     flatten = _checked_flatten(network, head)
     classifier = _dense_classifier(network.config.classifier, head, flatten.input_shape)
@@ -174,25 +171,21 @@ def fully_convolutional(network: Network, tensors: Tensors, frozen: Container[st
     return rewritten
 
 
-def _averages(layer: Layer) -> bool:
-    return isinstance(layer, GlobalAvgPool2d) or (isinstance(layer, AdaptiveAvgPool2d) and layer.output_size == (1, 1))
-
-
 def _checked_flatten(network: Network, head: list[PlacedLayer]) -> PlacedLayer:
     """Return the layer that makes the classifier's maps flat, if all of the classifier has a convolutional form."""
     connected = False  # whether each feature is one channel of the convolutional form
     for placed in head:
         layer, flat = placed.layer, len(placed.input_shape) == 1
-        resized = isinstance(layer, AdaptiveAvgPool2d) and placed.output_shape != placed.input_shape
-        over_channels = isinstance(layer, (BatchNorm, Softmax, LogSoftmax))
+        resized = layer.fixes_size and placed.output_shape != placed.input_shape
+        over_channels = isinstance(layer, BatchNorm) or layer.normalizes_scores
         over_positions = flat and (isinstance(layer, GroupNorm) or (over_channels and not connected))
-        if isinstance(layer, Conv2d) or resized or over_positions:
+        if layer.is_convolution or resized or over_positions:
             raise ArgumentError(
                 f"{network.name}: expected a classifier of maps, flattened, then FC layers; found {placed.name}"
                 f" ({layer.keyword}) in it, which can't be evaluated at every position"
             )
-        connected = connected or isinstance(layer, Linear)
-    flattens = [placed for placed in head if isinstance(placed.layer, Flatten) and len(placed.input_shape) == 3]
+        connected = connected or layer.needs_flat
+    flattens = [placed for placed in head if placed.layer.flattens and len(placed.input_shape) == 3]
     if not flattens or not connected:
         raise ArgumentError(f"{network.name} has no FC layers behind its maps that could become convolutions")
     return flattens[0]
@@ -200,13 +193,13 @@ def _checked_flatten(network: Network, head: list[PlacedLayer]) -> PlacedLayer:
 
 def _dense_classifier(entries: tuple[Entry, ...], head: list[PlacedLayer], maps: Shape) -> tuple[Entry, ...]:
     """Return the classifier with convolutions for FC layers, each with the name that it had."""
-    names = iter(placed.name for placed in head if isinstance(placed.layer, Linear))
+    names = iter(placed.name for placed in head if placed.layer.needs_flat)
     kernel = (maps[1], maps[2])
     dense: list[Entry] = []
     end = _averaged(entries)
     for entry in entries[:end]:
         layer = entry.layer
-        if isinstance(layer, (Flatten, AdaptiveAvgPool2d)):
+        if layer.flattens or layer.fixes_size:
             dense += _followers(entry)
         elif isinstance(layer, Linear):
             convolution = Conv2d(layer.out_features, kernel_size=kernel, padding=(0, 0), bias=layer.bias)
@@ -220,10 +213,10 @@ def _dense_classifier(entries: tuple[Entry, ...], head: list[PlacedLayer], maps:
 
 def _averaged(entries: tuple[Entry, ...]) -> int:
     """Return how many entries stand before the average."""
-    end = len(entries) - (1 if isinstance(entries[-1].layer, (Softmax, LogSoftmax)) else 0)
+    end = len(entries) - (1 if entries[-1].layer.normalizes_scores else 0)
     last = entries[end - 1]
-    several = sum(isinstance(entry.layer, Linear) for entry in entries) > 1
-    return end - 1 if several and isinstance(last.layer, Linear) and not _followers(last) else end
+    several = sum(entry.layer.needs_flat for entry in entries) > 1
+    return end - 1 if several and last.layer.needs_flat and not _followers(last) else end
 
 
 def _followers(entry: Entry) -> list[Entry]:

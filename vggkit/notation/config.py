@@ -72,7 +72,7 @@ class Defaults(msgspec.Struct, frozen=True):
     def classifier(self, specs: Iterable[tuple[Spec, Position | None]]) -> tuple[Entry, ...]:
         """Return what the specs of a classifier mean: all of its layers are hidden but the last with weights."""
         specs = list(specs)
-        last = max((index for index, (spec, _) in enumerate(specs) if spec.kind.role == "weight"), default=None)
+        last = max((index for index, (spec, _) in enumerate(specs) if spec.kind.is_weight_layer), default=None)
         return tuple(
             self.entry(spec, hidden=index != last, position=position) for index, (spec, position) in enumerate(specs)
         )
@@ -258,7 +258,7 @@ class Config(msgspec.Struct, frozen=True):
 
 def last_weight(config: Config) -> Entry | None:
     """Return the last layer of the classifier that has weights, whose units are the classes."""
-    return next((entry for entry in reversed(config.classifier) if entry.layer.role == "weight"), None)
+    return next((entry for entry in reversed(config.classifier) if entry.layer.is_weight_layer), None)
 
 
 def input_shape(value: Any) -> Shape:

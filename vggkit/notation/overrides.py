@@ -263,7 +263,7 @@ def _with_width(config: Config, width: Width) -> Config:
     last = last_weight(config)
 
     def scale(entry: Entry) -> Entry:
-        if entry.layer.role != "weight" or entry is last:
+        if not entry.layer.is_weight_layer or entry is last:
             return entry
         return _with_units(entry, width.of(_units(entry.layer)))
 
@@ -287,7 +287,7 @@ def _with_pool(config: Config, which: str) -> Config:
 
 def _with_activation(config: Config, activation: Layer | None) -> Config:
     def change(entry: Entry) -> Entry | None:
-        if entry.layer.role == "activation":
+        if entry.layer.is_activation:
             return replace(entry, layer=activation) if activation else None
         return replace(entry, activation=activation) if entry.activation else entry
 
@@ -313,7 +313,7 @@ def _with_batch_norm(config: Config, wanted: bool) -> Config:
         nexts = (*block[1:], None)
         return tuple(
             replace(entry, norm=BatchNorm())
-            if "norm" in entry.layer.followers and not entry.norm and not (after and after.layer.role == "norm")
+            if "norm" in entry.layer.followers and not entry.norm and not (after and after.layer.is_norm)
             else entry
             for entry, after in zip(block, nexts)
         )
@@ -335,7 +335,7 @@ def _without_batch_norm(config: Config) -> Config:
 
 def _with_dropout(config: Config, rate: float) -> Config:
     last = last_weight(config)
-    standing_alone = any(isinstance(entry.layer, Dropout) for entry in config.classifier)
+    standing_alone = any(entry.layer.is_dropout for entry in config.classifier)
 
     def change(entry: Entry) -> Entry | None:
         if isinstance(entry.layer, Dropout):

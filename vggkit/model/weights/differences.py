@@ -18,7 +18,7 @@ from vggkit.model.weights.checkpoint import Checkpoint, flattened
 from vggkit.model.weights.keras_description import Departure
 from vggkit.model.weights.matching import Matching, match
 from vggkit.network import Network, PlacedLayer
-from vggkit.notation.layers import Conv2d, Flatten, GroupNorm, Layer, Softmax, times
+from vggkit.notation.layers import Conv2d, Flatten, GroupNorm, Layer, times
 from vggkit.notation.spelling import fields, spell_value
 
 ADVICE = "load_model builds the network that the file is of; strict=False loads its weights into this one all the same"
@@ -47,7 +47,7 @@ def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *,
         return [f"the file's own configuration can't be used: {shorten(str(error).splitlines()[0], 200)[1:-1]}"]
     if own.network is None or own_matching is None or own_matching.differences:
         reason = own_matching.differences[0] if own_matching else "it is no chain of layers"
-        names = ["input", *(placed.name for placed in network if placed.layer.role == "weight")]
+        names = ["input", *(placed.name for placed in network.weight_layers)]
         foreign = [departure for departure in own.departures if include_top or not departure.top]
         return [_foreign(names[min(departure.behind, len(names) - 1)], departure) for departure in foreign] or [
             f"what the file says of its network is not of its tensors: {reason}"
@@ -76,7 +76,7 @@ class _Step(NamedTuple):
     def sort(self) -> str:
         """What it is among the layers behind a weight layer."""
         layer = self.placed.layer
-        return "pool" if layer.stem == "avgpool" else layer.stem if layer.role == "other" else layer.role
+        return "pool" if layer.fixes_size else layer.sort
 
 
 class _Part(msgspec.Struct):
@@ -97,13 +97,13 @@ class _Part(msgspec.Struct):
 
 def _parts(layers: Sequence[PlacedLayer]) -> list[_Part]:
     """Return a network's parts; a last soft-max is left out, as models hand on the scores."""
-    if layers and layers[-1].block is None and isinstance(layers[-1].layer, Softmax):
+    if layers and layers[-1].block is None and layers[-1].layer.gives_probabilities:
         layers = layers[:-1]
     parts = [_Part(None)]
     for placed in layers:
-        if placed.layer.role == "weight":
+        if placed.layer.is_weight_layer:
             # the order of flattened maps is converted with the weights that take them
-            parts[-1].behind = [step for step in parts[-1].behind if not isinstance(step.layer, Flatten)]
+            parts[-1].behind = [step for step in parts[-1].behind if not step.layer.flattens]
             parts.append(_Part(placed))
             continue
         layer = placed.layer.in_inference(placed.input_shape)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from vggkit.base.errors import VggkitError, escaped, shorten
 from vggkit.model.weights.container import MOST_NAME
 from vggkit.notation.config import Config, Entry
-from vggkit.notation.layers import BatchNorm, Conv2d, Dropout, Flatten, GroupNorm, Layer, Linear, Pair, Shape
+from vggkit.notation.layers import Conv2d, Dropout, Flatten, GroupNorm, Layer, Pair, Shape
 from vggkit.notation.spelling import parse, spell_value
 
 # Its layers
@@ -188,7 +188,7 @@ class _Reader:
         self.top = self.flat = False
 
     def departs(self, text: str) -> None:
-        behind = sum(entry.layer.role == "weight" for entry in self.entries)
+        behind = sum(entry.layer.is_weight_layer for entry in self.entries)
         self.departures.append(Departure(text, behind, self.top))
 
     def read(self, layer: KerasLayer) -> None:
@@ -213,12 +213,12 @@ class _Reader:
         """Place a layer: in the entry before it where that takes it, else in an entry of its own."""
         self.shape = None if self.shape is None else layer.output_shape(self.shape)
         last = self.entries[-1] if self.entries and self.tops[-1] == self.top else None
-        free = last is not None and last.layer.role == "weight" and last.activation is None and not last.dropout
-        if last is not None and free and isinstance(layer, BatchNorm | GroupNorm) and last.norm is None:
+        free = last is not None and last.layer.is_weight_layer and last.activation is None and not last.dropout
+        if last is not None and free and layer.is_norm and last.norm is None:
             self.entries[-1] = replace(last, norm=layer)
-        elif last is not None and free and layer.role == "activation":
+        elif last is not None and free and layer.is_activation:
             self.entries[-1] = replace(last, activation=layer)
-        elif last is not None and isinstance(layer, Dropout) and last.layer.role == "weight" and not last.dropout:
+        elif last is not None and isinstance(layer, Dropout) and last.layer.is_weight_layer and not last.dropout:
             self.entries[-1] = replace(last, dropout=layer.p)
         else:
             self.entries.append(Entry(layer))
@@ -231,7 +231,7 @@ class _Reader:
         for entry, top in zip(self.entries, self.tops):
             if not top:
                 block.append(entry)
-            if block and not top and entry.layer.stem == "pool":
+            if block and not top and entry.layer.is_pool:
                 blocks.append(tuple(block))
                 block = []
         blocks += [tuple(block)] if block else []
@@ -370,11 +370,11 @@ class _Reader:
 def _without_plain_flatten(entries: list[Entry]) -> Iterator[Entry]:
     """Yield entries: an FC layer flattens by itself, and what else takes flattened maps has them in Keras's order."""
     for place, entry in enumerate(entries):
-        if not isinstance(entry.layer, Flatten):
+        if not entry.layer.flattens:
             yield entry
             continue
         behind = entries[place + 1 :]
-        until = next((n for n, other in enumerate(behind) if isinstance(other.layer, Linear)), None)
+        until = next((n for n, other in enumerate(behind) if other.layer.needs_flat), None)
         between = behind[:until]
         if until is None or any(isinstance(other.layer, GroupNorm) for other in between):
             yield Entry(Flatten("hwc"))

@@ -20,7 +20,6 @@ from vggkit.model.weights.identification import assumed, identify
 from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.matching import LayerPair, match, misfit
 from vggkit.network import Network, PlacedLayer
-from vggkit.notation.layers import Conv2d
 
 WeightsSource = str | os.PathLike[str]
 """A file, or "imagenet"."""
@@ -293,13 +292,9 @@ def _grown_pairs(network: Network, donor: Network) -> list[tuple[PlacedLayer, Pl
     names have their shapes. The classifier's layers are taken in order.
     """
     ours = {placed.name: placed for placed in network}
-    convolutions = [placed for placed in donor if isinstance(placed.layer, Conv2d) and placed.block is not None]
+    convolutions = [placed for placed in donor if placed.layer.is_convolution and placed.block is not None]
     first = [(ours[donated.name], donated) for donated in convolutions[:FIRST_CONVOLUTIONS] if donated.name in ours]
-    return [*first, *zip(_head(network), _head(donor))]
-
-
-def _head(network: Network) -> list[PlacedLayer]:
-    return [placed for placed in network if placed.layer.role == "weight" and placed.block is None]
+    return [*first, *zip(network.head, donor.head)]
 
 
 # Saving

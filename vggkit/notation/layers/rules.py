@@ -154,6 +154,7 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
     is_norm = HasRole("norm")
     is_activation = HasRole("activation")
     is_dropout = HasRole("dropout")
+    is_convolution: ClassVar[bool] = False
     is_pool: ClassVar[bool] = False
     """Whether it pools with a window that steps over the maps."""
     fixes_size: ClassVar[bool] = False

@@ -126,6 +126,7 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
     stem = "conv"
     role = "weight"
     followers = ("norm", "activation")
+    is_convolution = True
     caffe_in_block = "conv{block}_{number}"
     keras_type = "Conv2D"
     named_in_keras = True
