@@ -3,6 +3,7 @@
 VggkitError              whatever vggkit raises on purpose
 ├─ ConfigError           a configuration that can't be found or is wrong, with all its problems
 ├─ ArgumentError         an argument outside its allowed values
+│  └─ MisleadingError    a condition that can be read, but can't be what was meant
 ├─ BuildError            a network that can't be built on this machine
 ├─ CheckpointError       a checkpoint that can't be read, or that doesn't fit
 ├─ PictureError          a picture that can't be read
@@ -101,6 +102,10 @@ class ArgumentError(VggkitError, ValueError):
     """An argument outside its allowed values."""
 
     exit_code = 2
+
+
+class MisleadingError(ArgumentError):
+    """A condition that can be read, but can't be what was meant."""
 
 
 class LayerError(VggkitError, ValueError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import msgspec
 
-from vggkit.base.errors import ArgumentError, did_you_mean, shorten
+from vggkit.base.errors import ArgumentError, MisleadingError, did_you_mean, shorten
 from vggkit.base.numbers import grouped, megabytes, parse_bytes, parse_count, percent, signed, signed_megabytes
 
 if TYPE_CHECKING:
@@ -201,10 +201,6 @@ class ReportedError(Measure, frozen=True):
 
     def written(self, value: float) -> str:
         return str(value)
-
-
-class MisleadingError(ArgumentError):
-    """A condition that can be read and can't be meant."""
 
 
 def _is_bare_number(text: str) -> bool:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, SupportsIndex
 import msgspec
 import numpy as np
 
-from vggkit.base.errors import ArgumentError, shorten
+from vggkit.base.errors import ArgumentError, MisleadingError, shorten
 from vggkit.base.many import Disagreement, many
 from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
-from vggkit.figures.measures import FOUND, Count, MisleadingError, figure_name
+from vggkit.figures.measures import FOUND, Count, figure_name
 from vggkit.footprint.plan import StepOptions, checked_options
 from vggkit.network import Dtype, Network, Source, several
 from vggkit.notation.config import Config
