@@ -425,9 +425,9 @@ def test_cuda_differs_in_rounding_masks_and_the_optimizers_way() -> None:
         ({"device": "tpu"}, "device: expected one of cpu, cuda, found 'tpu'"),
         ({"freeze": ["block9"]}, "freeze: D has no block or layer 'block9'"),
         ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of D, found 'fc1'"),
-        ({"autocast": True, "dtype": "float16"}, "autocast: expected dtype float32 with it"),
-        ({"mode": "inference", "optimizer": "adam"}, "optimizer: expected mode training with it"),
-        ({"mode": "inference", "freeze": ["block1"]}, "freeze: expected mode training with it"),
+        ({"autocast": True, "dtype": "float16"}, "autocast: needs dtype float32, found float16"),
+        ({"mode": "inference", "optimizer": "adam"}, "optimizer: needs mode training, found inference"),
+        ({"mode": "inference", "freeze": ["block1"]}, "freeze: needs mode training, found inference"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:

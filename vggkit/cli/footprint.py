@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,10 @@ from vggkit.cli.options import (
     write_table,
     wrong_ending,
 )
+
+if TYPE_CHECKING:
+    from vggkit.footprint.plan import StepOptions
+    from vggkit.network import Network
 
 
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
@@ -55,32 +59,48 @@ def memory(
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Say what a step holds, to the byte, and what fits a card."""
+    """Show what a step holds in memory, to the byte, and what fits a card."""
     from vggkit.footprint.fit import SOLVERS, fits_table
-    from vggkit.footprint.plan import checked_options, plan_step
+    from vggkit.footprint.plan import plan_step
     from vggkit.footprint.remedies import remedies
-    from vggkit.network import Network
 
     _check_memory_options(batch, limits, solve, timeline)
     format = format_of(format, output, FORMATS)
-    network = Network.of(source, **overrides(settings, input=input))
-    options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
-    checked = checked_options(network, batch=1 if batch is None else batch, mode=mode, **options)
+    network, step = _step(source, settings, input, batch=1 if batch is None else batch, mode=mode, **options)
     if limits:
         solver = SOLVERS[solve or "batch"]
-        fits = [solver.fit(network, checked, size) for size in map(parse_limit, limits)]
-        write_table(fits_table(network, checked, fits), format, output)
+        fits = [solver.fit(network, step, size) for size in map(_limit_bytes, limits)]
+        write_table(fits_table(network, step, fits), format, output)
         click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
-    plan = plan_step(network, checked)
+    plan = plan_step(network, step)
     if timeline is not None:
         from vggkit.pictures.timeline import picture
 
         put(picture(plan, timeline.suffix.lower().lstrip(".")), timeline, "drawn")
-    advice = remedies(network, checked).sentences(plan.peak_bytes)
+    advice = remedies(network, step).sentences(plan.peak_bytes)
     write_table(plan.table(advice), format, output)
 
 
-def parse_limit(text: str) -> int:
+def _step(
+    source: str,
+    settings: tuple[str, ...],
+    input: str | None,
+    *,
+    freeze: tuple[str, ...],
+    checkpoint: tuple[str, ...],
+    **options: Any,
+) -> tuple[Network, StepOptions]:
+    """Return the network and what its step is like, checked."""
+    from vggkit.footprint.plan import checked_options
+    from vggkit.network import Network
+
+    network = Network.of(source, **overrides(settings, input=input))
+    frozen = split(freeze, "--freeze", "block1,block2")
+    checkpointed = split(checkpoint, "--checkpoint", "block1,block2")
+    return network, checked_options(network, freeze=frozen, checkpoint=checkpointed, **options)
+
+
+def _limit_bytes(text: str) -> int:
     """Read the value of --fit."""
     from vggkit.base.numbers import parse_bytes
 
@@ -95,11 +115,11 @@ TIMELINE_ENDINGS = (".svg", ".png", ".html")
 
 def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str | None, timeline: Path | None) -> None:
     if solve and not limits:
-        raise ArgumentError("--solve: expected --fit with it, such as --fit 24GiB")
+        raise ArgumentError("--solve: needs --fit, such as --fit 24GiB")
     if limits and batch is not None and solve != "image":
-        raise ArgumentError("--batch: --fit asks for the batch; leave it out, or ask with --solve image")
+        raise ArgumentError("--batch can't be combined with --fit, which looks for it, unless with --solve image")
     if limits and timeline is not None:
-        raise ArgumentError("--timeline: expected no --fit with it")
+        raise ArgumentError("--timeline can't be combined with --fit")
     if timeline is not None and timeline.suffix.lower() not in TIMELINE_ENDINGS:
         raise wrong_ending("--timeline", timeline, TIMELINE_ENDINGS)
 
@@ -123,16 +143,11 @@ def verify(
 
     Where there is a CUDA device, a training step is measured on it as well. Exit 1 if a claim does not hold.
     """
-    from vggkit.footprint.plan import checked_options
-    from vggkit.network import Network
-
     format = format_of(format, output, FORMATS)
-    network = Network.of(source, **overrides(settings, input=input))
-    options.update({word: split(options[word], f"--{word}", "block1,block2") for word in ("freeze", "checkpoint")})
-    checked = checked_options(network, batch=batch, **options)
-    from vggkit.model.verify import claims_table  # torch, which a wrong option need not wait for
+    network, step = _step(source, settings, input, batch=batch, **options)
+    from vggkit.model.verify import claims_table  # imports torch, which a wrong option need not wait for
     from vggkit.model.verify import verify as call
 
-    claims = list(call(network, checked))
-    write_table(claims_table(checked.title(network.name, network.input_shape), claims), format, output)
+    claims = list(call(network, step))
+    write_table(claims_table(step.title(network.name, network.input_shape), claims), format, output)
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)

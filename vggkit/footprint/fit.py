@@ -72,7 +72,8 @@ class LinearStep(msgspec.Struct, frozen=True):
 def linear_step(network: Network, options: StepOptions) -> LinearStep:
     """Walk through a step for every batch at once.
 
-    Every storage is a line over the batch, and which are alive when does not depend on it; so two batches say it all.
+    The bytes of every storage are a line over the batch, and the batch does not change which are alive at a moment. So
+    the steps at two batches give the lines.
 
     Args:
         network: the network.
@@ -129,7 +130,7 @@ class Fit(msgspec.Struct, frozen=True):
         peak_bytes: what that needs; of the smallest if it does not fit.
         left_bytes: what is left then; negative if it does not fit.
         next: the one larger, or the smallest if it does not fit.
-        missing_bytes: how much is missing for it.
+        missing_bytes: how much memory it lacks.
     """
 
     limit_bytes: int
@@ -177,7 +178,7 @@ def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[St
     """
     given: dict[str, Any] = {**arguments}
     if "batch" in given:
-        raise ArgumentError("batch: it is what is asked for; leave it out")
+        raise ArgumentError("batch: max_batch looks for it; leave it out")
     of_step = StepOptions.__struct_fields__
     check_keywords(max_batch, given, of_step)
     network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
@@ -279,8 +280,7 @@ def _square(network: Network, side: int) -> Network:
 def _takes_any_size(network: Network) -> bool:
     """Tell whether the parameters are the same for images of any size.
 
-    Maps never shrink where the image grows, and those that depend on it are larger at the end of the scale; so two
-    sizes say it for all between them.
+    Maps never shrink where the image grows. So if the largest image gives the same parameters, all between do.
     """
 
     def parameters(of: Network) -> list[dict[str, Shape]]:
@@ -297,9 +297,9 @@ class Solver(NamedTuple):
 
     Args:
         fit: finds the largest one that fits.
-        of: says which network and image it is looked for.
+        of: words for the step in which it is looked for.
         spelled: how one is written, with its number.
-        next_title: title of the column with the next larger one.
+        next_title: title of the column that has the next larger one.
     """
 
     fit: Callable[[Network, StepOptions, int], Fit]

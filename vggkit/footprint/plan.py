@@ -248,7 +248,7 @@ def memory(
     autocast: bool = False,
     **overrides: Unpack[Overrides],
 ) -> MemoryPlan:
-    """Say what a step holds, to the byte.
+    """Plan the memory of a step, to the byte.
 
     Args:
         source: a name, a path, a Config or a Network.
@@ -317,12 +317,12 @@ def checked_options(
         autocast=autocast,
     )
     if options.autocast and options.dtype != "float32":
-        raise ArgumentError(f"autocast: expected dtype float32 with it, found {options.dtype}")
+        raise ArgumentError(f"autocast: needs dtype float32, found {options.dtype}")
     if not options.is_training:
         allowed = options.forward_only()
         for word in ("optimizer", "freeze", "checkpoint"):
             if getattr(options, word) != getattr(allowed, word):
-                raise ArgumentError(f"{word}: expected mode training with it, found inference")
+                raise ArgumentError(f"{word}: needs mode training, found inference")
     network.parts(options.freeze, "freeze")
     network.blocks(options.checkpoint, "checkpoint")
     return options

@@ -218,18 +218,24 @@ class Trainer:
         self.stepped = True
 
 
-def _built(network: Network, options: StepOptions, device: str | None = None) -> VGG:
-    return build(network, device=device, dtype=options.dtype, freeze=options.freeze, checkpoint=options.checkpoint)
+def _built(network: Network, options: StepOptions) -> VGG:
+    return build(
+        network,
+        device=options.device,
+        dtype=options.dtype,
+        freeze=options.freeze,
+        checkpoint=options.checkpoint,
+    )
 
 
-def _data(network: Network, options: StepOptions, batch: int, device: str | None = None) -> tuple[Tensor, Tensor]:
+def _data(network: Network, options: StepOptions, batch: int) -> tuple[Tensor, Tensor]:
     """Return images and their classes; of a network that ends in maps, the class of each of their places."""
-    images = torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=device)
-    return images, torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=device)
+    images = torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=options.device)
+    return images, torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=options.device)
 
 
 def _autocast(options: StepOptions) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", dtype=torch.bfloat16) if options.autocast else nullcontext()
+    return torch.autocast(options.device, dtype=torch.bfloat16) if options.autocast else nullcontext()
 
 
 def saved_bytes(network: Network, options: StepOptions) -> int:
@@ -309,15 +315,14 @@ def _peak(tracker: MemTracker) -> dict[str, int]:
 def _cuda_claims(network: Network, options: StepOptions) -> Iterator[Claim]:
     plan = plan_step(network, options)
     torch.cuda.empty_cache()
-    model = _built(network, options, "cuda").train()
-    images, labels = _data(network, options, options.batch, "cuda")
+    model = _built(network, options).train()
+    images, labels = _data(network, options, options.batch)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[options.optimizer].torch_optimizer(trained, torch.optim)
-    context = torch.autocast("cuda", dtype=torch.bfloat16) if options.autocast else nullcontext()
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         model.zero_grad(set_to_none=True)
-        with context:
+        with _autocast(options):
             loss = nn.functional.cross_entropy(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if optimizer is not None:
