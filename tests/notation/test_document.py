@@ -171,11 +171,11 @@ def test_line_ends_and_byte_order_marks_don_t_matter(text: str) -> None:
         (b"a: \xff", "my.yaml:1:4: not UTF-8 text: "),
         ("ab: 1\nä: ".encode() + b"\xe4\n", "my.yaml:2:4: not UTF-8 text: "),
         ("a: b".encode("utf-16"), "my.yaml:1:1: not UTF-8 text: "),
-        (b"a: 1\0", r"my.yaml:1:5: character '\x00' may not stand in YAML"),
-        (b"a: 1\nb: \x1b[31m", r"my.yaml:2:4: character '\x1b' may not stand in YAML"),
-        ("a: \x7f", r"my.yaml:1:4: character '\x7f' may not stand in YAML"),
-        ("a: \ud800", r"my.yaml:1:4: character '\ud800' may not stand in YAML"),
-        ("a: \uffff", r"my.yaml:1:4: character '\uffff' may not stand in YAML"),
+        (b"a: 1\0", r"my.yaml:1:5: character '\x00' is not allowed in YAML"),
+        (b"a: 1\nb: \x1b[31m", r"my.yaml:2:4: character '\x1b' is not allowed in YAML"),
+        ("a: \x7f", r"my.yaml:1:4: character '\x7f' is not allowed in YAML"),
+        ("a: \ud800", r"my.yaml:1:4: character '\ud800' is not allowed in YAML"),
+        ("a: \uffff", r"my.yaml:1:4: character '\uffff' is not allowed in YAML"),
     ],
 )
 def test_what_is_no_text_is_refused_with_its_place(data: str | bytes, message: str) -> None:
@@ -202,10 +202,10 @@ def test_a_second_document_is_refused_at_its_place() -> None:
 def test_duplicate_keys_are_told_with_both_lines() -> None:
     """Each repetition, with the line of the first."""
     assert refusal("a: 1\nb: 2\na: 3\n'a': 4") == (
-        "my.yaml:3:1: key 'a' stands here again; it was given in line 1\n"
-        "my.yaml:4:1: key 'a' stands here again; it was given in line 1"
+        "my.yaml:3:1: key 'a' is repeated; it was given first in line 1\n"
+        "my.yaml:4:1: key 'a' is repeated; it was given first in line 1"
     )
-    assert refusal("{x: {b: 1, c: 2,\n  b: 3}}") == "my.yaml:2:3: key 'b' stands here again; it was given in line 1"
+    assert refusal("{x: {b: 1, c: 2,\n  b: 3}}") == "my.yaml:2:3: key 'b' is repeated; it was given first in line 1"
 
 
 TAGS = [
@@ -240,7 +240,7 @@ def test_a_key_that_is_no_word_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["a: &a [*a]", "&a {b: *a}", "a: &x {b: &y [*x]}", "*unknown", "a: *b\nb: &b 1"])
 def test_an_alias_before_or_inside_its_anchor_is_refused(text: str) -> None:
     """Recursive and unknown aliases are told, with their place."""
-    assert "stands before or inside what it names" in refusal(text)
+    assert "is used before or inside the value that it names" in refusal(text)
 
 
 @pytest.mark.parametrize(

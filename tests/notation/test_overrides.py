@@ -162,7 +162,7 @@ def test_a_wrong_rounding_rule_is_told_with_the_right_ones(width: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         vggkit.load("D", width=width)
     assert str(caught.value) == (
-        f"width: expected a number above 0, alone or with floor, ceil or multiple of 8 behind it, found {width!r}"
+        f"width: expected a number above 0, alone or followed by floor, ceil or multiple of 8, found {width!r}"
     )
 
 

@@ -453,7 +453,7 @@ def test_all_problems_of_a_file_come_together_in_order_of_their_lines() -> None:
         "my.yaml:9:14: unknown layer 'FC4096' in the classifier. Did you mean 'FC-4096'?",
         "my.yaml:9:27: FC: units: expected a whole number from 1, found -1",
         "my.yaml:10:13: overrides: unknown override 'widht'. Did you mean 'width'?",
-        "my.yaml:11:1: key 'blocks' stands here again; it was given in line 5",
+        "my.yaml:11:1: key 'blocks' is repeated; it was given first in line 5",
     ]
 
 

@@ -25,7 +25,7 @@ from vggkit.cli.problems import print_error
 
 
 @main.command("list", epilog="Example: vggkit list --family")
-@click.option("--family", is_flag=True, help="The networks that research code made of the paper's, instead.")
+@click.option("--family", is_flag=True, help="List the variants in research code instead.")
 @format_option()
 @output_option
 def list_command(family: bool, format: str | None, output: Path | None) -> None:
@@ -43,7 +43,7 @@ def list_command(family: bool, format: str | None, output: Path | None) -> None:
 @format_option()
 @output_option
 def names(source: str, settings: tuple[str, ...], format: str | None, output: Path | None) -> None:
-    """Show each layer's name here, in Caffe, torchvision and Keras."""
+    """Show each layer's names: vggkit's, Caffe's, torchvision's and Keras's."""
     from vggkit.network import Network, names_table
 
     format = format_of(format, output)
@@ -56,9 +56,9 @@ def names(source: str, settings: tuple[str, ...], format: str | None, output: Pa
 @set_option
 @output_option
 def show(source: str, input: str | None, settings: tuple[str, ...], output: Path | None) -> None:
-    """Print a configuration as YAML, everything resolved.
+    """Print a configuration as YAML, with everything filled in.
 
-    What --set and --input change is a variant: its name and its source say so.
+    With --set or --input it is a variant, and its name and source say so.
     """
     from vggkit.notation.zoo import dump, load, variant
 
@@ -80,7 +80,7 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
 def validate(files: tuple[str, ...]) -> None:
     """Check configuration files, their shapes and budgets.
 
-    Exit 2 if one is wrong, 1 if one is over its budget.
+    The exit code is 2 if one is wrong, and 1 if one is over its budget.
     """
     click.get_current_context().exit(max(map(_validate, files)))
 
@@ -89,7 +89,7 @@ def _validate(file: str) -> int:
     """Check one file and say so; return its exit code."""
     from vggkit.base.numbers import grouped
     from vggkit.figures.budget import overruns
-    from vggkit.figures.summary import summarize as call
+    from vggkit.figures.summary import summarize
     from vggkit.network import Network
 
     try:
@@ -101,7 +101,7 @@ def _validate(file: str) -> int:
     for overrun in over:
         click.echo(f"{file}: {overrun}", err=True)
     if not over:
-        totals = call(network).totals
+        totals = summarize(network).totals
         click.echo(f"{file}: ok, {totals.weight_layers} weight layers, {grouped(totals.parameters)} parameters")
     return 1 if over else 0
 
@@ -111,7 +111,7 @@ def _validate(file: str) -> int:
 def schema(output: Path | None) -> None:
     """Print the JSON Schema of configuration files, for editors."""
     from vggkit.base import tables
-    from vggkit.notation.json_schema import schema as call
+    from vggkit.notation import json_schema
 
     format_of(None, output, {"json": (".json",)})
-    write(tables.json(call()), output)
+    write(tables.json(json_schema.schema()), output)

@@ -1,8 +1,8 @@
-"""YAML text → plain values that know where they stood.
+"""YAML text → plain values that know their place in the file.
 
-Nothing here knows about networks. A file is data from a stranger: it is read as a stream of libyaml's events (no
-Python object is ever constructed from a tag, and no depth of nesting recurses further than `MAX_DEPTH`), its size
-and its aliases are bounded, and plain scalars follow YAML 1.2: `1e-4` is a number, `010` is ten, `on` is a word.
+Nothing here knows about networks. A file may come from a stranger, so it is read as a stream of libyaml's events: no
+Python object is ever constructed from a tag, and nesting, size and aliases are bounded. Plain scalars follow YAML 1.2:
+`1e-4` is a number, `010` is ten, `on` is a word.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _PRINTABLE_ASCII = re.compile("[\t\n\r\x20-\x7e]*")
 _UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _WORDS: dict[str, object] = {
-    "": None, "~": None, "null": None, "Null": None, "NULL": None,
-    "true": True, "True": True, "TRUE": True,
-    "false": False, "False": False, "FALSE": False,
-}  # fmt: skip
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 
 
 class Node:
-    """A value and where it stood.
+    """A value and its place in the file.
 
-    `value` is None, a bool, an int, a float, a str, a list of nodes, or a dict of nodes whose keys' own nodes are in
-    `keys`. `size` is the number of values in it, aliases counted each time they are used; `depth` is how many levels
-    of lists and dicts there are in it.
+    `value` is None, a bool, an int, a float, a str, a list of nodes, or a dict of nodes; the nodes of a dict's keys are
+    in `keys`. `size` is the number of values inside, and an alias counts each time it is used. `depth` is the number of
+    levels of lists and dicts inside.
     """
 
     __slots__ = ("depth", "keys", "position", "size", "value")
@@ -112,22 +112,19 @@ def setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise ArgumentError(f"expected key=value, such as num_classes=10, found {shorten(text)}")
     key, value = key.strip(), value.strip()
-    found = _flow_value(key, value) if value.startswith(("{", "[")) else scalar(value)
+    found = scalar(value)
+    if value.startswith(("{", "[")):
+        problems: list[Problem] = []
+        try:
+            found = read(value, key, problems).plain()
+            if problems:
+                raise ConfigError(problems)
+        except ConfigError as error:
+            expected = "expected YAML such as {leaky-relu: 0.2}"
+            raise ArgumentError(f"{key}: {expected}, found {shorten(value)} ({error.problems[0].message})") from None
     if found is None:
         raise ArgumentError(f"{key} has no value; expected key=value, such as num_classes=10")
     return key, found
-
-
-def _flow_value(key: str, text: str) -> Any:
-    problems: list[Problem] = []
-    try:
-        node = read(text, key, problems)
-        if problems:
-            raise ConfigError(problems)
-    except ConfigError as error:
-        expected = "expected YAML such as {leaky-relu: 0.2}"
-        raise ArgumentError(f"{key}: {expected}, found {shorten(text)} ({error.problems[0].message})") from None
-    return node.plain()
 
 
 def split_outside(text: str, mark: str) -> list[str]:
@@ -152,7 +149,7 @@ def read(text: str | bytes, file: str, problems: list[Problem]) -> Node:
     Args:
         text: the document; bytes are UTF-8.
         file: its name, for messages.
-        problems: what is wrong but need not stop the reading is added here.
+        problems: a mistake that need not stop the reading is added here.
 
     Returns:
         The document's root.
@@ -185,7 +182,7 @@ class _Reader:
             raise ConfigError([Problem(f"not UTF-8 text: {error.reason}", place)]) from None
         if not _PRINTABLE_ASCII.fullmatch(text) and (found := re.search(_UNPRINTABLE, text)):
             place = self._place(text[: found.start()])
-            raise ConfigError([Problem(f"character {found.group()!r} may not stand in YAML", place)])
+            raise ConfigError([Problem(f"character {found.group()!r} is not allowed in YAML", place)])
         return text
 
     def _place(self, before: str) -> Position:
@@ -238,7 +235,8 @@ class _Reader:
     def alias(self, event: Any) -> Node:
         node = self.anchors.get(event.anchor)
         if node is None:
-            raise self.fail(f"alias '*{event.anchor}' stands before or inside what it names", event.start_mark)
+            message = f"alias '*{event.anchor}' is used before or inside the value that it names"
+            raise self.fail(message, event.start_mark)
         return node
 
     def new(self, event: Any, depth: int) -> Node:
@@ -286,7 +284,7 @@ class _Reader:
             elif event.value in values:
                 first = node.keys[event.value].position.line
                 self.problems.append(
-                    Problem(f"key {shorten(event.value)} stands here again; it was given in line {first}", key.position)
+                    Problem(f"key {shorten(event.value)} is repeated; it was given first in line {first}", key.position)
                 )
             else:
                 values[event.value] = value

@@ -230,7 +230,7 @@ class Width(NamedTuple):
                 raise ValueError
             factor = typed(scalar(match.group(1)), Positive)
         except ValueError:
-            expected = "a number above 0, alone or with floor, ceil or multiple of 8 behind it"
+            expected = "a number above 0, alone or followed by floor, ceil or multiple of 8"
             raise ValueError(f"expected {expected}, found {shorten(value)}") from None
         _, word, multiple = match.groups()
         return cls(factor, int(multiple) if multiple else word or "floor")
@@ -388,8 +388,8 @@ OVERRIDES: dict[str, Override] = {
     "width": Override(
         read=Width.parse,
         apply=_with_width,
-        meaning="multiplies all channels and units but the classes, rounded down, or as 0.5 ceil or 0.5 multiple of 8"
-        " says",
+        meaning="multiplies all channels and units but the classes; 0.5 rounds down, 0.5 ceil rounds up,"
+        " 0.5 multiple of 8 to a multiple",
         schema={
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0},
@@ -406,7 +406,7 @@ OVERRIDES: dict[str, Override] = {
     "activation": Override(
         read=lambda value: parse_follower("activation", value),
         apply=_with_activation,
-        meaning="in place of every activation, or none",
+        meaning="replaces every activation; none removes them",
         schema={"$ref": "#/$defs/activation"},
     ),
     "inplace": Override(
@@ -418,13 +418,13 @@ OVERRIDES: dict[str, Override] = {
     "batch_norm": Override(
         read=_of_type(Flag),
         apply=_with_batch_norm,
-        meaning="whether batch norm stands behind the convolutions",
+        meaning="whether batch norm follows the convolutions",
         schema={"type": "boolean"},
     ),
     "dropout": Override(
         read=_of_type(Rate),
         apply=_with_dropout,
-        meaning="rate behind the hidden FC layers; 0 for none",
+        meaning="rate after the hidden FC layers; 0 for none",
         schema={"type": "number", "minimum": 0, "exclusiveMaximum": 1},
     ),
 }
