@@ -105,7 +105,14 @@ def described(path: Path) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("layout", "flips"), [("torchvision", 60), ("vggkit", 60), ("keras", 25), ("keras3", 25), ("archive", 25)]
+    ("layout", "flips"),
+    [
+        ("torchvision", 60),
+        ("vggkit", 60),
+        ("keras3", 25),
+        pytest.param("keras", 25, marks=pytest.mark.slow),
+        pytest.param("archive", 25, marks=pytest.mark.slow),
+    ],
 )
 def test_a_flipped_bit_ends_in_one_line_or_does_no_harm(layout: str, flips: int, tmp_path: Path) -> None:
     """One wrong bit in what describes the tensors: the file is refused with its name, or still says what it is."""
