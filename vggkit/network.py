@@ -86,7 +86,7 @@ def several(names: str | Iterable[str], argument: str) -> tuple[str, ...]:
 
     Args:
         names: one name, or several.
-        argument: what they were given for, for the message.
+        argument: the argument's name, for messages.
 
     Raises:
         ArgumentError: if there is anything but text among them.
@@ -251,11 +251,11 @@ class Network(msgspec.Struct, frozen=True):
         return known[name]
 
     def parts(self, names: str | Iterable[str], argument: str) -> frozenset[str]:
-        """Return the names of the layers that are meant by names of blocks and layers.
+        """Return the names of the layers that names of blocks and layers stand for.
 
         Args:
             names: `block1`, `fc1`, `conv4_3`, …; one or several.
-            argument: what they were given for, for the message.
+            argument: the argument's name, for messages.
 
         Raises:
             ArgumentError: if there is no such block or layer.
@@ -277,7 +277,7 @@ class Network(msgspec.Struct, frozen=True):
 
         Args:
             names: `block1`, `block2`, …; one or several.
-            argument: what they were given for, for the message.
+            argument: the argument's name, for messages.
 
         Returns:
             The names.

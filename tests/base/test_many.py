@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from math import gcd
 from typing import Any
 
@@ -119,3 +120,12 @@ def test_the_largest_is_found_for_each(numbers: list[Any]) -> None:
 def test_it_shows_its_range() -> None:
     """In messages that nobody sees, and when debugging."""
     assert repr(many([64, 32])) == "32 … 64"
+
+
+@pytest.mark.parametrize("operation", [operator.truediv, operator.pow, operator.and_, operator.lshift, operator.xor])
+def test_what_many_numbers_cant_do_raises(operation: Callable[[int, int], object]) -> None:
+    """To a type checker they are an int; what they have no method for is refused, and not answered for one of them."""
+    with pytest.raises(TypeError):
+        operation(many([64, 32]), 2)
+    with pytest.raises(TypeError):
+        f"{many([64, 32]):,}"

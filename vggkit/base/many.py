@@ -5,6 +5,11 @@ of them: is this 1, do the groups divide it? `Many` does the arithmetic on numpy
 thousands of networks. Where the answer to a question is not the same for all, it raises `Disagreement`, which says
 who answers alike; whoever started the walk then starts it again for each of the parts. So the figures are those of
 the rules themselves, whatever the rules ask.
+
+To a type checker `Many` is a kind of int. The numbers come in through the options of layers (`Conv2d.out_channels`),
+so that another type would have to run through every option, shape, row and total of the package, where all but a
+search have one number. At run time it is no int: C code would read a single value of it. What `Many` has no method
+for raises a TypeError, and never answers for one of the numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +17,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    _Number = int
+else:
+    _Number = object
+
+Number = TypeVar("Number", int, float)
 
 Values = Any
 """An array of int64, of Python's own integers where those might be too small, or of floats."""
@@ -34,7 +46,7 @@ class Disagreement(Exception):  # noqa: N818  # a signal
         self.labels = labels
 
 
-class Many:
+class Many(_Number):
     """Many numbers that are treated as one.
 
     Args:
@@ -51,29 +63,29 @@ class Many:
     def __repr__(self) -> str:
         return f"{self.values.min()} … {self.values.max()}"
 
-    def __add__(self, other: Any) -> Many:
+    def __add__(self, other: int) -> Many:
         return _combined(np.add, operator.add, self, other)
 
     __radd__ = __add__
 
-    def __sub__(self, other: Any) -> Many:
+    def __sub__(self, other: int) -> Many:
         return _combined(np.subtract, operator.add, self, other)
 
-    def __rsub__(self, other: Any) -> Many:
+    def __rsub__(self, other: int) -> Many:
         return _combined(np.subtract, operator.add, other, self)
 
-    def __mul__(self, other: Any) -> Many:
+    def __mul__(self, other: int) -> Many:
         return _combined(np.multiply, operator.mul, self, other)
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, other: Any) -> Many:
+    def __floordiv__(self, other: int) -> Many:
         return _combined(np.floor_divide, max, self, other)
 
-    def __mod__(self, other: Any) -> Many:
+    def __mod__(self, other: int) -> Many:
         return _combined(np.remainder, max, self, other)
 
-    def __divmod__(self, other: Any) -> tuple[Many, Many]:
+    def __divmod__(self, other: int) -> tuple[Many, Many]:
         return self // other, self % other
 
     def __neg__(self) -> Many:
@@ -82,16 +94,16 @@ class Many:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, (Many, int, float)) and _agreed(self.values == _values(other))
 
-    def __lt__(self, other: Any) -> bool:
+    def __lt__(self, other: int) -> bool:
         return _agreed(self.values < _values(other))
 
-    def __le__(self, other: Any) -> bool:
+    def __le__(self, other: int) -> bool:
         return _agreed(self.values <= _values(other))
 
-    def __gt__(self, other: Any) -> bool:
+    def __gt__(self, other: int) -> bool:
         return _agreed(self.values > _values(other))
 
-    def __ge__(self, other: Any) -> bool:
+    def __ge__(self, other: int) -> bool:
         return _agreed(self.values >= _values(other))
 
     def __bool__(self) -> bool:
@@ -114,7 +126,7 @@ class Many:
         return int(self).bit_length()
 
 
-def many(numbers: Sequence[int] | Sequence[float]) -> Any:
+def many(numbers: Sequence[Number]) -> Number:
     """Return numbers as one: the number itself where they are all the same.
 
     >>> many([64, 64]), many([64, 32]) * 3
@@ -126,7 +138,7 @@ def many(numbers: Sequence[int] | Sequence[float]) -> Any:
     return Many(np.array(numbers, dtype=object if bound > LARGEST_INT64 else None), bound)
 
 
-def largest(numbers: Iterable[Any]) -> Any:
+def largest(numbers: Iterable[int]) -> int:
     """Return the largest of numbers, for each of the many.
 
     >>> largest([many([1, 5]), 3, many([2, 0])])
@@ -135,7 +147,7 @@ def largest(numbers: Iterable[Any]) -> Any:
     return reduce(_larger, numbers)
 
 
-def listed(number: Any, count: int) -> list[Any]:
+def listed(number: Number, count: int) -> list[Number]:
     """Return as many plain numbers.
 
     >>> listed(many([64, 32]), 2), listed(7, 2)
@@ -144,7 +156,7 @@ def listed(number: Any, count: int) -> list[Any]:
     return list(number.values.tolist()) if isinstance(number, Many) else [number] * count
 
 
-def _larger(left: Any, right: Any) -> Any:
+def _larger(left: int, right: int) -> int:
     if isinstance(left, Many) or isinstance(right, Many):
         return _combined(np.maximum, max, left, right)
     return max(left, right)

@@ -1,4 +1,9 @@
-"""The configuration file as a JSON Schema, derived from the layer classes, for editors and for checks."""
+"""The configuration file as a JSON Schema, derived from the layer classes, for editors and for checks.
+
+`msgspec.json.schema` describes the classes and not the file: it knows neither the short forms (`conv3-64`, `3x1`), nor
+keywords in any letter case, nor the bounds, which stand in `Allowed` and not in `msgspec.Meta`; and it refuses fields
+whose type is a class of its own.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 An entry of a configuration is a short form (`conv3-64`, `maxpool`, `FC-4096`) or a long one, a mapping from the
 layer's keyword to its primary field with options beside it (`{conv: 512, kernel: 3, dilation: 6}`). Either may leave
-options unsaid, so that what is parsed here is a `Spec`: the kind and what was said of it. The long form of every
-kind follows from its class; only short forms with numbers in them are listed here.
+out options, so parsing gives a `Spec`: the kind, and the options that were given. The long form of every kind follows
+from its class; only short forms with numbers in them are listed here.
 """
 
 from __future__ import annotations
@@ -35,39 +35,35 @@ class ShortForm(NamedTuple):
 
     Args:
         kind: what it stands for.
-        pattern: its regular expression, in letters that match either case.
-        fields: the fields that the pattern's groups give, in order.
+        fields: the fields that its numbers give, in order.
         spelling: the canonical spelling, with a place for each field.
     """
 
     kind: type[Layer]
-    pattern: re.Pattern[str]
     fields: tuple[str, ...]
     spelling: str
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """Find the field's values in a text of this form, in either case."""
+        types = {field.name: field.type for field in fields(self.kind).values()}
+        values = (_SIZE if types[name] is Size else _NUMBER for name in self.fields)
+        return re.fullmatch(self.spelling.format(*values), text, re.IGNORECASE)
 
 
 _NUMBER = r"([0-9]{1,19})"
 _SIZE = r"([0-9]{1,19}(?:x[0-9]{1,19})?)"
 
 SHORT_FORMS = (
-    ShortForm(
-        Conv2d, re.compile(rf"conv{_SIZE}-{_NUMBER}", re.IGNORECASE), ("kernel_size", "out_channels"), "conv{}-{}"
-    ),
-    ShortForm(
-        Conv2d, re.compile(rf"conv{_SIZE}-{_NUMBER}/{_SIZE}", re.IGNORECASE),
-        ("kernel_size", "out_channels", "stride"), "conv{}-{}/{}",
-    ),
-    ShortForm(Linear, re.compile(rf"FC-{_NUMBER}", re.IGNORECASE), ("out_features",), "FC-{}"),
-)  # fmt: skip
+    ShortForm(Conv2d, ("kernel_size", "out_channels"), "conv{}-{}"),
+    ShortForm(Conv2d, ("kernel_size", "out_channels", "stride"), "conv{}-{}/{}"),
+    ShortForm(Linear, ("out_features",), "FC-{}"),
+)
 """The first form of a kind says least."""
 
 FOLLOWERS = ("norm", "activation", "dropout")
 """What can stand behind any layer, in this order, as an option of its long form."""
 
 _NORM_NAMES = {"batch": "batchnorm", "group": "groupnorm"}
-_PAIR = re.compile(rf"{_NUMBER}[x×]{_NUMBER}", re.IGNORECASE)
-_DIGITS = re.compile("[0-9]{1,19}")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 class Spec(NamedTuple):
@@ -140,7 +136,7 @@ def parse(entry: object) -> Spec:
 
 def _parse_short(text: str) -> Spec:
     for form in SHORT_FORMS:
-        if match := form.pattern.fullmatch(text.strip()):
+        if match := form.match(text.strip()):
             said = zip(form.fields, match.groups())
             words = {field.name: word for word, field in fields(form.kind).items()}
             return _checked(form.kind, {words[name]: _number_or_pair(value) for name, value in said})
@@ -361,13 +357,13 @@ def size(value: Any) -> Any:
     """Return [height, width] of `3`, `3x1` or `[3, 1]`, and anything else as it is."""
     if isinstance(value, int) and not isinstance(value, bool):
         return [value, value]
-    if isinstance(value, str) and (match := _PAIR.fullmatch(value)):
+    if isinstance(value, str) and (match := re.fullmatch(rf"{_NUMBER}[x×]{_NUMBER}", value, re.IGNORECASE)):
         return [int(part) for part in match.groups()]
     return value
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(_DIGITS.fullmatch(str(key)) for key in value)
+    return isinstance(value, Mapping) and bool(value) and all(re.fullmatch(_NUMBER, str(key)) for key in value)
 
 
 def table(value: Any) -> Any:
@@ -413,7 +409,7 @@ def parse_follower(role: str, value: Any) -> Layer | None:
 
 
 def _layer_name(value: Any) -> str:
-    if isinstance(value, str) and _NAME.fullmatch(value) and value not in RESERVED_NAMES:
+    if isinstance(value, str) and re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,63}", value) and value not in RESERVED_NAMES:
         return value
     if isinstance(value, str) and value in RESERVED_NAMES:
         raise ValueError(f"{value} is a method of the torch module; choose another name")

@@ -153,8 +153,8 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
     """Group normalisation (Wu & He 2018; 32 groups are their default).
 
     Args:
-        num_groups: the channels are split into so many groups, each normalised by itself; or a table of pairs, how
-            many groups for how many channels.
+        num_groups: number of groups of channels, each normalised by itself; or pairs of a number of channels and the
+            number of groups for it.
         eps: added to the variance.
         affine: whether each channel has a trainable scale and shift.
     """
@@ -192,7 +192,7 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
         return Kept("input", x), Kept("mean", groups), Kept("inverse deviation", groups)
 
     def settled(self, x: Shape, *, writable: bool) -> Layer:
-        """Return the same with the number of groups that the table has for so many channels."""
+        """Return the same with one number of groups: the one that its table has for the input's channels."""
         return GroupNorm(self._groups(x), self.eps, self.affine)
 
     def in_inference(self, x: Shape) -> Layer | None:

@@ -102,7 +102,7 @@ class Product(msgspec.Struct, frozen=True):
 
     @property
     def shape(self) -> Shape:
-        """The shape of the parameter that has so many elements: torch has the outputs first, the window last."""
+        """The shape of a parameter with this number of elements: torch has the outputs first, the window last."""
         numbers = [factor.number for factor in self.factors]
         return *numbers[-1:], *numbers[-2:-1], *numbers[:-2]
 

@@ -67,9 +67,9 @@ class Places(msgspec.Struct, frozen=True):
         elif 2 * self.number == size and s == 2:
             why = "a stride of 2 halves the size"
         else:
-            why = "so many places has the window, and one more for where it starts"
+            why = "the steps that fit, plus the starting position"
         if fewer:
-            why += "; the last would start in the padding, and is left out"
+            why += "; the last would start in the padding, and does not count"
         return Working(f"{left}({room})/s{right} + 1{fewer}", f"{left}({room_numbers})/{s}{right} + 1{fewer}", why)
 
     @property
@@ -85,7 +85,7 @@ class Places(msgspec.Struct, frozen=True):
 
 
 def _set_pairs(layer: Layer, *names: str) -> None:
-    """Let fields that were given as one number be pairs."""
+    """Make pairs of fields that were given as one number."""
     for name in names:
         force_setattr(layer, name, pair(getattr(layer, name)))
 
@@ -104,7 +104,7 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
         stride: height and width of a step.
         padding: zeros on each side; "same" is (k−1)/2 times the dilation.
         dilation: distance between the filter's elements.
-        groups: the input's channels are split into so many independent groups.
+        groups: number of independent groups that the input's channels are split into.
         bias: whether a bias is added.
         padding_mode: torch's name of what the padding holds.
     """
