@@ -9,7 +9,7 @@ import pytest
 from tests import scratch
 from vggkit import compare
 from vggkit.base.errors import ArgumentError
-from vggkit.figures.measures import COMPARED, FOUND, MEASURES, figure_name
+from vggkit.figures.measures import COMPARED, FOUND, MEASURES, Direction, direction, figure_name
 
 
 def test_every_spelling_finds_its_figure() -> None:
@@ -28,6 +28,15 @@ def test_an_unknown_figure_is_told_with_the_nearest() -> None:
         compare(sort="-parmeters")
     with pytest.raises(ArgumentError, match=r"Known: weight_layers, parameters, .*top5_error, layers"):
         figure_name("zzz", "only", COMPARED, others=("layers",))
+
+
+def test_a_direction_is_a_figure_and_an_end() -> None:
+    """Letter case, - and _ don't matter; without - before it the smallest comes first."""
+    assert direction(" -MACs ", "sort", FOUND) == Direction("multiply_accumulates", True)
+    assert str(direction("-training-peak", "sort", FOUND)) == "-training_peak_bytes"
+    assert [direction(word, "sort", FOUND).words for word in ("field", "-field")] == [
+        "least receptive field", "most receptive field",
+    ]  # fmt: skip
 
 
 KERNELS = """    Count(

@@ -13,9 +13,9 @@ from matplotlib.text import Text
 
 import vggkit
 from tests.pictures.written import check_texts
+from vggkit.figures.measures import FOUND, direction
 from vggkit.pictures import front, style
 from vggkit.search.find import Found
-from vggkit.search.query import direction
 
 VARY: dict[str, list[Any]] = {"width": [0.25, 0.5, 1], "head": ["paper", "gap"]}
 
@@ -44,7 +44,7 @@ def points(axes: Axes) -> dict[str, list[tuple[float, float]]]:
 def test_each_variant_is_a_point_at_its_two_figures(pareto: tuple[str, str]) -> None:
     """The first figure to the right, the second upwards; those on the front in another colour, and only they."""
     search = found(pareto=pareto)
-    first, second = (direction(word, "pareto").figure for word in pareto)
+    first, second = (direction(word, "pareto", FOUND).figure for word in pareto)
     at = [(float(one.figures[first]), float(one.figures[second])) for one in search]
     drawn = points(plane(search))
     assert set(drawn) == {style.GREY, style.VERMILION}

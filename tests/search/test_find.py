@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vggkit
-from vggkit.figures.measures import FOUND
+from vggkit.figures.measures import FOUND, Direction, direction
 from vggkit.search import chunks, query
 from vggkit.search.chunks import Variant
 from vggkit.search.find import pareto_front
-from vggkit.search.query import Direction, direction
 
 ALL = tuple(FOUND)
 
@@ -56,7 +55,7 @@ def test_all_conditions_must_hold() -> None:
 @pytest.mark.parametrize("word", ["macs", "-training_peak", "field", "-weight_layers"])
 def test_it_is_sorted_before_it_is_cut(word: str) -> None:
     """Ties stay in the order of the zoo, from the largest too; a limit changes neither the marks nor the count."""
-    name, descending = direction(word, "sort").figure, word.startswith("-")
+    name, descending = direction(word, "sort", FOUND).figure, word.startswith("-")
 
     def key(variant: Variant) -> int:
         value = variant.figures[name]

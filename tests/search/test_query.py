@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import vggkit
 from vggkit.base.errors import ArgumentError, VggkitError
 from vggkit.network import Network
-from vggkit.search.query import Condition, Direction, condition, direction
+from vggkit.search.query import Condition, condition
 
 SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "": operator.eq}
 
@@ -66,15 +66,6 @@ def test_wrong_conditions_are_told_in_one_line(text: str) -> None:
     with pytest.raises(ArgumentError, match=r"^parameters: expected .*, found '") as told:
         condition("parameters", text)
     assert "\n" not in str(told.value)
-
-
-def test_a_direction_is_a_figure_and_an_end() -> None:
-    """Letter case, - and _ don't matter; without - before it the smallest comes first."""
-    assert direction(" -MACs ", "sort") == Direction("multiply_accumulates", True)
-    assert str(direction("-training-peak", "sort")) == "-training_peak_bytes"
-    assert [direction(word, "sort").words for word in ("field", "-field")] == [
-        "least receptive field", "most receptive field",
-    ]  # fmt: skip
 
 
 # sources and errors

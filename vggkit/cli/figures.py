@@ -181,7 +181,7 @@ def compare(
     """
     from vggkit.figures.compare import EVERYTHING, LAYERS
     from vggkit.figures.compare import compare as call
-    from vggkit.figures.measures import COMPARED, figure_name
+    from vggkit.figures.measures import COMPARED, direction, figure_name
 
     if diff and (sort or only):
         raise ArgumentError(f"{'--sort' if sort else '--only'} can't be combined with --diff")
@@ -191,6 +191,6 @@ def compare(
     words = split(only, "--only", "macs")
     shown = [figure_name(word, "--only", COMPARED, others=(LAYERS,)) for word in words] or EVERYTHING
     if sort is not None:
-        figure_name(sort.removeprefix("-"), "--sort", COMPARED)
+        direction(sort, "--sort", COMPARED)
     made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
     write_table(made.diff().table() if diff else made.table(shown), format, output)

@@ -32,7 +32,7 @@ from vggkit.cli.options import (
     with_bar,
     write_table,
 )
-from vggkit.figures.measures import FOUND, Measure, figure_name
+from vggkit.figures.measures import FOUND, Measure, direction, figure_name
 
 if TYPE_CHECKING:
     from vggkit.search.chunks import Chunk
@@ -100,14 +100,14 @@ def find(
     from vggkit.pictures.style import PICTURE_FORMATS
     from vggkit.search.chunks import CHUNK, chunks, cores
     from vggkit.search.find import left_out
-    from vggkit.search.query import direction, prepared
+    from vggkit.search.query import prepared
 
     format = format_of(format, output, {**FORMATS, **{word: (f".{word}",) for word in PICTURE_FORMATS}})
     figures = split(only, "--only", "parameters,macs")
     for word in figures:
         figure_name(word, "--only", FOUND)
     if sort is not None:
-        direction(sort, "--sort")
+        direction(sort, "--sort", FOUND)
     query = prepared(
         sources,
         overrides(settings, input=input),

@@ -17,7 +17,7 @@ from vggkit.base.tables import Column, Shown, Table, data_frame, grid
 from vggkit.figures.alignment import AlignedRow, aligned
 from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
 from vggkit.figures.diff import Diff, changes
-from vggkit.figures.measures import COMPARED, UNKNOWN, Measure, ReportedError, figure_name
+from vggkit.figures.measures import COMPARED, UNKNOWN, Direction, Measure, ReportedError, direction
 from vggkit.footprint.optimizers import DEFAULT
 from vggkit.network import Dtype, Source, check_batch, dtype_name, each_source
 from vggkit.notation.config import SingleScale
@@ -34,6 +34,7 @@ EVERYTHING = (LAYERS, *COMPARED)
 """All that can be shown, in the order of the table."""
 
 ERRORS = [measure for measure in COMPARED.values() if isinstance(measure, ReportedError)]
+"""Figures that share a row for each protocol under which they were measured."""
 
 
 class Comparison(Shown, msgspec.Struct, frozen=True):
@@ -140,15 +141,13 @@ def compare(
     """
     check_keywords(compare, overrides)
     batch, dtype = check_batch(batch), dtype_name(dtype)
-    order = None if sort is None else COMPARED[figure_name(sort.removeprefix("-"), "sort", COMPARED)]
+    order = None if sort is None else direction(sort, "sort", COMPARED)
     chosen = each_source(sources)
     changed = [changed_network(source, overrides) for source in chosen or names()]
     columns = [compared(*one, batch=batch, dtype=dtype, optimizer=optimizer) for one in changed]
     columns = _told_apart(columns, chosen)
-    if sort is not None and order is not None:
-        known = [one for one in columns if order.sort_key(one) is not None]
-        unknown = [one for one in columns if order.sort_key(one) is None]
-        columns = sorted(known, key=order.sort_key, reverse=sort.startswith("-")) + unknown
+    if order is not None:
+        columns = _sorted(columns, order)
     first = columns[0].summary.totals.parameters
     return Comparison(
         batch=batch,
@@ -171,6 +170,13 @@ def _told_apart(networks: list[Compared], sources: Sequence[Source]) -> list[Com
         else one
         for one, source in zip(networks, sources or labels)
     ]
+
+
+def _sorted(networks: list[Compared], order: Direction) -> list[Compared]:
+    """Sort by a figure; networks that have none come last."""
+    key = COMPARED[order.figure].sort_key
+    known = [one for one in networks if key(one) is not None]
+    return sorted(known, key=key, reverse=order.descending) + [one for one in networks if key(one) is None]
 
 
 # The table

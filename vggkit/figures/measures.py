@@ -7,7 +7,7 @@ makes options of it before it knows which command runs, so what is costly to imp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -371,3 +371,46 @@ def figure_name(word: str, argument: str, known: Mapping[str, Measure], others: 
         advice = did_you_mean(plain, names) or f" Known: {', '.join((*known, *others))}"
         raise ArgumentError(f"{argument}: unknown figure {shorten(word)}.{advice}")
     return names[plain]
+
+
+class Direction(NamedTuple):
+    """A figure, and which end of it comes first.
+
+    Args:
+        figure: its name.
+        descending: whether the largest is the best.
+    """
+
+    figure: str
+    descending: bool = False
+
+    def key(self, figures: Mapping[str, Any]) -> Any:
+        """Return what is smaller for a better network, from its figures."""
+        value = FOUND[self.figure].key(figures[self.figure])
+        return -value if self.descending else value
+
+    @property
+    def words(self) -> str:
+        """What comes first, for people: `least parameters`, `most MACs`."""
+        return f"{'most' if self.descending else 'least'} {FOUND[self.figure].words}"
+
+    def __str__(self) -> str:
+        return f"-{self.figure}" if self.descending else self.figure
+
+
+def direction(word: str, argument: str, known: Mapping[str, Measure]) -> Direction:
+    """Read a figure to sort by, with - before it from the largest.
+
+    Args:
+        word: as it was given.
+        argument: what it was given for, for the message.
+        known: the figures that are offered.
+
+    Raises:
+        ArgumentError: if there is none of that name.
+
+    >>> direction("-macs", "sort", FOUND)
+    Direction(figure='multiply_accumulates', descending=True)
+    """
+    plain = word.strip()
+    return Direction(figure_name(plain.removeprefix("-"), argument, known), plain.startswith("-"))

@@ -14,11 +14,11 @@ from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import grouped, whole
 from vggkit.base.tables import Column, FittedTable, Grid, Shown, Table, grid
 from vggkit.figures.compared import step_title
-from vggkit.figures.measures import FOUND
+from vggkit.figures.measures import FOUND, Direction
 from vggkit.network import Dtype, Source, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.search.chunks import Chunk, Variant, chunks
-from vggkit.search.query import Amount, Direction, Query, labelled, prepared, spelt
+from vggkit.search.query import Amount, Query, labelled, prepared, spelt
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

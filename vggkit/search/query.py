@@ -17,7 +17,7 @@ from vggkit.base.errors import ArgumentError, MisleadingError, shorten
 from vggkit.base.many import Disagreement, many
 from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
-from vggkit.figures.measures import FOUND, Count, figure_name
+from vggkit.figures.measures import FOUND, Count, Direction, direction, figure_name
 from vggkit.footprint.plan import StepOptions, checked_options
 from vggkit.network import Dtype, Network, Source, several
 from vggkit.notation.config import Config
@@ -41,42 +41,7 @@ FRONT = ("parameters", "multiply_accumulates")
 """The two figures of the Pareto front if nothing else is asked for."""
 
 
-# Order and conditions
-
-
-class Direction(NamedTuple):
-    """A figure, and which end of it comes first.
-
-    Args:
-        figure: its name.
-        descending: whether the largest is the best.
-    """
-
-    figure: str
-    descending: bool = False
-
-    def key(self, figures: Mapping[str, Any]) -> Any:
-        """Return what is smaller for a better network, from its figures."""
-        value = FOUND[self.figure].key(figures[self.figure])
-        return -value if self.descending else value
-
-    @property
-    def words(self) -> str:
-        """What comes first, for people: `least parameters`, `most MACs`."""
-        return f"{'most' if self.descending else 'least'} {FOUND[self.figure].words}"
-
-    def __str__(self) -> str:
-        return f"-{self.figure}" if self.descending else self.figure
-
-
-def direction(word: str, argument: str) -> Direction:
-    """Read a figure, with - before it from the largest.
-
-    >>> direction("-macs", "sort")
-    Direction(figure='multiply_accumulates', descending=True)
-    """
-    plain = word.strip()
-    return Direction(figure_name(plain.removeprefix("-"), argument, FOUND), plain.startswith("-"))
+# Conditions
 
 
 class Condition(NamedTuple):
@@ -315,7 +280,7 @@ def prepared(
         for word, texts in wanted.items()
         for text in ((texts,) if isinstance(texts, (str, int)) else texts)
     )
-    order = None if sort is None else direction(sort, "sort")
+    order = None if sort is None else direction(sort, "sort", FOUND)
     front = _front_of(pareto, order)
     asked = {one.figure for one in (*conditions, *([order] if order else ()), *(front if pareto else ()))}
     shown = tuple(dict.fromkeys(figure_name(word, "figures", FOUND) for word in several(figures, "figures")))
@@ -353,7 +318,7 @@ def _front_of(pareto: str | Sequence[str] | None, order: Direction | None) -> tu
             return Direction(FRONT[0]), Direction(FRONT[1])
         return Direction(FRONT[0]), Direction(order.figure, order.descending and FOUND[order.figure].larger_is_better)
     words = several(pareto, "pareto")
-    named = [direction(word, "pareto") for word in words]
+    named = [direction(word, "pareto", FOUND) for word in words]
     if len(named) != 2 or named[0].figure == named[1].figure:
         found = ",".join(words) or "none"
         raise ArgumentError(f"pareto: expected two figures, such as parameters,macs, found {shorten(found)}")
