@@ -32,7 +32,7 @@ MEMORY_KINDS = {
 PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = range(7)
 
 CUDA_BLOCK = 512
-"""On CUDA each tensor is rounded up to so many bytes (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""
+"""On CUDA each tensor is rounded up to a multiple of it (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""
 
 INDEX_BYTES = 8
 """An int64: labels, and the indices of max pooling."""

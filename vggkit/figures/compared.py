@@ -93,13 +93,8 @@ def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: s
     training = checked_options(
         network,
         batch=batch,
-        mode="training",
         dtype=dtype,
         optimizer=optimizer,
-        device="cpu",
-        freeze=(),
-        checkpoint=(),
-        autocast=False,
     )
     inference = training.forward_only()
     not_inferred, not_trained = refusal(network, inference), refusal(network, training)

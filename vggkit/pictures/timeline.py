@@ -1,4 +1,4 @@
-"""The alive bytes over a step, as a picture: stacked by kind, the phases marked, the peak labelled; as a page, too."""
+"""MemoryPlan → a picture of the alive bytes over the step, stacked by kind, with its phases and its peak; or a page."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, megabytes, percent
+from vggkit.footprint.plan import OPTIMIZER_STEP, MemoryPlan
 from vggkit.pictures import style
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-
-    from vggkit.footprint.plan import MemoryPlan
 
 COLOURS = {
     "parameters": style.BLUE,
@@ -31,18 +30,22 @@ COLOURS = {
 }
 
 HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
-"""So that the kinds stay apart in a grey print."""
+"""Keep the kinds apart where the picture is printed in grey."""
 
 SIZE = (11.0, 5.5)
+"""Inches of the picture's width and height."""
+
 AXES = 6.5
-"""Inches of the axes' width, or a little less; the legend takes the rest."""
+"""Inches of the axes' width at least; the legend takes the rest."""
 
 PEAK_SIZE = 10
 """Points of the letters at the peak."""
 
 RESOLUTION = 150
+"""Dots per inch of a PNG."""
+
 TITLE_WIDTH = 95
-"""Characters of a title's line."""
+"""Most characters on a line of the title."""
 
 
 def picture(plan: MemoryPlan, format: str) -> bytes:
@@ -84,7 +87,7 @@ def description(plan: MemoryPlan) -> str:
 
 def phase(event: str) -> str:
     """Return the phase that an event belongs to."""
-    if event == "optimizer step":
+    if event == OPTIMIZER_STEP:
         return "optimizer"
     return "backward" if event.startswith(("backward", "recomputation")) else "forward"
 
@@ -100,9 +103,16 @@ def _draw(plan: MemoryPlan, axes: Any) -> None:
             continue
         top = [low + value for low, value in zip(bottom, values)]
         axes.stairs(
-            top, positions, baseline=bottom, fill=True, facecolor=colour, edgecolor="white", linewidth=0.0,
-            hatch=HATCHES.get(kind), label=MEMORY_KINDS[kind],
-        )  # fmt: skip
+            top,
+            positions,
+            baseline=bottom,
+            fill=True,
+            facecolor=colour,
+            edgecolor="white",
+            linewidth=0.0,
+            hatch=HATCHES.get(kind),
+            label=MEMORY_KINDS[kind],
+        )
         bottom = top
     _mark_phases(plan, axes)
     _mark_peak(plan, axes, unit)
@@ -120,15 +130,20 @@ def _unit(size: int) -> tuple[float, str]:
 
 
 def _mark_phases(plan: MemoryPlan, axes: Any) -> None:
-    """Part the phases by lines, and name them above the axes: in the middle, or where a narrow one begins."""
+    """Draw a line between phases, and name each above the axes: in its middle, or where it begins if it is narrow."""
     for name, start, end in _phases(plan):
         if start:
             axes.axvline(start, color="black", linewidth=0.8, linestyle=":")
         wide = end - start > len(plan.timeline) / 12
         axes.text(
-            (start + end) / 2 if wide else start, 1.01, name, transform=axes.get_xaxis_transform(),
-            ha="center" if wide else "left", va="bottom", fontstyle="italic",
-        )  # fmt: skip
+            (start + end) / 2 if wide else start,
+            1.01,
+            name,
+            transform=axes.get_xaxis_transform(),
+            ha="center" if wide else "left",
+            va="bottom",
+            fontstyle="italic",
+        )
 
 
 def _phases(plan: MemoryPlan) -> Iterator[tuple[str, int, int]]:
@@ -159,7 +174,13 @@ def _mark_peak(plan: MemoryPlan, axes: Any, unit: float) -> None:
 
 
 def _around(plan: MemoryPlan, index: int, width: float) -> tuple[int, int]:
-    """Return the moments between which a text as wide has room, as near to a moment as can be."""
+    """Return the first and last moment of the nearest phase in which a text has room; of all if none has.
+
+    Args:
+        plan: whose phases.
+        index: the moment that the text is of.
+        width: of the text, in moments.
+    """
     spans = [(first, last) for _, first, last in _phases(plan) if last - first >= width]
     return min(spans, key=lambda span: max(span[0] - index, index - span[1]), default=(0, len(plan.timeline)))
 
@@ -170,32 +191,33 @@ def _around(plan: MemoryPlan, index: int, width: float) -> tuple[int, int]:
 def _page(plan: MemoryPlan) -> str:
     """Return the picture as a page whose crosshair names a moment, and says what is alive then."""
     drawn = figure(plan)
-    svg = _encoded(drawn, plan, "svg").decode()
+    svg = _encoded(drawn, plan, "svg").decode()  # only this lays out the axes, whose place is asked for below
     script = beside(__file__, "timeline.js")
-    kinds = {kind: place for place, kind in enumerate(COLOURS) if any(one.by_kind[place] for one in plan.timeline)}
+    alive = [
+        (kind, place)  # in the legend's order, the last one drawn first
+        for place, kind in reversed(list(enumerate(COLOURS)))
+        if any(moment.by_kind[place] for moment in plan.timeline)
+    ]
+    moments = []
+    for moment in plan.timeline:
+        sizes = [*(moment.by_kind[place] for _, place in alive), moment.size]
+        texts = [[megabytes(size), grouped(size)] for size in sizes]
+        moments.append({"event": moment.event, "bytes": moment.size, "texts": texts})
+    data = {
+        "plot": _place(drawn),
+        "top_bytes": drawn.axes[0].get_ylim()[1] * _unit(plan.peak_bytes)[0],
+        "peak": next(index for index, moment in enumerate(plan.timeline) if moment.size == plan.peak_bytes),
+        "moments": moments,
+    }
     return Template(beside(__file__, "timeline.html")).substitute(
         title=escape(plan.title),
         description=escape(description(plan)),
         picture=inline_svg(svg, "timeline"),
-        kinds="".join(_kind(kind) for kind in reversed(kinds)),
+        kinds="".join(_kind(kind) for kind, _ in alive),
         script=script,
         script_hash=script_hash(script),
-        data=embedded({
-            "plot": _place(drawn),
-            "top_bytes": drawn.axes[0].get_ylim()[1] * _unit(plan.peak_bytes)[0],
-            "peak": next(index for index, one in enumerate(plan.timeline) if one.size == plan.peak_bytes),
-            "moments": [
-                {
-                    "event": one.event,
-                    "bytes": one.size,
-                    "texts": [[megabytes(size), grouped(size)] for size in (
-                        *(one.by_kind[place] for place in reversed(kinds.values())), one.size
-                    )],
-                }
-                for one in plan.timeline
-            ],
-        }),
-    )  # fmt: skip
+        data=embedded(data),
+    )
 
 
 def _place(drawn: Figure) -> dict[str, float]:

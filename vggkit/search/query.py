@@ -298,13 +298,8 @@ def prepared(
         options=checked_options(
             Network(origins[0].config, ()),  # that the step is of this one makes no difference to what is checked
             batch=batch,
-            mode="training",
             dtype=dtype,
             optimizer=optimizer,
-            device="cpu",
-            freeze=(),
-            checkpoint=(),
-            autocast=False,
         ),
     )
     if query.total > MOST:
