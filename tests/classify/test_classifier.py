@@ -156,8 +156,10 @@ def test_dense_is_the_fully_convolutional_model_on_the_whole_picture(weights: Pa
     model = vggkit.to_fully_convolutional(small())
     found = Classifier(weights=weights, dense=True).predict(wide, top=7)[0]
     assert pairs(found) == plain(model(by_torchvision(wide, crop=None)), 7)
-    square = [Classifier(weights=weights, preprocess={"crop": 64}, dense=dense).predict(picture(4, (64, 64)))
-              for dense in (True, False)]  # fmt: skip
+    square = [
+        Classifier(weights=weights, preprocess={"crop": 64}, dense=dense).predict(picture(4, (64, 64)))
+        for dense in (True, False)
+    ]
     assert close(*square)
 
 
@@ -208,8 +210,11 @@ def test_a_layout_has_its_librarys_preparation(layout: str, tmp_path: Path) -> N
     found, who = origin(None, in_layout(small(), layout, tmp_path))
     preset = PRESETS[layout.removesuffix("3")]
     assert (found.mean, found.std, found.colour, found.interpolation) == (
-        preset.mean, preset.std, preset.colour, preset.interpolation,
-    )  # fmt: skip
+        preset.mean,
+        preset.std,
+        preset.colour,
+        preset.interpolation,
+    )
     assert who == f"usual for {layout}'s layout"
 
 
@@ -230,8 +235,11 @@ def test_what_can_be_no_classifier_is_said_in_one_line(weights: Path, tmp_path: 
     wrong = "preprocess: A takes pictures of 64×64; expected crop: 64x64"
     refused(wrong, weights=weights, preprocess={"resize": 64})
     refused(wrong, weights=weights, preprocess={"resize": 80, "crop": 32})
-    refused("preprocess: A takes images of 3 channels, and colour grey has 1", weights=weights,
-            preprocess={"colour": "grey", "crop": 64})  # fmt: skip
+    refused(
+        "preprocess: A takes images of 3 channels, and colour grey has 1",
+        weights=weights,
+        preprocess={"colour": "grey", "crop": 64},
+    )
     own = in_layout(small(), "vggkit", tmp_path)
     refused(f"{own}: nothing says how pictures are prepared for it; give preprocess=", weights=own)
     trunk = tmp_path / "trunk.safetensors"

@@ -14,9 +14,18 @@ from vggkit.classify.files import find_pictures
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder of files, and go there."""
     for name in (
-        "b.JPG", "a.png", "a_pred.png", "notes.txt", ".hidden.png", "x/d.webp", "x/y/c.tiff", ".git/e.png",
-        "empty/readme.md", "odd[1].png", "data.bin",
-    ):  # fmt: skip
+        "b.JPG",
+        "a.png",
+        "a_pred.png",
+        "notes.txt",
+        ".hidden.png",
+        "x/d.webp",
+        "x/y/c.tiff",
+        ".git/e.png",
+        "empty/readme.md",
+        "odd[1].png",
+        "data.bin",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)

@@ -84,9 +84,10 @@ def test_keras_is_kerass_transform(tmp_path: Path) -> None:
     """The preset gives what Keras loads and prepares, from files of several modes and sizes."""
     paths = []
     for number, (size, mode, suffix) in enumerate(
-        [(size, "RGB", "png") for size in SIZES] + [((301, 200), mode, "png") for mode in ("L", "P", "1")]
+        [(size, "RGB", "png") for size in SIZES]
+        + [((301, 200), mode, "png") for mode in ("L", "P", "1")]
         + [((77, 640), "RGB", "jpg"), ((301, 200), "CMYK", "jpg")]
-    ):  # fmt: skip
+    ):
         paths.append(str(tmp_path / f"{number}.{suffix}"))
         noise(*size, mode).save(paths[-1])
     environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
@@ -143,9 +144,14 @@ def test_a_picture_that_would_grow_past_the_limit_is_refused(tmp_path: Path) -> 
 
 
 HELD = {
-    "png": "RGB L P 1", "jpg": "RGB L 1 CMYK", "webp": "RGB L P 1 CMYK", "bmp": "RGB L P 1", "gif": "RGB L P 1",
-    "tif": "RGB L P 1 CMYK", "ppm": "RGB L 1",
-}  # fmt: skip
+    "png": "RGB L P 1",
+    "jpg": "RGB L 1 CMYK",
+    "webp": "RGB L P 1 CMYK",
+    "bmp": "RGB L P 1",
+    "gif": "RGB L P 1",
+    "tif": "RGB L P 1 CMYK",
+    "ppm": "RGB L 1",
+}
 """The modes of pictures that each format can be written from."""
 
 

@@ -74,8 +74,11 @@ def test_data_says_everything_exactly() -> None:
     data = json.loads(Predictions([CAT, DOG]).written("json"))
     assert data[0]["image"] == "photos/cat.jpg"
     assert data[0]["predictions"][0] == {
-        "label": "tabby cat", "wordnet_id": "n02123045", "index": 281, "probability": 0.5,
-    }  # fmt: skip
+        "label": "tabby cat",
+        "wordnet_id": "n02123045",
+        "index": 281,
+        "probability": 0.5,
+    }
     rows = list(csv.reader(io.StringIO(Predictions([CAT, DOG]).written("csv"))))
     assert rows[0] == ["image", "rank", "label", "wordnet_id", "index", "probability"]
     assert rows[2] == ["photos/cat.jpg", "2", "tiger cat", "n02123159", "282", "0.25"]

@@ -102,8 +102,10 @@ def test_top_is_how_many_classes() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["a\nb\nc\nd\ne\nf\ng\n", '["a","b","c","d","e","f","g"]',
-                                  json.dumps({str(i): "abcdefg"[i] for i in range(7)})])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb\nc\nd\ne\nf\ng\n", '["a","b","c","d","e","f","g"]', json.dumps({str(i): "abcdefg"[i] for i in range(7)})],
+)
 def test_labels_are_the_files(text: str) -> None:
     """Lines, a list and an object by index."""
     Path("labels").write_text(text)
@@ -333,8 +335,10 @@ def test_verbose_says_what_was_loaded_and_how_pictures_are_prepared() -> None:
         assert json.loads(result.stdout)
         mean = list(PRESETS["torch"].mean)
         assert result.stderr.splitlines()[:3] == [
-            f"network: {name}", "layout: torchvision", "weights.pth: 11 layers loaded",
-        ]  # fmt: skip
+            f"network: {name}",
+            "layout: torchvision",
+            "weights.pth: 11 layers loaded",
+        ]
         assert f"preprocess (usual for torchvision's layout): {{resize: 73, {crop}scale: 255, mean: {mean}" in (
             result.stderr
         )

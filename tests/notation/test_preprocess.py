@@ -38,8 +38,12 @@ def test_what_is_unsaid_has_its_default() -> None:
     plain = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3)
     assert parse_preprocess({}) == parse_preprocess(dict.fromkeys(spell_preprocess(plain))) == plain
     assert spell_preprocess(plain) == {
-        "scale": 255, "mean": [0, 0, 0], "std": [1, 1, 1], "colour": "rgb", "interpolation": "bilinear",
-    }  # fmt: skip
+        "scale": 255,
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "colour": "rgb",
+        "interpolation": "bilinear",
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ LARGEST_FILE = 16 * 2**20
 
 
 class Label(NamedTuple):
-    """What a class is called.
+    """The names of a class.
 
     Args:
-        name: for people.
-        wordnet_id: the WordNet synset, as in n01440764, if it is known.
+        name: the one for people.
+        wordnet_id: that of the WordNet synset, as in n01440764, if it is known.
     """
 
     name: str
@@ -42,7 +42,7 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[Label, ...]:
     """Read the names of classes from a file.
 
     Args:
-        path: text with a line per class, a WordNet id in front of the name if you like, or JSON: a list of names,
+        path: text with a line per class, optionally with a WordNet id before the name; or JSON: a list of names,
             names by index as in {"0": "cat"}, or Keras's {"0": ["n01440764", "tench"]}.
 
     Returns:
@@ -78,14 +78,10 @@ def _read(content: bytes) -> tuple[Label, ...]:
 def _from_lines(lines: list[str]) -> tuple[Label, ...]:
     labels = []
     for number, line in enumerate(lines, start=1):
-        synset, name = _split(line.strip())
-        labels.append(Label(_name(name, f"line {number}"), synset))
+        with_id = re.fullmatch(r"(n[0-9]{8})\s+(.+)", line.strip())
+        wordnet_id, name = with_id.groups() if with_id else (None, line)
+        labels.append(Label(_name(name, f"line {number}"), wordnet_id))
     return tuple(labels)
-
-
-def _split(line: str) -> tuple[str | None, str]:
-    match = re.fullmatch(r"(n[0-9]{8})\s+(.+)", line)
-    return (match.group(1), match.group(2)) if match else (None, line)
 
 
 def _from_json(text: str) -> tuple[Label, ...]:

@@ -1,4 +1,7 @@
-"""What the shell offers to complete: names of configurations and layers, and the words of options; without torch."""
+"""What the shell completes: names of configurations and layers, and the words of options.
+
+Each set of words is imported where it is asked for, so that a shell waits for no other, and never for torch.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from click.shell_completion import CompletionItem
 from vggkit.base.errors import ArgumentError, VggkitError
 
 Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
-"""What click calls with what is begun."""
+"""What click calls with the beginning of a word."""
 
 
-def configurations(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001  # click's
+def configurations(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the names and aliases of shipped configurations, and files."""
     from vggkit.notation.zoo import known_names
 
@@ -26,13 +29,13 @@ def _beginning(words: Iterable[str], begun: str) -> list[str]:
 
 
 def words_of(known: Callable[[click.Context, str], Iterable[str]]) -> Complete:
-    """Return what completes one of some words, or the last one of several that commas separate.
+    """Return what completes a word, or the last of several that commas separate.
 
     Args:
-        known: gives the words, for the context and what is begun.
+        known: returns the words that there are, for the context and the beginning.
     """
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001  # click's
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
         before, comma, begun = incomplete.rpartition(",")
         try:
             return [f"{before}{comma}{word}" for word in _beginning(known(ctx, begun), begun)]
@@ -42,33 +45,60 @@ def words_of(known: Callable[[click.Context, str], Iterable[str]]) -> Complete:
     return complete
 
 
-def _words(option: str) -> Iterable[str]:
-    """Return the words of an option from where they are defined; only a shell that wants them waits for the imports."""
+@words_of
+def compared(*_: object) -> Iterable[str]:
+    """Complete what `compare --only` shows."""
     from vggkit.figures.compare import EVERYTHING
+
+    return EVERYTHING
+
+
+@words_of
+def figures(*_: object) -> Iterable[str]:
+    """Complete the name of a figure."""
     from vggkit.figures.measures import FOUND
+
+    return FOUND
+
+
+@words_of
+def devices(*_: object) -> Iterable[str]:
+    """Complete a device."""
+    from vggkit.footprint.plan import DEVICES
+
+    return DEVICES
+
+
+@words_of
+def modes(*_: object) -> Iterable[str]:
+    """Complete what memory is planned for."""
+    from vggkit.footprint.plan import MODES
+
+    return MODES
+
+
+@words_of
+def optimizers(*_: object) -> Iterable[str]:
+    """Complete the name of an optimizer."""
     from vggkit.footprint.optimizers import OPTIMIZERS
-    from vggkit.footprint.plan import DEVICES, MODES
+
+    return OPTIMIZERS
+
+
+@words_of
+def dtypes(*_: object) -> Iterable[str]:
+    """Complete the type of numbers."""
     from vggkit.network import ELEMENT_BYTES
+
+    return ELEMENT_BYTES
+
+
+@words_of
+def pictures(*_: object) -> Iterable[str]:
+    """Complete a kind of picture."""
     from vggkit.pictures.plot import PICTURE_KINDS
 
-    known: dict[str, Iterable[str]] = {
-        "compared": EVERYTHING,
-        "device": DEVICES,
-        "dtype": ELEMENT_BYTES,
-        "figure": FOUND,
-        "mode": MODES,
-        "optimizer": OPTIMIZERS,
-        "picture": PICTURE_KINDS,
-    }
-    return known[option]
-
-
-def _option(name: str) -> Complete:
-    return words_of(lambda ctx, begun: _words(name))  # noqa: ARG005
-
-
-compared, devices, dtypes, figures = map(_option, ("compared", "device", "dtype", "figure"))
-modes, optimizers, pictures = map(_option, ("mode", "optimizer", "picture"))
+    return PICTURE_KINDS
 
 
 @words_of
@@ -82,13 +112,13 @@ def layers(ctx: click.Context, begun: str) -> Iterable[str]:
 
 
 @words_of
-def blocks(ctx: click.Context, begun: str) -> Iterable[str]:  # noqa: ARG001
+def blocks(ctx: click.Context, *_: object) -> Iterable[str]:
     """Complete a block's name."""
     return dict.fromkeys(placed.block for placed in _network(ctx) if placed.block)
 
 
 @words_of
-def parts(ctx: click.Context, begun: str) -> Iterable[str]:  # noqa: ARG001
+def parts(ctx: click.Context, *_: object) -> Iterable[str]:
     """Complete the name of a block or of a layer with weights."""
     placed = _network(ctx).weight_layers
     return dict.fromkeys([*(one.block for one in placed if one.block), *(one.name for one in placed)])
@@ -106,8 +136,8 @@ def _network(ctx: click.Context) -> Any:
     return Network.of(source, **dict(map(setting, ctx.params.get("settings") or ())))
 
 
-def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001  # click's
-    """Complete an override's name, and behind it the values that have names."""
+def settings(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete an override's name, and after it the values that have names."""
     from vggkit.notation.overrides import OVERRIDES
 
     word, equals, values = incomplete.partition("=")

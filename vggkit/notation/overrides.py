@@ -130,9 +130,9 @@ def check_keywords(function: Callable[..., Any], given: Iterable[str], more: Ite
     """Check the further keywords of a function that takes overrides.
 
     Args:
-        function: what was called.
-        given: the keywords that are none of its own.
-        more: those that it takes beside its own and the overrides.
+        function: the one that was called.
+        given: its further keywords.
+        more: names that it takes in addition to its own and the overrides.
 
     Raises:
         ArgumentError: names the nearest of all that it takes, or all.
