@@ -1,4 +1,4 @@
-"""A number that somebody read → Findings: whose it is, what it counts, and how far it is from vggkit's figure."""
+"""A number → Findings: which tool prints it, what it counts, and how far it is from vggkit's figure."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def read_number(number: str | SupportsIndex) -> Reading:
 
 
 def _unit(word: str, decimals: bool) -> tuple[int | None, bool, tuple[Quantity, ...]] | None:
-    """Read a unit: the power of its prefix, whether it is binary, and what its noun can mean; None if it is none."""
+    """Read a unit: the power of its prefix, whether it is binary, and what its noun can mean; None if it is no unit."""
     if word == "b" and decimals:
         return 3, False, ()  # billions: there is no half byte
     if word in _NOUNS:
@@ -121,22 +121,21 @@ def _unit(word: str, decimals: bool) -> tuple[int | None, bool, tuple[Quantity, 
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A convention that gives a number, for a network.
+    """A figure that a tool prints for a network.
 
     Args:
         tool: who prints it, with its version.
         label: what the tool calls it.
         quantity: what it counts.
         printed: the figure as the tool writes it.
-        figure: the exact figure; where it is a file's size, the values in it.
+        figure: the exact figure; for a file's size, the bytes of its values.
         ours: vggkit's exact figure.
         ours_is: what that is.
         difference: the tool's figure less vggkit's.
         parts: what the tool's figure is made of; they add up to it.
         why: what the convention is.
-        form: how the network is built, where it isn't built as the configuration says.
-        distance: how far the number that was asked for is from the figure, as a share of it; 0 where its digits are
-            the figure's.
+        form: how the network is built, if not as the configuration says.
+        distance: how far the number is from the figure, as a share of the figure; 0 if all digits given agree.
     """
 
     tool: str
@@ -169,7 +168,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Findings(Shown, list[Finding]):
-    """The conventions that give a number, the best first; a list that draws itself.
+    """The figures that agree with a number, the best match first.
 
     Args:
         findings: the conventions.
@@ -206,7 +205,7 @@ def reconcile(
     dtype: Dtype = "float32",
     **overrides: Unpack[Overrides],
 ) -> Findings:
-    """Say whose number this is: which tools print it for a network, and what they count that vggkit does not.
+    """Say whose number this is: which tools print it for a network, and what they count.
 
     Args:
         source: a name, a path, a Config or a Network.
@@ -216,7 +215,7 @@ def reconcile(
         overrides: changes to make, as for `load`.
 
     Returns:
-        The conventions that give this number to the digits that were written, the best first; none if no tool does.
+        The figures that agree with the number in every digit given, the best match first; empty if no tool prints it.
 
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
@@ -253,7 +252,7 @@ def nearest(findings: list[Finding]) -> list[Finding]:
 
 
 def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convention, Counted]]:
-    """Pair each convention with the network, and with the network as torchvision builds it; each figure once."""
+    """Yield each convention with the network, and with the network as torchvision builds it; each figure once."""
     forms = [Counted(network, batch, dtype)]
     theirs = torchvisions_form(network)
     if theirs is not None:
@@ -307,7 +306,7 @@ def _judged(reading: Reading, convention: Convention, counted: Counted) -> _Judg
 def _distances(
     reading: Reading, convention: Convention, figure: int, slack: int
 ) -> Iterator[tuple[Fraction | float, bool]]:
-    """Yield how far a number is from a figure in each unit that it can be in, and whether the unit was guessed."""
+    """Yield how far a number is from a figure in each unit that it may have, and whether the unit is a guess."""
     if reading.quantities and convention.quantity not in reading.quantities:
         yield inf, True
         return

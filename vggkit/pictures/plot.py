@@ -1,4 +1,4 @@
-"""Networks → Picture: what a kind of picture shows is worked out by its own wing, and drawn by the kind's module."""
+"""Networks → Picture: each kind of picture works out what it shows, and its module draws it."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class Picture:
 
     Args:
         figure: the matplotlib figure.
-        title: what it is, on one line.
-        description: what it shows, for those who can't see it.
+        title: one line that says what is drawn.
+        description: what the picture shows, for those who can't see it.
         name: a file's name for it, without an ending.
     """
 
@@ -117,13 +117,13 @@ class Picture:
         return encoded(self.figure, format, self.title, self.description)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file whose ending says the format, whole or not at all.
+        """Write a file, in the format of its ending; on an error nothing is written.
 
         Args:
-            path: it ends in .svg, .png or .pdf.
+            path: a name that ends in .svg, .png or .pdf.
 
         Raises:
-            ArgumentError: if it ends otherwise.
+            ArgumentError: if it has another ending.
             VggkitError: if it can't be written.
         """
         write_bytes(path, self.to_bytes(format_of(path)))
@@ -133,10 +133,10 @@ class Picture:
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """Return the format that a file's ending says.
+    """Return the format of a file's ending.
 
     Raises:
-        ArgumentError: if it says none.
+        ArgumentError: if it is none of a picture's.
 
     >>> format_of("D.SVG")
     'svg'
@@ -215,5 +215,5 @@ def draw(drawing: Drawing, shown: Any, name: str) -> Picture:
 
 
 def file_name(kind: str, names: Sequence[str]) -> str:
-    """Name a file after what is drawn, in characters that every file system takes."""
+    """Name a file after what it shows, in characters that every file system takes."""
     return f"{re.sub('[^A-Za-z0-9._-]', '_', '-'.join(names)).lstrip('.')[:60]}-{kind}"

@@ -1,4 +1,4 @@
-"""What all pictures share: their colours and type, and how a figure becomes a file."""
+"""What all pictures share: colours, letters, and how a figure becomes a file."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ INK = "#222222"
 FAINT_INK = "#595959"
 LINE = "#BBBBBB"
 BAND = "#F2F2F2"
-"""Of text, of text that steps back, of lines, and of areas behind something."""
+"""Colours of text, of less important text, of lines, and of areas behind something."""
 
 TITLE_SIZE = 11.0
 TEXT_SIZE = 8.5
 SMALL_SIZE = 7.5
-"""Points."""
+"""Sizes of letters, in points."""
 
 RESOLUTION = 200
-"""Of a PNG file, in dots per inch."""
+"""Dots per inch of a PNG file."""
 
 LONGEST_SIDE = 60_000
-"""Pixels; a longer picture gets fewer dots per inch. Renderers take no 65,536."""
+"""Longest side in pixels: a longer picture gets fewer dots per inch, since renderers refuse 65,536."""
 
 RULES = {
     "font.family": ["sans-serif"],
@@ -58,7 +58,7 @@ METADATA: dict[str, dict[str, Any]] = {
     "png": {},
     "pdf": {"CreationDate": None, "ModDate": None},
 }
-"""What would differ from one run to the next is left out."""
+"""Dates are left out, so that the same picture is the same file."""
 
 PICTURE_FORMATS = tuple(METADATA)
 """What a picture can be written as; a file's ending says which."""
@@ -77,7 +77,7 @@ def applied() -> Iterator[None]:
 
 @cache
 def _rules() -> dict[Any, Any]:
-    """Return what holds while we draw: matplotlib's defaults, and ours above them."""
+    """Return the settings to draw with: matplotlib's defaults, and ours over them."""
     from matplotlib import rcParamsDefault
 
     return {**{name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")}, **RULES}
@@ -120,7 +120,7 @@ def _accessible(svg: str, title: str, description: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Return a text without what no font and no XML can have.
+    """Return a text with what no font and no XML can have replaced.
 
     >>> printable("a\\x01b")
     'a\N{REPLACEMENT CHARACTER}b'
@@ -130,7 +130,7 @@ def printable(text: str) -> str:
 
 @lru_cache(maxsize=2**12)
 def text_width(text: str, size: float = TEXT_SIZE, bold: bool = False) -> float:
-    """Return how wide the longest line of a text is, in inches.
+    """Return the width of a text's longest line, in inches.
 
     Args:
         text: what is written.
@@ -150,7 +150,7 @@ def lighter(colour: str, share: float) -> str:
 
     Args:
         colour: as #RRGGBB.
-        share: how much of it is white, from 0 to 1.
+        share: of white, from 0 to 1.
 
     >>> lighter("#0072B2", 0.5)
     '#80B9D9'

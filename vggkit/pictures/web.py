@@ -1,4 +1,4 @@
-"""What pages that need no other file have in common: their template and script, data for it, and pictures."""
+"""What self-contained pages share: templates, scripts and their data, and pictures."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ THEMED = {
     style.BAND: "band",
     "#FFFFFF": "paper",
 }
-"""The custom property by which a page says its own, light or dark."""
+"""The CSS property that replaces each colour, so that pictures follow the page's light or dark theme."""
 
 
 @cache
 def beside(module: str, name: str) -> str:
-    """Return the text of a file beside a module."""
+    """Return the text of a file in a module's folder."""
     return Path(module).with_name(name).read_text(encoding="utf-8")
 
 
 def script_hash(script: str) -> str:
-    """Return how a page's policy names the one script that may run."""
+    """Return the name by which a page's security policy allows its one script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def embedded(value: object) -> str:
-    """Write a value as JSON that may stand in a script element, whatever texts are in it.
+    """Write a value as JSON that is safe in a script element.
 
     >>> embedded("</script><!--")
     '"\\\\u003c/script>\\\\u003c!--"'
@@ -43,10 +43,10 @@ def embedded(value: object) -> str:
 
 
 def inline_svg(svg: str, name: str) -> str:
-    """Return an SVG file as it stands in a page: without what only files need, its ids unlike those of other pictures.
+    """Return an SVG file as part of a page: without what only files need, and with ids of its own.
 
     Args:
-        svg: as matplotlib writes it.
+        svg: the file, as matplotlib writes it.
         name: what its ids begin with.
     """
     svg = svg[svg.index("<svg") :]
@@ -62,11 +62,11 @@ def inline_svg(svg: str, name: str) -> str:
 
 
 def _themed(colour: str) -> str:
-    """Return a colour of a picture's text, lines and backgrounds as the page that it stands in may have it."""
+    """Return a colour, or the page's property in its place."""
     name = THEMED.get(colour.upper())
     return f"var(--{name}, {colour})" if name else colour
 
 
 def _shortened(path: str) -> str:
-    """Write a path's places to a hundredth of a point."""
+    """Round a path's coordinates to a hundredth of a point."""
     return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path.split()))

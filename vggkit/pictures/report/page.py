@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ from vggkit.base.version import __version__
 from vggkit.figures.compare import ERRORS, LAYERS, Comparison, ComparisonTable
 from vggkit.figures.compared import Compared
 from vggkit.figures.summary import Row, Summary, count, window
-from vggkit.footprint.fit import Fit, LinearBytes, LinearMoment, LinearStep
+from vggkit.footprint.fit import Fit, LinearStep
 from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.plan import MemoryPlan
 from vggkit.network import ELEMENT_BYTES
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     pass
 
 CARD_GIB = 24
-"""Memory of the card that the page asks for at first, in GiB."""
+"""Memory in GiB of the card with which the page opens."""
 
 INFERENCE = "inference"
 
@@ -38,18 +38,18 @@ STEPS: dict[str, dict[str, Any]] = {
     INFERENCE: {"mode": "inference", "optimizer": "none"},
     **{optimizer: {"mode": "training", "optimizer": optimizer} for optimizer in OPTIMIZERS},
 }
-"""What the page's control of the step says, and the options of it: inference, or training with an optimizer."""
+"""The choices of the page's control of the step, with the options of each: inference, or training with an optimizer."""
 
 
 class NetworkReport(msgspec.Struct, frozen=True):
-    """What a page says of one network.
+    """What a page says about one network.
 
     Args:
         compared: its figures, and the network itself.
-        summary: its rows, for the page's first batch and dtype.
+        summary: its rows, for the batch and dtype with which the page opens.
         image: its rows for one image, in float32.
-        plan: the page's first step.
-        fit: the largest batch of that step on the page's first card.
+        plan: the step with which the page opens.
+        fit: the largest batch of that step on the card with which the page opens.
         steps: for each dtype and step the memory at any batch.
         notation: its configuration as YAML.
         pictures: of its architecture, and of what its layers cost.
@@ -66,17 +66,17 @@ class NetworkReport(msgspec.Struct, frozen=True):
 
 
 class Report(Shown, msgspec.Struct, frozen=True):
-    """One or several networks as a page. Iterating gives what it says of each.
+    """One or several networks as an HTML page. Iterating gives what it says about each.
 
     Args:
-        batch: number of images, at first.
-        dtype: of parameters, images and activations, at first.
-        step: a key of `STEPS`, at first.
+        batch: number of images when the page opens.
+        dtype: of parameters, images and activations when the page opens.
+        step: a key of `STEPS`, when the page opens.
         smallest_batch: the smallest that the page's control takes, where torch runs every step of every network.
         largest_batch: the largest.
-        networks: what it says of each.
+        networks: what it says about each.
         comparison: the networks side by side.
-        picture: of the comparison; None of a single network.
+        picture: of the comparison; None for a single network.
     """
 
     batch: int
@@ -100,7 +100,7 @@ class Report(Shown, msgspec.Struct, frozen=True):
         return f"{file_name('report', [one.compared.label for one in self.networks])}.html"
 
     def to_html(self) -> str:
-        """Return the page, which needs no other file and no network."""
+        """Return the page, which needs no other file and no internet."""
         return _page(self)
 
     def table(self) -> Table:
@@ -114,10 +114,16 @@ class Report(Shown, msgspec.Struct, frozen=True):
 # The page
 
 STEADY = (
-    LAYERS, "weight_layers", "parameters", "relative_parameters", "conv_parameters", "fc_parameters",
-    "receptive_field", *(error.name for error in ERRORS),
-)  # fmt: skip
-"""What the comparison shows: the figures that depend on no control; the others stand in the table of memory."""
+    LAYERS,
+    "weight_layers",
+    "parameters",
+    "relative_parameters",
+    "conv_parameters",
+    "fc_parameters",
+    "receptive_field",
+    *(error.name for error in ERRORS),
+)
+"""What the comparison shows: the figures that depend on no control. The others are in the table of memory."""
 
 STEP_WORDS = {word: "inference" if word == INFERENCE else f"training, {word}" for word in STEPS}
 
@@ -189,31 +195,35 @@ def data(report: Report) -> dict[str, Any]:
 
 
 def _step(step: LinearStep) -> dict[str, Any]:
+    moments = [
+        {"event": moment.event, **moment.size._asdict(), "by_kind": [size._asdict() for size in moment.by_kind]}
+        for moment in step.moments
+    ]
     return {
-        "moments": [_moment(moment) for moment in step.moments],
+        "moments": moments,
         "saved_for_backward": step.saved_for_backward._asdict(),
         "steady_bytes": step.steady_bytes,
         "smallest_batch": step.smallest_batch,
     }
 
 
-def _moment(moment: LinearMoment) -> dict[str, Any]:
-    by_kind: Iterable[LinearBytes] = moment.by_kind
-    return {"event": moment.event, **moment.size._asdict(), "by_kind": [size._asdict() for size in by_kind]}
-
-
 # Tables
 
 
 class Heading(NamedTuple):
-    """The heading of a sortable column, and which side its cells are aligned to."""
+    """The heading of a sortable column.
+
+    Args:
+        word: its text.
+        align: of the column's cells: "number" is to the right, "word" to the left.
+    """
 
     word: str
     align: str = "number"
 
 
 def _table(name: str, caption: str, headings: Sequence[Heading], body: str, foot: str = "") -> str:
-    """Return a table with buttons that sort it, in a box of its own that scrolls."""
+    """Return a table in a box that scrolls, with headings that sort it."""
     heads = "".join(
         f'<th scope="col" class="{align}"><button type="button">{escape(word)}</button></th>'
         for word, align in headings
@@ -226,12 +236,12 @@ def _table(name: str, caption: str, headings: Sequence[Heading], body: str, foot
 
 
 def _scrolling(name: str, content: str) -> str:
-    """Put what may be wide in a box that scrolls, by keyboard too; an element called `name` says what it is."""
+    """Put wide content in a box that scrolls, by keyboard too; the element with the id `name` is its label."""
     return f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">{content}</div>'
 
 
 def _cell(text: str, value: int | None = None, live: str = "") -> str:
-    """Return a cell; one with a value is sorted by it, and one that lives is changed by the controls."""
+    """Return a cell. A value is what it is sorted by; `live` is the attribute by which the script updates it."""
     attributes = f" {live}" if live else ""
     if value is not None:
         attributes += f' class="number" data-value="{value}"'
@@ -251,10 +261,17 @@ def _outputs(one_image: int, text: str, value: int) -> str:
 
 
 MEMORY_HEADINGS = (
-    Heading("network", "word"), Heading("MACs"), Heading("activations"), Heading("peak"), Heading("peak, bytes"),
-    Heading("moment of the peak", "word"), Heading("kept for backward"), Heading("between steps"),
-    Heading("fits the card"), Heading("left then"),
-)  # fmt: skip
+    Heading("network", "word"),
+    Heading("MACs"),
+    Heading("activations"),
+    Heading("peak"),
+    Heading("peak, bytes"),
+    Heading("moment of the peak", "word"),
+    Heading("kept for backward"),
+    Heading("between steps"),
+    Heading("fits the card"),
+    Heading("left then"),
+)
 
 
 def _memory_table(report: Report) -> str:
@@ -281,11 +298,11 @@ def _memory_row(index: int, one: NetworkReport) -> str:
 
 
 class LayerColumn(NamedTuple):
-    """A column of the layers' table, behind their names, by which they are sorted as they stand in the network.
+    """A column of the table of layers, beside the layers' names.
 
     Args:
-        heading: what stands above it.
-        cell: a cell, of the row in the page's first state and of the row for one image.
+        heading: of the column.
+        cell: writes a cell, from a row as the page opens and the same row for one image.
     """
 
     heading: Heading

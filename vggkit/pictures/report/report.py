@@ -1,4 +1,4 @@
-"""Networks → Report: all that its page says of them is gathered, and the limits of the page's own arithmetic."""
+"""Networks → Report: gathers what the page says about them, within the limits of the page's own arithmetic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_REPORTED = 8
 """More networks of the paper's size than this make a page of more than a megabyte."""
 
 LARGEST_BATCH = 65_536
-"""The largest batch that a page's control takes; less where a figure would be too large for the page's arithmetic."""
+"""The largest batch that a page's control takes, unless a figure would be too large for the page's arithmetic."""
 
 LARGEST_COUNT = 2**53 - 1
 """A page computes in floating point: up to here integers are exact."""
@@ -42,12 +42,12 @@ def report(
     dtype: Dtype = "float32",
     **overrides: Unpack[Overrides],
 ) -> Report:
-    """Gather all that a page says of networks.
+    """Write a page about one or several networks: tables, pictures, notation, and memory at any batch.
 
     Args:
         sources: names, paths, Configs or Networks, or lists of them, with changes behind them as in `compare`.
-        batch: number of images, at first.
-        dtype: float32, bfloat16, float16 or float64, at first.
+        batch: number of images when the page opens.
+        dtype: float32, bfloat16, float16 or float64, when the page opens.
         overrides: changes to make to each network, as for `load`.
 
     Returns:
