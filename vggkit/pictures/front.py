@@ -72,14 +72,14 @@ class Points(NamedTuple):
         """Those on the Pareto front."""
         return [point for point in self.points if point.on_front]
 
-    def place(self, point: Point) -> tuple[float, float]:
+    def position(self, point: Point) -> tuple[float, float]:
         """Return where a network stands."""
         x, y = (float(measure.key(value)) for measure, value in zip(self.measures, point.values))
         return x, y
 
-    def places(self, points: Iterable[Point]) -> tuple[list[float], list[float]]:
+    def positions(self, points: Iterable[Point]) -> tuple[list[float], list[float]]:
         """Return where networks stand: to the right, and upwards."""
-        both = [self.place(point) for point in points]
+        both = [self.position(point) for point in points]
         return [x for x, _ in both], [y for _, y in both]
 
 
@@ -90,12 +90,12 @@ def figure(shown: Points) -> Figure:
     axes = canvas.plane(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
     _draw_axes(axes, shown)
     others = [point for point in shown.points if not point.on_front]
-    front = sorted(shown.front, key=shown.place)
+    front = sorted(shown.front, key=shown.position)
     if others:
-        x, y = shown.places(others)
+        x, y = shown.positions(others)
         axes.scatter(x, y, s=9, color=style.GREY, linewidths=0, zorder=2, rasterized=len(others) > MOST_SHAPES)
     if front:
-        x, y = shown.places(front)
+        x, y = shown.positions(front)
         axes.plot(x, y, color=style.VERMILION, linewidth=1.0, zorder=3, drawstyle="steps-post")
         axes.scatter(x, y, s=22, color=style.VERMILION, edgecolors=style.INK, linewidths=0.5, zorder=4)
     _draw_labels(axes, shown, front)
@@ -139,7 +139,7 @@ def _labelled(front: list[Point]) -> list[Point]:
 def _draw_axes(axes: Axes, shown: Points) -> None:
     from matplotlib.ticker import EngFormatter
 
-    for axis, measure, values in zip((axes.xaxis, axes.yaxis), shown.measures, shown.places(shown.points)):
+    for axis, measure, values in zip((axes.xaxis, axes.yaxis), shown.measures, shown.positions(shown.points)):
         if min(values) > 0 and max(values) > WIDE * min(values):
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
         separator = " " if measure.unit else "\N{NARROW NO-BREAK SPACE}"
@@ -154,10 +154,10 @@ def _draw_labels(axes: Axes, shown: Points, front: list[Point]) -> None:
     inches = axes.transData + PLANE.transform(axes).inverted()
 
     def bubble(point: Point) -> Bubble:
-        x, y = inches.transform(shown.place(point))
+        x, y = inches.transform(shown.position(point))
         return Bubble(x, y, RADIUS, shortened_text(style.printable(point.label), LABEL_LENGTH))
 
-    steps = [inches.transform(shown.place(point)) for point in front]
+    steps = [inches.transform(shown.position(point)) for point in front]
     line = [
         Box(min(x, end_x), min(y, end_y), abs(end_x - x) + LINE_WIDTH, abs(end_y - y) + LINE_WIDTH)
         for (left, low), (right, high) in pairwise(steps)
