@@ -73,10 +73,9 @@ def remedies(network: Network, options: StepOptions) -> Remedies:
     def peak(**changes: Any) -> int:
         return plan_step(network, options.replace(**changes)).peak_bytes
 
-    has_head = any(placed.block is None and placed.layer.role == "weight" for placed in network)
     return Remedies(
         without_autocast=peak(autocast=False) if options.autocast else None,
-        frozen_blocks=peak(freeze=blocks, checkpoint=()) if has_head and not options.freeze else None,
+        frozen_blocks=peak(freeze=blocks, checkpoint=()) if network.head and not options.freeze else None,
         checkpoints=None if options.checkpoint or options.freeze else cheapest_checkpoints(network, options),
     )
 

@@ -20,7 +20,7 @@ from vggkit.model.weights.container import CONFIG_KEY, Container, Stored
 from vggkit.model.weights.keras_description import Departure, KerasLayers, described_config
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.config import Config
-from vggkit.notation.layers import Flatten, Linear, Pair, Shape
+from vggkit.notation.layers import Flatten, Pair, Shape
 from vggkit.notation.zoo import loads
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def flattened(network: Network, placed: PlacedLayer) -> Flattened | None:
         network: the network.
         placed: a layer of it. An FC layer takes them, and a normalisation that stands before it.
     """
-    if not (isinstance(placed.layer, Linear) or (placed.layer.role == "norm" and len(placed.input_shape) == 1)):
+    if not (placed.layer.needs_flat or (placed.layer.is_norm and len(placed.input_shape) == 1)):
         return None
     for before in reversed(network.layers[: network.layers.index(placed)]):
         if isinstance(before.layer, Flatten) and len(before.input_shape) == 3:
             return Flattened(before.input_shape, before.layer.order)
-        if before.layer.role == "weight" or before.input_shape != before.output_shape:
+        if before.layer.is_weight_layer or before.input_shape != before.output_shape:
             return None
     return None
 

@@ -120,7 +120,7 @@ def _in_torchs_order(config: Config) -> Config:
     """Return a configuration that flattens maps channel by channel."""
 
     def plain(entry: Entry) -> Entry:
-        return replace(entry, layer=Flatten()) if isinstance(entry.layer, Flatten) else entry
+        return replace(entry, layer=Flatten()) if entry.layer.flattens else entry
 
     return replace(
         config,

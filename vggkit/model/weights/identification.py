@@ -19,7 +19,7 @@ from vggkit.model.weights.matching import Matching, match, misfit
 from vggkit.model.weights.published import of_file
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.config import Config, Entry
-from vggkit.notation.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, Shape, elements, times
+from vggkit.notation.layers import BatchNorm, Layer, Shape, elements, times
 from vggkit.notation.overrides import override
 from vggkit.notation.spelling import describe
 from vggkit.notation.zoo import family_names, load, loads, names
@@ -164,11 +164,11 @@ def _papers_names(network: Network) -> Iterator[str]:
 def _in_blocks(network: Network) -> list[Layer | str]:
     """Return the layers in the blocks, norms as their keyword: their epsilon may be another library's."""
     layers = [placed.layer for placed in network if placed.block is not None]
-    return [layer.keyword if layer.role == "norm" else layer for layer in layers]
+    return [layer.keyword if layer.is_norm else layer for layer in layers]
 
 
 def _convolutions(network: Network) -> list[PlacedLayer]:
-    return [placed for placed in network if isinstance(placed.layer, Conv2d) and placed.block is not None]
+    return [placed for placed in network if placed.layer.is_convolution and placed.block is not None]
 
 
 def _channels(network: Network) -> list[int]:
@@ -176,7 +176,7 @@ def _channels(network: Network) -> list[int]:
 
 
 def _units(network: Network) -> list[int]:
-    return [placed.layer.out_features for placed in network if isinstance(placed.layer, Linear)]
+    return [placed.output_shape[0] for placed in network if placed.layer.needs_flat]
 
 
 MOST_DECIMALS = 6
@@ -327,7 +327,7 @@ class _Sketch:
 
     def _has_kernels_of(self, network: Network) -> bool:
         """Tell whether the convolutions have these kernels, in these blocks where the names tell them."""
-        kernels = [placed.held["weight"][2:] for placed in network if isinstance(placed.layer, Conv2d)]
+        kernels = [placed.held["weight"][2:] for placed in network if placed.layer.is_convolution]
         if kernels != [layer.shapes["weight"][2:] for layer in self.convolutions]:
             return False
         pools, lasts = self._ends_by_pools(), self._ends_by_number()
@@ -541,8 +541,8 @@ def _ends(network: Network) -> set[int]:
     for placed in network:
         if placed.block is None:
             break
-        number += isinstance(placed.layer, Conv2d)
-        if placed.layer.stem == "pool":
+        number += placed.layer.is_convolution
+        if placed.layer.is_pool:
             ends.add(number)
     return ends
 
@@ -573,15 +573,14 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _described(network: Network, known: Sequence[str], checkpoint: Checkpoint) -> str:
-    norms = [placed for placed in network if placed.layer.stem == "norm" and placed.block]
-    weights = [placed for placed in network if placed.layer.role == "weight"]
+    norms = [placed for placed in network if placed.layer.is_norm and placed.block]
+    weights = network.weight_layers
     words = [" or ".join(known) or f"none of the shipped configurations: {len(weights)} weight layers"]
     if norms and not (known and known[0] in family_names()):
         words[0] += " with batch norm" if all(p.layer.keyword == "batchnorm" for p in norms) else " with group norm"
     if known:
         words += _variation(Network.of(known[0]), network)
-    head = [placed for placed in weights if placed.block is None]
-    words.append(f"{elements(network.output_shape)} classes" if head else "no classifier")
+    words.append(f"{elements(network.output_shape)} classes" if network.head else "no classifier")
     return f"{', '.join(words)}, {_input(network, checkpoint)}"
 
 
@@ -594,7 +593,7 @@ def _variation(shipped: Network, network: Network) -> Iterator[str]:
     if factor != 1:
         yield f"width {factor:g}"
     if units and units[:-1] != _units(Network.of(shipped, width=factor))[:-1]:
-        head = [p for p in network if p.block is None and (p.layer.role == "weight" or p.layer.stem == "avgpool")]
+        head = [p for p in network if p.block is None and (p.layer.is_weight_layer or p.layer.fixes_size)]
         yield f"its own classifier ({', '.join(describe(placed.layer) for placed in head)})"
 
 
@@ -616,10 +615,10 @@ def _flat_maps(network: Network) -> Shape | None:
     """Return the maps that the classifier flattens; None if it takes any size."""
     maps: Shape | None = None
     for placed in network:
-        if placed.layer.stem == "avgpool" and placed.block is None:
+        if placed.layer.fixes_size and placed.block is None:
             return None
-        if isinstance(placed.layer, Flatten):
+        if placed.layer.flattens:
             maps = placed.input_shape
-        if isinstance(placed.layer, Linear):
+        if placed.layer.needs_flat:
             return maps
     return None

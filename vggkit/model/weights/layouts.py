@@ -190,7 +190,7 @@ class Timm(StateDict):
             if placed.block is not None:
                 found.append(names.torchvision)
             else:
-                found.append(next(head, None) if placed.layer.role == "weight" else None)
+                found.append(next(head, None) if placed.layer.is_weight_layer else None)
         return [found]
 
     def layer(self, name: str, tensors: dict[str, Stored]) -> StoredLayer:
@@ -419,7 +419,7 @@ class Keras(KerasFile):
         hdf5.attrs["keras_version"] = b"2.15.0"
         for layer in shown:
             group = hdf5.create_group(layer.name)
-            is_norm = layer.placed.layer.role == "norm"
+            is_norm = layer.placed.layer.is_norm
             words = ("gamma", "beta", "moving_mean", "moving_variance") if is_norm else ("kernel", "bias")
             names = {role: f"{layer.name}/{word}:0" for word, role in zip(words, ROLES) if role in layer.tensors}
             group.attrs["weight_names"] = [name.encode() for name in names.values()]

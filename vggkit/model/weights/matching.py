@@ -47,7 +47,7 @@ class LayerPair(msgspec.Struct, frozen=True):
 
     def is_per_input(self, role: str) -> bool:
         """Tell whether one of the tensors has values for each input of the layer."""
-        return role == "weight" or (self.placed.layer.role == "norm" and role != "num_batches_tracked")
+        return role == "weight" or (self.placed.layer.is_norm and role != "num_batches_tracked")
 
 
 class Matching(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ def _pair(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored:
 
 def _reorder(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stored: StoredLayer) -> Flattened | None:
     wanted = flattened(network, placed)
-    if wanted is None and isinstance(placed.layer, Conv2d) and stored.kind == "fc":
+    if wanted is None and placed.layer.is_convolution and stored.kind == "fc":
         wanted = Flattened(placed.held["weight"][1:], "chw")  # an FC layer as a convolution over all of its maps
     if wanted is None:
         return None
@@ -138,7 +138,7 @@ def _reorder(network: Network, checkpoint: Checkpoint, placed: PlacedLayer, stor
 
 def _other_colours(network: Network, placed: PlacedLayer, stored: StoredLayer) -> bool:
     """Tell whether the file's first convolution is the network's, but for 3 input channels."""
-    first = next((other for other in network if other.layer.role == "weight"), None)
+    first = next(iter(network.weight_layers), None)
     ours, theirs = placed.held.get("weight", ()), stored.shapes.get("weight", ())
     return (
         placed is first
@@ -162,7 +162,7 @@ def _in_order(
     """
     pairs: list[LayerPair] = []
     for kinds in (("conv", "fc"), ("norm",)):
-        ours = [placed for placed in targets if (placed.layer.role == "norm") == (kinds == ("norm",))]
+        ours = [placed for placed in targets if (placed.layer.is_norm) == (kinds == ("norm",))]
         theirs = sorted(
             (layer for layer in checkpoint.layers if layer.kind in kinds), key=lambda layer: kinds.index(layer.kind)
         )
@@ -249,7 +249,7 @@ def _side_by_side(network: Network, checkpoint: Checkpoint, targets: Sequence[Pl
     """Pair layers in order as far as both sides go, to tell what is different."""
     pairs = []
     for norms in (False, True):
-        ours = [placed for placed in targets if (placed.layer.role == "norm") == norms]
+        ours = [placed for placed in targets if (placed.layer.is_norm) == norms]
         theirs = [layer for layer in checkpoint.layers if layer.kind != "other" and (layer.kind == "norm") == norms]
         if not norms:
             ours, theirs = _aligned(ours, theirs)
@@ -309,7 +309,7 @@ def _told(network: Network, pair: LayerPair, wrong: Sequence[str]) -> str:
         words += [] if words else [f"checkpoint has another shape of {', '.join(wrong)}"]
         return f"{placed.name}: {' and '.join(words)}"
     mine, found = ours["weight"], theirs["weight"]
-    weights = [other for other in network if other.layer.role == "weight"]
+    weights = network.weight_layers
     if len(mine) == len(found) and mine[1:] == found[1:] and placed is weights[-1] and placed.block is None:
         return (
             f"{placed.name}: checkpoint has {found[0]} classes, model has {mine[0]}; pass num_classes={found[0]},"
@@ -328,7 +328,7 @@ def _told(network: Network, pair: LayerPair, wrong: Sequence[str]) -> str:
 
 
 def _told_missing(missing: Sequence[PlacedLayer]) -> str:
-    norms = [placed for placed in missing if placed.layer.role == "norm"]
+    norms = [placed for placed in missing if placed.layer.is_norm]
     if len(norms) == len(missing) and all(placed.block for placed in norms):
         return "checkpoint has no batch norm, model has; pass batch_norm=False"
     advice = "" if any(placed.block for placed in missing) else "; pass head='new' to keep the new head"
@@ -336,10 +336,11 @@ def _told_missing(missing: Sequence[PlacedLayer]) -> str:
 
 
 def _told_extra(extra: Sequence[StoredLayer], network: Network) -> str:
-    if all(layer.kind == "norm" for layer in extra) and not any(placed.layer.role == "norm" for placed in network):
+    if all(layer.kind == "norm" for layer in extra) and not any(placed.layer.is_norm for placed in network):
         return "checkpoint has batch norm, model has none; pass batch_norm=True"
-    trunk = not any(placed.layer.role == "weight" for placed in network if placed.block is None)
-    advice = "; pass include_top=False to leave it out" if trunk and all(x.kind == "fc" for x in extra) else ""
+    advice = (
+        "; pass include_top=False to leave it out" if not network.head and all(x.kind == "fc" for x in extra) else ""
+    )
     return f"checkpoint has {_listed(layer.name for layer in extra)}, model has no such layer{advice}"
 
 
