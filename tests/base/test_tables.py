@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
+import vggkit
 from tests import scratch
 from vggkit.base import tables
-from vggkit.base.tables import Column, FittedTable, Grid
+from vggkit.base.tables import Column, FittedTable, Grid, Table
 
 ODD = ["a|b", "[red]x[/red]", "*b*", "`c`", "\\d", "<e>", "f_g", "50 %", "$x$", "#1", "{y}", "~", "^", "日本", "3×3·2"]
 
@@ -149,3 +153,25 @@ def test_each_format_is_told_where_formats_are() -> None:
     pages = Path(__file__).parents[2] / "docs"
     for text in (tables.Shown.written.__doc__ or "", (pages / "compare.md").read_text(encoding="utf-8")):
         assert [word for word in tables.FORMATS if word not in text] == []
+
+
+# In full, without rich
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize("name", ["A", "C"])
+@settings(max_examples=30)
+@given(cells=st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=9), max_size=4))
+def test_a_table_in_full_is_what_a_wide_terminal_shows(cells: list[str], name: str, encoding: str) -> None:
+    """Any text, wide characters too, in any encoding: pipes and files get the lines that rich would draw."""
+    odd = table(cells)._replace(title="odd", sections=frozenset({1}))
+    shown = Table(*vggkit.summarize(name).table().grids, records=[], below=[odd], notes=["one", "two"])
+    assert shown.to_text(encoding) == tables.text(shown, encoding=encoding)
+
+
+def test_no_plain_table_has_its_own_drawing() -> None:
+    """A kind of table that says how rich draws it inherits from DrawnTable, so that its text is the same."""
+    package = Path(vggkit.__file__).parent
+    for path in package.rglob("*.py"):
+        kinds = re.findall(r"^class \w+\(Table\):.*?(?=^\S|\Z)", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        assert path.name == "tables.py" or not [kind for kind in kinds if "def __rich__" in kind]

@@ -159,6 +159,34 @@ def hidden(grid: Grid, kept: Sequence[int], width: int) -> str:
     return f"Not shown in {width} columns: {', '.join(names)}. All fit in {enough}."
 
 
+def plain(grid: Grid, encoding: str = "utf-8") -> str:
+    """Write a grid as text, every column as wide as it needs: what `FittedTable` draws where there is room for all.
+
+    Pipes and files get this one, without rich: importing that and drawing with it takes most of a short command's time.
+    """
+    from rich.cells import cell_len
+
+    encoded = _encoded(grid, encoding)
+    lines = [*encoded.rows, *([encoded.footer] if encoded.footer else [])]
+    widths = [max(map(cell_len, cells)) for cells in zip(encoded.headers, *lines)]
+
+    def drawn(cells: Sequence[str]) -> str:
+        padded = []
+        for cell, width, column in zip(cells, widths, encoded.columns):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if column.align == "right" else cell + space)
+        return (" " * GAP).join(padded).rstrip()
+
+    text = [grid.title, ""] if grid.title else []
+    if any(grid.headers):
+        rule = "─" if encoding.startswith("utf") else "-"
+        text += [drawn(encoded.headers), rule * (sum(widths) + GAP * (len(widths) - 1))]
+    for number, line in enumerate(lines):
+        ends = number in grid.sections or number + 1 == len(encoded.rows)
+        text += [drawn(line), *([""] if ends and number + 1 < len(lines) else [])]
+    return "\n".join([*text, ""])
+
+
 def markdown(grid: Grid) -> str:
     """Write a grid as a GitHub table."""
     rule = ["---:" if column.align == "right" else "---" for column in grid.columns]
@@ -340,14 +368,15 @@ def show(renderable: Any) -> None:
 
     What the terminal's encoding has no character for is written in ASCII.
     """
-    from rich.console import Console
-
     columns, encoding = os.environ.get("COLUMNS", ""), terminal.encoding()
     width = int(columns) if columns.isdecimal() and int(columns) else None
     if not sys.stdout.isatty():
-        sys.stdout.write(text(renderable, width or PIPE_WIDTH, encoding))
+        in_full = isinstance(renderable, Table) and width is None
+        sys.stdout.write(renderable.to_text(encoding) if in_full else text(renderable, width or PIPE_WIDTH, encoding))
         sys.stdout.flush()
         return
+    from rich.console import Console
+
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS" or width}
     sys.stdout.flush()
     with open(sys.stdout.fileno(), "w", encoding=encoding, errors=terminal.ERRORS, closefd=False) as out:
@@ -435,6 +464,16 @@ class Table:
             parts += [*([Text()] if parts else []), FittedTable(grid)]
         return Group(*parts, *([Text()] if self.notes else []), *map(Text, self.notes))
 
+    def to_text(self, encoding: str = "utf-8") -> str:
+        """Return what a terminal shows that has room for all of it.
+
+        Args:
+            encoding: the text has no character that can't be written in it.
+        """
+        parts = [plain(grid, encoding) for grid in (*self.grids, *self.below)]
+        notes = [f"{note}\n" for note in self.notes]
+        return terminal.shown("\n".join([*parts, *(["".join(notes)] if notes else [])]), encoding)
+
     def to_json(self) -> str:
         """Return the documented JSON."""
         return json(self.data)
@@ -456,6 +495,16 @@ class Table:
         return "".join(map(html, self.grids))
 
 
+class DrawnTable(Table):
+    """A table that is drawn in a way of its own where it is text: `__rich__` says how."""
+
+    def __rich__(self) -> Any:
+        raise NotImplementedError
+
+    def to_text(self, encoding: str = "utf-8") -> str:
+        return text(self, encoding=encoding)
+
+
 class Format(NamedTuple):
     """A format that every table can be written in.
 
@@ -469,7 +518,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "table": Format((".txt",), text),
+    "table": Format((".txt",), lambda table: table.to_text()),
     "json": Format((".json",), lambda table: table.to_json()),
     "csv": Format((".csv",), lambda table: table.to_csv()),
     "markdown": Format((".md",), lambda table: table.to_markdown()),
@@ -492,13 +541,13 @@ class Shown:
         return self.table()
 
     def __str__(self) -> str:
-        return text(self).rstrip("\n")
+        return self.table().to_text().rstrip("\n")
 
     def __repr__(self) -> str:
         from shutil import get_terminal_size
 
         width = get_terminal_size((PIPE_WIDTH, 1)).columns
-        return text(self, min(width, PIPE_WIDTH), terminal.encoding() or "utf-8").rstrip("\n")
+        return text(self, min(width, PIPE_WIDTH), terminal.encoding()).rstrip("\n")
 
     def _repr_html_(self) -> str:
         return self.table().to_html()

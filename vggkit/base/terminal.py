@@ -37,7 +37,7 @@ PLAIN = {
 def encoding() -> str:
     """Return the encoding of what is printed for people: LC_ALL=C asks for ASCII, where Python writes UTF-8."""
     said = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8") == "1"
-    return "ascii" if os.environ.get("LC_ALL") in ("C", "POSIX") and not said else sys.stdout.encoding
+    return "ascii" if os.environ.get("LC_ALL") in ("C", "POSIX") and not said else sys.stdout.encoding or "utf-8"
 
 
 def shown(text: str, encoding: str) -> str:

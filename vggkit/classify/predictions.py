@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from vggkit.base import tables
-from vggkit.base.tables import Column, Shown, Table, grid
+from vggkit.base.tables import Column, DrawnTable, Shown, Table, grid
 from vggkit.pictures import style
 
 
@@ -73,7 +73,7 @@ COLUMNS: list[Column[dict[str, Any]]] = [
 ]
 
 
-class _PredictionsTable(Table):
+class _PredictionsTable(DrawnTable):
     """A table that a terminal sees as bars under each picture's name."""
 
     def __init__(self, pictures: Sequence[Classified]) -> None:

@@ -209,7 +209,10 @@ def split(names: tuple[str, ...], option: str, example: str) -> tuple[str, ...]:
 
 def write_table(table: Table, format: str, output: Path | None) -> None:
     """Print a table, or write it to a file, in one of `vggkit.base.tables.FORMATS`."""
-    write(table if format == "table" else tables.FORMATS[format].write(table), output)
+    if format == "table" and output is None:
+        tables.show(table)
+    else:
+        write(tables.FORMATS[format].write(table), output)
 
 
 def write(content: Any, output: Path | None) -> None:

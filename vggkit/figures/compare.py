@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
-from vggkit.base.tables import Column, Shown, Table, data_frame, grid
+from vggkit.base.tables import Column, DrawnTable, Shown, data_frame, grid
 from vggkit.figures.alignment import AlignedRow, aligned
 from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
 from vggkit.figures.diff import Diff, changes
@@ -200,7 +200,7 @@ class TableRow(NamedTuple):
     section: bool = False
 
 
-class ComparisonTable(Table):
+class ComparisonTable(DrawnTable):
     """Networks side by side. Each format marks in its own way what differs from the column to the left.
 
     Args:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import msgspec
 
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
-from vggkit.base.tables import Column, Shown, Table, grid, latex_cell, markdown_cell
+from vggkit.base.tables import Column, DrawnTable, Shown, Table, grid, latex_cell, markdown_cell
 from vggkit.figures.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
 from vggkit.figures.summary import Row, Summary, summarize
 from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step, refusal
@@ -483,7 +483,7 @@ COLUMNS: list[Column[Step]] = [
 ]
 
 
-class ExplanationTable(Table):
+class ExplanationTable(DrawnTable):
     """An explanation's steps, as one would write them on paper.
 
     Args:

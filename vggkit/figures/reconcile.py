@@ -13,7 +13,7 @@ import msgspec
 
 from vggkit.base.errors import ArgumentError, shorten
 from vggkit.base.numbers import grouped, plain
-from vggkit.base.tables import Column, Shown, Table, grid
+from vggkit.base.tables import Column, DrawnTable, Shown, Table, grid
 from vggkit.figures.conventions import (
     CONVENTIONS,
     OURS,
@@ -348,7 +348,7 @@ COLUMNS: list[Column[Finding]] = [
 ]
 
 
-class FindingsTable(Table):
+class FindingsTable(DrawnTable):
     """Findings: each figure with what it is made of.
 
     Args:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import grouped, whole
-from vggkit.base.tables import Column, FittedTable, Grid, Shown, Table, grid
+from vggkit.base.tables import Column, DrawnTable, FittedTable, Grid, Shown, grid
 from vggkit.figures.compared import step_title
 from vggkit.figures.measures import FOUND, Direction
 from vggkit.network import Dtype, Source, each_source
@@ -132,7 +132,7 @@ MARK = "*"
 """Marks those on the Pareto front."""
 
 
-class FoundTable(Table):
+class FoundTable(DrawnTable):
     """A line for each variant. What was changed is in CSV as it is typed, so that it can be given back.
 
     Each form is made when it is asked for: there may be a million variants.

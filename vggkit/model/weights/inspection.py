@@ -11,7 +11,7 @@ import msgspec
 
 from vggkit.base.errors import VggkitError, escaped
 from vggkit.base.numbers import grouped, megabytes
-from vggkit.base.tables import Column, FittedTable, Shown, Table, grid
+from vggkit.base.tables import Column, DrawnTable, FittedTable, Shown, Table, grid
 from vggkit.model.weights.checkpoint import Checkpoint
 from vggkit.model.weights.differences import differences
 from vggkit.model.weights.identification import likeliest
@@ -178,7 +178,7 @@ TENSORS: list[Column[TensorRow]] = [
 ]
 
 
-class _InspectionTable(Table):
+class _InspectionTable(DrawnTable):
     """The facts and the tensors; the terminal has the YAML of what is not in the zoo between them.
 
     Args:
