@@ -20,7 +20,7 @@ import vggkit
 from tests import judges
 from tests.drawn import networks
 from vggkit import Network
-from vggkit.figures.conventions import CONVENTIONS, Counted, torchvisions_form
+from vggkit.figures.conventions import CONVENTIONS, CountedNetwork, torchvisions_form
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own, of deprecated things they use
 
@@ -165,7 +165,7 @@ def torchs(network: Network, model: nn.Module) -> Figures:
 
 def figures(network: Network, source: str, batch: int) -> Figures:
     """Return what the conventions say of a tool, by label."""
-    counted = Counted(network, batch, "float32")
+    counted = CountedNetwork(network, batch, "float32")
     return {
         convention.label: sum(part.amount for part in convention.parts(convention.counted(counted)))
         for convention in CONVENTIONS
@@ -189,7 +189,7 @@ def test_a_convention_is_what_torchsummary_prints(name: str, capsys: pytest.Capt
 def test_torchsummary_counts_four_bytes_whatever_the_dtype() -> None:
     """A model in half precision is as large to torchsummary as one in single precision; torchinfo sees the dtype."""
     network = SMALL["D"]()
-    half, single = Counted(network, 1, "float16"), Counted(network, 1, "float32")
+    half, single = CountedNetwork(network, 1, "float16"), CountedNetwork(network, 1, "float32")
     for convention in CONVENTIONS:
         if convention.tool.name in ("torchsummary", "torchinfo") and convention.quantity.endswith("bytes"):
             sizes = [sum(part.amount for part in convention.parts(counted)) for counted in (half, single)]

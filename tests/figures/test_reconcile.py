@@ -19,7 +19,7 @@ from tests.cli.test_app import printed, run
 from vggkit import Network, reconcile
 from vggkit.base.errors import ArgumentError
 from vggkit.base.tables import FORMATS
-from vggkit.figures.conventions import CONVENTIONS, Counted
+from vggkit.figures.conventions import CONVENTIONS, CountedNetwork
 from vggkit.figures.reconcile import every_finding, read_number
 
 
@@ -116,7 +116,7 @@ def test_a_number_is_told(number: str, source: str, label: str, figure: int, dif
 def test_what_is_printed_is_found_and_its_parts_add_up(name: str, options: dict[str, Any]) -> None:
     """What any convention prints is found under its own name, and its parts are the figure, the first one ours."""
     for convention in CONVENTIONS:
-        counted = Counted(
+        counted = CountedNetwork(
             Network.of(name, **{key: options[key] for key in ("input", "num_classes") if key in options}),
             1 if convention.tool.per_image else options.get("batch", 1),
             options.get("dtype", "float32"),

@@ -71,11 +71,11 @@ class Part(NamedTuple):
 # What is counted
 
 
-class Counted:
-    """A network, and what conventions count of it.
+class CountedNetwork:
+    """A network with what conventions count of it.
 
     Args:
-        network: as it is built; where it ends in soft-max, models hand on the scores.
+        network: as it is built; if it ends in soft-max, models return the scores.
         batch: number of images.
         dtype: torch's name of the numbers' type.
         form: how the network is built, in words.
@@ -121,9 +121,9 @@ class Counted:
         return self.network.modules()
 
     @cached_property
-    def one_image(self) -> Counted:
+    def one_image(self) -> CountedNetwork:
         """The same for one image."""
-        return Counted(self.network, 1, self.dtype, self.form)
+        return CountedNetwork(self.network, 1, self.dtype, self.form)
 
     @cached_property
     def input(self) -> int:
@@ -166,7 +166,7 @@ class Ours(NamedTuple):
     """
 
     words: str
-    figure: Callable[[Counted], int]
+    figure: Callable[[CountedNetwork], int]
     step: Literal["training", "inference"] | None = None
 
 
@@ -331,7 +331,7 @@ DEEPSPEED_RULES: Rules = {
 }
 
 
-def _added(counted: Counted, *tables: Rules) -> list[Part]:
+def _added(counted: CountedNetwork, *tables: Rules) -> list[Part]:
     """Sum up what a tool counts beside MACs: a part for each kind of layer and rule."""
     amounts: dict[str, int] = {}
     for rules in tables:
@@ -415,7 +415,7 @@ class Tool(NamedTuple):
         return f"{self.name} {self.version}".rstrip()
 
 
-Parts = Callable[[Counted], list[Part]]
+Parts = Callable[[CountedNetwork], list[Part]]
 
 
 class Convention(msgspec.Struct, frozen=True):
@@ -439,11 +439,11 @@ class Convention(msgspec.Struct, frozen=True):
     made_of: Parts | None = None
     headers: int = 0
 
-    def counted(self, network: Counted) -> Counted:
+    def counted(self, network: CountedNetwork) -> CountedNetwork:
         """Return what the tool counts: the network's batch, or one image of it."""
         return network.one_image if self.tool.per_image else network
 
-    def parts(self, counted: Counted) -> list[Part]:
+    def parts(self, counted: CountedNetwork) -> list[Part]:
         """Return what the figure is made of."""
         return (self.made_of or _ours(self.quantity))(counted)
 
@@ -452,7 +452,7 @@ def _ours(quantity: Quantity) -> Parts:
     return lambda counted: [Part(f"vggkit: {OURS[quantity].words}", counted.ours(quantity))]
 
 
-def _and(quantity: Quantity, what: str, amount: Callable[[Counted], int]) -> Parts:
+def _and(quantity: Quantity, what: str, amount: Callable[[CountedNetwork], int]) -> Parts:
     """Return vggkit's figure, and one thing that a tool counts besides or leaves out."""
     return lambda counted: [*_ours(quantity)(counted), Part(what, amount(counted))]
 
@@ -466,7 +466,7 @@ def _flops(*tables: Rules) -> Parts:
 
 
 def _thrice(parts: Parts) -> Parts:
-    def tripled(counted: Counted) -> list[Part]:
+    def tripled(counted: CountedNetwork) -> list[Part]:
         forward = parts(counted)
         return [*forward, Part("twice as much again for the backward pass", 2 * sum(part.amount for part in forward))]
 
@@ -492,7 +492,7 @@ _thop_parameters = _and(
 )
 
 
-def _file_bytes(counted: Counted) -> list[Part]:
+def _file_bytes(counted: CountedNetwork) -> list[Part]:
     counters = [
         name
         for placed in counted.layers
@@ -502,7 +502,7 @@ def _file_bytes(counted: Counted) -> list[Part]:
     return [*_stored_bytes(counted), Part("batch norm's counters, 8 bytes each", 8 * len(counters))]
 
 
-def _weighted_outputs(counted: Counted) -> list[Part]:
+def _weighted_outputs(counted: CountedNetwork) -> list[Part]:
     everything = counted.ours("activations")
     return [
         *_ours("activations")(counted),
@@ -514,7 +514,7 @@ def _weighted_outputs(counted: Counted) -> list[Part]:
     ]
 
 
-def _owning_outputs_doubled(counted: Counted) -> list[Part]:
+def _owning_outputs_doubled(counted: CountedNetwork) -> list[Part]:
     size, everything = counted.element_bytes, counted.ours("activations")
     return [
         *_ours("activation bytes")(counted),
@@ -524,7 +524,7 @@ def _owning_outputs_doubled(counted: Counted) -> list[Part]:
     ]
 
 
-def _module_outputs_doubled(counted: Counted) -> list[Part]:
+def _module_outputs_doubled(counted: CountedNetwork) -> list[Part]:
     size, everything, modules = counted.element_bytes, counted.ours("activations"), counted.module_outputs
     return [
         *_ours("activation bytes")(counted),
@@ -538,7 +538,7 @@ def _module_outputs_doubled(counted: Counted) -> list[Part]:
     ]
 
 
-def _torchinfo_total(counted: Counted) -> list[Part]:
+def _torchinfo_total(counted: CountedNetwork) -> list[Part]:
     passes = sum(part.amount for part in _owning_outputs_doubled(counted))
     return [
         Part("input", counted.ours("input bytes")),
@@ -547,7 +547,7 @@ def _torchinfo_total(counted: Counted) -> list[Part]:
     ]
 
 
-def _torchsummary_total(counted: Counted) -> list[Part]:
+def _torchsummary_total(counted: CountedNetwork) -> list[Part]:
     return [
         Part("input", FLOAT_BYTES * counted.input),
         Part("“forward/backward pass”: outputs of all modules, doubled", 2 * FLOAT_BYTES * counted.module_outputs),
@@ -562,7 +562,7 @@ LECTURES_WEIGHTS, LECTURES_VALUES = 138_344_128, 15_237_608
 def _lecture(quantity: Quantity, figure: int) -> Parts:
     """Return what the lecture says, for its own network only, beside what its lines add up to."""
 
-    def parts(counted: Counted) -> list[Part]:
+    def parts(counted: CountedNetwork) -> list[Part]:
         totals = counted.summary.totals
         if (totals.weights, totals.activation_elements) != (LECTURES_WEIGHTS, LECTURES_VALUES):
             return []

@@ -19,7 +19,7 @@ from vggkit.figures.conventions import (
     OURS,
     TORCHVISIONS_FORM,
     Convention,
-    Counted,
+    CountedNetwork,
     Part,
     Quantity,
     torchvisions_form,
@@ -251,12 +251,12 @@ def nearest(findings: list[Finding]) -> list[Finding]:
     return list(by_convention.values())[:3]
 
 
-def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convention, Counted]]:
+def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convention, CountedNetwork]]:
     """Yield each convention with the network, and with the network as torchvision builds it; each figure once."""
-    forms = [Counted(network, batch, dtype)]
+    forms = [CountedNetwork(network, batch, dtype)]
     theirs = torchvisions_form(network)
     if theirs is not None:
-        forms.append(Counted(theirs, batch, dtype, TORCHVISIONS_FORM))
+        forms.append(CountedNetwork(theirs, batch, dtype, TORCHVISIONS_FORM))
     said = set()
     for convention in CONVENTIONS:
         for form in forms if convention.tool.has_pool else forms[:1]:
@@ -275,13 +275,10 @@ class _Judged(NamedTuple):
     rank: tuple[Any, ...]
 
 
-def _judged(reading: Reading, convention: Convention, counted: Counted) -> _Judged:
+def _judged(reading: Reading, convention: Convention, counted: CountedNetwork) -> _Judged:
     parts = tuple(part for index, part in enumerate(convention.parts(counted)) if part.amount or not index)
     figure, ours = sum(part.amount for part in parts), counted.ours(convention.quantity)
-    slack = convention.headers * sum(
-        len(placed.layer.parameters(placed.input_shape)) + len(placed.layer.buffers(placed.input_shape))
-        for placed in counted.layers
-    )
+    slack = convention.headers * sum(len(placed.held) for placed in counted.layers)
     distance, guessed = min(_distances(reading, convention, figure, slack))
     writing = convention.writing
     finding = Finding(
@@ -300,6 +297,7 @@ def _judged(reading: Reading, convention: Convention, counted: Counted) -> _Judg
     )
     noun = reading.quantities.index(convention.quantity) if convention.quantity in reading.quantities else 9
     decimals = Fraction(1, 10**writing.decimals) != reading.digit
+    # of equally near figures first those in a unit that was given, then what the noun most likely means, then ours
     return _Judged(finding, (distance, guessed, noun, abs(finding.difference), decimals, bool(counted.form)))
 
 
