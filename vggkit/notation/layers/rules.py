@@ -152,9 +152,13 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
     is_weight_layer = HasRole("weight")
     """Whether it is one of the layers that the paper counts: convolutions and FC layers."""
     is_norm = HasRole("norm")
+    """Whether it is a batch or group normalisation. LRN, which the paper has as a layer of its own, is none."""
     is_activation = HasRole("activation")
+    """Whether it is an activation function."""
     is_dropout = HasRole("dropout")
+    """Whether it drops values in training."""
     is_convolution: ClassVar[bool] = False
+    """Whether it multiplies the maps by a window of weights."""
     is_pool: ClassVar[bool] = False
     """Whether it pools with a window that steps over the maps."""
     fixes_size: ClassVar[bool] = False
