@@ -27,27 +27,23 @@ def tree(module: str) -> ast.Module:
     return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
 
 
+def home(name: str) -> str:
+    """Return the module of the package that an imported name is, or stands in; torch if it is torch's."""
+    package, *path = name.split(".")
+    homes = ("/".join([*path[:end], *ending]) for end in (len(path), len(path) - 1) for ending in ([], ["__init__"]))
+    return next((home for home in homes if home in MODULES), "") if package == "vggkit" else package
+
+
+@cache
 def imports(module: str) -> set[str]:
-    """Return the modules of the package that a module imports anywhere in it, and torch if it does."""
-    found: set[str] = set()
+    """Return the other modules of the package that a module imports anywhere in it, and torch if it does."""
+    names: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
-            inside = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name for name in inside if name.removeprefix("vggkit.").replace(".", "/") in MODULES}
-            found |= {node.module}
-    paths = {name.removeprefix("vggkit.").replace(".", "/") for name in found if name.startswith("vggkit.")}
-    return (paths & set(MODULES)) | {"torch" for name in found if name.split(".")[0] == "torch"}
-
-
-OPEN = {}
-"""Imports that lead back and are to go."""
-
-
-def ours(module: str) -> set[str]:
-    """Return the other modules of the package that a module imports."""
-    return {name for name in imports(module) - {module, "torch"} if (module, name) not in OPEN}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {home(name) for name in names} & {*MODULES, "torch"} - {module}
 
 
 def test_a_wing_imports_only_what_stands_before_it() -> None:
@@ -55,12 +51,12 @@ def test_a_wing_imports_only_what_stands_before_it() -> None:
     for module in MODULES:
         if not module.startswith("__"):
             allowed = WINGS[: WINGS.index(module.split("/")[0]) + 1]
-            assert {name for name in ours(module) if name.split("/")[0] not in allowed} == set(), module
+            assert {name for name in imports(module) - {"torch"} if name.split("/")[0] not in allowed} == set(), module
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Lazy imports and those for types alone are counted as well."""
-    TopologicalSorter({module: ours(module) for module in MODULES}).prepare()
+    TopologicalSorter({module: imports(module) for module in MODULES}).prepare()
 
 
 def test_the_root_has_few_modules() -> None:
