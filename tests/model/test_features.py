@@ -20,8 +20,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import vggkit
 from tests import drawn
-from tests.figures.test_peers import take
 from tests.model.test_module import images, out_of_place, outputs
+from tests.model.test_peers import take
 from tests.model.weights.makers import LAYOUT_FILES, in_layout, small
 from vggkit import VGG, ArgumentError, CheckpointError, Network
 from vggkit.base.errors import BuildError

@@ -23,7 +23,7 @@ from torchvision.models import vgg as torchvisions
 import vggkit
 from tests.base.test_files import file_size_limit
 from tests.cli.test_app import run, told
-from tests.figures.test_peers import fill, take
+from tests.model.test_peers import fill, take
 from tests.model.weights.makers import LAYOUT_FILES, images, in_layout, keras, scores, small, without_configuration
 from vggkit import VGG, ArgumentError, CheckpointError, VggkitError
 from vggkit.model.weights.checkpoint import Flattened

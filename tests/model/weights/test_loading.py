@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import vggkit
 from tests.base.test_files import file_size_limit
-from tests.figures.test_peers import OTHERS, fill, take, timms, torchvisions
+from tests.model.test_peers import OTHERS, fill, take, timms, torchvisions
 from tests.model.weights.makers import LAYOUT_FILES, in_layout, keras, scores, small, without_configuration
 from vggkit import ArgumentError, CheckpointError, VggkitError
 from vggkit.model.weights.inspection import inspect

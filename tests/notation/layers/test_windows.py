@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.notation.test_layers import torchs
+from tests.notation.layers.test_layers import torchs
 from vggkit.base.errors import LayerError
 from vggkit.notation.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Layer, MaxPool2d, Shape
 
