@@ -446,7 +446,7 @@ class Keras3(KerasFile):
         "global-avgpool": "global_average_pooling2d",
         "LRN": "lrn",
     }
-    """Keras's classes in snake case, by our keywords; what has none is part of the layer before it there."""
+    """Keras's classes in snake case, by our keywords; other layers without tensors are part of those before them."""
     VARIABLES: ClassVar[dict[str, tuple[str, ...]]] = {
         "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
         "group_normalization": ("weight", "bias"),
@@ -510,7 +510,8 @@ class Keras3(KerasFile):
         hdf5.create_group("vars").attrs["name"] = export.config.name
         hdf5.create_group("layers/input_layer/vars").attrs["name"] = "input_layer"
         for layer in export.layers:
-            kind = self.CLASSES.get(layer.placed.layer.keyword)
+            keyword = layer.placed.layer.keyword
+            kind = self.CLASSES.get(keyword, keyword if layer.tensors else None)
             if kind is None:
                 continue
             number = counts[kind] = counts.get(kind, -1) + 1
