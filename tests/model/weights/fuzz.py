@@ -31,7 +31,7 @@ from vggkit.model.weights import rehearsal
 from vggkit.model.weights.container import Hdf5
 from vggkit.model.weights.inspection import inspect
 
-FORMATS = ("pth", "safetensors", "h5", "keras")
+ENDINGS = ("pth", "safetensors", "h5", "keras")
 GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
@@ -58,7 +58,7 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
     good = folder / "good"
     good.mkdir()
     model = small_network()
-    found: dict[str, list[bytes]] = {format: [] for format in FORMATS}
+    found: dict[str, list[bytes]] = {format: [] for format in ENDINGS}
     for layout in ("torchvision", "timm", "vggkit", "keras", "keras3"):
         path = in_layout(model, layout, good)
         found[path.suffix[1:]].append(path.read_bytes())
@@ -196,7 +196,7 @@ def fuzz(format: str, seeds: list[bytes], number: int, folder: Path, first: int 
     """Open a number of mutations.
 
     Args:
-        format: one of FORMATS.
+        format: one of ENDINGS.
         seeds: files of it.
         number: how many mutations.
         folder: where to write them; a file with a defect is kept there.
@@ -241,7 +241,7 @@ def fuzz(format: str, seeds: list[bytes], number: int, folder: Path, first: int 
 def main() -> None:
     """Run as many mutations of each format as are asked for, and print what came out."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
-    number, formats = int(sys.argv[1]), tuple(sys.argv[2:]) or FORMATS
+    number, formats = int(sys.argv[1]), tuple(sys.argv[2:]) or ENDINGS
     found = seeds(folder, formats)
     for format in formats:
         for first in range(0, number, 1000):  # told piece by piece

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.weights.fuzz import FORMATS
+from tests.model.weights.fuzz import ENDINGS
 
-RUNS = [(FORMATS, 500), *(pytest.param((format,), 5_000, marks=pytest.mark.slow) for format in FORMATS)]
+RUNS = [(ENDINGS, 500), *(pytest.param((format,), 5_000, marks=pytest.mark.slow) for format in ENDINGS)]
 
 
 @pytest.mark.parametrize(("formats", "mutations"), RUNS)

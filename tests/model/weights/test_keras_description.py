@@ -299,7 +299,7 @@ for number, (name, text) in enumerate({MODELS!r}.items()):
 numpy.savez("outputs.npz", **outputs)
 """
 
-FORMATS = sample(["keras", "h5"], ["keras"])
+ENDINGS = sample(["keras", "h5"], ["keras"])
 """The same description is in both: as a member of an archive, and as an attribute."""
 
 
@@ -337,7 +337,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     return Saved(folder)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ENDINGS)
 @pytest.mark.parametrize("name", [*SAME, *OTHER])
 def test_what_a_configuration_can_say_is_taken_over(name: str, format: str, saved: Saved) -> None:
     """load_model gives Keras's outputs, without a note; the YAML that inspect prints does too."""
@@ -355,7 +355,7 @@ def test_what_a_configuration_can_say_is_taken_over(name: str, format: str, save
     assert saved.is_as(name, again)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ENDINGS)
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_network_loads_without_a_word(name: str, format: str, saved: Saved) -> None:
     """Dropout, a last soft-max, layers that change pictures in training alone are no differences."""
@@ -365,7 +365,7 @@ def test_the_same_network_loads_without_a_word(name: str, format: str, saved: Sa
     assert saved.is_as(name, model)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ENDINGS)
 @pytest.mark.parametrize("name", OTHER)
 def test_another_network_is_refused_in_its_terms(name: str, format: str, saved: Saved) -> None:
     """With strict=False each difference is a note, and the outputs are not Keras's."""
@@ -381,7 +381,7 @@ def test_another_network_is_refused_in_its_terms(name: str, format: str, saved: 
     assert not saved.is_as(name, model)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ENDINGS)
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_no_configuration_can_say_is_refused(name: str, format: str, saved: Saved) -> None:
     """Told or given, in one line; inspect says it; with strict=False it is noted, and the outputs are not Keras's."""
