@@ -86,6 +86,22 @@ def test_torchvisions_layout_flattens_as_pytorch_does(norm: str, tmp_path: Path)
         assert torch.allclose(vggkit.load_model(tmp_path / "x.pth").eval()(x), said, atol=1e-6)
 
 
+def test_timms_first_fc_layer_is_a_convolution_over_the_maps_whatever_their_order(tmp_path: Path) -> None:
+    """Of a network that flattens as Keras does, too: its kernel has the maps' channels, height and width."""
+    text = "{name: x, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [{flatten: hwc}, FC-6, FC-5, FC-3]}"
+    model = vggkit.build(vggkit.loads(text), seed=0).eval()
+    vggkit.save_weights(model, tmp_path / "own.safetensors")
+    convert(tmp_path / "own.safetensors", tmp_path / "x.bin")
+    state = torch.load(tmp_path / "x.bin", weights_only=True)
+    assert state["pre_logits.fc1.weight"].shape == (6, 4, 4, 4)
+    assert state["pre_logits.fc2.weight"].shape == (5, 6, 1, 1)
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = model.block1(x)
+        said = torch.nn.functional.conv2d(maps, state["pre_logits.fc1.weight"], state["pre_logits.fc1.bias"]).flatten(1)
+        assert torch.allclose(said, model.fc1(model.flatten(maps)), atol=1e-6)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "model",

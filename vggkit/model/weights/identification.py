@@ -341,7 +341,8 @@ class _Sketch:
             return stored >= {name for placed, name in named if placed.block is not None and placed.held}
         if not self.checkpoint.others:
             return True
-        return any(placed.layer.stem == "lrn" for placed in network) == bool(self._lrn_layers())
+        has_lrn = any("lrn" in name.lower() for name in self.checkpoint.others)
+        return any(placed.layer.stem == "lrn" for placed in network) == has_lrn
 
     def notes(self, network: Network, candidate: _Candidate) -> tuple[str, ...]:
         """Tell what is not in the file, and what was assumed instead."""
@@ -358,7 +359,9 @@ class _Sketch:
 
     def _untold(self, known: Sequence[str]) -> Iterator[str]:
         """Yield what names and shapes don't tell of a shipped network, or of one written from the shapes."""
-        if known and not self._is_published():
+        passport = of_file(self.checkpoint.path)
+        is_published = passport is not None and passport.fits(self.checkpoint.container.file_size)
+        if known and not is_published:
             yield f"strides, paddings, pools and activations are not in the file: taken to be {known[0]}'s"
         if known:
             if known[0] in names() and any(layer.shapes["weight"][2:] == (1, 1) for layer in self.convolutions):
@@ -369,11 +372,6 @@ class _Sketch:
                 yield "where its pools are is not in the file: taken to be where channels change"
         elif len(self.fully_connected) > 1:
             yield "activations are not in the file: taken to be the defaults"
-
-    def _is_published(self) -> bool:
-        """Tell whether the file is one whose publisher says what it is, by its name and size."""
-        passport = of_file(self.checkpoint.path)
-        return passport is not None and passport.fits(self.checkpoint.container.file_size)
 
     def unclear(self, network: Network) -> str | None:
         """Tell what the model's answers depend on and is only guessed."""
@@ -390,9 +388,6 @@ class _Sketch:
         return (
             f"the height and width of its last maps are not in the file, only their product: {height}×{width} is taken"
         )
-
-    def _lrn_layers(self) -> set[str]:
-        return {name for name in self.checkpoint.others if "lrn" in name.lower()}
 
     def _with_head(self, config: Config, network: Network) -> Config:
         """Return a shipped configuration with this file's classes, colours, input size and head."""
