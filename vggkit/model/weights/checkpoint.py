@@ -226,6 +226,8 @@ class Layout(ABC):
     """The word that asks for it."""
     title: ClassVar[str]
     """What it is called for people."""
+    library: ClassVar[str]
+    """Whose models have it."""
     preset: ClassVar[str | None]
     """How pictures are usually prepared for its weights, by a name in `PRESETS`; None if nothing is usual."""
     endings: ClassVar[tuple[str, ...]]

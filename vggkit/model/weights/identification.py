@@ -216,8 +216,8 @@ def assumed(checkpoint: Checkpoint, matching: Matching) -> Iterator[str]:
     other = next((norm.eps for norm in norms if norm.eps != usual), None)
     if other is not None:
         yield (
-            f"the epsilon of batch norm is not in the file: the configuration's, {other:g}, is taken; Keras's default"
-            f" is {usual}"
+            f"the epsilon of batch norm is not in the file: the configuration's, {other:g}, is taken;"
+            f" {checkpoint.layout.library}'s default is {usual}"
         )
 
 
@@ -351,9 +351,10 @@ class _Sketch:
         if len(known) > 1:
             said.append(f"{_listed(known)} have the same parameters: {known[0]} is taken")
         said += self._untold(known)
-        if self.checkpoint.layout.norm_epsilon is not None and self.norms:
-            usual = self.checkpoint.layout.norm_epsilon
-            said.append(f"the epsilon of batch norm is not in the file: Keras's default, {usual}, is taken")
+        layout = self.checkpoint.layout
+        if layout.norm_epsilon is not None and self.norms:
+            usual = f"{layout.library}'s default, {layout.norm_epsilon}"
+            said.append(f"the epsilon of batch norm is not in the file: {usual}, is taken")
         oblong = self._oblong(network)
         return (*said, oblong) if oblong else tuple(said)
 

@@ -60,7 +60,7 @@ def _kind(shapes: dict[str, Shape]) -> StoredKind:
     return kinds.get(len(weight), "other")
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def _natural(name: str) -> list[tuple[int, int, str]]:
     """Return a key that sorts features.10 behind features.9."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d{1,18}|\D+", name)]
 
@@ -96,7 +96,7 @@ class StateDict(Layout):
     def place(self, name: str) -> tuple[int, list[tuple[int, int, str]]]:
         """Return a key that sorts layers as the model has them."""
         first = re.match(r"[a-z_]*", name.split(".")[0])
-        return self.places.get(first.group() if first else "", 1), natural(name)
+        return self.places.get(first.group() if first else "", 1), _natural(name)
 
     def layer(self, name: str, tensors: dict[str, Stored]) -> StoredLayer:
         """Return a layer of a file."""
@@ -152,6 +152,7 @@ class Torchvision(StateDict):
 
     name = "torchvision"
     title = "torchvision's state dict"
+    library = "torchvision"
     preset = "torch"
     default_endings = (".pth", ".pt")
     order = "chw"
@@ -172,6 +173,7 @@ class Timm(StateDict):
 
     name = "timm"
     title = "timm's state dict"
+    library = "timm"
     preset = "timm"
     default_endings = (".bin",)
     order = "chw"
@@ -225,6 +227,7 @@ class Vggkit(StateDict):
 
     name = "vggkit"
     title = "vggkit's own names"
+    library = "vggkit"
     preset = None
     default_endings = (".safetensors",)
     order = None
@@ -247,6 +250,7 @@ class PyTorchNames(StateDict):
 
     name = "PyTorch"
     title = "a state dict with other names"
+    library = "PyTorch"
     preset = None
     order = None
     is_indexed = False
@@ -267,6 +271,7 @@ class PyTorchNames(StateDict):
 class KerasFile(Layout):
     """Layers in an HDF5 file, in Keras's order of axes and of flattened maps."""
 
+    library = "Keras"
     preset = "keras"
     order = "hwc"
     norm_epsilon = 0.001
@@ -469,10 +474,10 @@ class Keras3(KerasFile):
         said = described.names
         layers = []
         series: dict[StoredKind, set[str]] = {}
-        for owner in sorted(groups, key=natural):
+        for owner in sorted(groups, key=_natural):
             in_file = owner.removesuffix("/vars").rpartition("/")[2]
             counts = [stored for stored in groups[owner] if stored.name.endswith("num_batches_tracked")]
-            values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: natural(stored.name))
+            values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: _natural(stored.name))
             if not all(stored.dtype.startswith(("float", "bfloat")) for stored in values):
                 continue  # the state of a random generator
             roles = self.VARIABLES.get(re.sub(r"_\d+$", "", in_file)) or (ROLES[:2] if len(values) <= 2 else ROLES[:4])
