@@ -1,4 +1,4 @@
-"""Whole processes: `vggkit summarize D` against the bare imports of its libraries, and against torchinfo.
+"""Whole processes: `vggkit summarize D` through a pipe against click, msgspec, yaml and rich, and against torchinfo.
 
 Run `python benchmarks/startup.py` in an environment with the test extra. Prints medians and ratios.
 """
