@@ -19,6 +19,8 @@ SHARED = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 """Our names of the networks that torchvision and timm have too, and theirs."""
 
 OTHERS = [f"{name}{ending}" for name in SHARED.values() for ending in ("", "_bn")]
+SOME = sample(OTHERS, ["vgg11_bn", "vgg16"])
+"""All of them, for what takes half a gigabyte of weights each: but for two they are slow."""
 
 Shapes = list[tuple[int, ...]]
 
@@ -93,7 +95,7 @@ def test_parameters_in_order_are_timms(name: str) -> None:
     assert shapes(ours.parameters())[: len(convolutions)] == shapes(convolutions)
 
 
-@pytest.mark.parametrize("name", sample(OTHERS, ["vgg11_bn", "vgg16"]))
+@pytest.mark.parametrize("name", SOME)
 def test_logits_are_torchvisions_bit_for_bit(name: str) -> None:
     """With torchvision's values, the same images give the same scores to the last bit."""
     theirs = torchvisions(name)
@@ -118,7 +120,7 @@ def test_logits_at_the_papers_size_are_torchvisions_bit_for_bit() -> None:
     assert torch.equal(logits, expected)
 
 
-@pytest.mark.parametrize("name", sample(OTHERS, ["vgg11_bn", "vgg16"]))
+@pytest.mark.parametrize("name", SOME)
 def test_logits_are_timms_bit_for_bit(name: str) -> None:
     """The same with timm's values; two in each row of the head, as timm adds them up in another order."""
     theirs = timms(name)

@@ -21,13 +21,14 @@ from torch.optim.swa_utils import AveragedModel
 
 import vggkit
 from tests.base.test_files import file_size_limit
-from tests.model.test_peers import OTHERS, fill, take, timms, torchvisions
+from tests.conftest import sample
+from tests.model.test_peers import SOME, fill, take, timms, torchvisions
 from tests.model.weights.makers import LAYOUT_FILES, in_layout, keras, scores, small, without_configuration
 from vggkit import ArgumentError, CheckpointError, VggkitError
 from vggkit.model.weights.inspection import inspect
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", SOME)
 def test_torchvisions_checkpoint_gives_torchvisions_scores(name: str, tmp_path: Path) -> None:
     """A state dict of torchvision's, loaded from its file, gives the same scores to the last bit."""
     theirs = torchvisions(name)
@@ -86,7 +87,7 @@ def test_what_holds_no_model_is_refused_where_one_is_expected(tmp_path: Path) ->
             vggkit.save_weights(other, tmp_path / "x")  # type: ignore[arg-type] # that is the mistake
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", SOME)
 def test_timms_checkpoint_gives_timms_scores(name: str, tmp_path: Path) -> None:
     """The same for timm, which runs FC layers as convolutions: maps and weights as loaded, scores in that form.
 
@@ -376,7 +377,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, private() - a
 """
 
 
-@pytest.mark.parametrize("layout", LAYOUT_FILES)
+@pytest.mark.parametrize("layout", sample([*LAYOUT_FILES], ["keras3", "vggkit"]))
 def test_loading_needs_little_more_than_the_checkpoint(layout: str, tmp_path: Path) -> None:
     """From any layout, into a model that was never randomly initialised: at most 1.15 times the checkpoint.
 
