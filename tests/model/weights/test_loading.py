@@ -116,57 +116,55 @@ def test_timms_checkpoint_gives_timms_scores(name: str, tmp_path: Path) -> None:
 
 
 KERAS = """
-import keras, numpy, os
-for name, side in (("VGG16", 224), ("VGG19", 64)):
-    image = numpy.random.default_rng(0).normal(size=(1, side, side, 3)).astype("float32")
-    numpy.save(f"{name}-image", image)
-    for top in (True, False):
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(1)
-        model = getattr(keras.applications, name)(weights=None, include_top=top, input_shape=image.shape[1:])
-        for layer in model.layers:
-            if layer.get_weights():
-                kernel, bias = layer.get_weights()
-                scale = 1.4 if kernel.ndim == 4 else 1
-                layer.set_weights([kernel * scale, numpy.random.default_rng(1).normal(size=bias.shape) * 0.1])
-        stem = f"{name}-{top}"
-        numpy.save(stem, model.predict(image, verbose=0))
-        model.save_weights(f"{stem}.weights.h5")
-        model.save(f"{stem}.keras")
-        from keras.src.legacy.saving import legacy_h5_format
-        import h5py
-        with h5py.File(f"{stem}.legacy.h5", "w") as file:
-            legacy_h5_format.save_weights_to_hdf5_group(file, model)
+import h5py, keras, numpy
+from keras.src.legacy.saving import legacy_h5_format
+image = numpy.random.default_rng(0).normal(size=(1, side, side, 3)).astype("float32")
+numpy.save("image", image)
+for top in (True, False):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    model = getattr(keras.applications, name)(weights=None, include_top=top, input_shape=image.shape[1:])
+    for layer in model.layers:
+        if layer.get_weights():
+            kernel, bias = layer.get_weights()
+            scale = 1.4 if kernel.ndim == 4 else 1
+            layer.set_weights([kernel * scale, numpy.random.default_rng(1).normal(size=bias.shape) * 0.1])
+    numpy.save(f"{top}", model.predict(image, verbose=0))
+    model.save_weights(f"{top}.weights.h5")
+    model.save(f"{top}.keras")
+    with h5py.File(f"{top}.legacy.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
 """
 
 
-def test_kerass_checkpoints_give_kerass_probabilities(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "config", "side"), [pytest.param("VGG16", "D", 224, marks=pytest.mark.slow), ("VGG19", "E", 64)]
+)
+def test_kerass_checkpoints_give_kerass_probabilities(name: str, config: str, side: int, tmp_path: Path) -> None:
     """VGG16 and VGG19, with and without top, from the legacy format and both of Keras 3's: the same to 1e-5.
 
     VGG16 is as published; VGG19 is of 64×64 pixels, so that its file is a third as large.
     """
     import numpy
 
-    keras(KERAS, tmp_path)
-    for name, config in (("VGG16", "D"), ("VGG19", "E")):
-        image = numpy.load(tmp_path / f"{name}-image.npy")
-        x = torch.from_numpy(image).permute(0, 3, 1, 2).contiguous()
-        for top in (True, False):
-            expected = torch.from_numpy(numpy.load(tmp_path / f"{name}-{top}.npy"))
-            for ending in ("legacy.h5", "weights.h5", "keras"):
-                file = tmp_path / f"{name}-{top}.{ending}"
-                if top:
-                    model = vggkit.build(config, input=tuple(x.shape[1:]), weights=file, softmax=True).eval()
-                else:
-                    model = vggkit.load_model(file).eval()
-                    assert [placed.layer for placed in model.network] == [
-                        placed.layer for placed in vggkit.Network.of(config) if placed.block
-                    ]
-                with torch.no_grad():
-                    found = model(x)
-                found = found if top else found.permute(0, 2, 3, 1)
-                assert expected.std() > 0
-                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8 if top else 1e-4)
+    keras(f"name, side = {name!r}, {side}{KERAS}", tmp_path)
+    x = torch.from_numpy(numpy.load(tmp_path / "image.npy")).permute(0, 3, 1, 2).contiguous()
+    for top in (True, False):
+        expected = torch.from_numpy(numpy.load(tmp_path / f"{top}.npy"))
+        for ending in ("legacy.h5", "weights.h5", "keras"):
+            file = tmp_path / f"{top}.{ending}"
+            if top:
+                model = vggkit.build(config, input=tuple(x.shape[1:]), weights=file, softmax=True).eval()
+            else:
+                model = vggkit.load_model(file).eval()
+                assert [placed.layer for placed in model.network] == [
+                    placed.layer for placed in vggkit.Network.of(config) if placed.block
+                ]
+            with torch.no_grad():
+                found = model(x)
+            found = found if top else found.permute(0, 2, 3, 1)
+            assert expected.std() > 0
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8 if top else 1e-4)
 
 
 @pytest.mark.parametrize("layout", LAYOUT_FILES)
