@@ -28,8 +28,8 @@ class Column(msgspec.Struct, Generic[RowType], frozen=True):
         align: "left" or "right".
         rank: in a narrow terminal the columns of the highest rank go first; rank 0 always stays.
         style: rich's style for its cells.
-        fold: for prose: its cells are folded to as little as this width before a column goes. 0 never folds them,
-            unless the columns that always stay don't fit otherwise.
+        fold: for prose: its cells are folded to as little as this width before a column goes, and an HTML page may
+            break them. 0 never folds them, unless the columns that always stay don't fit otherwise.
     """
 
     header: str
@@ -255,9 +255,13 @@ def html(grid: Grid) -> str:
     """Write a grid as an HTML table."""
     from html import escape
 
+    def style(column: Column[Any]) -> str:
+        wrapped = f";white-space:normal;min-width:{column.fold}ch" if column.fold else ""
+        return f"text-align:{column.align}{wrapped}"
+
     def line(cells: Sequence[str], tag: str) -> str:
-        styled = zip(cells, grid.columns)
-        return "".join(f'<{tag} style="text-align:{column.align}">{escape(cell)}</{tag}>' for cell, column in styled)
+        styled = zip(cells, map(style, grid.columns))
+        return "".join(f'<{tag} style="{style}">{escape(cell)}</{tag}>' for cell, style in styled)
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in grid.rows)
     foot = f"<tfoot><tr>{line(grid.footer, 'th')}</tr></tfoot>" if grid.footer is not None else ""

@@ -479,7 +479,7 @@ COLUMNS: list[Column[Step]] = [
     Column("rule", lambda step: step.rule),
     Column("with the numbers", lambda step: step.working),
     Column("result", lambda step: f"{grouped(step.result)} {step.unit}".rstrip(), "right"),
-    Column("why", lambda step: step.why),
+    Column("why", lambda step: step.why, fold=28),
 ]
 
 

@@ -339,10 +339,12 @@ COLUMNS: list[Column[Finding]] = [
     Column("what it prints", lambda finding: f"{finding.label}: {finding.printed}"),
     Column("counts", lambda finding: finding.quantity),
     Column("exactly", lambda finding: grouped(finding.figure), "right"),
-    Column("difference", lambda finding: finding.differs()),
-    Column("made of", lambda finding: " ".join(f"{amount} ({what})" for amount, what in _signed(finding.parts))),
+    Column("difference", lambda finding: finding.differs(), fold=20),
+    Column(
+        "made of", lambda finding: " ".join(f"{amount} ({what})" for amount, what in _signed(finding.parts)), fold=28
+    ),
     Column("built", lambda finding: finding.form or "as configured"),
-    Column("why", lambda finding: finding.why),
+    Column("why", lambda finding: finding.why, fold=28),
 ]
 
 
