@@ -278,7 +278,7 @@ classifier: [{fc: 16, norm: batch}, FC-10]
 """
 
 
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("autocast", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_frozen_batch_norms_are_exact(autocast: bool) -> None:
     """In evaluation mode a batch norm makes no statistics of the batch to keep, and its backward pass is another."""
     network = Network.of(vggkit.loads(NORMED))
