@@ -245,7 +245,7 @@ def test_where_no_error_is_reported_it_is_said() -> None:
     changed = compare("A:head=gap", "vgg16_bn")
     table = changed.table(("top5_error",))
     for text in (table.to_markdown(), table.to_html()):
-        assert "No errors are reported of these." in text
+        assert "No errors are reported for these." in text
     assert "No errors are reported" in tables.text(changed.table(("top1_error", "top5_error")))
     assert "No errors are reported" not in drawn(changed, 140)
 

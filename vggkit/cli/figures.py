@@ -79,13 +79,13 @@ def summarize(
     for note in network.notes():
         click.echo(f"{click.style('Note:', fg='yellow')} {note}", err=True)
     if format == "keras":
-        from vggkit.figures import keras
+        from vggkit.figures.listings import keras_listing
 
-        write(keras.listing(summary, batch), output)
+        write(keras_listing(summary, batch), output)
     elif format == "cs231n":
-        from vggkit.figures import cs231n
+        from vggkit.figures.listings import lecture_listing
 
-        write(cs231n.listing(summary), output)
+        write(lecture_listing(summary), output)
     else:
         write_table(summary.table(formula=formula, saved=saved), format, output)
 

@@ -24,17 +24,17 @@ class Cell(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the paper calls the layer; of the input its shape."""
+        """What the paper calls the layer; for the input, its shape."""
         return self.row.notation if self.row.layer else f"input {times(self.row.output_shape)}"
 
 
 class AlignedRow(msgspec.Struct, frozen=True):
-    """Layers of several networks that stand side by side.
+    """Layers of several networks, side by side.
 
     Args:
-        block: the block they stand in; None for the input and in the classifier.
+        block: the block they are in; None for the input and in the classifier.
         cells: a layer of each network, or None.
-        shown: False for what the paper leaves unsaid and all networks have: ReLU, dropout 0.5, flatten.
+        shown: False for what the paper leaves out and all networks have: ReLU, dropout 0.5, flatten.
     """
 
     block: str | None
@@ -43,7 +43,7 @@ class AlignedRow(msgspec.Struct, frozen=True):
 
     @property
     def spans(self) -> bool:
-        """Whether all columns share one cell, as pools and the classifier do in the paper's table if they are equal."""
+        """Whether all columns share one cell, as equal pools and classifier layers do in the paper's table."""
         first = self.cells[0]
         if first is None or any(cell is None or cell.text != first.text for cell in self.cells):
             return False
@@ -54,13 +54,13 @@ Slot = list[Row | None]
 """A layer of each network, or None."""
 
 EXACT, SIMILAR, SAME_NAME = 100, 50, 1
-"""What it is worth to set layers side by side that say the same, are of one sort; a name decides between equals."""
+"""Scores of two layers side by side: for equal notation, for the same sort, and a little more for equal names."""
 
 MOST_PAIRS = 250_000
-"""Longer blocks are set side by side layer by layer from the top."""
+"""Most pairs of layers that are compared for a block. Longer blocks are paired in order, from the top."""
 
 UNSAID = ("relu", "dropout", "flatten")
-"""What the paper's table leaves out: it has no parameters and no output of its own, and costs nothing."""
+"""Layers that the paper's table leaves out. They have no parameters and no output of their own, and cost nothing."""
 
 
 def aligned(summaries: Sequence[Summary]) -> Iterable[AlignedRow]:
@@ -100,12 +100,12 @@ def sort_of(row: Row) -> str:
 
 
 def _follows(row: Row) -> bool:
-    """Tell whether a layer belongs to the one before it, so that only its like can take its place."""
+    """Tell whether a layer belongs to the one before it. Such a layer is paired only with one of its own sort."""
     return sort_of(row) in ("norm", "activation", "dropout", "flatten")
 
 
 def _align(columns: Sequence[list[Row]]) -> list[Slot]:
-    """Set lists of layers side by side, each beside those to the left of it."""
+    """Set lists of layers side by side, one list after the other from the left."""
     slots: list[Slot] = [[row] for row in columns[0]]
     for number, column in enumerate(columns[1:], start=1):
         slots = [[*(slot or [None] * number), row] for slot, row in _pairs(slots, column)]
@@ -113,21 +113,21 @@ def _align(columns: Sequence[list[Row]]) -> list[Slot]:
 
 
 def _pairs(slots: list[Slot], column: list[Row]) -> Iterable[tuple[Slot | None, Row | None]]:
-    """Pair slots with layers so that the most alike stand side by side, as far to the top as possible.
+    """Pair slots with layers so that the sum of their scores is largest; of equal pairings the one nearest the top.
 
-    The rule is that of Needleman & Wunsch (1970), and a gap costs nothing.
+    This is the algorithm of Needleman & Wunsch (1970); a gap costs nothing.
     """
     if len(slots) * len(column) > MOST_PAIRS:
         yield from zip_longest(slots, column)
         return
-    worth = [[_worth(slot, row) for row in column] for slot in slots]
+    scores = [[_score(slot, row) for row in column] for slot in slots]
     best = [[0] * (len(column) + 1) for _ in range(len(slots) + 1)]
     for i in reversed(range(len(slots))):
         for j in reversed(range(len(column))):
-            best[i][j] = max(worth[i][j] + best[i + 1][j + 1], best[i + 1][j], best[i][j + 1])
+            best[i][j] = max(scores[i][j] + best[i + 1][j + 1], best[i + 1][j], best[i][j + 1])
     i = j = 0
     while i < len(slots) and j < len(column):
-        if worth[i][j] + best[i + 1][j + 1] == best[i][j]:
+        if scores[i][j] + best[i + 1][j + 1] == best[i][j]:
             yield slots[i], column[j]
             i, j = i + 1, j + 1
         elif best[i + 1][j] == best[i][j]:
@@ -140,8 +140,8 @@ def _pairs(slots: list[Slot], column: list[Row]) -> Iterable[tuple[Slot | None, 
     yield from ((None, row) for row in column[j:])
 
 
-def _worth(slot: Slot, row: Row) -> int:
-    """Say how much it is worth to set a layer beside those of a slot; below 0 if it may not stand there."""
+def _score(slot: Slot, row: Row) -> int:
+    """Return the score of a layer beside those of a slot; below 0 if they must not be paired."""
     there = [other for other in slot if other]
     same_name = SAME_NAME if any(other.name == row.name for other in there) else 0
     if any(other.notation == row.notation for other in there):
@@ -152,7 +152,7 @@ def _worth(slot: Slot, row: Row) -> int:
 
 
 def _shown(slots: list[Slot]) -> Iterable[bool]:
-    """Tell for each slot of a block whether it is shown: what is unsaid is, where the networks disagree about it."""
+    """Tell for each slot of a block whether it is shown. What the paper leaves out is if the networks differ."""
     before: Slot = []
     for slot in slots:
         there = [row for row in slot if row]

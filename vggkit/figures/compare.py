@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 LAYERS = "layers"
-"""The word for the layers, where it is chosen what is shown."""
+"""The word that asks for the layers, beside the names of figures."""
 
 EVERYTHING = (LAYERS, *COMPARED)
 """All that can be shown, in the order of the table."""
 
 ERRORS = [measure for measure in COMPARED.values() if isinstance(measure, ReportedError)]
-"""Figures that share a row for each protocol under which they were measured."""
+"""Reported errors. They share a row for each protocol (training and test sizes) under which they were measured."""
 
 
 class Comparison(Shown, msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         """Return what the second of two networks adds, removes and changes.
 
         Raises:
-            ArgumentError: if they are not two.
+            ArgumentError: if there are not exactly two networks.
         """
         if len(self.networks) != 2:
             raise ArgumentError(f"diff: expected two networks, found {len(self.networks)}")
@@ -105,7 +105,7 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         """Return the networks side by side.
 
         Args:
-            only: "layers" and names of figures, those that are wanted; their order makes no difference.
+            only: what to show: "layers" and names of figures, in any order.
         """
         return ComparisonTable(self, only)
 
@@ -121,12 +121,12 @@ def compare(
     """Set networks side by side, as the paper's Table 1 does.
 
     Args:
-        sources: names, paths, Configs or Networks, or lists of them; behind a name or path may stand changes, as in
-            `D:batch_norm=true,width=0.5`. Without any, the paper's six.
+        sources: names, paths, Configs or Networks, or lists of them. Changes may follow a name or path, as in
+            `D:batch_norm=true,width=0.5`. Without sources, the paper's six.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw.
-        sort: a figure that the columns are sorted by, as parameters or macs; with - before it from the largest.
+        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw.
+        sort: a figure to sort the columns by, such as parameters or macs; "-macs" sorts from the largest.
         overrides: changes to make to every network, as for `load`.
 
     Returns:
@@ -162,7 +162,7 @@ def compare(
 
 
 def _told_apart(networks: list[Compared], sources: Sequence[Source]) -> list[Compared]:
-    """Call networks whose labels are equal by what was typed, if that tells them apart."""
+    """Name networks with equal labels as they were typed, since that may tell them apart."""
     labels = [one.label for one in networks]
     return [
         replace(one, name=split_changes(os.fspath(source))[0])
@@ -173,7 +173,7 @@ def _told_apart(networks: list[Compared], sources: Sequence[Source]) -> list[Com
 
 
 def _sorted(networks: list[Compared], order: Direction) -> list[Compared]:
-    """Sort by a figure; networks that have none come last."""
+    """Sort by a figure; networks without it come last."""
     key = COMPARED[order.figure].sort_key
     known = [one for one in networks if key(one) is not None]
     return sorted(known, key=key, reverse=order.descending) + [one for one in networks if key(one) is None]
@@ -186,11 +186,11 @@ class TableRow(NamedTuple):
     """A row of the table.
 
     Args:
-        label: what stands before the columns.
+        label: the heading at the left of the row.
         cells: a text for each network.
         bold: whether each differs from the one to the left.
         spans: whether all columns share one cell.
-        section: whether something new begins here.
+        section: whether a new section begins here, such as a block.
     """
 
     label: str
@@ -205,7 +205,7 @@ class ComparisonTable(DrawnTable):
 
     Args:
         comparison: what is shown.
-        only: "layers" and names of figures, those that are wanted.
+        only: what to show: "layers" and names of figures.
     """
 
     def __init__(self, comparison: Comparison, only: Sequence[str]) -> None:
@@ -247,7 +247,7 @@ class ComparisonTable(DrawnTable):
             words = " / ".join(error.words for error in errors)
             said.append(f"error S→Q: reported {words} in %; S, Q: shorter side of training and test images.")
         elif errors and len(errors) == len(set(self.only)):
-            said.append("No errors are reported of these.")
+            said.append("No errors are reported for these.")
         if any(measure.step for name, measure in COMPARED.items() if name in self.only):
             said += refusals(self.networks)
         return said
@@ -357,7 +357,7 @@ def _reported(one: Compared, protocol: str, errors: Sequence[ReportedError]) -> 
 # The table in the terminal
 
 CELL = 26
-"""Characters of a cell at most; longer ones are folded."""
+"""Most characters on a line of a cell; longer texts are folded."""
 
 BETWEEN = 2
 """Characters between two columns."""
@@ -427,7 +427,7 @@ def _headings(heads: list[list[str]], left: int, width: int) -> Iterable[Any]:
 
 
 def _drawn(row: TableRow, columns: range, left: int, width: int, plain: bool) -> Iterable[Any]:
-    """Return the texts of a row: one, more if a cell is folded, none if no column of this part has one."""
+    """Return the lines of a row: several if a cell is folded, none if every cell of this part is empty."""
     from rich.text import Text
 
     if not any(row.cells[index] for index in columns):

@@ -1,4 +1,4 @@
-"""One network of a comparison: its figures, and the changes that stand behind its name."""
+"""One network of a comparison: its figures, and the changes made to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Compared(msgspec.Struct, frozen=True):
     """A network of a comparison and its figures, which are for the whole batch.
 
     Args:
-        name: what stands above its column.
+        name: the heading of its column.
         changes: what was changed in it, each as key=value.
         network: the network itself.
         summary: its rows, a row for every module, and totals.
@@ -47,7 +47,7 @@ class Compared(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """Its name, and behind a colon what was changed."""
+        """Its name; if it was changed, a colon and the changes."""
         return f"{self.name}:{','.join(self.changes)}" if self.changes else self.name
 
     @property
@@ -62,7 +62,7 @@ class Compared(msgspec.Struct, frozen=True):
 
     @property
     def receptive_field(self) -> Pair:
-        """Height and width of the input that one value behind the last block sees."""
+        """Height and width of the input that one output value of the last block sees."""
         return self.network.receptive_field
 
     @property
@@ -78,14 +78,14 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: str, optimizer: str | None) -> Compared:
-    """Work out the figures of a network, all but those relative to another.
+    """Work out the figures of a network, except those relative to another.
 
     Args:
         network: the network.
         changes: what was changed in it.
         batch: number of images.
         dtype: torch's name of the numbers' type.
-        optimizer: of the training step; None for the usual one.
+        optimizer: of the training step; None for the default.
 
     Raises:
         ArgumentError: if there is no such optimizer.
@@ -118,13 +118,13 @@ def refusals(networks: Iterable[Compared]) -> list[str]:
 
 
 def step_title(batch: int, dtype: str, optimizer: str) -> str:
-    """Say what the figures are of: `batch 1, float32, training with adam`."""
+    """Say what the figures are for: `batch 1, float32, training with adam`."""
     step = f"batch {batch}, {dtype}"
     return step if optimizer == "none" else f"{step}, training with {optimizer}"
 
 
 def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
-    r"""Split a source from the changes behind it; a path may have colons of its own.
+    r"""Split a source from the changes after it; a path may have colons of its own.
 
     >>> split_changes("D:batch_norm=true,width=0.5"), split_changes("C:\\my.yaml")
     (('D', ('batch_norm=true', 'width=0.5')), ('C:\\my.yaml', ()))
@@ -139,7 +139,7 @@ def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def changed_network(source: Source, overrides: Overrides) -> tuple[Network, tuple[str, ...]]:
-    """Make a network with the changes behind its name, which win over those to every network; return both."""
+    """Make a network with the changes after its name, and return both. They win over the changes to every network."""
     if not isinstance(source, (str, os.PathLike)):
         return Network.of(source, **overrides), ()
     plain, changes = split_changes(os.fspath(source))

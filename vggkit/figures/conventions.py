@@ -72,7 +72,7 @@ class Part(NamedTuple):
 
 
 class CountedNetwork:
-    """A network with what conventions count of it.
+    """A network, and everything in it that conventions count.
 
     Args:
         network: as it is built; if it ends in soft-max, models return the scores.
@@ -108,7 +108,7 @@ class CountedNetwork:
         return OURS[quantity].figure(self)
 
     def gives(self, quantity: Quantity) -> bool:
-        """Tell whether torch runs the step that a quantity is of."""
+        """Tell whether a quantity exists: it does not if torch can't run the step that it belongs to."""
         step = OURS[quantity].step
         if step is None:
             return True
@@ -127,7 +127,7 @@ class CountedNetwork:
 
     @cached_property
     def input(self) -> int:
-        """The images' values."""
+        """Number of values of the images."""
         return self.batch * elements(self.network.input_shape)
 
     @cached_property
@@ -162,7 +162,7 @@ class Ours(NamedTuple):
     Args:
         words: what it counts.
         figure: the figure itself.
-        step: the step that it is of, which torch may refuse to run; None of the network itself.
+        step: the step that it belongs to, which torch may refuse to run; None if it needs no step.
     """
 
     words: str
@@ -247,12 +247,12 @@ def _biased(placed: PlacedLayer, batch: int) -> int:
 
 
 def _normalized(plain: int, affine: int, untracked: int = 0) -> Rule:
-    """Return the rule of a tool that counts so many operations for each value that is normalised.
+    """Return the rule of a tool that counts a few operations for each normalized value.
 
     Args:
-        plain: without scale and shift.
-        affine: with them.
-        untracked: so many more where the batch's own statistics are computed.
+        plain: how many without scale and shift.
+        affine: how many with them.
+        untracked: how many more if the batch's own statistics are computed.
     """
 
     def count(placed: PlacedLayer, batch: int) -> int:
@@ -353,7 +353,7 @@ class Writing(NamedTuple):
         base: what a prefix stands for: 1000, or 1024 where MiB are meant.
         power: of the base that it is divided by; None for the largest that leaves a number from 1.
         decimals: how many are written.
-        unit: what stands behind it, with `{}` for the prefix.
+        unit: what follows the number, with `{}` for the prefix.
     """
 
     base: int
@@ -401,8 +401,8 @@ class Tool(NamedTuple):
 
     Args:
         name: what it is called.
-        version: that its rules were read in; empty where there is none.
-        per_image: whether it always speaks of one image.
+        version: the one whose source its rules were read in; empty if it has none.
+        per_image: whether it always counts one image, whatever the batch.
         has_pool: whether its networks may have torchvision's pool.
     """
 
@@ -424,10 +424,11 @@ class Convention(msgspec.Struct, frozen=True):
     Args:
         tool: who prints it.
         label: what the tool calls it.
-        quantity: what it counts, and so which of vggkit's figures it stands beside.
+        quantity: what it counts. It is compared with vggkit's figure of the same quantity.
         writing: how the tool writes it.
         why: what the convention is, in a sentence.
-        made_of: its parts, where it is not vggkit's own figure; none where the tool says nothing of this network.
+        made_of: returns its parts; None if it is vggkit's own figure. No parts mean that the tool says nothing about
+            this network.
         headers: bytes for each stored tensor by which a file may be larger than its values.
     """
 
@@ -453,7 +454,7 @@ def _ours(quantity: Quantity) -> Parts:
 
 
 def _and(quantity: Quantity, what: str, amount: Callable[[CountedNetwork], int]) -> Parts:
-    """Return vggkit's figure, and one thing that a tool counts besides or leaves out."""
+    """Return vggkit's figure, and one thing that a tool adds to it or leaves out."""
     return lambda counted: [*_ours(quantity)(counted), Part(what, amount(counted))]
 
 

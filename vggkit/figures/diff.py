@@ -25,19 +25,20 @@ TOTALS = tuple(
         "training_peak_bytes",
     )
 )
-"""The figures that both networks as a whole are compared by."""
+"""The figures of whole networks that are compared."""
 
 
 class Change(msgspec.Struct, frozen=True):
     """What one layer adds to the cost of a network, or takes from it; for the whole batch.
 
     Args:
-        change: what became of the layer; one that costs something else for maps of another size is changed, too.
+        change: what happened to the layer. It is "changed", too, if only its cost differs, since its maps
+            have another size.
         before: the layer in the first network; None if it was added.
         after: the layer in the second network; None if it was removed.
-        parameters: trainable elements more.
-        multiply_accumulates: that many more.
-        activation_bytes: bytes of its output more.
+        parameters: how many more trainable elements; negative if fewer, as for all costs.
+        multiply_accumulates: how many more.
+        activation_bytes: how many more bytes its output takes.
     """
 
     change: Literal["added", "removed", "changed"]
@@ -49,7 +50,7 @@ class Change(msgspec.Struct, frozen=True):
 
     @property
     def costs(self) -> tuple[int, int, int]:
-        """Parameters, multiply-accumulates and bytes more."""
+        """How many more parameters, multiply-accumulates and bytes."""
         return self.parameters, self.multiply_accumulates, self.activation_bytes
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class Diff(Shown, msgspec.Struct, frozen=True):
 
     @property
     def totals(self) -> tuple[Difference, ...]:
-        """Figures of both networks; none whose step torch can't run of one of them."""
+        """Figures of both networks. A figure is left out if torch can't run its step for one of them."""
         pairs = (Difference(measure, measure.value(self.before), measure.value(self.after)) for measure in TOTALS)
         return tuple(pair for pair in pairs if pair.before is not None and pair.after is not None)
 
@@ -165,7 +166,7 @@ class Diff(Shown, msgspec.Struct, frozen=True):
 
 
 def changes(left: Cell | None, right: Cell | None) -> Iterable[Change]:
-    """Return what becomes of a layer; one that another sort of layer takes the place of is removed."""
+    """Return what happens to a layer. If one of another sort takes its place, one is removed and one is added."""
     before, after = left.row if left else None, right.row if right else None
     if before and after and sort_of(before) == sort_of(after):
         change = _change("changed", before, after)
@@ -191,7 +192,7 @@ SIGNS = {"added": "+", "removed": "−", "changed": "~"}
 
 
 def _before_and_after(change: Change, word: Callable[[Row], str]) -> str:
-    """Write what a layer was and is; once if that is the same."""
+    """Write a word for the layer before and after; once if they are equal."""
     there = [word(row) for row in (change.before, change.after) if row]
     return " → ".join(dict.fromkeys(there))
 

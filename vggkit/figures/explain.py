@@ -1,7 +1,7 @@
-"""Network → Explanation: how the figures of one layer, or of the whole network, come about, with the numbers put in.
+"""Network → Explanation: how the figures of one layer, or of the whole network, are computed, with the numbers put in.
 
-A layer kind explains its own counts, in `notation/layers`; here is what holds for all kinds. Results are those of
-`Summary` and `MemoryPlan`; the tests evaluate the workings beside them and compare.
+A layer kind explains its own counts, in `notation/layers`. This module explains what holds for all kinds. The
+results come from `Summary` and `MemoryPlan`; the tests evaluate the workings and compare.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ SYMBOLS = {
 
 
 class Step(msgspec.Struct, frozen=True):
-    """How one figure comes about.
+    """How one figure is computed.
 
     Args:
         quantity: what it is.
         rule: in symbols; see `SYMBOLS`.
         working: the same with the numbers put in; its value is the result.
         result: the figure.
-        unit: what it counts; empty where it is a mere size.
+        unit: what it counts; empty for a plain number.
         why: the reason, in words.
     """
 
@@ -84,7 +84,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Explanation(Shown, msgspec.Struct, frozen=True):
-    """How the figures of a layer or of a network come about. Iterating gives its steps.
+    """How the figures of a layer or of a network are computed. Iterating gives its steps.
 
     Args:
         network: its name.
@@ -110,7 +110,7 @@ class Explanation(Shown, msgspec.Struct, frozen=True):
 
     @property
     def symbols(self) -> dict[str, str]:
-        """What the symbols in the rules stand for, those that occur."""
+        """What the symbols that occur in the rules stand for."""
         used = {
             word
             for step in self.steps
@@ -142,7 +142,7 @@ def explain(
     dtype: Dtype = "float32",
     **overrides: Unpack[Overrides],
 ) -> Explanation:
-    """Explain how the figures of a layer, or of a whole network, come about.
+    """Explain how the figures of a layer, or of a whole network, are computed.
 
     Args:
         source: a name, a path, a Config or a Network.
@@ -251,7 +251,7 @@ def _field(network: Network, placed: PlacedLayer) -> list[Step]:
 
 
 def _told_apart(both: list[Step]) -> list[Step]:
-    """Say which of two steps is of the height, and which of the width."""
+    """Name two steps after the height and the width that they are for."""
     return [
         msgspec.structs.replace(step, quantity=f"{step.quantity}, {word}")
         for step, word in zip(both, ("height", "width"))
@@ -290,16 +290,17 @@ NEEDED = {
     "indices": "which input of each window was the largest, 8 bytes each",
     "mask": "which values it dropped",
 }
-"""What the backward pass needs of what is kept."""
+"""What the backward pass needs, by what is kept."""
 
 
 def _saved(network: Network, placed: PlacedLayer, plan: MemoryPlan) -> Step:
-    """Explain what a layer keeps and none before it has kept."""
+    """Explain what a layer keeps, without what a layer before it keeps already."""
     saved = next((layer.saved_bytes for layer in plan.layers if layer.name == placed.name), 0)
     kept = placed.layer.kept(placed.input_shape)
     if not saved:
         return _step("saved for backward", Working("0", "0", _nothing_saved(network, placed)), 0, "bytes")
     size, batch = ELEMENT_BYTES[plan.options.dtype], plan.options.batch
+    # a neighbour may keep its input or output already, in the same memory: the bytes tell which
     for known in ("input", "output", None):
         new = [buffer for buffer in kept if buffer.what != known]
         if sum(elements(_factors(buffer, batch, size)) for buffer in new) != saved:
@@ -541,7 +542,7 @@ def _latex_step(step: Step) -> str:
 
 
 TERMS = 4
-"""Summands on a line of LaTeX, which breaks a longer sum."""
+"""Summands on a line of LaTeX; a longer sum is broken into lines."""
 
 
 def _latex_line(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The figures that networks are compared, searched and sorted by: one entry for each, with all that is said of it.
+"""The figures that networks are compared, searched and sorted by: one entry for each, with its names and rules.
 
 `compare`, `find`, their options --only, --sort and --pareto, and find's conditions read this table. The command line
-makes options of it before it knows which command runs, so what is costly to import is imported where it is used.
+makes options from it before it knows which command runs. So slow modules are imported only where they are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vggkit.notation.config import SingleScale
 
 UNKNOWN = "–"
-"""Stands where a network has no such figure."""
+"""Shown where a network has no such figure."""
 
 
 class Costs(Protocol):
@@ -60,8 +60,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
         value: works it out; None if a network has none.
         short: a shorter name, which is also an option of `find`.
         aliases: other names that find it.
-        step: the kind of step that must be walked through for it, if any.
-        larger_is_better: whether whoever sorts it from the largest looks for large ones. It is no cost then.
+        step: the kind of step whose memory must be planned for it; None if it needs no step.
+        larger_is_better: whether more of it may be better, as of the receptive field; False for a cost.
         in_compare: whether `compare` offers it.
         condition: the help text of its condition in `find`; None if `find` does not offer it.
     """
@@ -86,7 +86,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def cell(self, costs: Costs) -> str:
-        """Write a network's value where networks stand side by side."""
+        """Write a network's value for a table of networks side by side."""
         value = self.value(costs)
         return UNKNOWN if value is None else self.written(value)
 
@@ -127,8 +127,8 @@ class Count(Measure, frozen=True):
         return self.written(limit)
 
 
-class Part(Count, frozen=True):
-    """A part of the parameters, which stands beside those of other networks as a share."""
+class PartOfParameters(Count, frozen=True):
+    """A part of the parameters. In a table of networks side by side, it is a share in percent."""
 
     def cell(self, costs: Costs) -> str:
         whole = costs.summary.totals.parameters
@@ -178,7 +178,7 @@ class Ratio(Measure, frozen=True):
     """A ratio to the first network.
 
     Args:
-        of: what is divided. Networks are sorted by it, since which is the first shows only then.
+        of: what is divided. Networks are sorted by it, since the first network is known only after sorting.
     """
 
     of: Callable[[Costs], Any]
@@ -194,7 +194,7 @@ class ReportedError(Measure, frozen=True):
     """An error that a network's publication gives, in percent; its value is the lowest of several.
 
     Args:
-        of: what one line of the publication's table says.
+        of: reads it from one line of the publication's table.
     """
 
     of: Callable[[SingleScale], float]
@@ -258,14 +258,14 @@ MEASURES: tuple[Measure, ...] = (
         in_compare=False,
         condition="Number of biases.",
     ),
-    Part(
+    PartOfParameters(
         name="conv_parameters",
         words="in convolutions",
         value=lambda costs: costs.summary.parameters_of("conv"),
         aliases=("conv", "conv_share"),
         condition="Number of parameters of convolutions.",
     ),
-    Part(
+    PartOfParameters(
         name="fc_parameters",
         words="in FC layers",
         value=lambda costs: costs.summary.parameters_of("fc"),
@@ -346,7 +346,7 @@ FOUND: dict[str, Count] = {
     for measure in sorted(MEASURES, key=lambda measure: measure.step is not None)
     if isinstance(measure, Count) and measure.condition is not None
 }
-"""What `find` offers, in the order of its columns: what needs a walk through a step comes last."""
+"""What `find` offers, in the order of its columns: figures that need a planned step come last."""
 
 
 def figure_name(word: str, argument: str, known: Mapping[str, Measure], others: tuple[str, ...] = ()) -> str:
@@ -356,7 +356,7 @@ def figure_name(word: str, argument: str, known: Mapping[str, Measure], others: 
         word: any of its names; letter case and - or _ don't matter.
         argument: what it was given for, for the message.
         known: the figures that are offered.
-        others: what may be said besides.
+        others: other words that are allowed.
 
     Raises:
         ArgumentError: if there is none of that name.
@@ -374,7 +374,7 @@ def figure_name(word: str, argument: str, known: Mapping[str, Measure], others: 
 
 
 class Direction(NamedTuple):
-    """A figure, and which end of it comes first.
+    """A figure to sort by, and whether it starts from the largest.
 
     Args:
         figure: its name.
@@ -399,7 +399,7 @@ class Direction(NamedTuple):
 
 
 def direction(word: str, argument: str, known: Mapping[str, Measure]) -> Direction:
-    """Read a figure to sort by, with - before it from the largest.
+    """Read a figure to sort by; - before it means from the largest.
 
     Args:
         word: as it was given.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 import msgspec
 
 from vggkit.base.errors import ArgumentError, shorten
-from vggkit.base.numbers import grouped, plain
+from vggkit.base.numbers import grouped, plain, signed
 from vggkit.base.tables import Column, DrawnTable, Shown, Table, grid
 from vggkit.figures.conventions import (
     CONVENTIONS,
@@ -43,10 +43,10 @@ class Reading(NamedTuple):
 
     Args:
         value: the number in front of the unit.
-        digit: what its last digit stands for; what is within half of that is the same number.
+        digit: the value of its last digit. A figure within half of that is the same number.
         power: of 1000 or 1024, as its prefix says; None if it had no unit at all.
         binary: whether the unit said MiB and the like.
-        quantities: what the unit's noun can mean, the likely first; empty if it had none.
+        quantities: what the unit's noun can mean, the likeliest first; empty if it had none.
     """
 
     value: Fraction
@@ -117,7 +117,7 @@ def _unit(word: str, decimals: bool) -> tuple[int | None, bool, tuple[Quantity, 
     return (power, False, _NOUNS[rest]) if power and rest in _NOUNS else None
 
 
-# Who says so
+# The findings
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ class Finding(msgspec.Struct, frozen=True):
         figure: the exact figure; for a file's size, the bytes of its values.
         ours: vggkit's exact figure.
         ours_is: what that is.
-        difference: the tool's figure less vggkit's.
+        difference: the tool's figure minus vggkit's.
         parts: what the tool's figure is made of; they add up to it.
         why: what the convention is.
         form: how the network is built, if not as the configuration says.
@@ -244,7 +244,7 @@ def every_finding(network: Network, number: str | SupportsIndex, batch: int, dty
 
 
 def nearest(findings: list[Finding]) -> list[Finding]:
-    """Return the first three that are different conventions."""
+    """Return the three nearest findings, each of another convention."""
     by_convention: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         by_convention.setdefault((finding.tool, finding.label), finding)
@@ -328,10 +328,7 @@ def _off(finding: Finding) -> str:
 
 def _signed(parts: Sequence[Part]) -> list[tuple[str, str]]:
     """Return the amount of each part, with a sign from the second on, and what it counts."""
-    signed = [
-        f"{part.amount:+,}".replace("-", "−") if index else grouped(part.amount) for index, part in enumerate(parts)
-    ]
-    return [(amount, part.what) for amount, part in zip(signed, parts)]
+    return [((signed if index else grouped)(part.amount), part.what) for index, part in enumerate(parts)]
 
 
 COLUMNS: list[Column[Finding]] = [
@@ -394,7 +391,7 @@ def _says(finding: Finding) -> str:
 
 
 def _block(findings: list[Finding]) -> RenderableType:
-    """Draw what several tools say alike: who, the parts, their sum, and why."""
+    """Draw a figure that several tools share: the tools, its parts, their sum, and why."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table

@@ -31,7 +31,7 @@ class Row(msgspec.Struct, frozen=True):
 
     Args:
         name: as in the network; the first row is `input`.
-        block: the block it stands in; None for the input and in the classifier.
+        block: the block it is in; None for the input and in the classifier.
         layer: the layer itself; None for the input.
         kind: its keyword in lower case.
         notation: what the paper calls it, then what differs from the defaults.
@@ -221,8 +221,8 @@ class Summary(Shown, msgspec.Struct, frozen=True):
         """Return the rows with their sums, and below them what the network is and costs.
 
         Args:
-            formula: whether each count stands behind its working.
-            saved: for a column of what is kept for the backward pass.
+            formula: whether each count is shown with its working.
+            saved: what is kept for the backward pass, for a column of it; None for no such column.
         """
         records = _records(self, saved)
         return Table(
@@ -247,7 +247,7 @@ def summarize(
         source: a name, a path, a Config or a Network.
         batch: number of images.
         dtype: float32, float16, bfloat16 or float64.
-        expand: whether every layer gets a row, ReLU and dropout too, and the soft-max that stands behind the scores.
+        expand: whether every layer gets a row, even ReLU and dropout, and the soft-max after the scores.
         overrides: changes to make, as for `load`.
 
     Returns:
@@ -392,7 +392,7 @@ def channels_last(shape: Shape) -> Shape:
 
 
 def with_formula(formula: str, number: int) -> str:
-    """Write a count behind its working, if there is any; nothing for zero."""
+    """Write a count after its working, if it has one; nothing for zero."""
     if not number:
         return ""
     return grouped(number) if formula == str(number) else f"{formula} = {grouped(number)}"
@@ -402,17 +402,17 @@ ORDER = (
     "layer", "saved", "output shape", "weights", "biases", "activations",
     "what", "parameters", "MACs", "field", "block",
 )  # fmt: skip
-"""In a narrow terminal the last of these columns go first; `saved` stays long, since it is there only if asked for."""
+"""A narrow terminal drops the last of these columns first. `saved` comes early: it is there only if asked for."""
 
 FORMULA_ORDER = (
     "layer", "weights", "biases", "output shape", "saved", "activations",
     "what", "MACs", "parameters", "field", "block",
 )  # fmt: skip
-"""The same with workings, where that of the parameters only repeats that of the weights."""
+"""The same with workings. That of the parameters only repeats that of the weights, so it is dropped sooner."""
 
 
 def _counts(summary: Summary, formula: bool) -> dict[str, Callable[[Row], str]]:
-    """Return the cells of counts, plain or behind their workings."""
+    """Return what writes the cells of counts, plain or with their workings."""
     if not formula:
         return {
             "weights": lambda row: count(row.weights),
@@ -464,12 +464,12 @@ def _columns(summary: Summary, formula: bool, saved: SavedBytes | None) -> list[
 
 
 def summary_grid(summary: Summary, formula: bool = False, saved: SavedBytes | None = None) -> Grid:
-    """Return the summary as a grid, with a section behind the input and behind each block.
+    """Return the summary as a grid, with a section for the input and for each block.
 
     Args:
         summary: what is shown.
-        formula: whether each count stands behind its working.
-        saved: for a column of what is kept for the backward pass.
+        formula: whether each count is shown with its working.
+        saved: what is kept for the backward pass, for a column of it; None for no such column.
     """
     totals = summary.totals
     ends = frozenset(

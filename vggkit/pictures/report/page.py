@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,9 +25,6 @@ from vggkit.notation.layers import times
 from vggkit.pictures.plot import Picture, file_name
 from vggkit.pictures.timeline import COLOURS
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
-
-if TYPE_CHECKING:
-    pass
 
 CARD_GIB = 24
 """Memory in GiB of the card with which the page opens."""
