@@ -1,4 +1,4 @@
-"""One network's figures: the built models, torch's flop counter and memory tracker, and the changes behind a name."""
+"""One network's figures: the built models, torch's flop counter and memory tracker, and the changes after a name."""
 
 from __future__ import annotations
 

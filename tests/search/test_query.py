@@ -23,7 +23,7 @@ def test_a_condition_means_what_it_says(sign: str, limit: int, number: int, unit
     scale = {"": 1, "k": 1000, "M": 10**6}[unit]
     for value in (number * scale, number * scale + 1, number * scale - 1):
         if sign in ("", "=") and unit:
-            with pytest.raises(ArgumentError, match=f"{limit}{unit} is rounded, and would have to be exact"):
+            with pytest.raises(ArgumentError, match=f"{limit}{unit} is a rounded number; expected an exact one"):
                 condition("parameters", f"{sign}{limit}{unit}")
             continue
         held = condition("parameters", f"{sign}{limit}{unit}").holds(value)
@@ -53,9 +53,9 @@ def test_a_rounded_number_is_refused_with_the_range_of_what_rounds_to_it(
     figure: str, text: str, low: int, high: int
 ) -> None:
     """No network has exactly 15,000,000 parameters: the message has a condition that can be used."""
-    with pytest.raises(ArgumentError, match="is rounded, and would have to be exact; what rounds to it is in ") as told:
+    with pytest.raises(ArgumentError, match="is a rounded number; expected an exact one, or a range: ") as told:
         condition(figure, text)
-    assert condition(figure, str(told.value).split(" is in ")[1]) == Condition(figure, low, high)
+    assert condition(figure, str(told.value).split(" a range: ")[1]) == Condition(figure, low, high)
 
 
 @pytest.mark.parametrize(

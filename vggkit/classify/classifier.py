@@ -41,15 +41,15 @@ class Classifier:
         labels: names of the classes: a file, or a list. If absent, ImageNet's for 1000 classes.
         preprocess: "torch", "timm", "keras", or options as in a configuration's `preprocess:`. If absent, what the
             configuration or the publisher of the weights says.
-        dense: whether whole pictures are classified, the scores averaged over all positions (paper, Sect. 3.2).
-        device: torch's.
+        dense: whether to classify whole pictures, averaging the scores over all positions (paper, Sect. 3.2).
+        device: where it runs, as torch names it; None is torch's default.
         dtype: of the parameters.
 
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
         CheckpointError: if the weights can't be read, or don't fit.
-        ArgumentError: if the labels are not as many as the classes, nothing says how pictures are prepared, the weights
-            have no classifier, or the device can't be used.
+        ArgumentError: if the number of labels is not that of the classes, nothing says how pictures are prepared, the
+            weights have no classifier, or the device can't be used.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ def _labels(labels: Any, network: Network) -> tuple[Label, ...]:
 
 
 def _preprocess(given: Any, network: Network, report: LoadReport, passport: Passport | None) -> tuple[Preprocess, str]:
-    """Return how pictures are prepared, and who says so; a preparation for another size is scaled to the network's."""
+    """Return how pictures are prepared, and who says so. A preparation for another size is scaled to the network's."""
     if given is not None:
         try:
             chosen = given if isinstance(given, Preprocess) else parse_preprocess(given)

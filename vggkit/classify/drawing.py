@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BEST = 15
-"""A drawing shows no more classes."""
+"""Most classes in a drawing."""
 
 COLOURS = (style.BLUE, style.SKY_BLUE)
-"""Of the likeliest class and of the others."""
+"""Colours of the bars: the likeliest class, and the others."""
 
 INCHES = (5.0, 6.0)
 """Widths of the two halves."""

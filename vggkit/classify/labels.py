@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from vggkit.base.errors import ArgumentError, file_name, shorten
 
 LARGEST_FILE = 16 * 2**20
-"""Bytes; a file of labels is no larger."""
+"""Most bytes of a file of labels."""
 
 
 class Label(NamedTuple):

@@ -38,7 +38,7 @@ def check_there(path: str | os.PathLike[str]) -> None:
 
 
 MOST_PIXELS = 50_000_000
-"""Of one picture, and of all that threads decode at once: 400 MB, as some of them are copied once."""
+"""Most pixels of one picture, and of all that threads decode at once: up to 400 MB, since some are copied once."""
 
 STRIP_PIXELS = 2**20
 """Where a conversion takes several times a picture's memory, this many pixels are converted at once."""
@@ -63,14 +63,14 @@ def open_picture(path: str | os.PathLike[str], colour: str = "rgb") -> Image.Ima
 
 @contextmanager
 def _picture(path: str | os.PathLike[str], colour: str) -> Iterator[Image.Image]:
-    """Give a picture, as `open_picture` does; other threads wait while there is no memory for theirs beside it."""
+    """Give a picture, as `open_picture` does. Wait first while other threads' pictures need the memory."""
     check_there(path)
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = file_name(path)
 
     try:
-        # which warnings are shown is the whole process's, hence the lock
+        # the filters of warnings belong to the whole process, hence the lock
         with _SILENCE, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -117,7 +117,7 @@ class _Shared:
 
     @contextmanager
     def taking(self, amount: int) -> Iterator[None]:
-        """Hold an amount while the block runs, as soon as it is there."""
+        """Wait until an amount is free, and hold it while the block runs."""
         with self.changed:
             self.changed.wait_for(lambda: self.free >= amount)
             self.free -= amount
@@ -172,7 +172,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _check_depth(image: Image.Image) -> None:
-    """Refuse a picture whose white nobody knows: Pillow's modes of 16 and 32 bits hold other depths too."""
+    """Refuse a picture whose white value is unknown: Pillow's modes of 16 and 32 bits hold other depths, too."""
     from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
     bits = 32 if image.mode == "F" else 16
@@ -234,7 +234,7 @@ def _cropped(image: Image.Image, crop: Sides) -> Image.Image:
 
 
 def _offset(side: int, crop: int) -> int:
-    """Return where a crop begins, rounded as torchvision does; before the picture where it is padded."""
+    """Return where a crop begins, rounded as torchvision does; it is negative if the picture is padded."""
     return -((crop - side) // 2) if crop > side else round((side - crop) / 2)
 
 

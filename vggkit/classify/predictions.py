@@ -18,7 +18,7 @@ class Prediction(msgspec.Struct, frozen=True):
 
     Args:
         label: its name.
-        wordnet_id: ImageNet's name of it; None for other classes.
+        wordnet_id: its WordNet id in ImageNet; None for other classes.
         index: its place among the network's outputs.
         probability: from 0 to 1.
     """
@@ -42,7 +42,7 @@ class Classified(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The path, as UTF-8 can write it, whatever bytes it has."""
+        """The path as valid UTF-8, whatever bytes it has."""
         return os.fsencode(self.image).decode("utf-8", "replace")
 
 
@@ -61,7 +61,7 @@ class Predictions(Shown, msgspec.Struct, frozen=True):
 
 
 RECORD = ("image", "rank", "label", "wordnet_id", "index", "probability")
-"""What a record of the CSV has."""
+"""The columns of the CSV."""
 
 COLUMNS: list[Column[dict[str, Any]]] = [
     Column("image", lambda record: record["image"]),
@@ -74,7 +74,7 @@ COLUMNS: list[Column[dict[str, Any]]] = [
 
 
 class _PredictionsTable(DrawnTable):
-    """A table that a terminal sees as bars under each picture's name."""
+    """A table that a terminal shows as bars below each picture's name."""
 
     def __init__(self, pictures: Sequence[Classified]) -> None:
         records = [
@@ -107,7 +107,7 @@ def percentage(probability: float) -> str:
 
 
 def share(probability: float) -> float:
-    """Return how much of a full bar a probability is; a network gone wrong may say NaN."""
+    """Return how much of a full bar a probability is; a broken network may give NaN."""
     return min(probability, 1.0) if probability > 0 else 0.0
 
 

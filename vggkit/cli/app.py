@@ -20,7 +20,7 @@ from vggkit.cli.problems import print_error
 
 
 class _Command(click.Command):
-    """Describes itself in a whole sentence, and suggests what an option of another tool is called here."""
+    """A command. Its short help is a whole sentence, and an unknown option gets a suggestion."""
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """Return the whole sentence: click would cut it at the limit."""
@@ -40,7 +40,7 @@ class _Command(click.Command):
 
 
 class _Group(click.Group):
-    """Ends every error that vggkit raises in clear lines on stderr and an exit code, never in a traceback."""
+    """The group of commands. It prints every error of vggkit in clear lines on stderr, never as a traceback."""
 
     command_class = _Command
 
@@ -48,7 +48,7 @@ class _Group(click.Group):
         with _ended_by_signals():
             try:
                 return super().main(*args, **extra)
-            except OSError as error:  # every file's is an error of vggkit by now
+            except OSError as error:  # errors of files are vggkit's own by now: this one is standard output's
                 if error.errno is None or error.filename is not None:
                     raise
                 _give_up(error)
@@ -76,7 +76,7 @@ class _Notes(logging.Handler):
 
 
 def _give_up(error: OSError) -> NoReturn:
-    """End because nothing can be printed; what could not go out must not be tried again as Python ends."""
+    """Exit because nothing can be printed. Python would try to print the rest as it ends, hence the null device."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
     try:
@@ -89,7 +89,7 @@ def _give_up(error: OSError) -> NoReturn:
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """End on SIGTERM, or when the terminal goes, as after an error: what is half written is removed."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set what a signal does
         yield
         return
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -109,7 +109,7 @@ def _end(number: int, frame: object) -> None:  # noqa: ARG001  # Python's
 
 
 LONGEST_WIDTH = 5
-"""Digits of COLUMNS and LINES; what has more is no terminal's."""
+"""Most digits of COLUMNS and LINES; no terminal is larger."""
 
 
 @click.group(

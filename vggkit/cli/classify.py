@@ -80,7 +80,7 @@ def classify(
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether a picture is there, and report it if not: nobody waits for weights in vain."""
+    """Tell whether a picture's file exists, and report it if not, before anybody waits for the weights."""
     from vggkit.classify.pictures import check_there
 
     try:

@@ -41,8 +41,8 @@ SUMMARY_FORMATS: Formats = {"table": FORMATS["table"], **LISTINGS, **FORMATS}
 @input_option
 @dtype_option()
 @set_option
-@click.option("--formula", is_flag=True, help="Show how each count comes about, as (3·3·64)·64.")
-@click.option("--expand", is_flag=True, help="A row for every torch module, ReLU and dropout too.")
+@click.option("--formula", is_flag=True, help="Show how each count is computed, as (3·3·64)·64.")
+@click.option("--expand", is_flag=True, help="Show a row for every torch module, even ReLU and dropout.")
 @click.option("--training", is_flag=True, help="Show what each layer keeps for the backward pass, too.")
 @format_option(SUMMARY_FORMATS)
 @output_option
@@ -106,7 +106,7 @@ def explain(
     format: str | None,
     output: Path | None,
 ) -> None:
-    """Show how a layer's figures come about, with the numbers put in.
+    """Show how a layer's figures are computed, with the numbers put in.
 
     LAYER is a name here (block3_conv1), in Caffe (conv3_1) or in torchvision (features.10). Without one, the totals.
     """
@@ -154,11 +154,11 @@ def reconcile(
 @click.option(
     "--sort",
     metavar="FIGURE",
-    help="Sort the columns, as macs; -macs is from the largest.",
+    help="Sort the columns by this figure, as macs; -macs sorts from the largest.",
     shell_complete=completion.compared,
 )
-@names_option("--only", "Figures to show, as parameters,macs,top5; layers for the layers.", completion.compared)
-@click.option("--diff", is_flag=True, help="What the second of two adds, removes and changes, and what that costs.")
+@names_option("--only", "Figures to show, as parameters,macs,top5; layers shows the layers.", completion.compared)
+@click.option("--diff", is_flag=True, help="Show what the second of two adds, removes and changes, and its cost.")
 @format_option()
 @output_option
 def compare(
@@ -176,7 +176,7 @@ def compare(
 ) -> None:
     """Set networks side by side, as the paper's Table 1 does, and their figures.
 
-    Behind a name or path may stand changes, as for --set: D:batch_norm=true,width=0.5. Without a CONFIGURATION, the
+    A name or path may be followed by changes, as for --set: D:batch_norm=true,width=0.5. Without a CONFIGURATION, the
     paper's six are compared.
     """
     from vggkit.figures.compare import EVERYTHING, LAYERS

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 )
 @step_options
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
-@click.option("--fit", "limits", multiple=True, metavar="SIZE", help="The largest batch in 24GiB, 80GB, …; repeatable.")
+@click.option(
+    "--fit", "limits", multiple=True, metavar="SIZE", help="Find the largest batch in 24GiB, 80GB, …; repeatable."
+)
 @click.option(
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
 )

@@ -12,7 +12,7 @@ from vggkit.cli.options import config_option, format_of, format_option, output_o
 
 
 class _LayoutOption(click.Option):
-    """An option whose help lists the layouts; they are imported only for whoever asks for it."""
+    """An option whose help lists the layouts. They are imported only when the help is shown."""
 
     @property
     def help(self) -> str:
@@ -23,7 +23,7 @@ class _LayoutOption(click.Option):
 
     @help.setter
     def help(self, _: str | None) -> None:
-        """Take what click sets when it makes the option."""
+        """Ignore what click sets when it makes the option."""
 
 
 @main.command(epilog="Example: vggkit inspect model.safetensors")
@@ -35,8 +35,8 @@ class _LayoutOption(click.Option):
 def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
     """Identify a checkpoint: layout, configuration, parameters, bytes.
 
-    FILE is a checkpoint of torchvision, timm, Keras or vggkit. Nothing in it is executed, and where the format allows
-    no value is read. Exit 1 if it does not fit the configuration of --config.
+    FILE is a checkpoint of torchvision, timm, Keras or vggkit. Nothing in it is executed. Where the format allows
+    it, no values are read. Exit 1 if it does not fit the configuration of --config.
     """
     from vggkit.model.weights.inspection import inspect as call
 
@@ -50,7 +50,7 @@ def inspect(file: str, config: str | None, tensors: bool, format: str | None, ou
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=str))
 @click.option("--layout", cls=_LayoutOption)
-@config_option("Its configuration, if its shapes don't tell.")
+@config_option("Its configuration, if it can't be recognised from the shapes.")
 def convert(source: str, target: str, layout: str | None, config: str | None) -> None:
     """Write a checkpoint in the layout of torchvision, timm, Keras or vggkit.
 

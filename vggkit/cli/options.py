@@ -17,15 +17,15 @@ from vggkit.cli import completion
 from vggkit.footprint.optimizers import DEFAULT, OPTIMIZERS
 
 Formats = Mapping[str, tuple[str, ...]]
-"""What a command writes: the words for --format, the usual one first, and the endings of each one's files."""
+"""The formats that a command writes, the default first: the word for --format, and the endings of its files."""
 
 
 FORMATS: Formats = {word: format.endings for word, format in tables.FORMATS.items()}
-"""Those of every table."""
+"""The formats of every table."""
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""What adds an option or an argument to a command, or several."""
+"""Adds one or several options or arguments to a command."""
 
 
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -58,7 +58,7 @@ def either(words: Iterable[str]) -> str:
 
 def format_option(formats: Formats = FORMATS) -> Decorator:
     """Add an option that says in which of some formats the output is written."""
-    help = "How it is written.  [default: table, or by FILE's ending]"
+    help = "Format of the output.  [default: table, or by FILE's ending]"
     return click.option("--format", type=click.Choice(list(formats)), help=help)
 
 
@@ -72,7 +72,7 @@ def dtype_option(of: str = "", default: str | None = "float32") -> Decorator:
 
     Args:
         of: what it is for, where it is not for everything.
-        default: None where it is told whether it was given.
+        default: None where a command must know whether the option was given.
     """
     shown = "" if default else "  [default: float32]"
     help = f"float32, float16, bfloat16 or float64{of}.{shown}"
@@ -125,11 +125,11 @@ output_option = click.option(
 
 
 figure_options = stacked(batch_option, input_option, dtype_option(), set_option)
-"""What a network's figures are for."""
+"""The options that a network's figures depend on."""
 
 
 step_figure_options = stacked(batch_option, input_option, dtype_option(), optimizer_option, set_option)
-"""The same, where those of a training step are among them."""
+"""The same, for commands that also show figures of a training step."""
 
 
 step_options = stacked(
@@ -140,14 +140,14 @@ step_options = stacked(
     names_option(
         "--checkpoint", "Blocks that are run again in the backward pass, as block1,block2.", completion.blocks
     ),
-    click.option("--autocast", is_flag=True, help="torch.autocast to bfloat16."),
+    click.option("--autocast", is_flag=True, help="Run the forward pass in torch.autocast to bfloat16."),
     set_option,
 )
 """What a training step is like: the options of `vggkit.memory`."""
 
 
 def format_of(format: str | None, output: Path | None, formats: Formats = FORMATS) -> str:
-    """Return the format that is asked for, or that a file's ending asks for.
+    """Return the format that --format or a file's ending asks for.
 
     Args:
         format: what --format says.
@@ -176,7 +176,7 @@ def wrong_ending(option: str, path: Path, endings: Sequence[str], instead: str =
 
 
 def overrides(settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
-    """Turn `--set key=value` and options of their own into overrides; an option wins."""
+    """Turn `--set key=value` and options such as --input into overrides. If both set the same one, the option wins."""
     from vggkit.notation.document import setting
     from vggkit.notation.overrides import check_override
 

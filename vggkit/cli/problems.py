@@ -1,4 +1,4 @@
-"""Errors as the command line shows them: of a file the line of the message, the line of the file, a caret under it."""
+"""Errors as the command line shows them: the message and, for a problem in a file, its line with a caret under it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from vggkit.base.errors import ConfigError, Position, Problem, VggkitError, esca
 
 BEFORE = 60
 WIDTH = 100
+"""Most characters of a line that are shown before the caret, and in all."""
 
 
 def with_excerpt(problem: Problem) -> list[str]:
@@ -30,7 +31,7 @@ def excerpt(position: Position) -> list[str]:
 
 
 def print_error(error: VggkitError) -> None:
-    """Print an error to stderr; a configuration's problems each with the offending line and a caret."""
+    """Print an error to stderr. Each problem of a configuration has the offending line and a caret."""
     if not isinstance(error, ConfigError):
         message = escaped(str(error), keep="\n")
         click.echo(f"{click.style('Error:', fg='red')} {message}", err=True)

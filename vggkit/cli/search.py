@@ -62,7 +62,7 @@ condition_options = stacked(*map(condition_option, FOUND.values()))
 @click.option(
     "--sort",
     metavar="FIGURE",
-    help="What comes first, as macs; -macs is from the largest.",
+    help="Sort by this figure, as macs; -macs sorts from the largest.",
     shell_complete=completion.figures,
 )
 @click.option("--limit", type=int, metavar="N", help="Keep the first N.")
@@ -95,7 +95,7 @@ def find(
 
     Without a CONFIGURATION, the paper's six and the family are searched. The variants are every combination of the
     values of --vary. An -o file that ends in .svg, .png or .pdf gets a picture. CSV is written while the search goes
-    on, unless --sort, --limit or --pareto needs all of it first; only then it says what is on the Pareto front.
+    on. With --sort, --limit or --pareto it is written at the end, and it also says what is on the Pareto front.
     """
     from vggkit.pictures.style import PICTURE_FORMATS
     from vggkit.search.chunks import CHUNK, chunks, cores
@@ -175,7 +175,7 @@ def _stream(query: Query, parts: Iterator[Chunk], output: Path | None) -> tuple[
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[Callable[[str], Any]]:
-    """Give a function that prints text, or that writes it to a file, which is there when all is written."""
+    """Give a function that prints text or writes it to a file. The file appears only when all is written."""
     if output is None:
         yield partial(write_lines, sys.stdout)
         return

@@ -1,6 +1,6 @@
 """A network as cuboids in perspective: as high and deep as its maps, as thick as it has channels.
 
-matplotlib's mplot3d has no oblique projection and keeps no texts apart, so that faces are drawn as polygons here.
+matplotlib's mplot3d has no oblique projection and lets texts overlap, so faces are drawn as polygons here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SLICE = 0.055
 """Thickness in inches of a layer that makes no channels of its own: pooling, normalization."""
 
 PLATE = 0.5
-"""Thickness of a slice that stands on a larger face, as a fraction of the room that keeps it inside that face."""
+"""Thickness of a slice on a larger face, as a fraction of the greatest that does not stick out over its edge."""
 
 BAR = 0.11
 """Height and depth in inches of a layer without maps."""
@@ -70,7 +70,7 @@ GAP = 0.1
 """Least inches from one group to the next."""
 
 EVEN_GAP = 0.6
-"""Most inches of the equal gaps between blocks, and between the layers behind them; a wide label may need more."""
+"""Most inches of the equal gaps between blocks, and between the layers after them; a wide label may need more."""
 
 LABEL_GAP = 0.14
 """Inches between the labels of two groups."""

@@ -115,7 +115,7 @@ class Sheet:
         axes.barh(places, lengths, height, color=colours, edgecolor=style.INK, linewidth=0.4)
 
     def label(self, axes: Axes, number: int, value: float, text: str, bold: bool = False) -> None:
-        """Write a text behind a bar, on one line with the layer's name (`bar_label` would centre it on the bar).
+        """Write a text after a bar, on one line with the layer's name (`bar_label` would centre it on the bar).
 
         Args:
             axes: the panel.
@@ -153,13 +153,13 @@ def limit(values: Mapping[int, int], labels: Mapping[int, str]) -> float:
     """Return the value at a panel's right edge, so that every bar and its label have room.
 
     Args:
-        values: where bars end, by the layer's number, or what else labels stand behind.
-        labels: what is written behind bars.
+        values: where bars end, by the layer's number.
+        labels: what is written after their ends.
     """
     rooms = {number: 1 - label_width(text) / PANEL for number, text in labels.items()}
     return max((value / rooms.get(number, 1.0) for number, value in values.items()), default=0.0) or 1.0
 
 
 def label_width(text: str) -> float:
-    """Return the inches that a label takes behind a bar, with the gaps before and behind it."""
+    """Return the inches that a label takes after a bar, with the gaps before and after it."""
     return style.text_width(text, bold=True) + 2 * LABEL_GAP

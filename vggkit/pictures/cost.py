@@ -54,7 +54,7 @@ class Panel(NamedTuple):
 
     @property
     def outstanding(self) -> list[int]:
-        """The same; none if all layers that have any tie."""
+        """The same; none if all layers with a value above zero tie."""
         return [] if 1 < len(self.largest) == len(self.values) - self.values.count(0) else self.largest
 
     def most(self, names: Sequence[str], text: str) -> str:

@@ -82,7 +82,7 @@ class Column(NamedTuple):
     """Boxes one below the other.
 
     Args:
-        name: what stands above them.
+        name: the heading above them.
         boxes: in the order in which the layers run.
     """
 

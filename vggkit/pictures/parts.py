@@ -99,7 +99,7 @@ def drawn(summary: Summary) -> list[Row]:
 
 
 def groups(summary: Summary) -> list[Group]:
-    """Group the drawn rows by block. Outside of blocks a layer stands alone, with the norm and activation behind it."""
+    """Group the drawn rows by block. Outside of blocks a layer is alone, with the norm and activation after it."""
     found: list[Group] = []
     for block, rows in groupby(drawn(summary), key=lambda row: row.block):
         if block is not None:
@@ -150,7 +150,7 @@ def shortened_text(text: str, longest: int) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Break a text into lines of a number of characters at most, behind commas where possible.
+    """Break a text into lines of a number of characters at most, after commas where possible.
 
     >>> wrapped("conv3-1024, dilation 6", 20)
     ['conv3-1024,', 'dilation 6']

@@ -26,7 +26,7 @@ MOST_LAYERS = 1_000
 """A picture of more layers takes minutes, and nobody can read it."""
 
 MOST_COMPARED = 20
-"""More labels find no place of their own."""
+"""Most networks in one picture: more labels would cover one another."""
 
 
 class Drawing(Protocol):
@@ -160,13 +160,13 @@ def plot(
     """Draw networks.
 
     Args:
-        sources: one name, path, Config or Network; for the kind compare any number or lists of them, changes behind
-            them as in `compare`, or none for all six.
+        sources: one name, path, Config or Network; for the kind compare any number or lists of them, with
+            changes as in `compare`, or none for the paper's six.
         kind: architecture (blocks in perspective), cost (what each layer costs), receptive (what each layer sees) or
             compare (parameters, MACs, training memory and reported errors of several networks).
         flat: whether the architecture is drawn block by block with a box for each layer.
-        batch: number of images, 1 if absent; for the kinds cost and compare.
-        dtype: float32 if absent, float16, bfloat16 or float64; for the kinds cost and compare.
+        batch: number of images, 1 by default; for the kinds cost and compare.
+        dtype: float32 (the default), float16, bfloat16 or float64; for the kinds cost and compare.
         overrides: changes to make to each network, as for `load`.
 
     Returns:

@@ -29,7 +29,7 @@ class Panel(NamedTuple):
         name: of the figure.
         note: a line below the name.
         pairs: height and width, for each layer.
-        lines: the colours of dashed lines, by where they stand.
+        lines: the colours of dashed lines, by their positions.
     """
 
     name: str
@@ -74,12 +74,12 @@ def figure(summary: Summary) -> Figure:
 
 
 def apart(ends: Mapping[int, int], labels: Mapping[int, str], lines: Iterable[int]) -> tuple[dict[int, int], float]:
-    """Return where each label stands, so that no line runs through it, and the value at the panel's right edge.
+    """Return where each label begins, so that no line runs through it, and the value at the panel's right edge.
 
     Args:
         ends: where the bars end, by the layer's number.
-        labels: the texts behind them.
-        lines: where the lines stand.
+        labels: the texts after the bars.
+        lines: positions of the lines.
     """
     placed = dict(ends)
     while True:

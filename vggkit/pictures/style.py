@@ -28,7 +28,7 @@ INK = "#222222"
 FAINT_INK = "#595959"
 LINE = "#BBBBBB"
 BAND = "#F2F2F2"
-"""Colours of text, of less important text, of lines, and of areas behind something."""
+"""Colours of text, of less important text, of lines, and of background areas."""
 
 TITLE_SIZE = 11.0
 TEXT_SIZE = 8.5
@@ -120,7 +120,7 @@ def _accessible(svg: str, title: str, description: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Return a text with what no font and no XML can have replaced.
+    """Return a text with each unprintable character replaced, since fonts and XML can't have it.
 
     >>> printable("a\\x01b")
     'a\N{REPLACEMENT CHARACTER}b'

@@ -1,8 +1,8 @@
-"""A search at work: its variants are numbered and worked on in chunks, by one process or several.
+"""The work of a search: its variants are numbered, and computed in chunks by one process or several.
 
-In a chunk, the variants that differ in nothing but numbers (width, classes, input, dropout) go through `place`,
-`summarize` and the walk of the memory plan together, as `vggkit.base.many` makes possible. So the rules are those for
-one network, and so are the figures.
+In a chunk, variants that differ only in numbers (width, classes, input, dropout) go through `place`, `summarize` and
+the memory plan together: `vggkit.base.many` lets arrays take the place of numbers. So the rules for one network are
+used, and the figures are the same.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
 CHUNK = 4096
-"""Variants that are worked on at once: enough for numpy, and a few megabytes."""
+"""Variants computed at once: enough to keep numpy fast, few enough to take only some megabytes."""
 
 FEW = 50_000
-"""So many variants are faster done in one process than others are started."""
+"""Fewer variants than this are done by one process before others have started."""
 
 NUMBERS = ("num_classes", "input", "in_channels", "width", "dropout")
-"""The overrides whose values are numbers, so that one walk does for all of them."""
+"""The overrides whose values are numbers, so that all values are computed at once."""
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -59,12 +59,12 @@ class Variant(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """Its name, and behind a colon what was changed: `compare` and `--set` take it back."""
+        """Its name, a colon and the changes, as `compare` takes them."""
         return labelled(self.name, self.changes)
 
 
 class Chunk(NamedTuple):
-    """What a part of a search gave.
+    """The result of a part of a search.
 
     Args:
         variants: those that meet the conditions, in order.
@@ -83,12 +83,12 @@ class Chunk(NamedTuple):
 
 
 def chunk(query: Query, part: range, stopped: Callable[[], bool] = lambda: False) -> Chunk:
-    """Work on the variants of these numbers.
+    """Compute the variants with these numbers.
 
     Args:
         query: what is searched.
         part: the numbers.
-        stopped: asked between groups of variants.
+        stopped: tells whether to stop; it is called between groups of variants.
 
     Raises:
         Stopped: as soon as `stopped` says so.
@@ -110,7 +110,7 @@ def chunk(query: Query, part: range, stopped: Callable[[], bool] = lambda: False
 
 
 def _groups(query: Query, places: Any) -> Iterator[Any]:
-    """Split the variants of a chunk into those that differ in nothing but numbers."""
+    """Split the variants of a chunk into groups that differ only in numbers."""
     structural = [0, *(1 + number for number, word in enumerate(query.varied) if word not in NUMBERS)]
     _, labels = np.unique(places[structural], axis=1, return_inverse=True)
     labels = labels.reshape(-1)  # NumPy 2.0 gives it two dimensions
@@ -118,13 +118,13 @@ def _groups(query: Query, places: Any) -> Iterator[Any]:
 
 
 def _costs(query: Query, places: Any, group: Any) -> Iterator[tuple[Any, dict[str, list[Any]] | None]]:
-    """Work out the figures of a group, or of the parts that it falls into; None for those that don't fit."""
+    """Work out the figures of a group, or of the parts that it must be split into; None for those that don't fit."""
     waiting = [group]
     while waiting:
         rows = waiting.pop()
         try:
             values = _values(query, places[:, rows])
-        except Disagreement as signal:
+        except Disagreement as signal:  # a rule decides differently for some of them: split the group there
             waiting += [rows[signal.labels == label] for label in np.unique(signal.labels)]
         except VggkitError:
             yield rows, None
@@ -133,7 +133,7 @@ def _costs(query: Query, places: Any, group: Any) -> Iterator[tuple[Any, dict[st
 
 
 def _values(query: Query, places: Any) -> dict[str, Any]:
-    """Work out the figures of variants that answer alike."""
+    """Work out the figures of variants for which every rule decides alike."""
     costs = LazyCosts(place(_config(query, places)), query.options)
     return {name: FOUND[name].value(costs) for name in query.needed}
 
@@ -226,7 +226,7 @@ class LazyCosts:
 
 
 def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
-    """Work on the variants, chunk by chunk and in order; no more than a few chunks are in memory.
+    """Compute the variants chunk by chunk, in order; only a few chunks are in memory at a time.
 
     Args:
         query: what is searched.
@@ -240,7 +240,7 @@ def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    # to spawn is what works everywhere: a fork of a program that has threads may hang
+    # spawning works everywhere; a fork of a program that has threads may hang
     context = get_context("spawn")
     stop = context.Event()
     executor = ProcessPoolExecutor(processes, context, initializer=_set_query, initargs=(query, stop))
@@ -249,18 +249,18 @@ def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
     except BrokenProcessPool:
         raise VggkitError("a process that took part in the search was ended from outside; try again") from None
     finally:
-        stop.set()  # what is already on its way to a process can't be cancelled any more
+        stop.set()  # a chunk that has been sent to a process can't be cancelled any more
         executor.shutdown(cancel_futures=True)
 
 
 def cores() -> int:
-    """Return how many processes can work at once on this machine, as far as this one may use it."""
+    """Return how many processor cores this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, 61)  # Windows can't wait for more
 
 
 def _in_order(executor: Executor, parts: Iterable[range], ahead: int) -> Iterator[Chunk]:
-    """Pass on the results in order, with no more than so many chunks being worked on or waiting."""
+    """Pass on the results in order, with at most `ahead` chunks in work or waiting."""
     waiting: deque[Future[Chunk]] = deque()
     for part in parts:
         if len(waiting) == ahead:
@@ -273,7 +273,7 @@ def _in_order(executor: Executor, parts: Iterable[range], ahead: int) -> Iterato
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait, and keep it from the processes that start meanwhile, which would print where they were."""
+    """Hold Ctrl-C back while processes start: they would receive it, too, and print a traceback."""
     import signal
     from threading import current_thread, main_thread
 
@@ -281,7 +281,7 @@ def _interrupts_held() -> Iterator[None]:
         yield
         return
     held: list[int] = []
-    # the mask is what new processes inherit; the handler is for the signal that another thread takes in our place
+    # new processes inherit the mask; the handler is needed if another thread of this process takes the signal
     handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -298,11 +298,11 @@ _QUERY: list[tuple[Query, Callable[[], bool]]] = []
 
 
 class Stopped(Exception):  # noqa: N818  # a signal
-    """Nobody waits for the rest of a chunk."""
+    """Raised to leave a chunk whose result nobody needs any more."""
 
 
 def _set_query(query: Query, stop: Event) -> None:
-    """Make a process ready; Ctrl-C is left to the one that started it, which then stops the others."""
+    """Make a process ready. It ignores Ctrl-C: the process that started it stops it then."""
     from signal import SIG_IGN, SIGINT, signal
     from threading import Thread
 
@@ -312,7 +312,7 @@ def _set_query(query: Query, stop: Event) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one: if it was killed, nobody else would end this one."""
+    """End this process when the one that started it ends: if that was killed, nothing else would end this one."""
     from multiprocessing import parent_process
 
     parent = parent_process()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Found(Shown, msgspec.Struct, frozen=True):
-    """What a search gave. Iterating gives its variants.
+    """The result of a search. Iterating gives its variants.
 
     Args:
         query: what was asked.
@@ -102,7 +102,9 @@ class Found(Shown, msgspec.Struct, frozen=True):
         from vggkit.pictures.plot import draw, file_name
 
         if not self.variants:
-            raise ArgumentError("nothing was found, so there is nothing to draw; expected conditions that some meet")
+            raise ArgumentError(
+                "nothing was found, so there is nothing to draw; expected conditions that some networks meet"
+            )
         first, second = (FOUND[direction.figure] for direction in self.query.pareto)
         shown = front.Points(
             networks=self.query.networks,
@@ -133,9 +135,9 @@ MARK = "*"
 
 
 class FoundTable(DrawnTable):
-    """A line for each variant. What was changed is in CSV as it is typed, so that it can be given back.
+    """A line for each variant. CSV has changes as they are typed, so that they can be used in a command.
 
-    Each form is made when it is asked for: there may be a million variants.
+    Each form is made only when it is needed, since there may be a million variants.
     """
 
     def __init__(self, found: Found) -> None:
@@ -253,18 +255,18 @@ def find(
     """Search the zoo, or every combination of overrides, for networks that meet conditions.
 
     Args:
-        sources: names, paths, Configs or Networks, or lists of them; behind a name or path may stand changes, as in
-            `D:head=gap`. Without any, the paper's six and the family.
+        sources: names, paths, Configs or Networks, or lists of them. Changes may follow a name or path, as in
+            `D:head=gap`. Without sources, the paper's six and the family.
         vary: overrides and the values to try; every combination is a variant.
         where: figures and what they must be: `{"parameters": "<15M", "training_peak": [">1GiB", "<8GiB"]}`.
-        figures: those to work out and show; if absent the usual ones and whatever else is asked for.
-        sort: a figure; with - before it from the largest.
+        figures: those to show; by default the usual ones, and those in `where`, `sort` and `pareto`.
+        sort: a figure to sort by; "-macs" sorts from the largest.
         limit: how many to keep, after sorting.
-        pareto: the two figures of the Pareto front, smaller is better; with - before one larger is. If absent
-            parameters, and multiply_accumulates or what is sorted by.
+        pareto: the two figures of the Pareto front. Smaller is better; with - before a figure, larger is. By default
+            parameters, and the figure that is sorted by or multiply_accumulates.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw.
+        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw.
         processes: how many processes work on a large search. Where more than one does, the calling program's main
             module must be importable, as `multiprocessing` asks.
         overrides: changes to make to every configuration, as for `load`.
@@ -299,7 +301,7 @@ def find(
 
 
 def collected(query: Query, parts: Iterable[Chunk]) -> Found:
-    """Keep what a search gives: all that match, or as many as the limit says, and the values of the Pareto front."""
+    """Gather the result of a search: all that match, or the first up to the limit, with the Pareto front marked."""
     kept: list[Variant] = []
     front: list[Variant] = []
     matches = left_out = 0
@@ -318,7 +320,7 @@ def collected(query: Query, parts: Iterable[Chunk]) -> Found:
 
 
 def _best(query: Query, variants: list[Variant]) -> list[Variant]:
-    """Sort, those that are equal in the order in which they came, and cut off what is beyond the limit."""
+    """Sort, with equal ones in the order in which they came, and drop those beyond the limit."""
     order = query.sort
     if order is not None:
         variants.sort(key=lambda variant: order.key(variant.figures))
@@ -330,7 +332,7 @@ def _point(variant: Variant, directions: tuple[Direction, Direction]) -> tuple[A
 
 
 def pareto_front(variants: Iterable[Variant], directions: tuple[Direction, Direction]) -> list[Variant]:
-    """Return those that no other is better than in one figure without being worse in the other.
+    """Return the variants for which no other is as good in both figures and better in one.
 
     Args:
         variants: those to choose from.

@@ -1,4 +1,4 @@
-"""What a search is asked, checked: configurations, overrides to vary, conditions, an order, and the Pareto front."""
+"""The arguments of a search, checked: configurations, overrides to vary, conditions, an order, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST = 10**12
 """No search has more variants: it would take a year."""
 
 NAMES_LENGTH = 60
-"""Characters that the names of what is searched may have in a title."""
+"""Most characters of the names of what is searched in a title; with more, it says how many they are."""
 
 SHOWN = ("weight_layers", "parameters", "multiply_accumulates", "activation_bytes")
 """The figures that are shown if nothing else is asked for."""
@@ -75,8 +75,8 @@ def condition(figure: str, text: str | int) -> Condition:
 
     Args:
         figure: the figure's name.
-        text: `<15M`, `<=15M`, `>1G`, `>=1G`, or a range whose ends belong to it: `1M..5M`; bytes as `<24GiB`. What a
-            figure must be exactly is said in full: `=16`, `138357544`, `=602112B`; a number is one of bytes, too.
+        text: `<15M`, `<=15M`, `>1G`, `>=1G`, or a range, ends included: `1M..5M`; bytes as `<24GiB`. An exact value
+            is written in full: `=16`, `138357544`, `=602112B`. An int is an exact value, too; of memory, in bytes.
 
     Raises:
         ArgumentError: says what was found and what was expected.
@@ -123,8 +123,7 @@ def _refuse_rounded(measure: Count, text: str) -> None:
         return
     value, half = Decimal(number), Decimal(5).scaleb(-decimals - 1)
     raise MisleadingError(
-        f"{text} is rounded, and would have to be exact; what rounds to it is in"
-        f" {value - half}{unit}..{value + half}{unit}"
+        f"{text} is a rounded number; expected an exact one, or a range: {value - half}{unit}..{value + half}{unit}"
     )
 
 
@@ -145,7 +144,7 @@ class Axis(NamedTuple):
     read: tuple[Any, ...]
 
     def at(self, indices: Any) -> Any:
-        """Return the values at indices, as one value that stands for them all."""
+        """Return the values at indices, as one value that behaves like all of them."""
         distinct, inverse = np.unique(indices, return_inverse=True)
         values = [self.read[index] for index in distinct]
         if len(values) == 1:
@@ -158,7 +157,7 @@ class Axis(NamedTuple):
 
 
 class _Widths:
-    """Width multipliers that are treated as one."""
+    """Several width multipliers that are used as if they were one."""
 
     def __init__(self, widths: Sequence[Width], inverse: Any) -> None:
         self.widths = widths
@@ -188,7 +187,7 @@ class Origin(NamedTuple):
     Args:
         name: its own.
         config: as it was loaded.
-        changes: what was changed behind its name, as it was given.
+        changes: those after its name, as they were given.
         fixed: these and the changes to every configuration, checked and typed.
     """
 
@@ -247,7 +246,7 @@ class Query(msgspec.Struct, frozen=True):
 
     @property
     def best(self) -> str:
-        """Which ends of the figures of the Pareto front are the better ones, in words."""
+        """What is better on the Pareto front, in words: `least parameters and least MACs`."""
         return " and ".join(direction.words for direction in self.pareto)
 
 
@@ -296,7 +295,7 @@ def prepared(
         limit=None if limit is None else whole(limit, "limit"),
         pareto=front,
         options=checked_options(
-            Network(origins[0].config, ()),  # that the step is of this one makes no difference to what is checked
+            Network(origins[0].config, ()),  # what is checked does not depend on the network
             batch=batch,
             dtype=dtype,
             optimizer=optimizer,
@@ -321,7 +320,7 @@ def _front_of(pareto: str | Sequence[str] | None, order: Direction | None) -> tu
 
 
 def _origin(source: Source, overrides: Mapping[str, Any]) -> Origin:
-    """Load a configuration; the changes to it need not fit, and are made with those that are varied."""
+    """Load a configuration. Its changes are made later, with those that are varied: alone they need not fit."""
     if isinstance(source, Network):
         source = source.config
     text, changes = ("", ()) if isinstance(source, Config) else split_changes(os.fspath(source))
@@ -349,7 +348,7 @@ def _axis(word: str, values: Iterable[Any], origins: Sequence[Origin]) -> Axis:
 
 
 def labelled(name: str, changes: Mapping[str, Any]) -> str:
-    """Return a name, and behind a colon what was changed: `compare` and `--set` take it back."""
+    """Return a name, a colon and the changes, as `compare` takes them."""
     spelt_changes = ",".join(f"{word}={spelt(value)}" for word, value in changes.items())
     return f"{name}:{spelt_changes}" if spelt_changes else name
 

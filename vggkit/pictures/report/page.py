@@ -1,4 +1,4 @@
-"""A report: what is said of networks, and the HTML page that says it, with the script that works out any batch."""
+"""A report: what it says about networks, and its HTML page, whose script works out the memory of any batch."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _scrolling(name: str, content: str) -> str:
 
 
 def _cell(text: str, value: int | None = None, live: str = "") -> str:
-    """Return a cell. A value is what it is sorted by; `live` is the attribute by which the script updates it."""
+    """Return a cell. `value` is what it is sorted by; by the attribute `live` the script finds and updates it."""
     attributes = f" {live}" if live else ""
     if value is not None:
         attributes += f' class="number" data-value="{value}"'

@@ -45,7 +45,7 @@ def report(
     """Write a page about one or several networks: tables, pictures, notation, and memory at any batch.
 
     Args:
-        sources: names, paths, Configs or Networks, or lists of them, with changes behind them as in `compare`.
+        sources: names, paths, Configs or Networks, or lists of them, with changes as in `compare`.
         batch: number of images when the page opens.
         dtype: float32, bfloat16, float16 or float64, when the page opens.
         overrides: changes to make to each network, as for `load`.
@@ -120,7 +120,7 @@ def _of_network(one: Compared, batch: int, dtype: str, optimizer: str) -> Networ
 
 
 def _steps(network: Network) -> dict[str, dict[str, LinearStep]]:
-    """Return for each dtype and step the memory at any batch; dtypes of one size have it in common."""
+    """Return for each dtype and step the memory at any batch; dtypes of the same size share it."""
     dtypes = {size: dtype for dtype, size in ELEMENT_BYTES.items()}
     steps = {
         size: {word: linear_step(network, StepOptions(dtype=dtype, **step)) for word, step in STEPS.items()}
