@@ -109,7 +109,7 @@ def described(path: Path) -> list[tuple[int, int]]:
     [
         ("torchvision", 60),
         ("vggkit", 60),
-        ("keras3", 25),
+        pytest.param("keras3", 25, marks=pytest.mark.slow),
         pytest.param("keras", 25, marks=pytest.mark.slow),
         pytest.param("archive", 25, marks=pytest.mark.slow),
     ],

@@ -119,7 +119,7 @@ CASES: dict[str, tuple[str, tuple[str, str], list[str]]] = {
 }  # fmt: skip
 """A configuration, what the file's has otherwise, and what is said."""
 
-OWN = sample([layout for layout in LAYOUT_FILES if layout != "timm"], ["torchvision", "keras3", "vggkit"])
+OWN = sample([layout for layout in LAYOUT_FILES if layout != "timm"], ["torchvision", "vggkit"])
 """All but timm's, which has three FC layers."""
 
 
