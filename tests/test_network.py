@@ -209,7 +209,7 @@ def test_a_block_is_told_with_its_layers() -> None:
         names = ", ".join(placed.name for placed in Network.of("D") if (placed.block or "classifier") == part)
         with pytest.raises(ArgumentError) as told:
             Network.of("D").layer(part)
-        assert str(told.value) == f"D: {part} is no layer; it has the layers {names}"
+        assert str(told.value) == f"D: {part} is not a layer; its layers are {names}"
 
 
 def named(name: str) -> list[tuple[PlacedLayer, Names]]:

@@ -1,8 +1,7 @@
 """Config → Network: the flat, ordered list of placed layers, each with its name and shapes.
 
-What the notation leaves implicit (ReLU, normalisation, dropout, flatten) is made explicit here, once, for everybody:
-the analysis, the memory plan, the torch module and the weights all read this list, and nobody walks the shapes a
-second time.
+What the notation leaves implicit (ReLU, normalisation, dropout, flatten) is made explicit here, once. The figures, the
+memory plan, the torch module and the weights all read this list, and nobody walks the shapes a second time.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
 
 class TorchDtype(Protocol):
-    """What a dtype of torch is to a type checker that need not know torch."""
+    """A dtype of torch, described so that a type checker needs no torch."""
 
     @property
     def is_floating_point(self) -> bool:
@@ -60,7 +59,7 @@ def dtype_name(dtype: Dtype) -> str:
         dtype: `"float16"` or `torch.float16`.
 
     Raises:
-        ArgumentError: if it is none that networks are built in.
+        ArgumentError: if networks can't be built in it.
 
     >>> dtype_name("float16")
     'float16'
@@ -73,23 +72,23 @@ def dtype_name(dtype: Dtype) -> str:
 
 
 def check_batch(batch: SupportsIndex) -> int:
-    """Return a number of images.
+    """Check a number of images.
 
     Raises:
-        ArgumentError: says what was found and what was expected, if it is none.
+        ArgumentError: if it is not a whole number from 1; says what was found and what was expected.
     """
     return whole(batch, "batch", largest=LARGEST)
 
 
 def several(names: str | Iterable[str], argument: str) -> tuple[str, ...]:
-    """Return names as a tuple, where one or several may be given.
+    """Return one name, or several, as a tuple.
 
     Args:
         names: one name, or several.
         argument: the argument's name, for messages.
 
     Raises:
-        ArgumentError: if there is anything but text among them.
+        ArgumentError: if one of them is not text.
 
     >>> several("block1", "freeze"), several(["block1", "fc1"], "freeze")
     (('block1',), ('block1', 'fc1'))
@@ -126,7 +125,7 @@ class PlacedLayer(msgspec.Struct, frozen=True):
 
     @property
     def held(self) -> dict[str, Shape]:
-        """The shapes of what it holds, its parameters and then its buffers, by torch's names."""
+        """The shape of each parameter and then of each buffer, by torch's names."""
         return {**self.layer.parameters(self.input_shape), **self.layer.buffers(self.input_shape)}
 
 
@@ -179,13 +178,13 @@ class Network(msgspec.Struct, frozen=True):
 
     @property
     def receptive_field(self) -> Pair:
-        """Height and width of the input that one value behind the last block sees, or behind all if there is none."""
+        """Height and width of the input that one value after the last block sees; without blocks, after all layers."""
         behind = [placed for placed in self.layers if placed.block] or self.layers
         return behind[-1].receptive_field
 
     @property
     def ends_in_softmax(self) -> bool:
-        """Whether its classifier ends in a soft-max, so that a model of it hands on either scores or probabilities."""
+        """Whether its classifier ends in a soft-max. If so, a model can return scores or probabilities."""
         last = self.layers[-1]
         return last.block is None and last.layer.gives_probabilities
 
@@ -196,7 +195,7 @@ class Network(msgspec.Struct, frozen=True):
 
     @property
     def head(self) -> tuple[PlacedLayer, ...]:
-        """The weight layers of the classifier; none of a trunk."""
+        """The weight layers of the classifier; a trunk has none."""
         return tuple(placed for placed in self.weight_layers if placed.block is None)
 
     def __iter__(self) -> Iterator[PlacedLayer]:
@@ -216,11 +215,11 @@ class Network(msgspec.Struct, frozen=True):
     def modules(self, *, softmax: bool = False) -> tuple[PlacedLayer, ...]:
         """Return the layers that are modules of a model, in the order in which they run.
 
-        A model hands on its classifier's scores, so a soft-max at the end of the classifier is none of them. Anywhere
-        else a soft-max is a layer as others are.
+        A model returns its classifier's scores, so it leaves out a soft-max at the end of the classifier. Anywhere
+        else a soft-max is an ordinary layer.
 
         Args:
-            softmax: whether the model was built with softmax=True and hands on probabilities.
+            softmax: whether the model was built with softmax=True and returns probabilities.
 
         >>> len(Network.of("D")) - len(Network.of("D").modules())
         1
@@ -231,7 +230,7 @@ class Network(msgspec.Struct, frozen=True):
         """Return a layer by its name here, in the original authors' model or in torchvision's.
 
         Raises:
-            ArgumentError: if there is none of that name.
+            ArgumentError: if no layer has that name.
         """
         known: dict[str, PlacedLayer] = {}
         for placed, names in zip(self, all_names(self)):
@@ -245,13 +244,13 @@ class Network(msgspec.Struct, frozen=True):
             for placed in self:
                 parts.setdefault(placed.block or "classifier", []).append(placed.name)
             if name in parts:
-                raise ArgumentError(f"{self.name}: {name} is no layer; it has the layers {', '.join(parts[name])}")
+                raise ArgumentError(f"{self.name}: {name} is not a layer; its layers are {', '.join(parts[name])}")
             advice = did_you_mean(name, known) or f" `vggkit names {self.name}` lists them"
             raise ArgumentError(f"{self.name} has no layer {shorten(name)}.{advice}")
         return known[name]
 
     def parts(self, names: str | Iterable[str], argument: str) -> frozenset[str]:
-        """Return the names of the layers that names of blocks and layers stand for.
+        """Return the names of the layers that are named themselves or by their block.
 
         Args:
             names: `block1`, `fc1`, `conv4_3`, …; one or several.
@@ -289,8 +288,8 @@ class Network(msgspec.Struct, frozen=True):
         named = several(names, argument)
         for name in named:
             if name not in known:
-                allowed = f"{known[0]} … {known[-1]}" if known else "no block, as there is none"
-                raise ArgumentError(f"{argument}: expected {allowed} of {self.name}, found {shorten(name)}")
+                allowed = f"expected {known[0]} … {known[-1]} of {self.name}" if known else f"{self.name} has no blocks"
+                raise ArgumentError(f"{argument}: {allowed}, found {shorten(name)}")
         return frozenset(named)
 
     def notes(self) -> list[str]:
@@ -315,7 +314,7 @@ Source = str | os.PathLike[str] | Config | Network
 
 
 def each_source(given: Iterable[Source | Iterable[Source]]) -> list[Source]:
-    """Return the sources that a function of several was given, one by one or in lists.
+    """Return sources as one flat list, whether they were given one by one or in lists.
 
     Args:
         given: names, paths, Configs and Networks, or lists of them.
@@ -342,8 +341,8 @@ def place(config: Config) -> Network:
     """Place every layer of a configuration.
 
     Raises:
-        ConfigError: if a layer does not fit its input, or two layers have one name, with its place in the file; or if
-            there is no layer.
+        ConfigError: if a layer does not fit its input, or two layers have the same name; says the place in the file.
+            Also if there is no layer.
     """
     walk = _Walk(config)
     for number, block in enumerate(config.blocks, start=1):
@@ -367,7 +366,7 @@ class _Walk:
         self.shape = config.input
         self.receptive_field: Pair = (1, 1)
         self.stride: Pair = (1, 1)
-        self.writable = False  # whether nobody needs the values that a layer takes; the input is the caller's
+        self.writable = False  # whether a layer may overwrite its input; the first one's belongs to the caller
         self.layers: list[PlacedLayer] = []
         self.names: set[str] = {f"block{number}" for number in range(1, len(config.blocks) + 1)}
         self.enter(None)
@@ -375,7 +374,7 @@ class _Walk:
     def enter(self, block: str | None) -> None:
         """Begin a block, or the classifier."""
         if block is not None:
-            self.writable = False  # a checkpointed block needs its input once more
+            self.writable = False  # a checkpointed block starts a second time from its input
         self.block = block
         self.counts: Counter[str] = Counter()
         self.number = ""
@@ -422,7 +421,7 @@ class _Walk:
         self.shape = output
 
     def child_name(self, layer: Layer) -> str:
-        """Name a layer inside its block: weight layers count from 1, what stands behind one has its number."""
+        """Name a layer inside its block. Weight layers are numbered from 1; what follows one has its number."""
         stem = layer.stem
         if layer.is_weight_layer:
             self.counts[stem] += 1
@@ -430,14 +429,14 @@ class _Walk:
             return f"{stem}{self.number}"
         attached = layer.role in FOLLOWERS
         base, joint = (f"{stem}{self.number}", "_") if attached else (stem, "")
-        repeat = self.repeats.get(base, 1)  # what was taken once stays taken
+        repeat = self.repeats.get(base, 1)  # lower numbers are taken already
         while (name := base if repeat == 1 else f"{base}{joint}{repeat}") in self.children:
             repeat += 1
         self.repeats[base] = repeat
         return name
 
     def history(self, error: LayerError) -> str:
-        """Say how the maps became so small."""
+        """Say how the maps became so small, for the message of a window that does not fit."""
         height, width = self.stride
         if not isinstance(error, TooSmallError) or (height, width) == (1, 1):
             return ""
@@ -463,8 +462,8 @@ class Names(NamedTuple):
     """The names of one layer; None where the other side has no such layer.
 
     Args:
-        name: here.
-        module: the path of its torch module here.
+        name: in vggkit.
+        module: the path of its torch module in vggkit.
         authors: in the Caffe models that the authors published (`conv1_1`, `relu1_1`, `pool1`, `fc6`, `prob`).
         torchvision: in a torchvision model with these layers (`features.0`, `classifier.6`).
         keras: in keras.applications; an activation there is part of the layer before it.

@@ -45,7 +45,7 @@ def test_the_csv_and_the_markdown_have_the_same_bytes() -> None:
         (("--autocast",), "Autocast holds more than plain float32 would (1.72 GB)"),
         (("--optimizer", "adam"), "the optimizer's own temporaries, not the activations, make the peak"),
         ((), "With the convolutions frozen (--freeze) the peak would be"),
-        (("--batch", "64"), "With --checkpoint block1 it would be 4.99 GB, for 12.5 % of a forward pass more"),
+        (("--batch", "64"), "With --checkpoint block1 it would be 4.99 GB, at the cost of 12.5 % of a forward pass"),
         (("--device", "cuda"), "Workspaces of cuDNN and cuBLAS and the CUDA context are not included."),
     ],
 )

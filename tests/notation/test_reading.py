@@ -219,8 +219,8 @@ def test_an_entry_of_the_last_layer_may_have_followers_of_its_own() -> None:
         ("{activation: maxpool}", "1:24: defaults: activation: expected one of relu, leaky-relu, "),
         ("{dropout: 1}", "1:21: defaults: dropout: expected a number from 0 to below 1, found 1"),
         ("{conv: 3}", "1:18: defaults: conv: expected options such as {stride: 1}, found 3"),
-        ("{conv: {channels: 3}}", "1:19: defaults: conv: channels can have no default"),
-        ("{conv: {name: x}}", "1:19: defaults: conv: name can have no default"),
+        ("{conv: {channels: 3}}", "1:19: defaults: conv: channels can't have a default"),
+        ("{conv: {name: x}}", "1:19: defaults: conv: name can't have a default"),
         ("{conv: {strude: 3}}", "1:19: defaults: conv: unknown option 'strude'. Did you mean 'stride'?"),
         (
             "{maxpool: {stride: 0}}",
@@ -298,7 +298,7 @@ def test_extends_merges_defaults_which_govern_the_childs_own_layers(tmp_path: Pa
     assert config.classifier[0].dropout == 0.5
     nothing = vggkit.loads("extends: ./base.yaml\ndefaults: null\nblocks: [[conv3-4]]", file=str(tmp_path / "x.yaml"))
     assert nothing.blocks[0][0].layer == Conv2d(4, bias=False, stride=(2, 2))
-    assert "with `extends`, what is not said here is as there" in schema()["properties"]["defaults"]["description"]
+    assert "merged into those of `extends`" in schema()["properties"]["defaults"]["description"]
 
 
 def test_extends_by_a_path_starts_from_the_files_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

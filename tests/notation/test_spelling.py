@@ -322,8 +322,8 @@ def test_a_layer_like_no_other_is_told_with_what_one_reads_like(text: str) -> No
         ({"conv": 3, "activation": {"relu": {"x": 1}}}, "conv: activation: relu: unknown option 'x'."),
         ({"conv": 3, "activation": {"relu": {}, "name": "x"}}, "conv: activation: expected one of relu, "),
         ({"conv": 3, "maxpool": 2}, "two layers in one entry: conv and maxpool"),
-        ({"conv": 3, "channels": 2}, "conv: channels is said twice, behind conv and beside it"),
-        ({"maxpool": {"stride": 3}, "stride": 2}, "maxpool: 'stride' is said inside and beside it"),
+        ({"conv": 3, "channels": 2}, "conv: channels is given twice, as the value of conv and beside it"),
+        ({"maxpool": {"stride": 3}, "stride": 2}, "maxpool: 'stride' is given twice, inside it and beside it"),
         (
             {"cnov": 3},
             "expected a key such as conv, maxpool or fc, found 'cnov'. Did you mean 'conv'?",
@@ -407,7 +407,7 @@ def test_defaults_may_leave_out_what_a_layer_requires(kind: type[Layer]) -> None
     """`defaults:` gives options of a kind, never its required ones nor a name."""
     assert parse_options(kind, {}).fields == {}
     for word in (*(word for word, field in fields(kind).items() if field.required), "name"):
-        with pytest.raises(NotationError, match=f"{word} can have no default"):
+        with pytest.raises(NotationError, match=f"{word} can't have a default"):
             parse_options(kind, {word: 3})
 
 

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, numbers, tables."""
+"""What every other part of the package uses: errors, files, numbers, tables."""

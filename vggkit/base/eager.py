@@ -4,9 +4,9 @@ The operations of a network's layers run here on tensors that have a size but no
 dispatches them. A storage dies when its last reference goes: a Python variable, a saved tensor of the autograd graph,
 or a gradient that is not used yet. After each operation the alive bytes are noted, as torch's MemTracker notes them.
 
-Bytes are kept in two parts, those that grow with the batch and those that don't, so that a single walk answers for
-every batch. The layers' own part of the story stands with the layer, in its `run`, which is handed an `Eager` as
-`module` is handed `torch.nn`.
+Bytes are counted in two parts, those that grow with the batch and those that don't, so that a single walk answers for
+every batch. Which operations a layer consists of is defined with the layer: its `run` is given an `Eager`, as its
+`module` is given `torch.nn`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MEMORY_KINDS = {
     "temporaries": "temporaries",
     "inputs": "images and labels",
 }
-"""What a byte can be for, and what people call it."""
+"""What memory is used for, and the words for it in tables."""
 
 PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = range(7)
 
 CUDA_BLOCK = 512
-"""On CUDA each tensor is rounded up to a multiple of it (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""
+"""On CUDA each tensor takes a multiple of these bytes (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""
 
 INDEX_BYTES = 8
 """An int64: labels, and the indices of max pooling."""
@@ -143,7 +143,7 @@ Edge = Node | Parameter | None
 
 
 class Frame:
-    """A checkpointed block: its input is kept, its saved tensors are made again when they are asked for."""
+    """A checkpointed block: its input is kept, and its saved tensors are made again when they are needed."""
 
     __slots__ = ("alive", "layers", "packs", "recomputed", "recomputing", "x")
 
@@ -207,7 +207,7 @@ class Eager:
         moments: the alive bytes after each operation.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
-        refused: the normalisations that torch refuses to run, as their statistics would be of a single value.
+        refused: the normalisations that torch refuses to run, because they would take statistics of a single value.
     """
 
     def __init__(self, batch: int, device: Literal["cpu", "cuda"] = "cpu", *, training: bool = True) -> None:
@@ -257,7 +257,7 @@ class Eager:
         return storage
 
     def release(self, *held: Storage | Tensor | Parameter | None) -> None:
-        """Give references up; what has none left is freed."""
+        """Give up references. A storage that has none left is freed."""
         for holder in held:
             if holder is None:
                 continue
@@ -298,10 +298,10 @@ class Eager:
             shape: of the output, for one image; the input's if absent.
             element_bytes: of the output; the input's if absent.
             keeps: inputs that its backward pass needs.
-            keeps_output: whether that needs the output.
-            extras: bytes per image and constant bytes of what it makes beside its output, for its backward pass.
-            in_place: whether the output takes the input's place.
-            backward: makes the inputs' gradients from the output's; one of the size of each input if absent.
+            keeps_output: whether its backward pass needs the output.
+            extras: bytes per image and constant bytes of each further tensor that it makes for its backward pass.
+            in_place: whether the output is written over the input.
+            backward: makes the inputs' gradients from the output's; if absent, one as large as each input.
             adjust: what the engine does to those gradients before it hands them on.
 
         Returns:
@@ -362,7 +362,7 @@ class Eager:
         Args:
             x: its input.
             parameters: its weight and bias, if it is affine.
-            statistics: what it computes and keeps; none where it uses running statistics.
+            statistics: those that it computes and keeps; empty where it uses running statistics.
             decomposed: whether fake tensors run its backward pass as separate operations.
         """
         weight = parameters.get("weight")
@@ -431,7 +431,7 @@ class Eager:
         return self.op(x, divisor, element_bytes=wide, keeps=(x, divisor), backward=backward, adjust=adjust)
 
     def pad_circular(self, x: Tensor, shape: Shape, pads: tuple[int, int]) -> Tensor:
-        """Pad by what stands on the other side, as torch does: a new tensor, and slices copied into it one by one."""
+        """Pad with values from the opposite side as torch does: into a new tensor, slices are copied one by one."""
         whole = elements(shape) * x.element_bytes
         storage = self.new(whole)
         self.note()
@@ -504,7 +504,7 @@ class Eager:
         return Tensor(storage, x.shape, x.element_bytes)
 
     def node(self, edges: Sequence[Edge]) -> Node | None:
-        """Record a node, if a gradient is wanted of any of its inputs."""
+        """Record a node, if any of its inputs needs a gradient."""
         if not self.autograd or not any(edge is not None for edge in edges):
             return None
         self._order += 1
@@ -549,14 +549,14 @@ class Eager:
         keeps: Iterable[Kept],
         in_place: bool = False,
     ) -> Tensor:
-        """Run one operation, as the rules of a layer describe it.
+        """Run a layer as one operation, as its rules describe it.
 
         Args:
             x: its input.
             parameters: its other inputs.
             shape: of the output, for one image.
             keeps: what its backward pass needs.
-            in_place: whether the output takes the input's place.
+            in_place: whether the output is written over the input.
         """
         inputs: list[Tensor | Parameter] = []
         extras = []
@@ -587,7 +587,7 @@ class Eager:
         return y
 
     def run_layers(self, layers: Sequence[PlacedRun], x: Tensor, word: str = "forward") -> Tensor:
-        """Run layers as `nn.Sequential` does: each input is let go when its layer has returned.
+        """Run layers as `nn.Sequential` does: each input is released when its layer has returned.
 
         Takes over the caller's reference to x; the output comes with one.
         """
@@ -624,7 +624,7 @@ class Eager:
         scope, self._scope, self._recomputed = self._scope, None, None
         self.event, self.kind, self._casts, self.autocast, self._layer = before
         self.autograd = False
-        for storage, references in scope.items():  # its variables, its graph and its casts go
+        for storage, references in scope.items():  # the recomputation's variables, graph and casts are freed
             self.release(*[storage] * references)
 
     # Autocast
@@ -635,8 +635,8 @@ class Eager:
         """Cast an operand as autocast does.
 
         Returns:
-            The operand, and what must be let go when the operation has returned. The cast of a parameter that
-            is trained is kept until autocast ends, and is not the operation's to let go.
+            The operand, and what must be released when the operation has returned. The cast of a parameter that
+            is trained is kept until autocast ends, so the operation must not release it.
         """
         if tensor is None or tensor.element_bytes == element_bytes:
             return tensor, None
@@ -659,7 +659,7 @@ class Eager:
     def lower(
         self, x: Tensor, weight: Parameter, bias: Parameter | None
     ) -> tuple[Tensor, Parameter, Parameter | None, list[Storage | None]]:
-        """Cast the operands of a convolution or an FC layer, the last one first; without autocast they stay."""
+        """Cast the operands of a convolution or an FC layer, the last one first; without autocast, return them."""
         if not self.autocast:
             return x, weight, bias, []
         low_bias, of_bias = self.cast(bias, 2)
@@ -671,7 +671,7 @@ class Eager:
         return low_x, low_weight, low_bias, [of_bias, of_weight, of_x]
 
     def raise_precision(self, x: Tensor) -> tuple[Tensor, Storage | None]:
-        """Cast the input of an operation that autocast runs in float32; without autocast it stays."""
+        """Cast the input of an operation that autocast runs in float32; without autocast, return it."""
         if not self.autocast:
             return x, None
         high, cast = self.cast(x, 4)
@@ -679,7 +679,7 @@ class Eager:
         return high, cast
 
     def end_autocast(self) -> None:
-        """Leave the autocast context: the casts of the parameters go, where the graph doesn't hold them."""
+        """Leave the autocast context: the casts of the parameters are freed, unless the graph holds them."""
         self.release(*self._casts.values())
         self._casts = {}
         self._cast_in_backward, self.autocast = self.autocast, False
@@ -704,7 +704,7 @@ class Eager:
         return Tensor(loss, (), z.element_bytes, node)
 
     def backward(self, loss: Tensor) -> None:
-        """Run the backward pass, as the engine does: of what is ready, the node that was made last comes first."""
+        """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first."""
         root = loss.node
         assert root is not None
         self.event = "backward of loss"

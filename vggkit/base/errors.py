@@ -1,4 +1,4 @@
-"""The errors of vggkit, each of which says where, what was found, what was expected and what to do.
+"""The errors of vggkit. Each message says where, what was found, what was expected and what to do.
 
 VggkitError              whatever vggkit raises on purpose
 ├─ ConfigError           a configuration that can't be found or is wrong, with all its problems
@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 
 class Position:
-    """Where something stood in its file; two positions always compare equal.
+    """A place in a file; two positions always compare equal, also with None.
 
     A position travels with the values that were read from a file, so that an error found much later can still
-    point at the line. It is no part of what those values say, hence the equality.
+    point at the line. Equal values from different places must stay equal, hence the equality.
 
     Args:
         file: the file's name as the user gave it.
@@ -109,7 +109,7 @@ class MisleadingError(ArgumentError):
 
 
 class LayerError(VggkitError, ValueError):
-    """A layer that does not fit its input; the network says where it stands."""
+    """A layer that does not fit its input; the network adds the layer's place."""
 
 
 class TooSmallError(LayerError):
@@ -132,7 +132,11 @@ class Fault(NamedTuple):
     at_key: bool = False
 
     def told(self, where: str = "") -> str:
-        """Return it as one line; where the entry as a whole is wrong, with its place (" in block 2")."""
+        """Return the message and the advice on one line.
+
+        Args:
+            where: the entry's place, such as " in block 2"; it is added if the whole entry is wrong.
+        """
         message = self.message if self.path else self.message + where
         return f"{message}.{self.advice}" if self.advice else message
 
@@ -191,7 +195,7 @@ def nearest(word: str, known: Iterable[str], closeness: float = 0.6) -> str | No
     Args:
         word: what was found.
         known: what would have been right.
-        closeness: how close it must be, from 0 to 1; among very many words anything is near to one of them.
+        closeness: how close it must be, from 0 to 1; among very many words, some word is always quite close.
 
     Returns:
         The nearest known spelling, compared without regard to letter case, or None.
@@ -201,7 +205,7 @@ def nearest(word: str, known: Iterable[str], closeness: float = 0.6) -> str | No
     """
     from difflib import get_close_matches  # only when something is wrong already
 
-    # a single letter is like no word, however short
+    # a single letter is no misspelling of another
     spelling = {candidate.lower(): candidate for candidate in known if len(candidate) > 1}
     here = ELSEWHERE.get(word.lower())
     if here in spelling:
@@ -218,7 +222,7 @@ def did_you_mean(word: str, known: Iterable[str], closeness: float = 0.6) -> str
 
 
 def shorten(found: object, limit: int = 60) -> str:
-    """Return what was found as it may stand in a one-line message, however long it was."""
+    """Write what was found for a one-line message, cut off if it is too long."""
     try:
         text = repr(found)
     except ValueError:  # an integer of more digits than Python writes
@@ -226,13 +230,13 @@ def shorten(found: object, limit: int = 60) -> str:
     except RecursionError:
         text = f"a {type(found).__name__} of thousands of levels"
     line, several, _ = text.partition("\n")
-    if several:  # a value that draws itself as a table
+    if several:  # a value whose repr is a table
         text = f"{line}…"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def file_name(path: str | os.PathLike[str]) -> str:
-    """Return a file's name as it may stand in a one-line message.
+    """Write a file's name for a one-line message, in quotes if it can't be printed as it is.
 
     >>> file_name("a.png"), file_name("a\\n.png")
     ('a.png', "'a\\\\n.png'")
@@ -241,13 +245,12 @@ def file_name(path: str | os.PathLike[str]) -> str:
     return name if name.isprintable() else repr(name)
 
 
-_CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"  # with what turns the direction
-)
+# with the characters that turn the writing direction
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return text of somebody else's as it may be shown: what a terminal would obey is written out, as in JSON.
+    r"""Escape the control characters of somebody else's text as JSON does, so that no terminal obeys them.
 
     Args:
         text: a name, a path, a message.

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half written, and no device, pipe or socket becomes a file."""
+"""Writing files so that none is ever half written, and no device, pipe or socket is replaced by a file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, as UTF-8, whole or not at all.
 
     Args:
-        path: where to.
-        text: what.
+        path: the file.
+        text: its text.
 
     Raises:
         VggkitError: if it can't be written.
@@ -31,8 +31,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file whole or not at all.
 
     Args:
-        path: where to.
-        content: what.
+        path: the file.
+        content: its bytes.
 
     Raises:
         VggkitError: if it can't be written.
@@ -43,13 +43,13 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file to write, which is there when the block ends well; else the old one stays as it was.
+    """Open a file to write. It appears when the block ends well; otherwise the old file stays as it was.
 
-    A link is written through, and a file that is replaced passes on its mode. What is no file, such as a device or a
-    pipe, is written to as the block goes on; it can't be read, nor written out of order.
+    Links are followed, and a new file gets the mode of the one that it replaces. A device or a pipe is written to
+    directly; it can't be read, nor written out of order.
 
     Args:
-        path: where to.
+        path: the file.
 
     Raises:
         VggkitError: if it can't be written.
@@ -62,7 +62,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _is_stream(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path leads to something that is no file, or to what this process or another has open."""
+    """Tell whether a path leads to a device or a pipe, or to a file that a process has open (`/dev/stdout`)."""
     mode = _mode(path)
     folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))  # of /dev/stdout, /dev/fd/3, /proc/self/fd/3
     return mode is not None and (not stat.S_ISREG(mode) or folder == "/dev" or folder.startswith("/proc/"))
@@ -77,20 +77,20 @@ def _mode(path: str | os.PathLike[str]) -> int | None:
 
 @contextmanager
 def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside a file, which takes its place if the block ends well, and else is removed."""
+    """Open a temporary file beside a file. It replaces the file if the block ends well, and is removed otherwise."""
     target = Path(os.path.realpath(path))
     mode = _mode(target)
     permissions = 0o666 if mode is None else stat.S_IMODE(mode)
     # a short name: the file's own may be as long as a name can be
     temporary = target.with_name(f".vggkit-{os.urandom(8).hex()}")
-    try:  # from here on: a signal may end the process between any two lines
+    try:  # starts here, as a signal may end the process between any two lines
         with _temporary(temporary, permissions) as file:
             unnamed = os.fstat(file.fileno()).st_nlink == 0
             if mode is not None:
-                os.chmod(file.fileno() if unnamed else temporary, permissions)  # whatever the umask took
+                os.chmod(file.fileno() if unnamed else temporary, permissions)  # the umask may have removed some
             yield file
             file.flush()
-            if unnamed:  # a descriptor of a folder makes Python follow the link, and which one does not matter
+            if unnamed:  # Python follows the link only if it is given src_dir_fd, whatever that is
                 link = f"/proc/self/fd/{file.fileno()}"
                 os.link(link, temporary, src_dir_fd=file.fileno(), follow_symlinks=True)
         os.replace(temporary, target)
@@ -101,9 +101,9 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _temporary(path: Path, permissions: int) -> IO[bytes]:
-    """Open a new file: one without a name where that can be, so that nothing stays even if the process is killed."""
+    """Open a new file, without a name where that is possible: then nothing is left if the process is killed."""
     if os.path.exists("/proc/self/fd"):
-        with suppress(AttributeError, OSError):  # neither macOS nor every file system has them
+        with suppress(AttributeError, OSError):  # macOS and some file systems have no O_TMPFILE
             return open(os.open(path.parent, os.O_TMPFILE | os.O_RDWR, permissions), "w+b")
     return open(path, "x+b", opener=partial(os.open, mode=permissions))
 
@@ -115,7 +115,7 @@ def write_lines(stream: TextIO, lines: str) -> None:
     Only a single line that is longer can be cut.
 
     Args:
-        stream: where to, such as sys.stdout.
+        stream: the stream, such as sys.stdout.
         lines: each with its line break.
     """
     try:
@@ -133,7 +133,7 @@ def write_lines(stream: TextIO, lines: str) -> None:
 
 
 def _pieces(content: bytes, size: int) -> Iterator[bytes]:
-    """Cut content behind line breaks into pieces of up to so many bytes; a longer line is a piece of its own."""
+    """Cut content after line breaks into pieces of at most `size` bytes; a longer line is a piece of its own."""
     start = 0
     while start < len(content):
         end = content.rfind(b"\n", start, start + size) + 1 if len(content) - start > size else len(content)

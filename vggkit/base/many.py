@@ -1,15 +1,15 @@
-"""Whole numbers, many at once: a rule that is written for one number holds for each of them.
+"""Many whole numbers at once: a rule that is written for one number works for all of them.
 
-The rules of layers and the walk through a training step add and multiply channels, and here and there ask something
-of them: is this 1, do the groups divide it? `Many` does the arithmetic on numpy arrays, so that one walk answers for
-thousands of networks. Where the answer to a question is not the same for all, it raises `Disagreement`, which says
-who answers alike; whoever started the walk then starts it again for each of the parts. So the figures are those of
-the rules themselves, whatever the rules ask.
+The rules of layers and the walk through a training step add and multiply channels. Sometimes they ask a question: is
+this 1? Do the groups divide it? `Many` does the arithmetic on numpy arrays, so that one walk answers for thousands of
+networks. If the answer to a question is not the same for all, `Many` raises `Disagreement`, which says which numbers
+answer alike. Whoever started the walk then starts it again for each part. So the figures always come from the rules
+themselves, whatever the rules ask.
 
-To a type checker `Many` is a kind of int. The numbers come in through the options of layers (`Conv2d.out_channels`),
-so that another type would have to run through every option, shape, row and total of the package, where all but a
-search have one number. At run time it is no int: C code would read a single value of it. What `Many` has no method
-for raises a TypeError, and never answers for one of the numbers.
+To a type checker `Many` is a kind of int. The numbers come in through the options of layers (`Conv2d.out_channels`).
+A type of its own would have to appear in every option, shape, row and total of the package, although only a search
+has many numbers. At run time it is no int, because C code would read a single value from an int. An operation that
+`Many` has no method for raises a TypeError; it never answers for one of the numbers alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Many(_Number):
 
     Args:
         values: the numbers.
-        bound: none of them is larger, whatever its sign.
+        bound: no absolute value is larger.
     """
 
     __slots__ = ("bound", "values")
@@ -110,7 +110,7 @@ class Many(_Number):
         return _agreed(self.values != 0)
 
     def __index__(self) -> int:
-        """Return the one number that all are."""
+        """Return the number, if all are the same; raise Disagreement if not."""
         numbers, labels = np.unique(self.values, return_inverse=True)
         if len(numbers) > 1:
             raise Disagreement(labels)
@@ -122,12 +122,12 @@ class Many(_Number):
         return hash(int(self))
 
     def bit_length(self) -> int:
-        """Return the bits of the one number that all are."""
+        """Return the number of bits, if all numbers are the same; raise Disagreement if not."""
         return int(self).bit_length()
 
 
 def many(numbers: Sequence[Number]) -> Number:
-    """Return numbers as one: the number itself where they are all the same.
+    """Return numbers as one value; as a plain number if they are all the same.
 
     >>> many([64, 64]), many([64, 32]) * 3
     (64, 96 … 192)
@@ -139,7 +139,7 @@ def many(numbers: Sequence[Number]) -> Number:
 
 
 def largest(numbers: Iterable[int]) -> int:
-    """Return the largest of numbers, for each of the many.
+    """Return the largest of numbers; of several `Many`, the largest at each position.
 
     >>> largest([many([1, 5]), 3, many([2, 0])])
     3 … 5
@@ -148,7 +148,7 @@ def largest(numbers: Iterable[int]) -> int:
 
 
 def listed(number: Number, count: int) -> list[Number]:
-    """Return as many plain numbers.
+    """Return a list of plain numbers; a number that is only one is repeated.
 
     >>> listed(many([64, 32]), 2), listed(7, 2)
     ([64, 32], [7, 7])
@@ -165,7 +165,7 @@ def _larger(left: int, right: int) -> int:
 def _combined(operation: Any, bound: Callable[[int, int], int], left: Any, right: Any) -> Many:
     """Combine numbers by an operation; `bound` says how large the result may be, given how large the operands are."""
     size = bound(_bound(left), _bound(right))
-    if size > LARGEST_INT64:  # look closer: bounds of differences add up
+    if size > LARGEST_INT64:  # the bounds of many differences add up to too much: look at the numbers themselves
         size = bound(_largest(left), _largest(right))
     values = _values(left), _values(right)
     if size > LARGEST_INT64:
@@ -174,7 +174,7 @@ def _combined(operation: Any, bound: Callable[[int, int], int], left: Any, right
 
 
 def _agreed(answers: Values) -> bool:
-    """Return the answer that all give."""
+    """Return the answer, if all give the same; raise Disagreement if not."""
     if answers.all():
         return True
     if not answers.any():
@@ -195,5 +195,5 @@ def _largest(number: Any) -> int:
 
 
 def _exact(values: Values) -> Values:
-    """Return Python's own integers, which have no largest."""
+    """Return Python's own integers, which can't overflow."""
     return values.astype(object) if isinstance(values, np.ndarray) else values

@@ -26,7 +26,7 @@ def whole(number: object, argument: str, least: int = 1, largest: int | None = N
 
     Args:
         number: Python's, numpy's or torch's.
-        argument: what it was given for, for the message.
+        argument: the argument's name, for the message.
         least: the smallest that is allowed.
         largest: the largest that is allowed, or None.
 
@@ -53,7 +53,7 @@ def grouped(number: int) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Write bytes in the largest decimal unit that leaves a number from 1, from kB to EB; small ones in B.
+    """Write bytes in the largest decimal unit, from kB to EB, that gives a number from 1; less than 1 kB in B.
 
     >>> megabytes(60950432), megabytes(553430176), megabytes(600)
     ('60.95 MB', '553.43 MB', '600 B')
@@ -192,10 +192,10 @@ def parse_count(text: str | int) -> int:
     """Read a count.
 
     Args:
-        text: a number, with k, M, G or T behind it if you like: `140M`, `15.5G`.
+        text: a number, optionally with k, M, G or T after it: `140M`, `15.5G`.
 
     Raises:
-        ArgumentError: if it is no such number.
+        ArgumentError: if it is not such a number.
 
     >>> parse_count("140M"), parse_count(7)
     (140000000, 7)

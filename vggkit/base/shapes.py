@@ -1,4 +1,4 @@
-"""Shapes of tensors, for one image: C×H×W, or (features,) once flattened; the batch is multiplied elsewhere."""
+"""Shapes of tensors, for one image: C×H×W, or (features,) once flattened. The batch is multiplied elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Pair = tuple[int, int]
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A buffer that autograd keeps from the forward to the backward pass.
+    """A tensor that autograd keeps from the forward to the backward pass.
 
     Args:
-        what: "input", "output", "clone of the input", or the name of a buffer that only the backward pass needs.
+        what: "input", "output", "clone of the input", or the name of a tensor that only the backward pass needs.
         shape: its shape; for input and output that of one image.
         element_bytes: bytes per element; None means the network's own dtype.
         per_image: whether it grows with the batch.

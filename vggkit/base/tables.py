@@ -1,6 +1,6 @@
-"""Tables of any kind of row, in every text format: a column is a value, a format is one function.
+"""Tables in every text format. A column is a value, a format is one function.
 
-A value that is shown inherits from `Shown` and says its `Table` once; `FORMATS` has what a table can be written in.
+A value that people see inherits from `Shown` and defines its `Table` once. `FORMATS` has every format.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Column(msgspec.Struct, Generic[RowType], frozen=True):
 
     Args:
         header: its title.
-        cell: a row's text in it.
+        cell: returns a row's text in this column.
         align: "left" or "right".
-        rank: in a narrow terminal the columns of the highest rank go first; rank 0 always stays.
+        rank: in a narrow terminal the columns of the highest rank are left out first; rank 0 always stays.
         style: rich's style for its cells.
-        fold: for prose: its cells are folded to as little as this width before a column goes, and an HTML page may
-            break them. 0 never folds them, unless the columns that always stay don't fit otherwise.
+        fold: for prose: its cells are folded to this width, before a column is left out, and an HTML page may break
+            them. With 0 they are folded only if the columns of rank 0 don't fit otherwise.
     """
 
     header: str
@@ -47,8 +47,8 @@ class Grid(NamedTuple):
         columns: titles, and how each column is drawn.
         rows: the cells.
         footer: cells of a last row of totals, or None.
-        sections: the indexes of rows behind which a new section starts.
-        title: one line that stands above.
+        sections: the indexes of rows after which a new section starts.
+        title: one line above the table.
     """
 
     columns: Sequence[Column[Any]]
@@ -70,7 +70,7 @@ def grid(
     sections: frozenset[int] = frozenset(),
     title: str = "",
 ) -> Grid:
-    """Fill a grid: each column's cell of each row, on one line and without what a terminal would obey."""
+    """Fill a grid with each column's cell for each row. Line breaks and other control characters are escaped."""
     cells = [[escaped(column.cell(row)) for column in columns] for row in rows]
     return Grid(columns, cells, footer, sections, title)
 
@@ -80,7 +80,7 @@ GAP = 2
 
 
 class FittedTable:
-    """A rich renderable that leaves columns out, by rank, until it fits the console's width, and then names them."""
+    """A rich renderable that leaves out columns, by rank, until it fits the console's width. It names them below."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -97,7 +97,7 @@ class FittedTable:
             yield Text(f"\n{said}", style="dim")
 
     def table(self, grid: Grid, kept: Sequence[int], width: int, ascii_only: bool) -> Any:
-        """Return the rich table of some of the columns, no number cut."""
+        """Return the rich table of the kept columns. No number is cut."""
         from rich.box import SIMPLE_HEAD, Box
         from rich.table import Table
         from rich.text import Text
@@ -119,7 +119,7 @@ class FittedTable:
 
 
 def _encoded(grid: Grid, encoding: str) -> Grid:
-    """Return a grid in the characters of an encoding, so that its columns are as wide as what is printed."""
+    """Replace the characters that an encoding lacks, so that each column is as wide as what will be printed."""
 
     def line(cells: Sequence[str]) -> list[str]:
         return [terminal.shown(cell, encoding) for cell in cells]
@@ -130,7 +130,7 @@ def _encoded(grid: Grid, encoding: str) -> Grid:
 
 
 def fitting(grid: Grid, width: int) -> list[int]:
-    """Return the indexes of the columns that fit a width; those of rank 0 are kept in any case."""
+    """Return the indexes of the columns that fit a width; those of rank 0 are always kept."""
     kept = list(range(len(grid.columns)))
     while least_width(grid, kept) > width and any(grid.columns[index].rank for index in kept):
         kept.remove(max(kept, key=lambda index: (grid.columns[index].rank, index)))
@@ -138,7 +138,7 @@ def fitting(grid: Grid, width: int) -> list[int]:
 
 
 def least_width(grid: Grid, kept: Sequence[int]) -> int:
-    """Return the width that some of the columns need, with those folded that can be."""
+    """Return the width that the kept columns need, if every column that can be folded is folded."""
     from rich.cells import cell_len
 
     lines = [grid.headers, *grid.rows, *([grid.footer] if grid.footer else [])]
@@ -148,9 +148,9 @@ def least_width(grid: Grid, kept: Sequence[int]) -> int:
 
 
 def hidden(grid: Grid, kept: Sequence[int], width: int) -> str:
-    """Return a line that names the columns which are left out, or nothing if all are there.
+    """Return a line that names the columns that are left out, or an empty string if all are shown.
 
-    Columns without a header only say again, in another form, what stands beside them: they are not named.
+    A column without a header only repeats the column beside it in another form, so it is not named.
     """
     names = [header for index, header in enumerate(grid.headers) if header and index not in kept]
     if not names:
@@ -160,9 +160,9 @@ def hidden(grid: Grid, kept: Sequence[int], width: int) -> str:
 
 
 def plain(grid: Grid, encoding: str = "utf-8") -> str:
-    """Write a grid as text, every column as wide as it needs: what `FittedTable` draws where there is room for all.
+    """Write a grid as text with every column in full, as `FittedTable` draws it in a wide terminal.
 
-    Pipes and files get this one, without rich: importing that and drawing with it takes most of a short command's time.
+    Pipes and files get this one. It doesn't draw with rich, because that takes most of a short command's time.
     """
     from rich.cells import cell_len
 
@@ -197,7 +197,7 @@ def markdown(grid: Grid) -> str:
 
 
 def markdown_cell(cell: str) -> str:
-    """Escape what Markdown would take for its own."""
+    """Escape the characters that have a meaning in Markdown."""
     return "".join(f"\\{char}" if char in "|\\`*_<[" else char for char in cell)
 
 
@@ -242,12 +242,12 @@ _LATEX = str.maketrans(
 
 def _latex_row(cells: Sequence[str]) -> str:
     row = " & ".join(map(latex_cell, cells)) + " \\\\"
-    # the \\ before it would take these for an option of its own
+    # the \\ that ends the row before would read these as its option
     return f"{{}}{row}" if row.startswith(("*", "[")) else row
 
 
 def latex_cell(cell: str) -> str:
-    """Escape what LaTeX would take for its own."""
+    """Escape the characters that have a meaning in LaTeX."""
     return cell.translate(_LATEX)
 
 
@@ -318,9 +318,9 @@ def data_frame(rows: Iterable[Mapping[str, Any]], index: str) -> Any:
 
 
 def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write comma-separated values; shapes are joined by x, as they are read, and lists of words by semicolons.
+    """Write comma-separated values. Shapes are joined by x, as in 3x224x224, and lists of words by semicolons.
 
-    A text that a spreadsheet would take for a formula stands behind an apostrophe.
+    A text that a spreadsheet would read as a formula gets an apostrophe before it.
     """
     import csv as csv_module
     import io
@@ -359,18 +359,18 @@ def json(value: object) -> str:
     """Write a value as indented JSON."""
     import json as json_module
 
-    # JSON escapes some control characters itself, and line breaks are its own
+    # json.dumps escapes some control characters itself; the line breaks come from its indentation
     return escaped(json_module.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n"
 
 
 PIPE_WIDTH = 10_000
-"""Width where there is no terminal and no COLUMNS: nothing is left out."""
+"""Width without a terminal and without COLUMNS: no column is left out."""
 
 
 def show(renderable: Any) -> None:
-    """Print to stdout: as wide as the terminal; through a pipe without colour and, unless COLUMNS says, in full.
+    """Print to stdout, as wide as the terminal. Through a pipe: without colour, and in full unless COLUMNS is set.
 
-    What the terminal's encoding has no character for is written in ASCII.
+    Characters that the terminal's encoding lacks are written in ASCII.
     """
     columns, encoding = os.environ.get("COLUMNS", ""), terminal.encoding()
     width = int(columns) if columns.isdecimal() and int(columns) else None
@@ -393,7 +393,7 @@ def text(renderable: Any, width: int = PIPE_WIDTH, encoding: str = "utf-8") -> s
     Args:
         renderable: what rich can print.
         width: of a line, in characters.
-        encoding: the text has no character that can't be written in it.
+        encoding: characters that it lacks are written in ASCII.
     """
     import io
 
@@ -410,17 +410,17 @@ def text(renderable: Any, width: int = PIPE_WIDTH, encoding: str = "utf-8") -> s
 
 
 class Table:
-    """What a value shows, as every format draws it: grids, what is said of them, and the same as data.
+    """What a value shows, for every format: grids and notes for people, records and data for programs.
 
-    A format whose drawing is another for some kind of value is a method that this kind's own subclass overrides.
+    Each format has a method. A kind of value that needs another drawing in some format overrides it in a subclass.
 
     Args:
         grids: one or several.
-        records: a row each for CSV and data frames, by the names of the columns.
+        records: the rows of CSV and data frames, each by the names of the columns.
         data: for JSON; the records if absent.
-        columns: names of the columns of the records; needed where there may be none.
-        below: grids that stand below the others in the terminal only.
-        notes: lines of text behind the grids, in the terminal only.
+        columns: names of the columns of the records; needed where there may be no record.
+        below: grids below the others, in the terminal only.
+        notes: lines of text after the grids, in the terminal only.
         title: one line that says what is shown; the first grid's if absent.
     """
 
@@ -442,21 +442,21 @@ class Table:
         self.below = below
         self.notes = notes
 
-    # A table of a million rows makes each of these three only when a format asks for it.
+    # These three are properties, so that a table of a million rows can make each only when a format asks for it.
 
     @property
     def grids(self) -> Sequence[Grid]:
-        """What tables in text are drawn of."""
+        """The grids that text formats draw."""
         return self._grids
 
     @property
     def records(self) -> Sequence[Mapping[str, Any]]:
-        """What CSV and data frames have."""
+        """The rows of CSV and data frames."""
         return self._records
 
     @property
     def data(self) -> object:
-        """What JSON has."""
+        """The value that JSON writes."""
         return list(self.records) if self._data is None else self._data
 
     def __rich__(self) -> Any:
@@ -469,10 +469,10 @@ class Table:
         return Group(*parts, *([Text()] if self.notes else []), *map(Text, self.notes))
 
     def to_text(self, encoding: str = "utf-8") -> str:
-        """Return what a terminal shows that has room for all of it.
+        """Return what a wide terminal shows.
 
         Args:
-            encoding: the text has no character that can't be written in it.
+            encoding: characters that it lacks are written in ASCII.
         """
         parts = [plain(grid, encoding) for grid in (*self.grids, *self.below)]
         notes = [f"{note}\n" for note in self.notes]
@@ -483,7 +483,7 @@ class Table:
         return json(self.data)
 
     def to_csv(self) -> str:
-        """Return a line per record behind the names of the columns."""
+        """Return the names of the columns, then a line per record."""
         return csv(self.columns, [list(record.values()) for record in self.records])
 
     def to_markdown(self) -> str:
@@ -495,12 +495,12 @@ class Table:
         return "\n".join(map(latex, self.grids))
 
     def to_html(self) -> str:
-        """Return each grid as an HTML table: a part of a page, as notebooks take it."""
+        """Return each grid as an HTML table: a part of a page, as notebooks need it."""
         return "".join(map(html, self.grids))
 
 
 class DrawnTable(Table):
-    """A table that is drawn in a way of its own where it is text: `__rich__` says how."""
+    """A table that draws its text in its own way, in `__rich__`."""
 
     def __rich__(self) -> Any:
         raise NotImplementedError
@@ -513,7 +513,7 @@ class Format(NamedTuple):
     """A format that every table can be written in.
 
     Args:
-        endings: those of its files.
+        endings: the endings of its files' names.
         write: writes a table.
     """
 
@@ -533,12 +533,12 @@ FORMATS = {
 
 
 class Shown:
-    """A value that shows itself, in every format, by one table; at the Python prompt as wide as the terminal."""
+    """A value that shows itself in every format, from one table. At the Python prompt it is as wide as the terminal."""
 
     __slots__ = ()
 
     def table(self) -> Table:
-        """Return what it shows. A kind of value that has more to say takes options here, each with a default."""
+        """Return what it shows. A subclass may add options, each with a default."""
         raise NotImplementedError
 
     def __rich__(self) -> Any:

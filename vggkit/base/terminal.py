@@ -1,4 +1,4 @@
-"""Characters that a terminal's encoding can't show, and what stands for them."""
+"""Characters that a terminal's encoding can't show, and what is printed instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 
 ERRORS = "vggkit"
-"""What encodes with these errors has the characters below in the place of those that the encoding lacks."""
+"""The name of an error handler of `str.encode`: it replaces the characters that the encoding lacks, as below."""
 
 PLAIN = {
     **dict.fromkeys("−–─", "-"),
@@ -31,17 +31,17 @@ PLAIN = {
     "✓": "yes",
     "✗": "no",
 }
-"""In ASCII, the characters that tables and messages use."""
+"""ASCII replacements of the characters that tables and messages use."""
 
 
 def encoding() -> str:
-    """Return the encoding of what is printed for people: LC_ALL=C asks for ASCII, where Python writes UTF-8."""
+    """Return the encoding of what is printed for people. LC_ALL=C asks for ASCII, although Python writes UTF-8."""
     said = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8") == "1"
     return "ascii" if os.environ.get("LC_ALL") in ("C", "POSIX") and not said else sys.stdout.encoding or "utf-8"
 
 
 def shown(text: str, encoding: str) -> str:
-    """Return a text in the characters of an encoding.
+    """Replace the characters of a text that an encoding lacks.
 
     >>> shown("3×224×224 → conv", "ascii")
     '3x224x224 -> conv'

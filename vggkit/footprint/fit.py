@@ -1,4 +1,4 @@
-"""What fits: the bytes of a step as lines over the batch, and the largest batch and image for the memory there is."""
+"""What fits: the bytes of a step as lines over the batch, and the largest batch or image for a given memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LinearBytes(NamedTuple):
-    """Bytes that are a line over the batch.
+    """Bytes that are a straight line over the batch.
 
     Args:
         constant: bytes that don't grow with it.
@@ -124,13 +124,13 @@ class Fit(msgspec.Struct, frozen=True):
     """The largest step that fits.
 
     Args:
-        limit_bytes: the memory there is.
+        limit_bytes: the memory that there is.
         solved: what was asked for: a key of `SOLVERS`.
-        largest: that many images, or a square image of that side; 0 if not even the smallest fits.
-        peak_bytes: what that needs; of the smallest if it does not fit.
-        left_bytes: what is left then; negative if it does not fit.
-        next: the one larger, or the smallest if it does not fit.
-        missing_bytes: how much memory it lacks.
+        largest: the number of images, or the side of a square image; 0 if not even the smallest fits.
+        peak_bytes: the memory that the largest needs, or the smallest if it does not fit.
+        left_bytes: the memory that is left then; negative if it does not fit.
+        next: one more than the largest, or the smallest if it does not fit.
+        missing_bytes: how much more memory the next needs.
     """
 
     limit_bytes: int
@@ -147,7 +147,7 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 class StepArguments(Overrides, total=False):
-    """The keywords of `memory` but batch, for type checkers."""
+    """The keywords of `memory` except batch, for type checkers."""
 
     mode: str
     dtype: Dtype
@@ -288,7 +288,7 @@ def _takes_any_size(network: Network) -> bool:
 
     try:
         return parameters(network) == parameters(_square(network, LARGEST))
-    except ConfigError:  # what takes this size does not take any
+    except ConfigError:  # this image does not fit, so the network does not take any size
         return False
 
 
@@ -297,9 +297,9 @@ class Solver(NamedTuple):
 
     Args:
         fit: finds the largest one that fits.
-        of: words for the step in which it is looked for.
-        spelled: how one is written, with its number.
-        next_title: title of the column that has the next larger one.
+        of: describes the step, for a title.
+        spelled: how a result is written, with a place for its number.
+        next_title: title of the column with the next larger one.
     """
 
     fit: Callable[[Network, StepOptions, int], Fit]

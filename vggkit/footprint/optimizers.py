@@ -1,8 +1,8 @@
 """Optimizers: one class each, with all its rules.
 
-What an optimizer keeps between steps, what its step allocates and frees, and which class of `torch.optim` it is stand
-side by side. A new optimizer is one class in this file. The rules are those of torch's default arguments: on the CPU
-torch takes the parameters one by one (`_single_tensor_…`), on CUDA all of them together (`_multi_tensor_…`, foreach).
+A class has what the optimizer keeps between steps, what its step allocates and frees, and its class of `torch.optim`.
+A new optimizer is one class in this file. The rules are those of torch's default arguments: on the CPU torch takes the
+parameters one by one (`_single_tensor_…`), on CUDA all of them together (`_multi_tensor_…`, foreach).
 
 `torch.optim` is an argument, as `torch.nn` is for the layers, so that nothing here imports torch.
 """
@@ -21,7 +21,7 @@ COUNTER_BYTES = 4
 
 
 class Optimizer(ABC):
-    """An optimizer; each final class of it is in `OPTIMIZERS`."""
+    """An optimizer. `OPTIMIZERS` has one of each final class."""
 
     name: ClassVar[str]
     """The word that asks for it."""
@@ -46,7 +46,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def torch_optimizer(self, parameters: Sequence[Any], optim: Any) -> Any:
-        """Return torch's optimizer, or None if nothing is to be stepped.
+        """Return torch's optimizer, or None if there is no step.
 
         Args:
             parameters: the trained parameters.
@@ -55,7 +55,7 @@ class Optimizer(ABC):
 
 
 class NoOptimizer(Optimizer):
-    """Gradients are computed and no parameter is changed."""
+    """Computes gradients, but changes no parameter."""
 
     name = "none"
 
@@ -161,4 +161,4 @@ OPTIMIZERS: dict[str, Optimizer] = {
 """Every optimizer by its name: each final class above."""
 
 NONE, DEFAULT = NoOptimizer.name, MomentumSGD.name
-"""What a step has if nothing is asked for: in inference, and in training."""
+"""The optimizer if none is asked for: in inference, and in training."""

@@ -2,7 +2,7 @@
 
 The step is the second one of a training loop, when the optimizer has its state: `zero_grad(set_to_none=True)`, forward
 pass, cross-entropy, backward pass, optimizer step. Or, for inference, one forward pass in `eval()` mode without
-gradients. Workspaces of cuDNN and cuBLAS are not included: they are no tensors of the network.
+gradients. Workspaces of cuDNN and cuBLAS are not included, because they are not tensors of the network.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         return self.mode == "training"
 
     def replace(self, **changes: Any) -> StepOptions:
-        """Return the same options but for some."""
+        """Return the options with some of them changed."""
         return msgspec.structs.replace(self, **changes)
 
     def forward_only(self) -> StepOptions:
@@ -87,7 +87,7 @@ class StepOptions(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What a title says of the step, but for the batch."""
+        """The step in words, for a title; the batch is not included."""
         said: list[str] = [self.dtype, self.mode]
         if self.is_training:
             said.append(self.optimizer)
@@ -100,7 +100,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         return ", ".join([*said, self.device])
 
     def title(self, name: str, image: Shape) -> str:
-        """Return one line that says what a step is of.
+        """Return one line that describes the step of a network.
 
         Args:
             name: the network's.
@@ -114,8 +114,8 @@ class LayerMemory(msgspec.Struct, frozen=True):
 
     Args:
         name: the layer's; the last one is `loss`.
-        saved_bytes: what autograd keeps for its backward pass and no layer before it has kept already.
-        output_bytes: its output, 0 if that is in another layer's memory.
+        saved_bytes: what autograd keeps for its backward pass, without what an earlier layer keeps already.
+        output_bytes: its output; 0 if that is in another layer's memory.
     """
 
     name: str
@@ -135,7 +135,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         by_kind: the bytes of each kind at that moment.
         saved_for_backward_bytes: what autograd holds between the forward and the backward pass, each storage once,
             parameters and buffers excluded.
-        steady_bytes: parameters, gradients and optimizer state, which are there between steps, too.
+        steady_bytes: parameters, gradients and optimizer state, which stay between steps.
         layers: what each layer holds, the loss included.
         timeline: the alive bytes after each operation.
     """
@@ -153,7 +153,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """One line that says what the step is of."""
+        """One line that describes the step and its network."""
         return self.options.title(self.name, self.input)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         }
 
     def table(self, advice: Sequence[str] = ()) -> Table:
-        """Return a row per kind that is alive at the peak, their sum, and sentences on what people don't expect.
+        """Return a row for each kind of memory at the peak, their sum, and sentences on what may surprise.
 
         Args:
             advice: sentences on other steps, such as `Remedies.sentences`.
@@ -213,7 +213,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         ]
         if self.options.is_training:
             said.append(
-                f"Kept for the backward pass: {megabytes(self.saved_for_backward_bytes)}. Between steps stay"
+                f"Kept for the backward pass: {megabytes(self.saved_for_backward_bytes)}. Kept between steps:"
                 f" {megabytes(self.steady_bytes)} (parameters, gradients, optimizer)."
             )
         if self.peak_at == OPTIMIZER_STEP:
@@ -225,11 +225,11 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
 
 
 BAR = 24
-"""Cells of a bar that stands for everything."""
+"""Width of a bar of 100 %, in characters."""
 
 
 def bar(part: int, whole: int) -> str:
-    """Draw a share as a bar, in eighths of a cell."""
+    """Draw a share as a bar, in eighths of a character."""
     eighths = round(BAR * 8 * part / whole)
     full, rest = divmod(eighths, 8)
     return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
@@ -301,7 +301,7 @@ def checked_options(
     checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
 ) -> StepOptions:
-    """Check the arguments of `memory`, which are explained there.
+    """Check arguments of a step; `memory` explains them.
 
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
@@ -329,7 +329,7 @@ def checked_options(
 
 
 def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:
-    """Return an argument that is among the allowed words; refuse any other."""
+    """Return an argument if it is one of the allowed words; refuse any other."""
     for word in allowed:
         if word == given:
             return word
@@ -411,7 +411,7 @@ class Step:
             eager.autocast = options.autocast
             self._forward(x, blocks)
             return
-        places = elements(network.output_shape[1:])  # a trunk ends in maps: it has a label for each place of them
+        places = elements(network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         sizes = [parameter.storage.constant for parameter in trained]
@@ -433,7 +433,7 @@ class Step:
         eager.release(loss)
 
     def _place_layers(self) -> list[tuple[str | None, list[PlacedRun]]]:
-        """Allocate parameters and buffers; return the layers of each block, and last those of no block."""
+        """Allocate parameters and buffers; return the layers of each block, and then those outside of blocks."""
         frozen = self.network.parts(self.options.freeze, "freeze")
         blocks = groupby(self.network.modules(), key=lambda placed: placed.block)
         return [(block, [self._placed_run(one, one.name in frozen) for one in layers]) for block, layers in blocks]
@@ -446,12 +446,12 @@ class Step:
             parameters[name] = Parameter(storage, self._element_bytes, requires_grad=not frozen)
         self._parameters += parameters.values()
         for shape in placed.layer.buffers(placed.input_shape).values():
-            # one without a shape counts batches
+            # the buffer without a shape is batch norm's counter of batches
             self._eager.new(0, elements(shape) * self._element_bytes if shape else INDEX_BYTES, BUFFERS)
         return PlacedRun(placed.name, placed.layer, parameters, frozen)
 
     def _forward(self, x: Tensor, blocks: list[tuple[str | None, list[PlacedRun]]]) -> Tensor:
-        """Run the forward pass as the model does: a block's input is held by its caller until the block returns."""
+        """Run the forward pass as the model does: the caller holds a block's input until the block returns."""
         eager = self._eager
         x = eager.alias(x)
         for block, layers in blocks:
@@ -465,7 +465,7 @@ class Step:
 
 
 def plan_step(network: Network, options: StepOptions) -> MemoryPlan:
-    """Walk through a step, whose options have been checked.
+    """Plan a step whose options have been checked.
 
     Raises:
         ArgumentError: if torch refuses to run the step.
@@ -478,12 +478,12 @@ def plan_step(network: Network, options: StepOptions) -> MemoryPlan:
 def peak_and_saved_bytes(
     network: Network, options: StepOptions, largest: Callable[[Iterable[int]], int] = max
 ) -> tuple[int, int]:
-    """Walk through a step, whose options have been checked, for two figures of its plan.
+    """Return two figures of a step whose options have been checked, without the rest of its plan.
 
     Args:
         network: the network.
         options: what the step is like.
-        largest: finds the largest of numbers; `vggkit.base.many` has one for networks whose sizes are many numbers.
+        largest: returns the largest of numbers; for sizes that are `Many`, `vggkit.base.many.largest`.
 
     Returns:
         Most bytes alive at one moment, and what is saved for the backward pass.
@@ -518,7 +518,7 @@ def _refusal(step: Step) -> str:
 
 
 def _changes(network: Network, options: StepOptions) -> Iterator[tuple[str, Network, StepOptions]]:
-    """Return changes that can give a normalisation more than one value, or spare it its own statistics."""
+    """Yield changes that may help: a normalisation gets more values, or takes no statistics of the batch."""
     yield "batch 2 or more", network, options.replace(batch=2)
     channels, height, width = network.input_shape
     with suppress(ConfigError):
@@ -531,7 +531,7 @@ def _changes(network: Network, options: StepOptions) -> Iterator[tuple[str, Netw
 
 
 def _is_over_the_batch(placed: PlacedLayer) -> bool:
-    """Tell whether a layer takes its statistics over the whole batch, as batch norm does."""
+    """Tell whether a layer's statistics are those of the whole batch, as batch norm's are."""
     return any(not kept.per_image for kept in placed.layer.kept(placed.input_shape))
 
 
@@ -556,7 +556,7 @@ class SavedBytes(msgspec.Struct, frozen=True):
 
 
 def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> SavedBytes:
-    """Return the saved bytes of the rows of a summary; what a layer without a row keeps counts with the row before.
+    """Return the saved bytes of a summary's rows; those of a layer without a row are added to the row before.
 
     Args:
         plan: a training step.
@@ -565,7 +565,7 @@ def saved_by_row(plan: MemoryPlan, rows: Iterable[str]) -> SavedBytes:
     rows = set(rows)
     saved: dict[str, int] = {}
     row = ""
-    for layer in plan.layers[:-1]:  # the last is the loss, which is no layer of the network
+    for layer in plan.layers[:-1]:  # the last is the loss, which is not a layer of the network
         row = layer.name if layer.name in rows or not row else row
         saved[row] = saved.get(row, 0) + layer.saved_bytes
     return SavedBytes(saved, sum(saved.values()))

@@ -1,4 +1,4 @@
-"""What the peak of a training step would be if one option were another, and the sentences that say so."""
+"""What the peak of a training step would be if one option were changed, and the sentences that say so."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vggkit.network import Network
 
 
 class Checkpoints(msgspec.Struct, frozen=True):
-    """Blocks to run again in the backward pass, and what that gives and costs.
+    """Blocks to run again in the backward pass, with the memory and the work that this takes.
 
     Args:
         blocks: their names.
         peak_bytes: most bytes alive at one moment then.
-        recomputed: multiply-accumulates that are run again for one image.
-        forward: those of its whole forward pass.
+        recomputed: multiply-accumulates that are run again, for one image.
+        forward: multiply-accumulates of a whole forward pass, for one image.
     """
 
     blocks: tuple[str, ...]
@@ -32,7 +32,7 @@ class Checkpoints(msgspec.Struct, frozen=True):
 
 
 class Remedies(msgspec.Struct, frozen=True):
-    """What the peak would be if one option were another; None where that makes no sense.
+    """What the peak would be if one option were changed; None where that makes no sense.
 
     Args:
         without_autocast: in plain float32.
@@ -58,14 +58,14 @@ class Remedies(msgspec.Struct, frozen=True):
         if again is not None and again.peak_bytes < peak_bytes:
             share = percent(again.recomputed, again.forward) if again.forward else "0 %"
             said.append(
-                f"With --checkpoint {','.join(again.blocks)} it would be {megabytes(again.peak_bytes)}, for {share} of"
-                " a forward pass more; with every block it would be no lower."
+                f"With --checkpoint {','.join(again.blocks)} it would be {megabytes(again.peak_bytes)}, at the cost of"
+                f" {share} of a forward pass; checkpointing every block would not lower it further."
             )
         return said
 
 
 def remedies(network: Network, options: StepOptions) -> Remedies:
-    """Walk through the steps that a user might choose instead."""
+    """Plan the steps that a user might choose instead, and return their peaks."""
     blocks = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
     if not options.is_training or not blocks:
         return Remedies()
@@ -92,7 +92,7 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Checkpoints:
         options: of a training step, checked.
 
     Returns:
-        The set; none of the blocks if checkpoints don't help, and all of them if `MOST_SETS` cheaper ones don't do.
+        The set. It is empty if checkpoints don't help, and has all blocks if the cheapest `MOST_SETS` sets don't do.
 
     >>> cheapest_checkpoints(Network.of("D"), StepOptions(batch=64)).blocks
     ('block1',)
@@ -120,14 +120,14 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Checkpoints:
 
 
 def _cheapest_first(costs: dict[str, int]) -> Iterator[tuple[str, ...]]:
-    """Return every set of names, the cheapest first, of equal ones the smallest; the names in their own order."""
+    """Yield every set of names, the cheapest first; of sets that cost the same, the smallest first."""
     names = sorted(costs, key=costs.__getitem__)
     waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
     while waiting:
         cost, size, chosen = heappop(waiting)
         yield tuple(name for name in costs if name in [names[index] for index in chosen])
         after = chosen[-1] + 1 if chosen else 0
-        if after < len(names):  # the next name beside the last one, and in its place
+        if after < len(names):  # the set with the next name added, and with the last name replaced by it
             more = cost + costs[names[after]]
             heappush(waiting, (more, size + 1, (*chosen, after)))
             if chosen:

@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Defaults(msgspec.Struct, frozen=True):
-    """Options that a file need not repeat; without a file's own they are the paper's (Sect. 2.1 and 3.1).
+    """Options that a file need not repeat. Those that it doesn't set are the paper's (Sect. 2.1 and 3.1).
 
     Args:
         activation: follows every convolution and every hidden FC layer.
@@ -70,7 +70,7 @@ class Defaults(msgspec.Struct, frozen=True):
         return Entry(layer, **followers, name=spec.name, position=position)
 
     def classifier(self, specs: Iterable[tuple[Spec, Position | None]]) -> tuple[Entry, ...]:
-        """Return what the specs of a classifier mean: all of its layers are hidden but the last with weights."""
+        """Return the entries of a classifier. Every layer is hidden, except the last one with weights."""
         specs = list(specs)
         last = max((index for index, (spec, _) in enumerate(specs) if spec.kind.is_weight_layer), default=None)
         return tuple(
@@ -196,7 +196,7 @@ class Config(msgspec.Struct, frozen=True):
         source: where it comes from.
         note: what is different about it.
         input: shape of one image, channels × height × width.
-        defaults: options that its file need not repeat.
+        defaults: options that the layers need not repeat.
         blocks: lists of layers; each block is one module of the model.
         classifier: the layers after the blocks; empty for a trunk.
         preprocess: how a picture becomes its input.
@@ -217,7 +217,7 @@ class Config(msgspec.Struct, frozen=True):
     budget: Budget | None = None
 
     def __str__(self) -> str:
-        """Return it as canonical YAML, which reads back as an equal Config: a line per block, a box in the paper."""
+        """Return it as canonical YAML, which reads back as an equal Config. A block is one line, if it fits."""
         from vggkit.notation.writing import flow, line
 
         lines = [f"name: {line(self.name)}"]

@@ -1,4 +1,4 @@
-"""YAML text → plain values that know their place in the file.
+"""YAML text → plain values with their place in the file.
 
 Nothing here knows about networks. A file may come from a stranger, so it is read as a stream of libyaml's events: no
 Python object is ever constructed from a tag, and nesting, size and aliases are bounded. Plain scalars follow YAML 1.2:
@@ -61,7 +61,7 @@ class Node:
         return self.value
 
     def hold(self, inner: Node) -> None:
-        """Count a value inside."""
+        """Take a value inside into account in size and depth."""
         self.size += inner.size
         self.depth = max(self.depth, 1 + inner.depth)
 
@@ -103,7 +103,7 @@ def setting(text: str) -> tuple[str, Any]:
     """Read a key and its value, as they are given on a command line; a value in braces or brackets is YAML.
 
     Raises:
-        ArgumentError: if one of them is missing, or the value is no YAML.
+        ArgumentError: if one of them is missing, or the value is not YAML.
 
     >>> setting("width=0.5"), setting("activation={leaky-relu: 0.2}")
     (('width', 0.5), ('activation', {'leaky-relu': 0.2}))
@@ -186,7 +186,7 @@ class _Reader:
         return text
 
     def _place(self, before: str) -> Position:
-        """Return the position behind a text."""
+        """Return the position right after a text."""
         lines = _LINE_END.split(before)
         return Position(self.file, len(lines), len(lines[-1]) + 1, lines[-1])
 

@@ -1,8 +1,8 @@
 """The configuration file as a JSON Schema, derived from the layer classes, for editors and for checks.
 
-`msgspec.json.schema` describes the classes and not the file: it knows neither the short forms (`conv3-64`, `3x1`), nor
-keywords in any letter case, nor the bounds, which stand in `Allowed` and not in `msgspec.Meta`; and it refuses fields
-whose type is a class of its own.
+`msgspec.json.schema` can't do this, since it describes the classes and not the file. It doesn't know the short forms
+(`conv3-64`, `3x1`), keywords in any letter case, or the bounds, which are in `Allowed` and not in `msgspec.Meta`. And
+it refuses fields whose type is a class of ours.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def schema() -> dict[str, Any]:
             "input": {"$ref": "#/$defs/input", "description": "channels × height × width of one image"},
             "defaults": _defaults(),
             "blocks": {
-                "description": "a list of layers per block; or by their numbers, those that are not as in `extends`",
+                "description": "a list of layers per block; or with `extends`, by number, only the blocks that differ",
                 "anyOf": [blocks, changed_blocks],
             },
             "classifier": {
-                "description": "the layers behind the blocks; none for a trunk",
+                "description": "the layers after the blocks; none for a trunk",
                 "type": ["array", "null"],
                 "items": {"$ref": "#/$defs/layer"},
             },
@@ -99,7 +99,7 @@ def _preprocess() -> dict[str, Any]:
 
 
 def _any_case(word: str) -> str:
-    """Write a word as a pattern that letter case and hyphens don't matter to."""
+    """Return a pattern that matches a word in any letter case, with or without hyphens."""
     letters = (f"[{char.lower()}{char.upper()}]" if char.isalpha() else char for char in word if char != "-")
     return "[-_ ]?".join(letters)
 
@@ -134,7 +134,7 @@ def _options(kind: type[Layer]) -> dict[str, Any]:
 
 
 def _behind() -> dict[str, Any]:
-    """Return what can stand behind any layer, and its name."""
+    """Return the options for what follows a layer."""
     return {
         "norm": {"$ref": "#/$defs/norm"},
         "activation": {"$ref": "#/$defs/activation"},
@@ -164,7 +164,7 @@ def _primary(kind: type[Layer]) -> str | None:
 
 
 def _behind_keyword(kind: type[Layer]) -> dict[str, Any]:
-    """Return what may stand behind a kind's keyword: its primary field, or a mapping of all its options."""
+    """Return the values that a kind's keyword may have: its primary field, or a mapping of all its options."""
     options, primary = _options(kind), _primary(kind)
     mapping = {
         "type": "object",
@@ -195,8 +195,12 @@ def _value(kind: Any) -> dict[str, Any]:
     if get_origin(inner) is Literal:
         return {**schema, "enum": list(get_args(inner))}
     types = [_JSON_TYPES[part] for part in (get_args(inner) or (inner,))]
-    bounds = {"minimum": allowed.minimum, "exclusiveMinimum": allowed.above,
-              "exclusiveMaximum": allowed.below, "maximum": allowed.maximum}  # fmt: skip
+    bounds = {
+        "minimum": allowed.minimum,
+        "exclusiveMinimum": allowed.above,
+        "exclusiveMaximum": allowed.below,
+        "maximum": allowed.maximum,
+    }
     schema["type"] = types[0] if len(types) == 1 else types
     return {**schema, **{word: bound for word, bound in bounds.items() if bound is not None}}
 
@@ -205,7 +209,7 @@ _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", type(None): "nu
 
 
 def _follower(role: str, *words: str) -> dict[str, Any]:
-    """Return what an option `norm` or `activation` may say."""
+    """Return the values that the option `norm` or `activation` may have."""
     kinds = [kind for kind in KINDS if kind.role == role]
     named = "|".join([*map(_letters, words), *(_any_case(kind.keyword) for kind in kinds)])
     return {
@@ -235,11 +239,11 @@ def _defaults() -> dict[str, Any]:
         behind = _behind()
         mapping = {"type": "object", "additionalProperties": False, "properties": {**options, **behind}}
         keyword = _any_case(kind.keyword)
-        # as a key of the defaults, dropout is the rate behind FC layers, and not the layer
+        # in the defaults, the key dropout is the rate after FC layers, and not the layer
         if not kind.is_dropout:
             kinds[f"^{keyword}$"] = mapping
     return {
-        "description": "what the layers of this file leave unsaid; with `extends`, what is not said here is as there",
+        "description": "options that the layers of this file need not repeat; merged into those of `extends`",
         "type": ["object", "null"],
         "additionalProperties": False,
         "patternProperties": kinds,
@@ -252,7 +256,7 @@ def _budget() -> dict[str, Any]:
     peak = {"type": "string", "pattern": "^[0-9.]+ ?[a-zA-Z]+( at batch [0-9]+)?$"}
     limits = {word: count if read is parse_count else peak for word, read in BUDGET.items()}
     return {
-        "description": "what the network may cost at most; `vggkit validate` checks it",
+        "description": "the most that the network may cost; `vggkit validate` checks it",
         "type": ["object", "null"],
         "additionalProperties": False,
         "properties": limits,

@@ -48,16 +48,15 @@ class Override(NamedTuple):
 class Overrides(TypedDict, total=False):
     """The keywords of `OVERRIDES` with their types; None changes nothing.
 
-    A function takes them as `**overrides: Unpack[Overrides]`, one that has further keywords for its own callers takes
-    a TypedDict that inherits from this one. Type checkers then know every keyword, and `check_keywords` tells those
-    who run no type checker.
+    A function takes them as `**overrides: Unpack[Overrides]`. If it collects more keywords than these, it takes a
+    TypedDict that inherits from this one. Type checkers then know every keyword. `check_keywords` checks at run time.
 
     Args:
         head: "paper" for the FC layers of the paper, "gap" for a global average pool.
         num_classes: units of the last layer of the classifier.
         input: shape of one image, "3x224x224" or (3, 224, 224).
         in_channels: channels of the input.
-        width: multiplies all channels and units but the classes: 0.5, or "0.5 multiple of 8" with its rounding.
+        width: multiplies all channels and units except the classes: 0.5, or with a rounding "0.5 multiple of 8".
         pool: "max" or "avg", for the pools in the blocks.
         activation: replaces every activation, by name or with its options; "none" removes them.
         inplace: False gives each activation memory of its own.
@@ -119,7 +118,7 @@ def check_override(word: str) -> None:
     """Check the name of an override.
 
     Raises:
-        ArgumentError: names the nearest one, or all.
+        ArgumentError: if it is unknown; names the nearest one, or all.
     """
     if word not in OVERRIDES:
         advice = did_you_mean(word, OVERRIDES) or f" Known: {', '.join(OVERRIDES)}"
@@ -127,15 +126,15 @@ def check_override(word: str) -> None:
 
 
 def check_keywords(function: Callable[..., Any], given: Iterable[str], more: Iterable[str] = ()) -> None:
-    """Check the further keywords of a function that takes overrides.
+    """Check the keywords that a function collected as overrides.
 
     Args:
-        function: the one that was called.
-        given: its further keywords.
-        more: names that it takes in addition to its own and the overrides.
+        function: the function.
+        given: the names of the keywords.
+        more: names that are allowed beside its own arguments and the overrides.
 
     Raises:
-        ArgumentError: names the nearest of all that it takes, or all.
+        ArgumentError: if a name is unknown; names the nearest one, or all.
     """
     known = (*(function.__kwdefaults__ or {}), *more, *OVERRIDES)
     for word in given:
@@ -154,12 +153,12 @@ def apply_override(config: Config, word: str, value: Any) -> Config:
         changed = OVERRIDES[word].apply(config, value)
     except ValueError as error:
         raise ArgumentError(f"{word}: {error}") from None
-    # figures that were published are not those of a changed network
+    # published figures don't hold for a changed network
     return config if changed == config else replace(changed, reported=None)
 
 
 def _map_entries(config: Config, change: Callable[[Entry], Entry | None]) -> Config:
-    """Change each entry of a configuration. None drops it, and a block without entries goes with its last one."""
+    """Change each entry of a configuration. None drops an entry; a block that becomes empty is dropped, too."""
 
     def changed(entries: Iterable[Entry]) -> tuple[Entry, ...]:
         return tuple(new for entry in entries if (new := change(entry)) is not None)
@@ -236,7 +235,7 @@ class Width(NamedTuple):
         return cls(factor, int(multiple) if multiple else word or "floor")
 
     def of(self, width: int) -> int:
-        """Return a number of channels or units, multiplied.
+        """Return a number of channels or units times the factor, rounded.
 
         Raises:
             ValueError: if it becomes too large.
@@ -244,7 +243,7 @@ class Width(NamedTuple):
         >>> Width(0.3).of(64)
         19
         """
-        from fractions import Fraction  # takes 3 ms to import, and few ask for a width
+        from fractions import Fraction  # takes 3 ms to import, and few calls need it
 
         exact = width * Fraction(str(self.factor))  # 0.29 of 100 channels are 29, not ⌊28.999…⌋
         if isinstance(self.rounding, int):
@@ -388,7 +387,7 @@ OVERRIDES: dict[str, Override] = {
     "width": Override(
         read=Width.parse,
         apply=_with_width,
-        meaning="multiplies all channels and units but the classes; 0.5 rounds down, 0.5 ceil rounds up,"
+        meaning="multiplies all channels and units except the classes; 0.5 rounds down, 0.5 ceil rounds up,"
         " 0.5 multiple of 8 to a multiple",
         schema={
             "anyOf": [

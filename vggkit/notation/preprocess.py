@@ -1,4 +1,4 @@
-"""How a picture becomes a network's input, as a configuration says it."""
+"""The `preprocess` of a configuration: how a picture becomes the network's input."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ LARGEST_NUMBER = 1e9
 
 
 def parse_preprocess(value: Any) -> Preprocess:
-    """Read how pictures are prepared.
+    """Read the `preprocess` of a configuration.
 
     Args:
         value: the name of a preset, or a mapping of the fields of `Preprocess`; sizes are numbers or `240x240`,
@@ -74,7 +74,7 @@ def parse_preprocess(value: Any) -> Preprocess:
         The typed value.
 
     Raises:
-        ValueError: says the key, what was expected and what was found.
+        ValueError: names the key, what was expected and what was found.
 
     >>> parse_preprocess({"crop": "240x320", "std": 0.5}).std
     (0.5, 0.5, 0.5)
@@ -158,7 +158,7 @@ def _each(value: Any, channels: int, read: Callable[[Any], float]) -> tuple[floa
 
 
 def spell_preprocess(preprocess: Preprocess) -> dict[str, Any]:
-    """Write how pictures are prepared as plain values; `parse_preprocess` reads them back as they were.
+    """Write a `Preprocess` as plain values; `parse_preprocess` reads them back as they were.
 
     >>> spell_preprocess(PRESETS["keras"])["resize"], spell_preprocess(PRESETS["keras"])["std"]
     ('224x224', [1, 1, 1])

@@ -1,4 +1,4 @@
-"""YAML text → Config: every part of a file checked, and all its problems listed together."""
+"""YAML text → Config. Every part of a file is checked, and all its problems are listed together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vggkit.notation.spelling import (
 KEYS = tuple(
     "name aliases source note extends input defaults blocks classifier preprocess overrides reported budget".split()  # noqa: SIM905  # read as it is written
 )
-"""What a file may say at its top level."""
+"""The keys of a file's top level."""
 
 
 def parse_config(text: str | bytes, file: str, extend: Callable[[str], Config]) -> Config:
@@ -68,7 +68,7 @@ class _FileReader:
         self.problems = problems
 
     def problem(self, message: str, position: Position) -> None:
-        """Add a problem; a file that has too many is not read on."""
+        """Add a problem; stop reading if there are too many."""
         self.problems.append(Problem(message, position))
         if len(self.problems) >= MAX_PROBLEMS:
             raise ConfigError(
@@ -196,7 +196,7 @@ class _FileReader:
     def changed_blocks(
         self, node: Node, defaults: Defaults, base: tuple[tuple[Entry, ...], ...]
     ) -> tuple[tuple[Entry, ...], ...]:
-        """Read a mapping of numbers: a list stands in that block's place or behind the last one, null takes it away."""
+        """Read blocks by number: a list replaces that block or is added after the last one, null removes the block."""
         blocks = dict(enumerate(base, start=1))
         for word, block in node.value.items():
             number = scalar(word)
@@ -304,7 +304,7 @@ class _FileReader:
 
 
 def peak_limit(value: Any) -> PeakLimit:
-    """Read the most that a step may hold: `24GiB at batch 64`, or `24GiB` for one image.
+    """Read a limit on the memory of a step: `24GiB at batch 64`, or `24GiB` for one image.
 
     Raises:
         ValueError: says what was found and what was expected.
@@ -327,7 +327,7 @@ BUDGET: dict[str, Callable[[Any], Any]] = {
     "inference_peak": peak_limit,
     "training_peak": peak_limit,
 }
-"""What a budget may limit, and how its limit is read."""
+"""The limits of a budget, and how each is read."""
 
 
 def name_of(file: str) -> str:

@@ -44,7 +44,7 @@ class ShortForm(NamedTuple):
     spelling: str
 
     def match(self, text: str) -> re.Match[str] | None:
-        """Find the field's values in a text of this form, in either case."""
+        """Find the fields' values in a text of this form, in any letter case."""
         types = {field.name: field.type for field in fields(self.kind).values()}
         values = (_SIZE if types[name] is Size else _NUMBER for name in self.fields)
         return re.fullmatch(self.spelling.format(*values), text, re.IGNORECASE)
@@ -58,22 +58,22 @@ SHORT_FORMS = (
     ShortForm(Conv2d, ("kernel_size", "out_channels", "stride"), "conv{}-{}/{}"),
     ShortForm(Linear, ("out_features",), "FC-{}"),
 )
-"""The first form of a kind says least."""
+"""The first form of a kind has the fewest fields."""
 
 FOLLOWERS = ("norm", "activation", "dropout")
-"""What can stand behind any layer, in this order, as an option of its long form."""
+"""What can follow any layer, in this order, as an option of its long form."""
 
 _NORM_NAMES = {"batch": "batchnorm", "group": "groupnorm"}
 
 
 class Spec(NamedTuple):
-    """What an entry says; the rest is left to defaults.
+    """The options that an entry gives; the rest comes from defaults.
 
     Args:
         kind: the layer's kind.
         fields: its options, by the field's name.
-        followers: what stands behind it: norm and activation (a layer or None) and dropout (a rate).
-        name: the name that it is given.
+        followers: what follows it: norm and activation (a layer or None) and dropout (a rate).
+        name: the name that the entry gives it.
     """
 
     kind: type[Layer]
@@ -82,7 +82,7 @@ class Spec(NamedTuple):
     name: str | None = None
 
     def layer(self) -> Layer:
-        """Return the layer, with the paper's defaults for what is unsaid."""
+        """Return the layer, with the paper's defaults for the other options."""
         return self.kind(**self.fields)
 
 
@@ -117,7 +117,7 @@ def parse(entry: object) -> Spec:
         entry: a string, or a mapping as YAML gives it.
 
     Returns:
-        What it says.
+        Its kind and options.
 
     Raises:
         NotationError: with everything that is wrong with it.
@@ -152,11 +152,11 @@ _BEYOND_A_CHAIN = {
     "a recurrent layer": "rnn lstm blstm bilstm gru bgru bigru convlstm recurrent",
     "unpooling": "unpool unpooling maxunpool upsample upsampling deconv deconvolution convtranspose transposedconv",
 }
-"""What is met beside VGG networks and can't be said here, in the words that people use for it."""
+"""What people may look for but a chain of layers can't have, and their words for it."""
 
 
 def _beyond_a_chain(word: str, path: tuple[str, ...] = ()) -> Fault | None:
-    """Return what is wrong with a word that belongs to a network which is not a chain of layers."""
+    """Return the fault of a word that names something a chain of layers can't have; None for any other word."""
     plain = re.sub("[^a-z].*", "", _plain_word(word), flags=re.DOTALL)
     found = next((what for what, words in _BEYOND_A_CHAIN.items() if plain in words.split()), None)
     return _no_chain(f"{shorten(word)} is {found}", path) if found else None
@@ -177,7 +177,7 @@ def _advice(text: str) -> str:
 def _respelt(text: str) -> list[str]:
     """Return the short forms with the numbers of a misspelt one; a convolution that has one number is 3×3.
 
-    What several numbers of a call such as `Conv2d(3, 64, 3)` mean depends on the tool, so that none is guessed.
+    What several numbers in a call such as `Conv2d(3, 64, 3)` mean depends on the tool, so nothing is guessed.
     """
     numbers = re.findall(r"[0-9]{1,19}", re.sub("[123]d", "", text, flags=re.IGNORECASE))
     if "(" in text and len(numbers) > 1:
@@ -219,13 +219,13 @@ def _required(kind: type[Layer]) -> list[str]:
 
 
 def parse_options(kind: type[Layer], options: Mapping[str, Any]) -> Spec:
-    """Read options of a kind that need not be all that a layer of it requires, as defaults are given.
+    """Read options of a kind in `defaults`. Those that a layer must give itself, and its name, are refused.
 
     Raises:
         NotationError: with everything that is wrong with them.
     """
     single = [word for word in options if word in (*_required(kind), "name")]
-    faults = [Fault((word,), f"{kind.keyword}: {word} can have no default", at_key=True) for word in single]
+    faults = [Fault((word,), f"{kind.keyword}: {word} can't have a default", at_key=True) for word in single]
     try:
         spec = _checked(kind, {word: value for word, value in options.items() if word not in single}, partly=True)
     except NotationError as error:
@@ -243,7 +243,7 @@ def _parse_long(entry: Mapping[str, Any]) -> Spec:
     if isinstance(primary, Mapping) and not _is_table(primary):
         inner, options = tuple(primary), {**options, **primary}
         if twice := [word for word in primary if word in entry]:
-            message = f"{keyword}: {shorten(twice[0])} is said inside and beside it"
+            message = f"{keyword}: {shorten(twice[0])} is given twice, inside it and beside it"
             raise NotationError(Fault((twice[0],), message, at_key=True))
     elif primary is not None:
         if kind.primary is None:
@@ -253,7 +253,7 @@ def _parse_long(entry: Mapping[str, Any]) -> Spec:
             )
         word = next(word for word, field in fields(kind).items() if field.name == kind.primary)
         if word in options:
-            message = f"{keyword}: {word} is said twice, behind {keyword} and beside it"
+            message = f"{keyword}: {word} is given twice, as the value of {keyword} and beside it"
             raise NotationError(Fault((word,), message, at_key=True))
         options = {word: primary, **options}
         return _checked(kind, options, {word: (keyword,)})
@@ -287,8 +287,8 @@ def _checked(
 
     Args:
         kind: the layer's kind.
-        options: as they were found, by the notation's word.
-        paths: where an option stands in the entry, if not under its own word.
+        options: as they were found, by the notation's words.
+        paths: where an option is in the entry, if not under its own word.
         partly: whether required options may be missing.
     """
     known, paths = fields(kind), paths or {}
@@ -326,7 +326,7 @@ def _example(kind: type[Layer]) -> str:
 
 
 def typed(value: Any, kind: Any) -> Any:
-    """Turn a plain value into a field's type; a size may be one number or height × width, a table is a mapping.
+    """Turn a plain value into a field's type. A size may be one number or height × width; a table is a mapping.
 
     Raises:
         ValueError: says what was found and what was expected.
@@ -348,7 +348,7 @@ def typed(value: Any, kind: Any) -> Any:
 
 
 def allowed_values(kind: Any) -> Allowed:
-    """Return what a field's type allows, as it stands beside the type."""
+    """Return the allowed values that a field's type is annotated with."""
     allowed: Allowed = kind.__metadata__[0]
     return allowed
 
@@ -380,7 +380,7 @@ def _follower(word: str, value: Any) -> Any:
 
 
 def parse_follower(role: str, value: Any) -> Layer | None:
-    """Read what an option `norm:` or `activation:` says.
+    """Read the value of the option `norm` or `activation`.
 
     Args:
         role: "norm" or "activation".
@@ -438,7 +438,7 @@ def spell(layer: Layer, default: Layer | None = None, **others: Any) -> str | di
 
     Args:
         layer: the layer.
-        default: a layer of the same kind whose options may stay unsaid; the paper's defaults if absent.
+        default: a layer of the same kind; options that equal its own are left out. The paper's defaults if absent.
         others: further options to write (norm, activation, dropout, name).
 
     Returns:
@@ -466,7 +466,7 @@ def _spell_long(
     values = {word: spell_value(value) for word, value in changed.items()}
     primary = next((word for word, field in fields(kind).items() if field.name == kind.primary), None)
     if primary is None:
-        return {kind.keyword: values, **others} if values else {kind.keyword: {}, **others}
+        return {kind.keyword: values, **others}
     values.pop(primary, None)
     return {kind.keyword: spell_value(said[primary]), **values, **others}
 

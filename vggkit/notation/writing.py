@@ -22,7 +22,7 @@ def flow(value: Any, indent: int | None = None) -> str:
 
     Args:
         value: a mapping, a list or a scalar.
-        indent: a list that is too long for one line goes on in lines that begin there; None keeps it on one line.
+        indent: a list that is too long for one line continues on lines with this indent; None keeps it on one line.
 
     >>> flow({"conv": 64, "bias": False, "stride": "2x1"})
     '{conv: 64, bias: false, stride: 2x1}'
@@ -49,7 +49,7 @@ def flow(value: Any, indent: int | None = None) -> str:
 
 
 def line(text: str) -> str:
-    """Write a text that stands after its key, up to the end of the line.
+    """Write a text that is a key's value, up to the end of the line.
 
     >>> print(line("Table 1, column D"), line("a: b"), line("1e3"))
     Table 1, column D "a: b" "1e3"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 MAX_CHAIN = 16
-"""Files that may extend one another."""
+"""The most files in a chain in which each extends the next."""
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 
 def family_names() -> list[str]:
-    """Return the names of the networks that research code made of the paper's.
+    """Return the names of the networks of the VGG family that research code uses.
 
     >>> len(family_names())
     70
@@ -56,7 +56,7 @@ def known_names() -> list[str]:
 
 
 def _files(inside: str = "") -> dict[str, Path]:
-    """Return the shipped files by name: the paper's, or those in a folder inside."""
+    """Return the shipped files by name: the paper's, or those of a folder inside."""
     paths = sorted((folder() / inside).glob("*.yaml"), key=lambda path: path.stem)
     return {path.stem: path for path in paths}
 
@@ -68,7 +68,7 @@ def _known(files: dict[str, Path]) -> list[str]:
 
 @lru_cache(maxsize=128)
 def _aliases(path: Path) -> list[str]:
-    """Return the aliases of a shipped file, which has them on one line: to parse all files would take a second."""
+    """Return the aliases of a shipped file. They are on one line of it; parsing all files would take a second."""
     found = re.search(r"^aliases: \[(.*)\]$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found.group(1).split(", ") if found else []
 
@@ -80,11 +80,11 @@ def load(source: str | os.PathLike[str] | Config, **overrides: Unpack[Overrides]
         source: a name or alias of a shipped one (letter case, - and _ don't matter; a final `_bn` adds batch norm),
             the path of a YAML file, or a Config.
         overrides: changes to make. `head`: "paper" or "gap"; `num_classes`: units of the last layer; `input`: shape of
-            one image, "3x224x224"; `in_channels`: channels of the input; `width`: multiplies all channels and units but
-            the classes, 0.5 or with its rounding "0.5 multiple of 8"; `pool`: "max" or "avg"; `activation`: replaces
-            every activation, "none" removes them; `inplace`: False gives each activation memory of its own, which full
-            backward hooks need; `batch_norm`: whether it follows the convolutions; `dropout`: rate after the hidden FC
-            layers.
+            one image, "3x224x224"; `in_channels`: channels of the input; `width`: multiplies all channels and units
+            except the classes, 0.5 or with a rounding "0.5 multiple of 8"; `pool`: "max" or "avg"; `activation`:
+            replaces every activation, "none" removes them; `inplace`: False gives each activation memory of its own,
+            which full backward hooks need; `batch_norm`: whether it follows the convolutions; `dropout`: rate after the
+            hidden FC layers.
 
     Returns:
         The configuration.
@@ -145,11 +145,11 @@ def dump(config: str | os.PathLike[str] | Config, path: str | os.PathLike[str] |
 
 
 def variant(config: Config, changes: Iterable[str]) -> Config:
-    """Return a changed configuration whose name and source say that it is one.
+    """Mark a changed configuration as a variant, in its name and its source.
 
     Args:
-        config: what it is now.
-        changes: what was changed, as it was typed.
+        config: the configuration, changes made.
+        changes: the changes, as they were typed.
 
     >>> variant(load("E", head="gap"), ["head=gap"]).source
     'Simonyan & Zisserman, arXiv:1409.1556, Table 1, column E, changed: head=gap'
@@ -179,7 +179,7 @@ def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) ->
     Args:
         path: where it is.
         chain: the files that led here through `extends`.
-        extended: whether a file, perhaps a stranger's, chose the path, and not the user.
+        extended: whether the path comes from a file, perhaps a stranger's, and not from the user.
     """
     name = file_name(path.relative_to(folder()).as_posix() if path.is_relative_to(folder()) else path)
     try:
@@ -231,7 +231,7 @@ def _load_name(name: str, chain: tuple[str, ...]) -> Config:
 
 
 def _letters(name: str) -> str:
-    """Return a name as it is compared: without letter case, hyphens and the like."""
+    """Return a name without letter case, hyphens and the like, to compare it."""
     return re.sub("[-_ ]", "", name).lower()
 
 
@@ -250,7 +250,7 @@ BEGINNING = 3
 
 
 def _advice(name: str) -> str:
-    """Return " Did you mean 'x'?" for what a name that finds nothing may mean, or an empty string."""
+    """Return " Did you mean 'x'?" for an unknown name, or an empty string."""
     wanted, letters = _letters(name), {_letters(known): known for known in names()}
     meant = MEANT.get(wanted) or letters.get(wanted.removeprefix("vgg").removeprefix("net"))
     if meant:

@@ -403,7 +403,7 @@ REFUSALS: list[tuple[Layer, Shape, type[LayerError], str]] = [
     (Conv2d(5, groups=2), (4, 5, 5), LayerError, "2 groups do not divide its 5 output channels"),
     (
         Conv2d(4, (2, 3)), (4, 5, 5), LayerError,
-        "padding 'same' needs an odd window, and this one is 2×3; say the padding as a number",
+        "padding 'same' needs an odd window, and this one is 2×3; give the padding as a number",
     ),
     (
         Conv2d(4, (3, 2), padding=(0, 1), dilation=(3, 1)), (4, 6, 5), TooSmallError,

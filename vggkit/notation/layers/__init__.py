@@ -1,7 +1,7 @@
 """One class per layer kind, and in it every rule of that kind.
 
-`rules` has the questions that each kind answers; the kinds stand in a file for each family. A new kind is one class
-in one of these.
+`rules` has the rules that each kind must define. Each family of kinds has a file; a new kind is one class in one of
+them.
 """
 
 from __future__ import annotations

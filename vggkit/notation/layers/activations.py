@@ -13,7 +13,7 @@ from vggkit.notation.layers.rules import Counted, ElementWise, Layer
 
 
 class Activation(ElementWise, frozen=True):
-    """Abstract: an activation function. torch computes it into new memory, unless it is one of those below."""
+    """Abstract: an activation function. Its output has memory of its own, unless it can work in place (below)."""
 
     role = "activation"
     keras_type = "Activation"
@@ -24,7 +24,7 @@ class InPlaceActivation(Activation, frozen=True):
     """Abstract: an activation function that torch can compute in the input's place.
 
     Args:
-        inplace: whether it does; the network switches it off where the input is needed elsewhere.
+        inplace: whether it works in place; the network switches this off where the input is needed elsewhere.
     """
 
     inplace: Flag = True
@@ -40,7 +40,7 @@ class InPlaceActivation(Activation, frozen=True):
 
 
 class ReLU(InPlaceActivation, frozen=True):
-    """max(0, x), behind every hidden layer of the paper (Sect. 2.1)."""
+    """max(0, x), after every hidden layer of the paper (Sect. 2.1)."""
 
     keyword = "relu"
     stem = "relu"

@@ -1,4 +1,4 @@
-"""What the options of a layer may be: a Python type, and beside it the values that are allowed."""
+"""The types of a layer's options: a Python type, annotated with the values that are allowed."""
 
 from __future__ import annotations
 

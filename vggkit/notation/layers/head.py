@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Dropout(ElementWise, frozen=True):
-    """In training, sets values to zero with probability p (paper, Sect. 3.1: 0.5 behind the hidden FC layers).
+    """In training, sets values to zero with probability p (paper, Sect. 3.1: 0.5 after the hidden FC layers).
 
     Args:
         p: that probability.
@@ -30,7 +30,7 @@ class Dropout(ElementWise, frozen=True):
     keras_type = "Dropout"
 
     def storage(self) -> Literal["new", "in place", "view"]:
-        return "view"  # outside training it hands its input on
+        return "view"  # outside training it returns its input
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
         return (Kept("mask", x),) if self.p else ()
@@ -74,7 +74,7 @@ class Flatten(Untrained, frozen=True):
         return (Product.of("all values, one behind the other", *zip(symbols, x)),)
 
     def window(self, x: Shape) -> Window:
-        """Return the whole map: a flat vector has one position, as if the layer behind it were a convolution."""
+        """Return the whole map: a flat vector has one position, and the layer after it sees all of the map."""
         return Window((x[1], x[2]), (1, 1)) if len(x) == 3 else POINT
 
     def storage(self) -> Literal["new", "in place", "view"]:
@@ -84,7 +84,7 @@ class Flatten(Untrained, frozen=True):
         return ()
 
     def settled(self, x: Shape, *, writable: bool) -> Layer:
-        """Return the same as a view where both orders are one: of flat features, one channel, or one position."""
+        """Return a plain view if both orders are the same: for flat features, one channel, or one position."""
         return Flatten() if len(x) != 3 or x[0] == 1 or x[1:] == (1, 1) else self
 
     def in_inference(self, x: Shape) -> Layer | None:

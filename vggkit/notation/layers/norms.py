@@ -79,7 +79,7 @@ class LocalResponseNorm(ElementWise, frozen=True):
 
 
 class Normalization(Layer, frozen=True):
-    """Abstract: what batch and group normalisation have in common. They look at one position of the maps."""
+    """Abstract: what batch and group normalisation have in common."""
 
     stem = "norm"
     role = "norm"
@@ -95,7 +95,7 @@ class Normalization(Layer, frozen=True):
 
 
 def _scale_and_shift(channels: int) -> dict[str, Product]:
-    """Return the parameters of a normalisation that is affine."""
+    """Return the parameters of an affine normalisation."""
     scale = Product.of("a scale for each channel", ("c", channels))
     return {"weight": scale, "bias": Product.of("a shift for each channel", ("c", channels))}
 
@@ -192,7 +192,7 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
         return Kept("input", x), Kept("mean", groups), Kept("inverse deviation", groups)
 
     def settled(self, x: Shape, *, writable: bool) -> Layer:
-        """Return the same with one number of groups: the one that its table has for the input's channels."""
+        """Return the layer with one number of groups: its table's number for the input's channels."""
         return GroupNorm(self._groups(x), self.eps, self.affine)
 
     def in_inference(self, x: Shape) -> Layer | None:

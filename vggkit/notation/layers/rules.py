@@ -1,9 +1,9 @@
-"""The questions that every layer kind answers, and the abstract kinds whose answers several share.
+"""The rules that every layer kind must define, and abstract kinds that share some of them.
 
-A rule takes the shape of the layer's input, for one image; the batch is multiplied elsewhere, in one place. What is
-counted is given as a `Product`, which is the number and its working at once. Parameters and buffers have torch's names
-and shapes, so that one value counts, is compared with a `state_dict()` and checks a checkpoint. Nothing here imports
-torch: `module` is handed the `torch.nn` namespace, and `run` the operations of `vggkit.base.eager`.
+A rule takes the shape of the layer's input, for one image; the batch is multiplied elsewhere, in one place. A count is
+a `Product`: the number together with its working. Parameters and buffers have torch's names and shapes, so that the
+same values give the counts, are compared with a `state_dict()` and check a checkpoint. Nothing here imports torch:
+`module` is given the `torch.nn` namespace, and `run` the operations of `vggkit.base.eager`.
 
 A class is either abstract or final, and no rule has a default in `Layer`: a kind that forgets one can't be made.
 """
@@ -25,10 +25,10 @@ Role = Literal["weight", "norm", "activation", "dropout", "other"]
 
 
 class Window(msgspec.Struct, frozen=True):
-    """How far along each axis one output value looks at its input, and how far its neighbour is from it.
+    """The part of the input that one output value depends on, and how far apart the parts of neighbours are.
 
     Args:
-        extent: height and width of the smallest rectangle that holds every input value that is looked at.
+        extent: height and width of the smallest rectangle that holds every input value that it depends on.
         step: distance, in input values, between the rectangles of neighbouring outputs.
     """
 
@@ -40,7 +40,7 @@ POINT = Window((1, 1), (1, 1))
 
 
 class Working(msgspec.Struct, frozen=True):
-    """How a count comes about, as one would write it on paper.
+    """How a count is worked out, as one would write it on paper.
 
     Args:
         rule: in symbols, which `vggkit.figures.explain.SYMBOLS` spells out.
@@ -54,7 +54,7 @@ class Working(msgspec.Struct, frozen=True):
 
 
 class Counted(Protocol):
-    """A number that knows how it comes about."""
+    """A number with its working."""
 
     @property
     def number(self) -> int:
@@ -62,7 +62,7 @@ class Counted(Protocol):
 
     @property
     def working(self) -> Working:
-        """How it comes about."""
+        """How it is worked out."""
 
 
 class Factor(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class Factor(msgspec.Struct, frozen=True):
     Args:
         symbol: its symbol.
         number: its value.
-        written: how the value is written, where it is worked out itself: `(64/2)`.
+        written: how the value is written, if it is itself worked out: `(64/2)`.
     """
 
     symbol: str
@@ -84,7 +84,7 @@ class Product(msgspec.Struct, frozen=True):
 
     Args:
         why: the reason, in words.
-        factors: of a parameter the size of its window first, then its inputs, then its outputs.
+        factors: for a parameter in this order: the sizes of its window, its inputs, its outputs.
     """
 
     why: str
@@ -102,19 +102,19 @@ class Product(msgspec.Struct, frozen=True):
 
     @property
     def shape(self) -> Shape:
-        """The shape of a parameter with this number of elements: torch has the outputs first, the window last."""
+        """The shape of a parameter with this number of elements: torch puts the outputs first, the window last."""
         numbers = [factor.number for factor in self.factors]
         return *numbers[-1:], *numbers[-2:-1], *numbers[:-2]
 
     @property
     def working(self) -> Working:
-        """How the count comes about."""
+        """How the count is worked out."""
         numbers = [factor.written or str(factor.number) for factor in self.factors]
         return Working("·".join(factor.symbol for factor in self.factors), "·".join(numbers), self.why)
 
 
 NOTHING_MULTIPLIED = Product.of(
-    "only convolutions and FC layers are counted; the rest is a few steps a value", ("0", 0)
+    "only convolutions and FC layers are counted; the others do a few operations per value", ("0", 0)
 )
 
 
@@ -133,7 +133,7 @@ class HasRole:
 
 
 class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
-    """What every layer kind says of itself.
+    """A layer: the base of every kind, with the rules that a kind must define.
 
     The names of the fields are torch's; where the notation uses a shorter word, `rename` gives it.
     """
@@ -141,18 +141,18 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
     keyword: ClassVar[str]
     """Its word in the notation, in the paper's spelling."""
     primary: ClassVar[str | None] = None
-    """The field that stands directly behind the keyword in the long form, `{maxpool: 3}`."""
+    """The field that is the keyword's value in the long form: the kernel in `{maxpool: 3}`."""
     stem: ClassVar[str]
     """Its name in a network: `conv` in `block1_conv1`."""
     role: ClassVar[Role]
-    """What it can be behind another layer; "weight" are the layers that the paper counts."""
+    """What part it plays: "weight" for the layers that the paper counts; three other roles can follow a layer."""
     followers: ClassVar[tuple[str, ...]] = ()
-    """Which of a configuration's defaults (norm, activation, dropout) stand behind it in a hidden layer."""
+    """Which of a configuration's defaults (norm, activation, dropout) follow it in a hidden layer."""
 
     is_weight_layer = HasRole("weight")
     """Whether it is one of the layers that the paper counts: convolutions and FC layers."""
     is_norm = HasRole("norm")
-    """Whether it is a batch or group normalisation. LRN, which the paper has as a layer of its own, is none."""
+    """Whether it is a batch or group normalisation. LRN is not: the paper has it as a layer of its own."""
     is_activation = HasRole("activation")
     """Whether it is an activation function."""
     is_dropout = HasRole("dropout")
@@ -166,20 +166,20 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
     flattens: ClassVar[bool] = False
     """Whether it makes maps flat."""
     needs_flat: ClassVar[bool] = False
-    """Whether it takes flat features alone, so that maps are flattened before it."""
+    """Whether it takes only flat features, so that maps are flattened before it."""
     normalizes_scores: ClassVar[bool] = False
-    """Whether it makes of scores what adds up to 1, or its logarithm."""
+    """Whether it turns scores into values that add up to 1, or into their logarithms."""
     gives_probabilities: ClassVar[bool] = False
-    """Whether it makes probabilities of scores. At the end of a classifier a model leaves it out."""
+    """Whether it turns scores into probabilities. A model leaves it out at the end of the classifier."""
 
     caffe_in_block: ClassVar[str | None] = None
-    """Its name in a block of the authors' Caffe models, from the numbers of the block and of the weight layer."""
+    """Its name in a block of the authors' Caffe models; the numbers of the block and the weight layer are put in."""
     caffe_in_classifier: ClassVar[str | None] = None
-    """Its name in their classifier, from a number that counts on from the blocks."""
+    """Its name in their classifier; the number that is put in continues after the blocks."""
     keras_type: ClassVar[str]
     """The class that Keras's summary prints for it."""
     named_in_keras: ClassVar[bool] = False
-    """Whether keras.applications has a layer of this kind, by the name that it has here."""
+    """Whether keras.applications has a layer of this kind, with the same name as here."""
     fused_in_keras: ClassVar[bool] = False
     """Whether it is part of the layer before it in keras.applications."""
 
@@ -209,32 +209,33 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
 
     @abstractmethod
     def kept(self, x: Shape) -> tuple[Kept, ...]:
-        """Return the buffers that the backward pass keeps, parameters and their like excluded."""
+        """Return the tensors that are kept for the backward pass, without parameters and running statistics."""
 
     @abstractmethod
     def settled(self, x: Shape, *, writable: bool) -> Layer:
-        """Return the layer as it is at its place.
+        """Return the layer as it runs at its place, with every choice made that depends on its input.
 
         Args:
             x: the shape of its input.
-            writable: whether nobody else needs the input's values, so that the layer may write over them.
+            writable: whether the layer may overwrite its input, because nothing else needs the values.
         """
 
     @abstractmethod
     def in_inference(self, x: Shape) -> Layer | None:
-        """Return the plainest layer that computes the same in inference; None if that hands on its input.
+        """Return the simplest layer that computes the same in inference; None if its output is its input.
 
-        Layers that say the same here have equal outputs, given equal parameters: what only training needs (a momentum,
-        working in place) has its default, and what has no effect (the padding's mode where nothing is padded) too.
+        So two layers that return equal values here have equal outputs, given equal parameters. Options that only matter
+        in training (a momentum, working in place) get a fixed value, and so do options without effect (the padding's
+        mode where nothing is padded).
         """
 
     @abstractmethod
     def module(self, x: Shape, nn: Any) -> Any:
-        """Return the torch module, built from the `torch.nn` namespace that is handed in."""
+        """Return the torch module, built from the `torch.nn` namespace that is passed in."""
 
     @abstractmethod
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
-        """Run it on a tensor without values, by the operations that torch's code for it calls.
+        """Run it on a tensor without values, with the operations that torch's own code calls.
 
         Args:
             x: its input.
@@ -252,7 +253,7 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
 
     @property
     def sort(self) -> str:
-        """What it has in common with other layers: its role, or the stem of a layer that can't follow others."""
+        """The group of layers that it belongs to: its role, or its stem if the role is "other"."""
         return self.stem if self.role == "other" else self.role
 
     def output_shape(self, x: Shape) -> Shape:
@@ -274,13 +275,13 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
         return x[0], x[1], x[2]
 
     def as_one_operation(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
-        """Run it as one operation that does what the other rules say."""
+        """Run it as one operation, as the other rules describe it."""
         in_place = self.storage() == "in place"
         return eager.apply(x, parameters, shape=self.output_shape(x.shape), keeps=self.kept(x.shape), in_place=in_place)
 
 
 class Untrained(Layer, frozen=True):
-    """Abstract: a single operation into new memory that has nothing to train and multiplies nothing."""
+    """Abstract: a layer that is one operation with an output of its own, no parameters and no counted MACs."""
 
     def parameter_counts(self, x: Shape) -> dict[str, Product]:
         return {}
@@ -305,7 +306,7 @@ class Untrained(Layer, frozen=True):
 
 
 class ElementWise(Untrained, frozen=True):
-    """Abstract: what treats each position by itself. It changes no shape and sees one position."""
+    """Abstract: a layer whose output has the input's shape, each position computed from the same position."""
 
     def output_sizes(self, x: Shape) -> tuple[Counted, ...]:
         return unchanged(x)

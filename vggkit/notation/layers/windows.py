@@ -1,4 +1,4 @@
-"""What steps over maps with a window: convolutions and pools."""
+"""Layers whose window steps over maps: convolutions and pools."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Places(msgspec.Struct, frozen=True):
 
     @property
     def may_miss(self) -> bool:
-        """Whether a window sees only padding.
+        """Whether some window sees only padding.
 
-        torch takes it, gives its largest value an index outside the maps, and writes there in the backward pass.
+        torch accepts such a window, gives it an index outside the maps, and writes there in the backward pass.
         """
         if self.dilation <= self.size:
             return False
@@ -85,13 +85,13 @@ class Places(msgspec.Struct, frozen=True):
 
 
 def _set_pairs(layer: Layer, *names: str) -> None:
-    """Make pairs of fields that were given as one number."""
+    """Turn fields that were given as one number into pairs."""
     for name in names:
         force_setattr(layer, name, pair(getattr(layer, name)))
 
 
 def _undilated(kernel: Pair, dilation: Pair) -> Pair:
-    """Return a dilation without what has no effect: a window of one value is as wide at any."""
+    """Return a dilation, set to 1 along each axis where the window has one value and a dilation has no effect."""
     return 1 if kernel[0] == 1 else dilation[0], 1 if kernel[1] == 1 else dilation[1]
 
 
@@ -141,7 +141,7 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
         height, width = self._extent()
         if height % 2 == 0 or width % 2 == 0:
             raise LayerError(
-                f"padding 'same' needs an odd window, and this one is {height}×{width}; say the padding as a number"
+                f"padding 'same' needs an odd window, and this one is {height}×{width}; give the padding as a number"
             )
         return height // 2, width // 2
 
@@ -383,17 +383,17 @@ class FixedSizePool(Untrained, frozen=True):
 
     def output_sizes(self, x: Shape) -> tuple[Counted, ...]:
         channels, _, _ = self.maps(x)
-        given = (Product.of("the size that is asked for, whatever the input's", (str(n), n)) for n in self.size())
+        given = (Product.of("a fixed size, whatever the input's", (str(n), n)) for n in self.size())
         return Product.of("each channel is averaged by itself", ("c", channels)), *given
 
     def window(self, x: Shape) -> Window:
-        """Return the largest of the windows and of their steps: they vary where the sizes don't divide."""
+        """Return the largest window and the largest step: they vary where the sizes don't divide."""
         _, *sizes = self.maps(x)
         extents, steps = zip(*map(_adaptive_axis, sizes, self.size()))
         return Window(extents, steps)
 
     def kept(self, x: Shape) -> tuple[Kept, ...]:
-        # to 1×1 torch takes a mean, whose gradient needs no values
+        # for 1×1, torch computes a mean, whose gradient needs no values
         return () if self.size() == (1, 1) else (Kept("input", x),)
 
     def in_inference(self, x: Shape) -> Layer | None:
@@ -431,7 +431,7 @@ def _adaptive_axis(size: int, outputs: int) -> tuple[int, int]:
     # i·rest mod n runs through the multiples of their gcd; the largest, n − gcd, makes the largest window and step
     divisor = gcd(rest, outputs)
     extent = quotient + (2 if rest > divisor else 1)
-    last_only = rest == divisor == 1  # then the only larger step would be the one behind the last window
+    last_only = rest == divisor == 1  # then the only larger step would come after the last window
     return extent, quotient + (0 if last_only else 1)
 
 
