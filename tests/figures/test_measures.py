@@ -84,5 +84,5 @@ assert found.plot().title == "D, A with varied width: kernels against receptive 
 def test_a_new_measure_is_one_entry(tmp_path: Path) -> None:
     """An entry added to the table is compared, found, chosen, sorted by, set a condition for and drawn."""
     package = scratch.package(tmp_path)
-    scratch.add(package / "figures" / "measures.py", '    Window(\n        name="receptive_field"', KERNELS)
+    scratch.add(package / "figures" / "measures.py", '    PixelSize(\n        name="receptive_field"', KERNELS)
     scratch.run(tmp_path, USE)

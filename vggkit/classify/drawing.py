@@ -27,6 +27,8 @@ LABEL_WIDTH = 26
 LABEL_LINES = 3
 NAME_WIDTH = 48
 NAME_LINES = 2
+"""Most characters on a line, and most lines, of a class's label and of the picture's name."""
+
 LINE_INCHES = 0.2
 RESOLUTION = 150
 

@@ -152,7 +152,7 @@ def _score(slot: Slot, row: Row) -> int:
 
 
 def _shown(slots: list[Slot]) -> Iterable[bool]:
-    """Tell for each slot of a block whether it is shown. What the paper leaves out is if the networks differ."""
+    """Tell for each slot of a block whether it is shown. What the paper leaves out is shown if networks differ."""
     before: Slot = []
     for slot in slots:
         there = [row for row in slot if row]

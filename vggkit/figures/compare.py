@@ -33,7 +33,7 @@ LAYERS = "layers"
 EVERYTHING = (LAYERS, *COMPARED)
 """All that can be shown, in the order of the table."""
 
-ERRORS = [measure for measure in COMPARED.values() if isinstance(measure, ReportedError)]
+REPORTED_ERRORS = [measure for measure in COMPARED.values() if isinstance(measure, ReportedError)]
 """Reported errors. They share a row for each protocol (training and test sizes) under which they were measured."""
 
 
@@ -210,7 +210,7 @@ class ComparisonTable(DrawnTable):
 
     def __init__(self, comparison: Comparison, only: Sequence[str]) -> None:
         left_out = {name for name in EVERYTHING if name not in only}
-        if all(error.name in left_out for error in ERRORS):
+        if all(error.name in left_out for error in REPORTED_ERRORS):
             left_out.add("reported")
         data = comparison.to_dict()
         networks = [{key: value for key, value in one.items() if key not in left_out} for one in data["networks"]]
@@ -242,7 +242,7 @@ class ComparisonTable(DrawnTable):
         said = []
         if LAYERS in self.only and len(self.networks) > 1:
             said.append(f"{bold}: differs from the column to the left.")
-        errors = [error for error in ERRORS if error.name in self.only]
+        errors = [error for error in REPORTED_ERRORS if error.name in self.only]
         if errors and any(one.reported for one in self.networks):
             words = " / ".join(error.words for error in errors)
             said.append(f"error S→Q: reported {words} in %; S, Q: shorter side of training and test images.")

@@ -153,7 +153,7 @@ class Bytes(Count, frozen=True):
         return parse_bytes(text)
 
 
-class Window(Count, frozen=True):
+class PixelSize(Count, frozen=True):
     """Height and width of a part of the input, in pixels. The shorter side is compared."""
 
     def written(self, value: Any) -> str:
@@ -313,7 +313,7 @@ MEASURES: tuple[Measure, ...] = (
         in_compare=False,
         condition="Memory kept for the backward pass.",
     ),
-    Window(
+    PixelSize(
         name="receptive_field",
         words="receptive field",
         value=lambda costs: costs.network.receptive_field,

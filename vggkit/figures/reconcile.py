@@ -229,7 +229,11 @@ def reconcile(
     network = Network.of(source, **overrides)
     every = every_finding(network, number, batch, dtype)
     about = f"{network.name} at {times(network.input_shape)}, batch {batch}, {dtype}"
-    return Findings((finding for finding in every if not finding.distance), about, str(plain(number)), nearest(every))
+    by_convention: dict[tuple[str, str], Finding] = {}  # a convention may be there twice: for two ways to build it
+    for finding in every:
+        by_convention.setdefault((finding.tool, finding.label), finding)
+    nearest = list(by_convention.values())[:3]
+    return Findings((finding for finding in every if not finding.distance), about, str(plain(number)), nearest)
 
 
 def every_finding(network: Network, number: str | SupportsIndex, batch: int, dtype: str) -> list[Finding]:
@@ -241,14 +245,6 @@ def every_finding(network: Network, number: str | SupportsIndex, batch: int, dty
     reading = read_number(number)
     found = [_judged(reading, convention, counted) for convention, counted in _figures(network, batch, dtype)]
     return [judged.finding for judged in sorted(found, key=lambda judged: judged.rank)]
-
-
-def nearest(findings: list[Finding]) -> list[Finding]:
-    """Return the three nearest findings, each of another convention."""
-    by_convention: dict[tuple[str, str], Finding] = {}
-    for finding in findings:
-        by_convention.setdefault((finding.tool, finding.label), finding)
-    return list(by_convention.values())[:3]
 
 
 def _figures(network: Network, batch: int, dtype: str) -> Iterator[tuple[Convention, CountedNetwork]]:

@@ -78,7 +78,7 @@ class Box(NamedTuple):
         return self.x + self.width / 2, self.top - self.height / 2
 
 
-class Column(NamedTuple):
+class BoxColumn(NamedTuple):
     """Boxes one below the other.
 
     Args:
@@ -119,21 +119,21 @@ def description(summary: Summary) -> str:
     return f"The layers of {title(summary)}, with {subtitle(summary)}, a box for each. {'; '.join(parts)}."
 
 
-def arrange(parts: Sequence[Group]) -> list[Column]:
+def arrange(parts: Sequence[Group]) -> list[BoxColumn]:
     """Place every layer in columns from left to right, and in a new row below where a row of columns is full."""
     stacks = [
         (name, rows[start : start + BOXES]) for name, rows in _stacks(parts) for start in range(0, len(rows), BOXES)
     ]
     width = max(style.text_width(line, bold=True) for _, rows in stacks for row in rows for line in _lines(row))
     width = max(width, *(style.text_width(name) for name, _ in stacks)) + 2 * PADDING
-    columns: list[Column] = []
+    columns: list[BoxColumn] = []
     top = 0.0
     for number, (name, rows) in enumerate(stacks):
         place = number % COLUMNS
         if number and place == 0:
             top = min(column.bottom for column in columns) - GUTTER - BETWEEN
         x = MARGIN + PADDING + place * (width + 2 * PADDING + GUTTER)
-        columns.append(Column(name, _boxes(rows, x, top - HEADER, width)))
+        columns.append(BoxColumn(name, _boxes(rows, x, top - HEADER, width)))
     return columns
 
 
@@ -158,7 +158,7 @@ def _boxes(rows: Sequence[Row], x: float, top: float, width: float) -> tuple[Box
     return tuple(boxes)
 
 
-def _draw(canvas: Canvas, column: Column) -> None:
+def _draw(canvas: Canvas, column: BoxColumn) -> None:
     top = canvas.top
     first = column.boxes[0]
     height = first.top - column.bottom + HEADER + PADDING
@@ -187,7 +187,7 @@ def _draw(canvas: Canvas, column: Column) -> None:
         _arrow(canvas, [(x, top + before.top - before.height), (x, top + after.top)])
 
 
-def _lead(canvas: Canvas, before: Box, after: Column) -> None:
+def _lead(canvas: Canvas, before: Box, after: BoxColumn) -> None:
     """Draw an arrow from a column's last box to the next column's first, through the gutters."""
     top, first = canvas.top, after.boxes[0]
     start = (before.x + before.width, top + before.middle[1])

@@ -10,7 +10,7 @@ from vggkit.base.numbers import grouped
 from vggkit.figures.measures import Count
 from vggkit.pictures import style
 from vggkit.pictures.parts import MARGIN, Canvas, shortened_text
-from vggkit.pictures.scatter import Box, Bubble, Plane, draw_label, places
+from vggkit.pictures.scatter import Bubble, Plane, Rectangle, draw_label, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ LINE_WIDTH = 0.02
 SUBTITLE_LENGTH = 120
 MOST_LABELS = 8
 LABEL_LENGTH = 44
+"""Most characters of the subtitle, most labels on the front, and most characters of a label."""
 
 WIDE = 100
 """An axis is logarithmic if its largest value is more than this many times its smallest."""
@@ -159,7 +160,7 @@ def _draw_labels(axes: Axes, shown: Points, front: list[Point]) -> None:
 
     steps = [inches.transform(shown.position(point)) for point in front]
     line = [
-        Box(min(x, end_x), min(y, end_y), abs(end_x - x) + LINE_WIDTH, abs(end_y - y) + LINE_WIDTH)
+        Rectangle(min(x, end_x), min(y, end_y), abs(end_x - x) + LINE_WIDTH, abs(end_y - y) + LINE_WIDTH)
         for (left, low), (right, high) in pairwise(steps)
         for (x, y), (end_x, end_y) in (((left, low), (right, low)), ((right, low), (right, high)))
     ]

@@ -37,6 +37,7 @@ ROOM = 0.22
 
 NAMES_LENGTH = 44
 NAME_LENGTH = 32
+"""Most characters of the names in the title, and of the name in a label; the rest is cut."""
 HOLLOW = "hollow: none reported"
 DIRECTIONS = 24
 DISTANCES = (0.06, 0.14, 0.24, 0.36, 0.5, 0.7, 0.95, 1.3, 1.7, 2.2, 2.8, 3.5)
@@ -59,14 +60,14 @@ class Protocol(NamedTuple):
         return f"trained at {train}, tested at {self.test}"
 
 
-class Box(NamedTuple):
+class Rectangle(NamedTuple):
     """A rectangle, in inches.
 
     Args:
         x: of its left side.
         y: of its lower side.
-        width: of it.
-        height: of it.
+        width: from left to right.
+        height: from bottom to top.
     """
 
     x: float
@@ -74,7 +75,7 @@ class Box(NamedTuple):
     width: float
     height: float
 
-    def touches(self, other: Box) -> bool:
+    def touches(self, other: Rectangle) -> bool:
         """Tell whether two boxes overlap."""
         return (
             self.x < other.x + other.width
@@ -88,8 +89,8 @@ class Plane(NamedTuple):
     """Where networks are drawn, in inches.
 
     Args:
-        width: of it.
-        height: of it.
+        width: from left to right.
+        height: from bottom to top.
     """
 
     width: float
@@ -134,9 +135,9 @@ class Bubble(NamedTuple):
         return hypot(self.x - other.x, self.y - other.y) < HIDDEN * min(self.radius, other.radius)
 
     @property
-    def box(self) -> Box:
+    def box(self) -> Rectangle:
         """The square around it."""
-        return Box(self.x - self.radius, self.y - self.radius, 2 * self.radius, 2 * self.radius)
+        return Rectangle(self.x - self.radius, self.y - self.radius, 2 * self.radius, 2 * self.radius)
 
 
 PLANE = Plane(5.0, 3.9)
@@ -210,7 +211,7 @@ def _protocol(said: SingleScale) -> Protocol:
     return Protocol(said.train, said.test)
 
 
-def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Box] = ()) -> list[Box]:
+def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Rectangle] = ()) -> list[Rectangle]:
     """Return a place for each label: inside the plane, on no bubble, on no other label.
 
     matplotlib does not keep labels apart.
@@ -221,7 +222,7 @@ def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Box] = ()) 
         others: what labels must not cover either.
     """
     taken = [*others, *(bubble.box for bubble in bubbles)]
-    chosen: list[Box] = []
+    chosen: list[Rectangle] = []
     for bubble in bubbles:
         boxes = list(_around(bubble, plane))
         free = (box for box in boxes if not any(map(box.touches, (*taken, *chosen))))
@@ -230,7 +231,7 @@ def places(bubbles: Sequence[Bubble], plane: Plane, others: Iterable[Box] = ()) 
     return chosen
 
 
-def _around(bubble: Bubble, plane: Plane) -> Iterator[Box]:
+def _around(bubble: Bubble, plane: Plane) -> Iterator[Rectangle]:
     """Yield the places around a bubble that are inside the plane, the nearest first."""
     width, height = style.text_width(bubble.text, bold=True) + 0.06, 0.17
     turns = sorted(range(DIRECTIONS), key=lambda turn: min(turn, DIRECTIONS - turn))
@@ -241,7 +242,7 @@ def _around(bubble: Bubble, plane: Plane) -> Iterator[Box]:
             x = bubble.x + reach * cos(angle) - width * (1 - cos(angle)) / 2
             y = bubble.y + reach * sin(angle) - height * (1 - sin(angle)) / 2
             if 0.03 < x < plane.width - width - 0.03 and 0.03 < y < plane.height - height - 0.03:
-                yield Box(x, y, width, height)
+                yield Rectangle(x, y, width, height)
 
 
 def _draw_axes(axes: Axes, networks: Sequence[Compared]) -> None:
@@ -338,7 +339,7 @@ def _draw_bubble(axes: Axes, bubble: Bubble, colour: Any) -> None:
     )
 
 
-def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Box) -> None:
+def draw_label(axes: Axes, plane: Plane, bubble: Bubble, place: Rectangle) -> None:
     """Write a bubble's label, with a line to the bubble if it stands away from it."""
     transform = plane.transform(axes)
     nearest = (min(max(bubble.x, place.x), place.x + place.width), min(max(bubble.y, place.y), place.y + place.height))

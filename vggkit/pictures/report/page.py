@@ -14,7 +14,7 @@ from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Shown, Table
 from vggkit.base.version import __version__
-from vggkit.figures.compare import ERRORS, LAYERS, Comparison, ComparisonTable
+from vggkit.figures.compare import LAYERS, REPORTED_ERRORS, Comparison, ComparisonTable
 from vggkit.figures.compared import Compared
 from vggkit.figures.summary import Row, Summary, count, window
 from vggkit.footprint.fit import Fit, LinearStep
@@ -118,7 +118,7 @@ STEADY = (
     "conv_parameters",
     "fc_parameters",
     "receptive_field",
-    *(error.name for error in ERRORS),
+    *(error.name for error in REPORTED_ERRORS),
 )
 """What the comparison shows: the figures that depend on no control. The others are in the table of memory."""
 

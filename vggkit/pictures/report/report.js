@@ -1,7 +1,7 @@
 "use strict";
 
 // The figures for any batch, dtype and step. Each moment of a step holds constant + per_image · batch bytes; the page has
-// those moments that are the highest at some batch, and the peak is the first of the highest. All numbers stay below
+// only the moments that are highest at some batch, and the peak is the first of the highest. All numbers stay below
 // 2^53, where they are exact.
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -177,7 +177,7 @@ function compared(a, b) {
   return "value" in a.dataset ? a.dataset.value - b.dataset.value : words.compare(a.textContent, b.textContent);
 }
 
-// Sorts by the column whose heading says so; equal rows stay in the order that the page came with.
+// Sorts by the column whose heading was chosen; equal rows keep the order in which the page opened.
 function sort(table) {
   const headings = [...table.tHead.rows[0].cells];
   const column = headings.findIndex((heading) => heading.hasAttribute("aria-sort"));
@@ -236,7 +236,7 @@ tabs.forEach((tab, index) => {
   });
 });
 
-// On a narrow screen a picture is as wide as that, or as large as on a wide one and scrolled in its box
+// On a narrow screen, a picture fits the screen; enlarged, it is as large as on a wide one, and scrolls in its box
 
 for (const button of document.querySelectorAll(".enlarge")) {
   button.hidden = false;
