@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--weights", required=True, metavar="SOURCE", help="A checkpoint, or imagenet.")
 @config_option("The configuration.  [default: recognised from the checkpoint]")
 @click.option("--labels", type=click.Path(path_type=str), metavar="FILE", help="Names of the classes: lines or JSON.")
-@click.option("--preprocess", metavar="WORDS", help="torch, timm, keras or options as {resize: 256, crop: 224}.")
+@click.option("--preprocess", metavar="WORDS", help="torch, timm, keras or options such as {resize: 256, crop: 224}.")
 @click.option("--top", type=int, default=5, show_default=True, metavar="N", help="Number of classes for each picture.")
 @click.option("--batch", type=int, default=16, show_default=True, metavar="N", help="Number of pictures at once.")
 @click.option("--dense", is_flag=True, help="Classify whole pictures and average the scores, as in the paper.")

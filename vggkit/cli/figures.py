@@ -41,7 +41,7 @@ SUMMARY_FORMATS: Formats = {"table": FORMATS["table"], **LISTINGS, **FORMATS}
 @input_option
 @dtype_option()
 @set_option
-@click.option("--formula", is_flag=True, help="Show how each count is computed, as (3·3·64)·64.")
+@click.option("--formula", is_flag=True, help="Show how each count is computed, such as (3·3·64)·64.")
 @click.option("--expand", is_flag=True, help="Show a row for every torch module, even ReLU and dropout.")
 @click.option("--training", is_flag=True, help="Show what each layer keeps for the backward pass, too.")
 @format_option(SUMMARY_FORMATS)
@@ -154,10 +154,10 @@ def reconcile(
 @click.option(
     "--sort",
     metavar="FIGURE",
-    help="Sort the columns by this figure, as macs; -macs sorts from the largest.",
+    help="Sort the columns by this figure, such as macs; -macs sorts from the largest.",
     shell_complete=completion.compared,
 )
-@names_option("--only", "Figures to show, as parameters,macs,top5; layers shows the layers.", completion.compared)
+@names_option("--only", "Figures to show, such as parameters,macs,top5; layers shows the layers.", completion.compared)
 @click.option("--diff", is_flag=True, help="Show what the second of two adds, removes and changes, and its cost.")
 @format_option()
 @output_option

@@ -95,7 +95,7 @@ sources_argument = click.argument(
 batch_option = click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Number of images.")
 
 
-input_option = click.option("--input", metavar="CxHxW", help="Shape of one image, as 3x224x224.")
+input_option = click.option("--input", metavar="CxHxW", help="Shape of one image, such as 3x224x224.")
 
 
 optimizer_option = click.option(
@@ -111,7 +111,7 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     shell_complete=completion.settings,
-    help="Change the configuration, as num_classes=10 or batch_norm=true; repeatable.",
+    help="Change the configuration, for example num_classes=10 or batch_norm=true; repeatable.",
 )
 
 
@@ -136,9 +136,9 @@ step_options = stacked(
     input_option,
     dtype_option(),
     optimizer_option,
-    names_option("--freeze", "Blocks and layers that are not trained, as block1,block2.", completion.parts),
+    names_option("--freeze", "Blocks and layers that are not trained, such as block1,block2.", completion.parts),
     names_option(
-        "--checkpoint", "Blocks that are run again in the backward pass, as block1,block2.", completion.blocks
+        "--checkpoint", "Blocks that are run again in the backward pass, such as block1,block2.", completion.blocks
     ),
     click.option("--autocast", is_flag=True, help="Run the forward pass in torch.autocast to bfloat16."),
     set_option,

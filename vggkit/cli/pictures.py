@@ -41,7 +41,7 @@ from vggkit.cli.options import (
     "-o",
     "--output",
     type=FILE,
-    help="A .svg, .png or .pdf file; - prints SVG.  [default: named after what is drawn, as D-cost.svg]",
+    help="A .svg, .png or .pdf file; - prints SVG.  [default: named after what is drawn, such as D-cost.svg]",
 )
 def plot(
     sources: tuple[str, ...],
@@ -83,7 +83,7 @@ def plot(
     "-o",
     "--output",
     type=FILE,
-    help="A .html file; - prints it.  [default: named after the networks, as D-report.html]",
+    help="A .html file; - prints it.  [default: named after the networks, such as D-report.html]",
 )
 def report_command(
     sources: tuple[str, ...],
@@ -95,7 +95,7 @@ def report_command(
 ) -> None:
     """Write a page of networks: tables, pictures, notation, and memory for any batch, dtype and step.
 
-    The page stands alone: it needs no other file and no internet. A name or path may be followed by changes, as in
+    The page is self-contained: it needs no other file and no internet. A name or path may be followed by changes, as in
     D:width=0.5.
     """
     from vggkit.pictures.report.report import report as call

@@ -55,14 +55,14 @@ condition_options = stacked(*map(condition_option, FOUND.values()))
     multiple=True,
     metavar="KEY=VALUE,…",
     shell_complete=completion.settings,
-    help="Try each value, as width=0.25,0.5,1 or batch_norm=true,false; repeated, every combination.",
+    help="Try each value, such as width=0.25,0.5,1 or batch_norm=true,false; if repeated, every combination.",
 )
 @condition_options
-@names_option("--only", "Figures to show, as parameters,macs,training_peak.", completion.figures)
+@names_option("--only", "Figures to show, such as parameters,macs,training_peak.", completion.figures)
 @click.option(
     "--sort",
     metavar="FIGURE",
-    help="Sort by this figure, as macs; -macs sorts from the largest.",
+    help="Sort by this figure, such as macs; -macs sorts from the largest.",
     shell_complete=completion.figures,
 )
 @click.option("--limit", type=int, metavar="N", help="Keep the first N.")
@@ -138,7 +138,7 @@ def _varied(settings: tuple[str, ...]) -> dict[str, list[Any]]:
         key, _, values = text.partition("=")
         if key.strip() in varied:
             raise ArgumentError(
-                f"--vary: {key.strip()} is given twice; expected all of its values at once, as {key.strip()}=…,…"
+                f"--vary: {key.strip()} is given twice; expected all of its values at once, such as {key.strip()}=…,…"
             )
         try:
             varied[key.strip()] = [setting(f"{key}={value}")[1] for value in split_outside(values, ",")]

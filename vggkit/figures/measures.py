@@ -61,7 +61,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
         short: a shorter name, which is also an option of `find`.
         aliases: other names that find it.
         step: the kind of step whose memory must be planned for it; None if it needs no step.
-        larger_is_better: whether more of it may be better, as of the receptive field; False for a cost.
+        larger_is_better: whether more of it may be better, as with the receptive field; False for a cost.
         in_compare: whether `compare` offers it.
         condition: the help text of its condition in `find`; None if `find` does not offer it.
     """
@@ -228,14 +228,14 @@ MEASURES: tuple[Measure, ...] = (
         value=lambda costs: costs.summary.totals.weight_layers,
         short="depth",
         larger_is_better=True,
-        condition="Number of weight layers, as 16, >11 or 11..16.",
+        condition="Number of weight layers, such as 16, >11 or 11..16.",
     ),
     Count(
         name="parameters",
         words="parameters",
         value=lambda costs: costs.summary.totals.parameters,
         short="params",
-        condition="Number of parameters, as <15M, >=1M or 1M..15M; repeatable.",
+        condition="Number of parameters, such as <15M, >=1M or 1M..15M; repeatable.",
     ),
     Ratio(
         name="relative_parameters",
@@ -284,7 +284,7 @@ MEASURES: tuple[Measure, ...] = (
         words="activations",
         value=lambda costs: costs.summary.totals.activation_bytes,
         short="activations",
-        condition="Memory of the activations, as <24GiB or 1GB..2GB.",
+        condition="Memory of the activations, such as <24GiB or 1GB..2GB.",
     ),
     Bytes(
         name="inference_peak_bytes",
