@@ -18,7 +18,7 @@ PACKAGE = ROOT / "vggkit"
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 WINGS = ("base", "notation", "network", "footprint", "figures", "pictures", "search", "model", "classify", "cli")
-"""The rooms of the house, in order: each imports only itself and what stands before it."""
+"""The wings of the package, in order: each imports only itself and wings before it."""
 
 
 @cache
@@ -64,14 +64,14 @@ def test_the_root_has_few_modules() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 6
 
 
-def test_only_the_models_rooms_need_torch() -> None:
+def test_only_the_model_and_classify_need_torch() -> None:
     """The model, its verification, the weights and what is made of them import torch, and nobody else does."""
     needing = {module for module in MODULES if "torch" in imports(module)}
     assert {module.split("/")[0] for module in needing} == {"model", "classify"}
 
 
 def test_layers_have_no_framework_at_all() -> None:
-    """The layers' room imports nothing but msgspec, the standard library and the errors."""
+    """The layers import nothing but msgspec, the standard library and vggkit's own base."""
     roots = set()
     for module in (module for module in MODULES if module.startswith("notation/layers/")):
         for node in ast.walk(tree(module)):
@@ -83,7 +83,7 @@ def test_layers_have_no_framework_at_all() -> None:
 
 
 def test_what_computes_prints_nothing() -> None:
-    """No room that computes figures calls print or knows the terminal."""
+    """No wing that computes figures calls print or knows the terminal."""
     for module in MODULES:
         if module.startswith(("base/", "notation/", "network", "footprint/", "figures/")):
             calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]

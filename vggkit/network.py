@@ -106,7 +106,7 @@ class PlacedLayer(msgspec.Struct, frozen=True):
     Args:
         name: `block1_conv1`, or the name that the configuration gives it.
         module: the path of its torch module: `block1.conv1`.
-        block: the block it stands in; None in the classifier.
+        block: the block that it is in; None in the classifier.
         layer: the layer itself.
         input_shape: of one image.
         output_shape: of one image.
@@ -341,8 +341,8 @@ def place(config: Config) -> Network:
     """Place every layer of a configuration.
 
     Raises:
-        ConfigError: if a layer does not fit its input, or two layers have the same name; says the place in the file.
-            Also if there is no layer.
+        ConfigError: if a layer does not fit its input, or two layers have the same name, with the place in the file;
+            or if there is no layer.
     """
     walk = _Walk(config)
     for number, block in enumerate(config.blocks, start=1):

@@ -352,7 +352,7 @@ def test_a_file_that_is_no_configuration_is_not_quoted(text: str, tmp_path: Path
         vggkit.load(tmp_path / "my.yaml")
     (problem,) = caught.value.problems
     assert problem.message == (
-        f"extends: {tmp_path / 'secret.yaml'}: not a configuration; `vggkit validate` says more of a file"
+        f"extends: {tmp_path / 'secret.yaml'}: not a configuration; `vggkit validate` says what is wrong in a file"
     )
     assert problem.position is not None
     assert problem.position.text == "extends: ./secret.yaml"

@@ -302,7 +302,7 @@ class Eager:
             extras: bytes per image and constant bytes of each further tensor that it makes for its backward pass.
             in_place: whether the output is written over the input.
             backward: makes the inputs' gradients from the output's; if absent, one as large as each input.
-            adjust: what the engine does to those gradients before it hands them on.
+            adjust: what the engine does to those gradients before it passes them on.
 
         Returns:
             The output; the caller holds a reference to it.
@@ -374,7 +374,7 @@ class Eager:
             size = elements(kept.shape) * statistic_bytes
             extras.append((size, 0) if kept.per_image else (0, size))
         keeps: list[Tensor | Parameter] = [x, *([weight] if weight else [])]
-        fake = self.device == "cpu"  # where fake tensors differ from real ones, the CPU's figures are theirs
+        fake = self.device == "cpu"  # figures for the CPU are those of fake tensors, where real ones differ
         mixed = fake and decomposed and weight is not None and weight.element_bytes != x.element_bytes
         always = fake and not decomposed  # batch norm's fake kernel makes the input's gradient even if nobody wants it
         of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge or always else None
@@ -479,8 +479,8 @@ class Eager:
     def _through_view(self, x: Tensor, backward: Backward) -> Backward:
         """Return how a gradient comes through an operation in place on a view.
 
-        It belongs to the viewed tensor, so autograd copies its gradient, hands a clone of the viewed part to the
-        operation, and copies the result back (torch/csrc/autograd/functions/tensor.cpp, CopySlices).
+        The operation changes the viewed tensor, too. So autograd copies that tensor's gradient, passes a clone of the
+        viewed part to the operation, and copies the result back (torch/csrc/autograd/functions/tensor.cpp, CopySlices).
         """
 
         def copied(_: Storage) -> Gradients:

@@ -123,7 +123,7 @@ class Fault(NamedTuple):
         path: the keys that lead to it inside the entry.
         message: what was found and expected.
         advice: a sentence on what to do, if there is one.
-        at_key: whether the last key is wrong, rather than the value behind it.
+        at_key: whether the last key is wrong, rather than its value.
     """
 
     path: tuple[str, ...]
@@ -205,7 +205,7 @@ def nearest(word: str, known: Iterable[str], closeness: float = 0.6) -> str | No
     """
     from difflib import get_close_matches  # only when something is wrong already
 
-    # a single letter is no misspelling of another
+    # a single letter is not a misspelling of anything
     spelling = {candidate.lower(): candidate for candidate in known if len(candidate) > 1}
     here = ELSEWHERE.get(word.lower())
     if here in spelling:

@@ -8,8 +8,8 @@ themselves, whatever the rules ask.
 
 To a type checker `Many` is a kind of int. The numbers come in through the options of layers (`Conv2d.out_channels`).
 A type of its own would have to appear in every option, shape, row and total of the package, although only a search
-has many numbers. At run time it is no int, because C code would read a single value from an int. An operation that
-`Many` has no method for raises a TypeError; it never answers for one of the numbers alone.
+has many numbers. At run time it is not an int, because C code would read a single value from an int. An operation
+that `Many` has no method for raises a TypeError; it never answers for one of the numbers alone.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def _known(files: dict[str, Path]) -> list[str]:
 
 @lru_cache(maxsize=128)
 def _aliases(path: Path) -> list[str]:
-    """Return the aliases of a shipped file. They are on one line of it; parsing all files would take a second."""
+    """Return the aliases of a shipped file. They are on one line there; parsing all files would take a second."""
     found = re.search(r"^aliases: \[(.*)\]$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found.group(1).split(", ") if found else []
 
@@ -201,7 +201,7 @@ def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) ->
     except OSError as error:
         raise ConfigError([Problem(f"{name}: can't be read: {error.strerror or error}")]) from None
     if extended and not _has_layers(text):  # its lines may be secret, so no message quotes them
-        raise ConfigError([Problem(f"{name}: not a configuration; `vggkit validate` says more of a file")])
+        raise ConfigError([Problem(f"{name}: not a configuration; `vggkit validate` says what is wrong in a file")])
     return _parse(text, name, (*chain, real), path.parent)
 
 

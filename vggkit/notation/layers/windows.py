@@ -96,7 +96,7 @@ def _undilated(kernel: Pair, dilation: Pair) -> Pair:
 
 
 class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_size": "kernel"}):
-    """A convolution, stride 1 and size-preserving unless said otherwise (paper, Sect. 2.1).
+    """A convolution; by default its stride is 1 and it keeps the size of the maps (paper, Sect. 2.1).
 
     Args:
         out_channels: number of output channels.
@@ -277,7 +277,7 @@ class SteppingPool(Untrained, frozen=True):
 
 
 class MaxPool2d(SteppingPool, frozen=True, rename={"kernel_size": "kernel"}):
-    """Max pooling, 2×2 with stride 2 unless said otherwise (paper, Sect. 2.1).
+    """Max pooling; by default 2×2 with stride 2 (paper, Sect. 2.1).
 
     Args:
         kernel_size: height and width of the window.
@@ -321,7 +321,7 @@ class MaxPool2d(SteppingPool, frozen=True, rename={"kernel_size": "kernel"}):
 
 
 class AvgPool2d(SteppingPool, frozen=True, rename={"kernel_size": "kernel"}):
-    """Average pooling, 2×2 with stride 2 unless said otherwise.
+    """Average pooling; by default 2×2 with stride 2.
 
     Args:
         kernel_size: height and width of the window.
