@@ -130,7 +130,7 @@ def test_a_first_convolution_for_other_channels_changes_the_input(tmp_path: Path
 
 
 def test_a_replaced_head_takes_part_in_everything() -> None:
-    """Loading, freezing, taps and surgery see the new layer, as the figures do."""
+    """Loading, freezing, features and later changes see the new layer, as the figures do."""
     model = tiny()
     replace_head(model)
     assert model.network.layers == Network.of(tiny().config, num_classes=3).layers

@@ -92,7 +92,7 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Checkpoints:
         options: of a training step, checked.
 
     Returns:
-        The set. It is empty if checkpoints don't help, and has all blocks if the cheapest `MOST_SETS` sets don't do.
+        The set. It is empty if checkpoints don't help. It has all blocks if none of the `MOST_SETS` cheapest sets does.
 
     >>> cheapest_checkpoints(Network.of("D"), StepOptions(batch=64)).blocks
     ('block1',)

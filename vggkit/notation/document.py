@@ -61,7 +61,7 @@ class Node:
         return self.value
 
     def hold(self, inner: Node) -> None:
-        """Take a value inside into account in size and depth."""
+        """Add the size and depth of a value inside to one's own."""
         self.size += inner.size
         self.depth = max(self.depth, 1 + inner.depth)
 

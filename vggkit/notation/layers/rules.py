@@ -145,7 +145,7 @@ class Layer(msgspec.Struct, frozen=True, metaclass=LayerMeta):
     stem: ClassVar[str]
     """Its name in a network: `conv` in `block1_conv1`."""
     role: ClassVar[Role]
-    """What part it plays: "weight" for the layers that the paper counts; three other roles can follow a layer."""
+    """Its role: "weight" for the layers that the paper counts; a norm, activation or dropout can follow a layer."""
     followers: ClassVar[tuple[str, ...]] = ()
     """Which of a configuration's defaults (norm, activation, dropout) follow it in a hidden layer."""
 
