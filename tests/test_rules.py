@@ -103,7 +103,7 @@ FIGURES = {
 DRAWING = [
     module
     for module in MODULES
-    if module.startswith("pictures/") or module.endswith(("_table", "listings", "tables", "problems"))
+    if module.startswith("pictures/") or module.endswith(("listings", "tables", "problems"))
     if module not in ("pictures/plot", "pictures/report/report")
 ]
 

@@ -27,7 +27,7 @@ from rich.cells import cell_len
 import vggkit
 from tests import scratch
 from vggkit.cli import main
-from vggkit.cli.options import FORMATS
+from vggkit.cli.options import TABLE_FORMATS
 from vggkit.figures.measures import FOUND
 
 Run = Callable[..., Any]
@@ -208,7 +208,7 @@ def test_expand_has_a_row_for_each_torch_module() -> None:
     assert [row["kind"] for row in rows].count("relu") == 15
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", TABLE_FORMATS)
 def test_each_format_of_a_summary_can_be_printed_and_written(format: str, tmp_path: Path) -> None:
     """What goes to a file is what goes through a pipe."""
     path = tmp_path / "file"
@@ -482,7 +482,7 @@ def test_list_has_a_line_per_configuration() -> None:
 
 
 @pytest.mark.parametrize("command", [["list"], ["names", "D"]])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", TABLE_FORMATS)
 def test_each_format_of_a_list_can_be_printed_and_written(command: list[str], format: str, tmp_path: Path) -> None:
     """What goes to a file is what goes through a pipe."""
     text = printed(*command, "--format", format)
@@ -758,7 +758,7 @@ def test_odd_columns_are_no_error(columns: str, format: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", TABLE_FORMATS)
 def test_any_encoding_of_the_terminal_will_do(format: str, encoding: str, process: Run) -> None:
     """A terminal that knows no × gets something in its place, never an error."""
     done = process("summarize", "D", "--format", format, PYTHONIOENCODING=encoding, PYTHONUTF8="0", LC_ALL="C")

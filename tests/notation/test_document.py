@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vggkit.base.errors import ConfigError, Position
-from vggkit.notation.document import MAX_BYTES, MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, Node, read, scalar
+from vggkit.notation.document import MAX_BYTES, MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, YamlNode, read, scalar
 
 
 def value(text: str | bytes) -> Any:
@@ -21,7 +21,7 @@ def value(text: str | bytes) -> Any:
     return node.plain()
 
 
-def node(text: str) -> Node:
+def node(text: str) -> YamlNode:
     """Return a document's root."""
     return read(text, "my.yaml", [])
 

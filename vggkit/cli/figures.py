@@ -10,7 +10,7 @@ from vggkit.base.errors import ArgumentError
 from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
-    FORMATS,
+    TABLE_FORMATS,
     Formats,
     dtype_option,
     figure_options,
@@ -32,7 +32,7 @@ from vggkit.cli.options import (
 LISTINGS: Formats = {"keras": (), "cs231n": ()}
 """A summary as Keras and as the lecture CS231n list it."""
 
-SUMMARY_FORMATS: Formats = {"table": FORMATS["table"], **LISTINGS, **FORMATS}
+SUMMARY_FORMATS: Formats = {"table": TABLE_FORMATS["table"], **LISTINGS, **TABLE_FORMATS}
 
 
 @main.command(epilog="Example: vggkit summarize D --batch 64 --set num_classes=10")

@@ -12,7 +12,7 @@ from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
     FILE,
-    FORMATS,
+    TABLE_FORMATS,
     batch_option,
     format_of,
     format_option,
@@ -67,7 +67,7 @@ def memory(
     from vggkit.footprint.remedies import remedies
 
     _check_memory_options(batch, limits, solve, timeline)
-    format = format_of(format, output, FORMATS)
+    format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=1 if batch is None else batch, mode=mode, **options)
     if limits:
         solver = SOLVERS[solve or "batch"]
@@ -145,7 +145,7 @@ def verify(
 
     Where there is a CUDA device, a training step is measured on it as well. Exit 1 if a claim does not hold.
     """
-    format = format_of(format, output, FORMATS)
+    format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=batch, **options)
     from vggkit.model.verify import claims_table  # imports torch, which a wrong option need not wait for
     from vggkit.model.verify import verify as call

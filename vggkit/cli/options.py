@@ -20,7 +20,7 @@ Formats = Mapping[str, tuple[str, ...]]
 """The formats that a command writes, the default first: the word for --format, and the endings of its files."""
 
 
-FORMATS: Formats = {word: format.endings for word, format in tables.FORMATS.items()}
+TABLE_FORMATS: Formats = {word: format.endings for word, format in tables.FORMATS.items()}
 """The formats of every table."""
 
 
@@ -56,7 +56,7 @@ def either(words: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def format_option(formats: Formats = FORMATS) -> Decorator:
+def format_option(formats: Formats = TABLE_FORMATS) -> Decorator:
     """Add an option that says in which of some formats the output is written."""
     help = "Format of the output.  [default: table, or by FILE's ending]"
     return click.option("--format", type=click.Choice(list(formats)), help=help)
@@ -146,7 +146,7 @@ step_options = stacked(
 """What a training step is like: the options of `vggkit.memory`."""
 
 
-def format_of(format: str | None, output: Path | None, formats: Formats = FORMATS) -> str:
+def format_of(format: str | None, output: Path | None, formats: Formats = TABLE_FORMATS) -> str:
     """Return the format that --format or a file's ending asks for.
 
     Args:

@@ -11,8 +11,8 @@ from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
     FILE,
-    FORMATS,
     STANDARD_OUTPUT,
+    TABLE_FORMATS,
     dtype_option,
     format_of,
     input_option,
@@ -101,6 +101,6 @@ def report_command(
     from vggkit.pictures.report.report import report as call
 
     if output not in (None, STANDARD_OUTPUT):
-        format_of(None, output, {"html": FORMATS["html"]})
+        format_of(None, output, {"html": TABLE_FORMATS["html"]})
     made = call(*sources, batch=batch, dtype=dtype, **overrides(settings, input=input))
     put(made.to_html().encode(), output or Path(made.file_name), "written")

@@ -17,7 +17,7 @@ from vggkit.base.files import opened, write_lines
 from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
-    FORMATS,
+    TABLE_FORMATS,
     Decorator,
     format_of,
     format_option,
@@ -102,7 +102,7 @@ def find(
     from vggkit.search.find import left_out
     from vggkit.search.query import prepared
 
-    format = format_of(format, output, {**FORMATS, **{word: (f".{word}",) for word in PICTURE_FORMATS}})
+    format = format_of(format, output, {**TABLE_FORMATS, **{word: (f".{word}",) for word in PICTURE_FORMATS}})
     figures = split(only, "--only", "parameters,macs")
     for word in figures:
         figure_name(word, "--only", FOUND)
@@ -152,7 +152,7 @@ def _collect(query: Query, parts: Iterator[Chunk], format: str, output: Path | N
     from vggkit.search.find import collected
 
     found = collected(query, parts)
-    if format in FORMATS or output is None:
+    if format in TABLE_FORMATS or output is None:
         write_table(found.table(), format, output)
     else:
         put(found.plot().to_bytes(format), output, "drawn")

@@ -35,7 +35,7 @@ _WORDS: dict[str, object] = {
 }
 
 
-class Node:
+class YamlNode:
     """A value and its place in the file.
 
     `value` is None, a bool, an int, a float, a str, a list of nodes, or a dict of nodes; the nodes of a dict's keys are
@@ -50,7 +50,7 @@ class Node:
         self.position = position
         self.size = 1
         self.depth = 0
-        self.keys: dict[str, Node] = {}
+        self.keys: dict[str, YamlNode] = {}
 
     def plain(self) -> Any:
         """Return the value without positions."""
@@ -60,7 +60,7 @@ class Node:
             return {key: item.plain() for key, item in self.value.items()}
         return self.value
 
-    def hold(self, inner: Node) -> None:
+    def hold(self, inner: YamlNode) -> None:
         """Add the size and depth of a value inside to one's own."""
         self.size += inner.size
         self.depth = max(self.depth, 1 + inner.depth)
@@ -143,7 +143,7 @@ def split_outside(text: str, mark: str) -> list[str]:
     return parts
 
 
-def read(text: str | bytes, file: str, problems: list[Problem]) -> Node:
+def read(text: str | bytes, file: str, problems: list[Problem]) -> YamlNode:
     """Read one YAML document.
 
     Args:
@@ -165,7 +165,7 @@ class _Reader:
         self.file = file
         self.problems = problems
         self.count = 0
-        self.anchors: dict[str, Node] = {}
+        self.anchors: dict[str, YamlNode] = {}
         self.text = self._decode(text)
         self.lines = _LINE_END.split(self.text)
         self.events: Iterator[Any] = iter(())
@@ -197,7 +197,7 @@ class _Reader:
     def fail(self, message: str, mark: Any) -> ConfigError:
         return ConfigError([*self.problems, Problem(message, self.position(mark))])
 
-    def document(self) -> Node:
+    def document(self) -> YamlNode:
         try:
             self.events = iter(yaml.parse(self.text, Loader=yaml.CSafeLoader))
             next(self.events)  # the stream starts
@@ -220,7 +220,7 @@ class _Reader:
             reason = str(error).split("\n")[0]
             raise ConfigError([Problem(f"{self.file}: not YAML: {reason}")]) from None
 
-    def node(self, event: Any, depth: int) -> Node:
+    def node(self, event: Any, depth: int) -> YamlNode:
         mark = event.start_mark
         is_alias = isinstance(event, yaml.AliasEvent)
         known = self.alias(event) if is_alias else None
@@ -232,19 +232,19 @@ class _Reader:
             raise self.fail(f"more than {MAX_VALUES:,} values, aliases counted each time they are used", mark)
         return node
 
-    def alias(self, event: Any) -> Node:
+    def alias(self, event: Any) -> YamlNode:
         node = self.anchors.get(event.anchor)
         if node is None:
             message = f"alias '*{event.anchor}' is used before or inside the value that it names"
             raise self.fail(message, event.start_mark)
         return node
 
-    def new(self, event: Any, depth: int) -> Node:
+    def new(self, event: Any, depth: int) -> YamlNode:
         position = self.position(event.start_mark)
         if event.tag is not None and event.tag != "!":
             self.problems.append(Problem(f"tag {shorten(event.tag)}: tags are not used here; leave it out", position))
         if isinstance(event, yaml.ScalarEvent):
-            node = Node(self.scalar(event, position), position)
+            node = YamlNode(self.scalar(event, position), position)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self.sequence(position, depth)
         else:
@@ -262,18 +262,18 @@ class _Reader:
         unquoted = event.implicit[0]
         return scalar(text) if unquoted else text
 
-    def sequence(self, position: Position, depth: int) -> Node:
-        items: list[Node] = []
-        node = Node(items, position)
+    def sequence(self, position: Position, depth: int) -> YamlNode:
+        items: list[YamlNode] = []
+        node = YamlNode(items, position)
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             item = self.node(event, depth + 1)
             items.append(item)
             node.hold(item)
         return node
 
-    def mapping(self, position: Position, depth: int) -> Node:
-        values: dict[str, Node] = {}
-        node = Node(values, position)
+    def mapping(self, position: Position, depth: int) -> YamlNode:
+        values: dict[str, YamlNode] = {}
+        node = YamlNode(values, position)
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.node(event, depth + 1)
             value = self.node(next(self.events), depth + 1)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from vggkit.base.errors import ArgumentError, ConfigError, NotationError, Position, Problem, did_you_mean, shorten
 from vggkit.base.numbers import parse_bytes, parse_count
 from vggkit.notation.config import Budget, Config, Defaults, Entry, PeakLimit, Reported, input_shape
-from vggkit.notation.document import Node, read, scalar
+from vggkit.notation.document import YamlNode, read, scalar
 from vggkit.notation.layers import Rate, Shape
 from vggkit.notation.overrides import apply_override, in_order, read_override
 from vggkit.notation.preprocess import Preprocess, parse_preprocess
@@ -62,7 +62,7 @@ MAX_PROBLEMS = 50
 class _FileReader:
     """Reads a document's parts, each with its own check, so that all problems come together."""
 
-    def __init__(self, root: Node, file: str, problems: list[Problem]) -> None:
+    def __init__(self, root: YamlNode, file: str, problems: list[Problem]) -> None:
         self.root = root
         self.file = file
         self.problems = problems
@@ -194,7 +194,7 @@ class _FileReader:
         return tuple(block for block in blocks if block)
 
     def changed_blocks(
-        self, node: Node, defaults: Defaults, base: tuple[tuple[Entry, ...], ...]
+        self, node: YamlNode, defaults: Defaults, base: tuple[tuple[Entry, ...], ...]
     ) -> tuple[tuple[Entry, ...], ...]:
         """Read blocks by number: a list replaces that block or is added after the last one, null removes the block."""
         blocks = dict(enumerate(base, start=1))
@@ -209,7 +209,7 @@ class _FileReader:
             blocks[number] = () if block.value is None else self.block(block, number, defaults)
         return tuple(block for block in blocks.values() if block)
 
-    def block(self, node: Node, number: int, defaults: Defaults) -> tuple[Entry, ...]:
+    def block(self, node: YamlNode, number: int, defaults: Defaults) -> tuple[Entry, ...]:
         """Read a block's layers; none if it is wrong."""
         if not isinstance(node.value, list) or not node.value:
             self.problem(
@@ -232,7 +232,7 @@ class _FileReader:
             return base
         return defaults.classifier(self.specs(node.value or [], " in the classifier"))
 
-    def specs(self, nodes: Iterable[Node], where: str) -> list[tuple[Spec, Position]]:
+    def specs(self, nodes: Iterable[YamlNode], where: str) -> list[tuple[Spec, Position]]:
         specs = []
         for node in nodes:
             try:
