@@ -53,7 +53,7 @@ def test_the_peak_of_a_step_is_memtrackers(name: str, batch: int) -> None:
 @pytest.mark.parametrize("function", [vggkit.memory, vggkit.compare, vggkit.find])
 def test_every_optimizer_is_in_the_docstring_of_what_takes_one(function: Any) -> None:
     """The docstrings name them all, and which is the default."""
-    words = either(OPTIMIZERS).replace("sgd-momentum", "sgd-momentum (if absent; without weight decay)")
+    words = either(OPTIMIZERS).replace("sgd-momentum", "sgd-momentum (the default; without weight decay)")
     assert words in " ".join(function.__doc__.split())
 
 
