@@ -13,7 +13,7 @@ import pytest
 
 import vggkit
 from tests.cli.test_app import printed, run, told
-from vggkit.cli.options import FORMATS
+from vggkit.cli.options import TABLE_FORMATS
 
 Golden = Callable[[str, str], None]
 
@@ -151,7 +151,7 @@ def test_every_format_takes_no_torch() -> None:
     """Neither the comparison nor the difference imports torch, matplotlib or pandas."""
     code = (
         "import sys, io, contextlib, vggkit.cli as cli\n"
-        f"for format in {list(FORMATS)}:\n"
+        f"for format in {list(TABLE_FORMATS)}:\n"
         "    for arguments in ([], ['C', 'D', '--diff']):\n"
         "        try:\n"
         "            with contextlib.redirect_stdout(io.StringIO()):\n"

@@ -105,7 +105,7 @@ def test_latex_and_html_have_the_facts_and_on_request_the_tensors(tmp_path: Path
     path = in_layout(small(), "torchvision", tmp_path)
     latex, html = (printed("inspect", str(path), "--format", format) for format in ("latex", "html"))
     assert "configuration & A, width 0.05, 7 classes, input 3$\\times$64$\\times$64 \\\\" in latex
-    assert '>torchvision&#x27;s state dict</td>' in html
+    assert ">torchvision&#x27;s state dict</td>" in html
     assert (latex.count("\\begin{tabular}"), html.count("<table>")) == (1, 1)
     latex, html = (printed("inspect", str(path), "--tensors", "--format", format) for format in ("latex", "html"))
     assert "features.0.weight & 3$\\times$3$\\times$3$\\times$3 & float32 & 324 & block1.conv1.weight" in latex
