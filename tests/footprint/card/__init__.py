@@ -1,0 +1,89 @@
+"""torch's own CUDA allocator on a machine without a card, asked by the tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.judges import missing, package, program
+
+HERE = Path(__file__).parent
+LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+"""What torch opens by name, and finds in `card.c`, too."""
+
+
+def build(folder: Path) -> Path:
+    """Build the card into a folder; return the library to load before torch."""
+    gcc = program("gcc", "cc")
+    if package("torch").version.cuda is None:
+        missing("torch is built without CUDA")
+    headers = [part for name in ("nvidia.cu13.include", "triton.backends.nvidia.include") for part in _folders(name)]
+    library = folder / "card.so"
+    command = [gcc, "-shared", "-fPIC", "-O1", *(f"-I{header}" for header in headers), HERE / "card.c", "-o", library]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        missing(f"the card can't be built: {done.stderr.strip().splitlines()[0]}")
+    for name in LIBRARIES:
+        (folder / name).symlink_to(library.name)
+    return library
+
+
+def _folders(module: str) -> list[str]:
+    """Return where a package of headers lies, which is a folder without modules."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        return []
+    return list(spec.submodule_search_locations or ()) if spec else []
+
+
+class Card:
+    """A process in which torch runs on the card: a question, a line of JSON, is answered with another.
+
+    Args:
+        library: what `build` has built.
+        player: the program that answers.
+        card_bytes: how large the card is.
+        settings: of the allocator.
+    """
+
+    def __init__(self, library: Path, player: str, card_bytes: int, settings: str = "") -> None:
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": str(library),
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library.parent), os.environ.get("LD_LIBRARY_PATH")])),
+            "CARD_BYTES": str(card_bytes),
+            "PYTORCH_ALLOC_CONF": settings,
+            "TORCH_CPP_LOG_LEVEL": "ERROR",  # running out of memory is what is asked for
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / player)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def ask(self, **question: Any) -> Any:
+        """Return the answer to a question."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, f"the card's process ended with {self.process.wait()}"
+        return json.loads(line)
+
+    def __enter__(self) -> Card:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.communicate()

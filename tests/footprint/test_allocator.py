@@ -1,0 +1,137 @@
+"""The allocator, held against torch's own after each event."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from random import Random, randrange
+from typing import Any
+
+import pytest
+
+from tests.footprint.card import Card, build
+from vggkit.footprint.allocator import Allocator, Block, OutOfMemory
+from vggkit.footprint.allocator_settings import MIB, Settings
+
+CARD = 320 * MIB
+"""So small that it is often full."""
+
+SETTINGS = (
+    "",
+    "max_split_size_mb:20",
+    "max_split_size_mb:32,max_non_split_rounding_mb:24",
+    "large_segment_size_mb:12",
+    "large_segment_size_mb:40,max_split_size_mb:48",
+    "roundup_power2_divisions:4",
+    "roundup_power2_divisions:[1:8,4:2,16:0,>:16]",
+    "roundup_power2_divisions:[8:4]",
+    "per_process_memory_fraction:0.6",
+    "per_process_memory_fraction:0.9,garbage_collection_threshold:0.3",
+    "per_process_memory_fraction:0.9,garbage_collection_threshold:0.5,max_split_size_mb:24",
+    "garbage_collection_threshold:0.2",
+    "expandable_segments:True",
+    "expandable_segments:True,max_split_size_mb:24",
+    "expandable_segments:True,large_segment_size_mb:14",
+    "expandable_segments:True,per_process_memory_fraction:0.7,garbage_collection_threshold:0.3",
+    "expandable_segments:True,roundup_power2_divisions:8",
+)
+
+EDGES = (1, 511, 512, 513, MIB - 512, MIB, MIB + 1, 2 * MIB, 10 * MIB - 1, 10 * MIB, 20 * MIB, 20 * MIB + 1, 32 * MIB)
+SCALES = ((1, 4096), (1, 2 * MIB), (MIB, 12 * MIB), (MIB, 12 * MIB), (10 * MIB, 30 * MIB), (20 * MIB, 90 * MIB))
+
+
+def program(chance: Random) -> list[int]:
+    """Draw what a program does: allocate bytes (> 0), free the n-th allocation (-n), empty the cache (0).
+
+    It uses a few sizes again and again, as training does, and comes close to what the card has.
+    """
+    palette = [chance.choice(EDGES), *(chance.randint(*chance.choice(SCALES)) for _ in range(chance.randint(2, 9)))]
+    live: dict[int, int] = {}
+    said: list[int] = []
+    allocations = 0
+    for _ in range(chance.randint(20, 100)):
+        fullness = sum(live.values()) / CARD
+        if chance.random() < 0.02:
+            said.append(0)
+        elif live and chance.random() < 0.2 + 0.6 * fullness:
+            freed = chance.choice(list(live))
+            del live[freed]
+            said.append(-freed)
+        else:
+            size = chance.choice(palette) if chance.random() < 0.7 else chance.randint(*chance.choice(SCALES))
+            allocations += 1
+            live[allocations] = size
+            said.append(size)
+    return said
+
+
+def figures(allocator: Allocator) -> list[Any]:
+    """Return what the card's process returns."""
+    statistics = (allocator.allocated, allocator.requested, allocator.reserved)
+    segments = [
+        [
+            "small" if segment.is_small else "large",
+            segment.is_expandable,
+            [
+                [block.size, block.requested, "inactive" if block.is_free else "active_allocated"]
+                for block in segment.blocks
+            ],
+        ]
+        for segment in sorted(allocator.snapshot(), key=lambda segment: segment.is_small)
+    ]
+    return [
+        *(one.current for one in statistics),
+        *(one.peak for one in statistics),
+        allocator.retries,
+        allocator.ooms,
+        segments,
+    ]
+
+
+def play(allocator: Allocator, said: list[int]) -> Iterator[list[Any]]:
+    """Play events; return the figures after each."""
+    blocks: list[Block | None] = []
+    for event in said:
+        if event > 0:
+            try:
+                blocks.append(allocator.allocate(event))
+            except OutOfMemory:
+                blocks.append(None)
+        elif event < 0:
+            block = blocks[-event - 1]
+            if block is not None:
+                allocator.free(block)
+        else:
+            allocator.empty_cache()
+        yield figures(allocator)
+
+
+@pytest.fixture(scope="session")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Card]:
+    """torch on a small card, which plays events."""
+    with Card(build(tmp_path_factory.mktemp("card")), "play_events.py", CARD) as card:
+        yield card
+
+
+def assert_equal(card: Card, text: str, count: int) -> None:
+    """Hold the allocator against torch's, event by event, for so many programs."""
+    own = Settings.of(text)
+    seed = 0 if os.environ.get("CI") == "true" else randrange(10**6)
+    for number in range(count):
+        said = program(Random(f"{text} {seed} {number}"))
+        answers = card.ask(settings=text, share=own.memory_fraction, events=said)
+        for done, (wanted, found) in enumerate(zip(answers, play(Allocator(CARD, own), said)), 1):
+            assert found == wanted, f"program {seed} {number}, after {said[:done]}"
+
+
+@pytest.mark.parametrize("text", SETTINGS)
+def test_every_figure_and_every_block_are_torchs(card: Card, text: str) -> None:
+    """After each allocation and each free, with every setting, figures and segments equal those of torch."""
+    assert_equal(card, text, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", SETTINGS)
+def test_many_more_programs_are_played_as_torch_plays_them(card: Card, text: str) -> None:
+    """The same for hundreds of programs with each setting."""
+    assert_equal(card, text, 300)
