@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.footprint.card import Card, build
+from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator import Allocator, Block, OutOfMemory
 from vggkit.footprint.allocator_settings import MIB, Settings
 
@@ -135,3 +136,84 @@ def test_every_figure_and_every_block_are_torchs(card: Card, text: str) -> None:
 def test_many_more_programs_are_played_as_torch_plays_them(card: Card, text: str) -> None:
     """The same for hundreds of programs with each setting."""
     assert_equal(card, text, 300)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("expandable_segments", "expected 'setting:value', found 'expandable_segments'"),
+        ("expandable_segments:", "expected 'setting:value', found 'expandable_segments:'"),
+        ("expandable_segments=True", "expected 'setting:value', found 'expandable_segments=True'"),
+        (",max_split_size_mb:64", "expected 'setting:value', found ',max_split_size_mb:64'"),
+        ("roundup_power2_divisions:[4:2", "expected 'setting:value', found 'roundup_power2_divisions:[4:2'"),
+        ("expandable_segments:true", "expandable_segments: expected True or False, found 'true'"),
+        ("max_split_size_mb:much", "max_split_size_mb: expected a number of MiB, found 'much'"),
+        ("max_split_size_mb:19", "max_split_size_mb: expected at least 20, the size of a large segment, found '19'"),
+        (
+            "max_split_size_mb:32,large_segment_size_mb:40",
+            "max_split_size_mb: expected at least 40, the size of a large segment, found '32'",
+        ),
+        (
+            "max_non_split_rounding_mb:19",
+            "max_non_split_rounding_mb: expected at least 20, the size of a large segment, found '19'",
+        ),
+        ("large_segment_size_mb:10", "large_segment_size_mb: expected more than 10, found '10'"),
+        (
+            "garbage_collection_threshold:0",
+            "garbage_collection_threshold: expected a number between 0 and 1, found '0'",
+        ),
+        (
+            "garbage_collection_threshold:1",
+            "garbage_collection_threshold: expected a number between 0 and 1, found '1'",
+        ),
+        ("per_process_memory_fraction:2", "per_process_memory_fraction: expected a number from 0 to 1, found '2'"),
+        (
+            "roundup_power2_divisions:3",
+            "roundup_power2_divisions: expected a power of 2, or a list such as [256:1,512:2,>:4], found '3'",
+        ),
+        (
+            "roundup_power2_divisions:[3:8]",
+            "roundup_power2_divisions: expected powers of 2, 'MiB:divisions', or '>:divisions' for all that are larger,"
+            " found '3:8'",
+        ),
+        (
+            "roundup_power2_divisions:[4:3]",
+            "roundup_power2_divisions: expected powers of 2, 'MiB:divisions', or '>:divisions' for all that are larger,"
+            " found '4:3'",
+        ),
+        (
+            "max_split_size:64",
+            "expected one of expandable_segments, large_segment_size_mb, max_split_size_mb, max_non_split_rounding_mb,"
+            " roundup_power2_divisions, garbage_collection_threshold, per_process_memory_fraction, found"
+            " 'max_split_size'. Did you mean 'max_split_size_mb'?",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_as_torch_refuses_it(card: Card, text: str, problem: str) -> None:
+    """The message says which setting is wrong, what was found and what is expected; torch takes none of them."""
+    with pytest.raises(ArgumentError) as raised:
+        Settings.of(text)
+    assert str(raised.value) == f"allocator: {problem}"
+    assert card.ask(settings=text, share=1.0, events=[]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " expandable_segments : True , max_split_size_mb : 64 ",
+        "expandable_segments:True,",
+        "max_split_size_mb:64,max_split_size_mb:128",
+        "roundup_power2_divisions:[]",
+        "roundup_power2_divisions:[>:8]",
+        "roundup_power2_divisions:[256:0,65536:4,]",
+        "pinned_use_background_threads:True,release_lock_on_cudamalloc:True",
+    ],
+)
+def test_what_torch_reads_is_read(card: Card, text: str) -> None:
+    """Spaces, a comma at the end, a setting said twice, and what concerns other memory are no mistakes."""
+    Settings.of(text)
+    assert card.ask(settings=text, share=1.0, events=[]) == []

@@ -439,21 +439,21 @@ class PlainSegments(Segments):
     def release_oversize(self, pool: Pool, size: int) -> bool:
         """Release the smallest block that is large enough, or the largest ones until they are together.
 
-        So does release_available_cached_blocks, which asks for at least one block that is never split.
+        What is free and large enough, but was not handed out, is a block that is never split
+        (release_available_cached_blocks).
         """
         if not self.settings.limits_splits:
             return False
-        needed = max(size, self.settings.max_split)
-        place = pool.first_of(needed)
+        place = pool.first_of(size)
         if place < len(pool.free):
             self._release_segment(pool.free[place][2])
             return True
         released = 0
-        while released < needed and pool.free and pool.free[-1][0] >= self.settings.max_split:
+        while released < size and pool.free and pool.free[-1][0] >= self.settings.max_split:
             block = pool.free[-1][2]
             released += block.size
             self._release_segment(block)
-        return released >= needed
+        return released >= size
 
     def collect_garbage(self) -> None:
         """Release blocks of at least mean age, again and again until enough is free (garbage_collect_cached_blocks)."""

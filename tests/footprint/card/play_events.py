@@ -1,7 +1,8 @@
 """Let torch's allocator play allocations: what it has handed out and reserved after each of them.
 
 A question has the settings, the share of the card and the events: a positive number allocates so many bytes, -n frees
-what the n-th allocation gave, 0 empties the cache. The answer has the figures and the segments after each event.
+what the n-th allocation gave, 0 empties the cache. The answer has the figures and the segments after each event; it is
+null if torch refuses the settings.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ def _block(size: int, requested_size: int, state: str, **_: Any) -> Answer:
     return [size, requested_size if state == "active_allocated" else 0, state]
 
 
-def play(settings: str, share: float, events: list[int]) -> list[Answer]:
+def play(settings: str, share: float, events: list[int]) -> list[Answer] | None:
     """Play events on an empty card."""
     torch._C._accelerator_setAllocatorSettings(BEFORE)
-    torch._C._accelerator_setAllocatorSettings(settings)
+    try:
+        torch._C._accelerator_setAllocatorSettings(settings)
+    except (ValueError, RuntimeError):
+        return None
     torch.cuda.set_per_process_memory_fraction(share)
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.reset_accumulated_memory_stats()
