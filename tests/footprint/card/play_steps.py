@@ -1,0 +1,156 @@
+"""Let torch train a model on the card, and say what its allocator has handed out and reserved.
+
+Convolutions and products of matrices need cuDNN and cuBLAS, which need a real card: outputs of the right shape take
+their places, so that their workspaces are missing. All else is torch's own: dispatch, autograd, optimizers, allocator.
+A question has the network, the batch and what the steps are like. The answer has the figures of each step, in order;
+it ends with the step that ran out of memory, which has none.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vggkit
+from vggkit.footprint.optimizers import OPTIMIZERS
+
+aten = torch.ops.aten
+
+
+def convolution(
+    x: Tensor, weight: Tensor, _: Tensor | None, stride: Any, padding: Any, dilation: Any, *_others: Any
+) -> Tensor:
+    """Return an output of the right shape."""
+    sides = [
+        (side + 2 * pad - step * (kernel - 1) - 1) // stride + 1
+        for side, kernel, pad, step, stride in zip(x.shape[2:], weight.shape[2:], padding, dilation, stride)
+    ]
+    return x.new_empty((x.shape[0], weight.shape[0], *sides))
+
+
+def convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *others: Any) -> list[Tensor | None]:
+    """Return gradients of the right shape, of what they are wanted of: the input, the weight, the bias."""
+    sizes = (x.shape, weight.shape, weight.shape[:1])
+    return [gradient.new_empty(size) if is_wanted else None for size, is_wanted in zip(sizes, others[-1])]
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return a product of the right shape."""
+    return left.new_empty((left.shape[0], right.shape[1]))
+
+
+REPLACED: dict[Any, Callable[..., Any]] = {
+    aten.convolution.default: convolution,
+    aten.convolution_backward.default: convolution_backward,
+    aten.mm.default: product,
+    aten.addmm.default: lambda _, left, right: product(left, right),
+}
+
+
+class WithoutLibraries(TorchDispatchMode):
+    """Put something of the right shape in the place of what needs a real card."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return REPLACED.get(func, func)(*args, **(kwargs or {}))
+
+
+class Training:
+    """A training loop from an empty card.
+
+    Args:
+        network: what to train.
+        batch: number of images.
+        optimizer: a key of vggkit's optimizers.
+        autocast: whether autocast to bfloat16 is on.
+        options: of `vggkit.build`.
+    """
+
+    def __init__(self, network: vggkit.Network, batch: int, optimizer: str, autocast: bool, **options: Any) -> None:
+        self.model = vggkit.build(network, device="cuda", **options).train()
+        dtype = next(self.model.parameters()).dtype
+        self.images = torch.empty(batch, *network.input_shape, dtype=dtype, device="cuda")
+        self.labels = torch.empty(batch, *network.output_shape[1:], dtype=torch.int64, device="cuda")
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = OPTIMIZERS[optimizer].torch_optimizer(trained, torch.optim) if trained else None
+        self.autocast = autocast
+
+    def step(self) -> None:
+        """Run a step; its loss lives until the next one is there, as a variable of a loop does."""
+        self.model.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
+            self.loss = torch.nn.functional.cross_entropy(self.model(self.images), self.labels)
+        if self.loss.requires_grad:
+            self.loss.backward()
+        if self.optimizer is not None:
+            self.optimizer.step()
+
+
+def figures() -> dict[str, int]:
+    """Return the most bytes since the peaks were reset, and how often everything cached was given back."""
+    statistics = torch.cuda.memory_stats()
+    peaks = {kind: statistics[f"{kind}_bytes.all.peak"] for kind in ("allocated", "requested", "reserved")}
+    return {**peaks, "retries": statistics["num_alloc_retries"]}
+
+
+def train(
+    name: str,
+    batch: int,
+    optimizer: str = "sgd-momentum",
+    steps: int = 3,
+    autocast: bool = False,
+    dtype: str = "float32",
+    freeze: Sequence[str] = (),
+    checkpoint: Sequence[str] = (),
+    config: str | None = None,
+    **overrides: Any,
+) -> list[dict[str, int] | None]:
+    """Train for some steps.
+
+    Args:
+        name: of a configuration.
+        batch: number of images.
+        optimizer: a key of vggkit's optimizers.
+        steps: how many.
+        autocast: whether autocast to bfloat16 is on.
+        dtype: of the parameters and images.
+        freeze: blocks and layers that are not trained.
+        checkpoint: blocks that are run again in the backward pass.
+        config: the text of a configuration file, in place of the name.
+        overrides: changes to make.
+    """
+    network = vggkit.Network.of(name if config is None else vggkit.loads(config), **overrides)
+    done: list[dict[str, int] | None] = []
+    try:
+        training = Training(network, batch, optimizer, autocast, dtype=dtype, freeze=freeze, checkpoint=checkpoint)
+        for _ in range(steps):
+            torch.cuda.reset_peak_memory_stats()
+            with WithoutLibraries():
+                training.step()
+            done.append(figures())
+    except torch.OutOfMemoryError:
+        done.append(None)
+    return done
+
+
+def answer(question: dict[str, Any]) -> list[dict[str, int] | None]:
+    """Train on an empty card, and leave an empty one."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_accumulated_memory_stats()
+    done = train(**question)
+    gc.collect()  # an error's traceback holds tensors
+    torch.cuda.empty_cache()
+    return done
+
+
+gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
+torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
+torch.cuda.init()
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)
