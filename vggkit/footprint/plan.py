@@ -356,10 +356,10 @@ class Step:
         refused: names of the normalisations that torch refuses to run.
     """
 
-    def __init__(self, network: Network, options: StepOptions) -> None:
+    def __init__(self, network: Network, options: StepOptions, eager: Eager | None = None) -> None:
         self.network = network
         self.options = options
-        self._eager = eager = Eager(options.batch, options.device, training=options.is_training)
+        self._eager = eager = eager or Eager(options.batch, options.device, training=options.is_training)
         self.moments, self.saved, self.refused = eager.moments, eager.kept, eager.refused
         self._optimizer = OPTIMIZERS[options.optimizer]
         self._element_bytes = ELEMENT_BYTES[options.dtype]

@@ -139,18 +139,41 @@ def train(
     return done
 
 
-def answer(question: dict[str, Any]) -> list[dict[str, int] | None]:
-    """Train on an empty card, and leave an empty one."""
+def answer(events: bool = False, **question: Any) -> list[dict[str, int] | None] | list[int]:
+    """Train on an empty card, and leave an empty one.
+
+    Args:
+        events: whether to answer with what was allocated and freed, in place of the figures.
+        question: what to train, and how.
+    """
     torch.cuda.empty_cache()
     torch.cuda.reset_accumulated_memory_stats()
+    if events:
+        torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
     done = train(**question)
+    said = allocations() if events else done
     gc.collect()  # an error's traceback holds tensors
     torch.cuda.empty_cache()
-    return done
+    return said
+
+
+def allocations() -> list[int]:
+    """Return what was asked of the allocator: bytes (> 0), or that the n-th allocation is freed (-n)."""
+    said: list[int] = []
+    numbers: dict[int, int] = {}
+    count = 0
+    for event in torch.cuda.memory._snapshot()["device_traces"][0]:
+        if event["action"] == "alloc":
+            count += 1
+            numbers[event["addr"]] = count
+            said.append(event["size"])
+        elif event["action"] == "free_completed":
+            said.append(-numbers.pop(event["addr"]))
+    return said
 
 
 gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
 torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
 torch.cuda.init()
 for line in sys.stdin:
-    print(json.dumps(answer(json.loads(line))), flush=True)
+    print(json.dumps(answer(**json.loads(line))), flush=True)
