@@ -503,6 +503,12 @@ class Eager:
         self.note()
         return Tensor(storage, x.shape, x.element_bytes)
 
+    def mask(self, x: Tensor) -> Tensor:
+        """Return what says which elements are dropped: noise on the CPU, bools that dropping makes on CUDA."""
+        if self.device == "cpu":
+            return self.like(x)
+        return Tensor(self.new(elements(x.shape)), x.shape, 1)
+
     def node(self, edges: Sequence[Edge]) -> Node | None:
         """Record a node, if any of its inputs needs a gradient."""
         if not self.autograd or not any(edge is not None for edge in edges):
@@ -689,19 +695,21 @@ class Eager:
     def cross_entropy(self, logits: Tensor, labels: Storage) -> Tensor:
         """Run `torch.nn.functional.cross_entropy` on class labels: log-softmax, then the likelihood."""
         self._layer, self.event = "loss", "forward of loss"
-        z, cast = self.raise_precision(logits)
-        likelihoods = self.op(z, keeps_output=True)
+        # autocast runs the log-softmax in float32 on the CPU; on CUDA only the likelihood
+        scores, of_scores = self.raise_precision(logits) if self.device == "cpu" else (logits, None)
+        softmax = self.op(scores, keeps_output=True)
+        likelihoods, of_likelihoods = self.raise_precision(softmax)
         node = self.node([likelihoods.edge])
         if node is not None:
             node.backward = self._makes(likelihoods.size)
             self.keep(node, likelihoods.storage)
             self.keep(node, labels)
-        loss, weight = self.new(0, z.element_bytes), self.new(0, z.element_bytes)
+        loss, weight = self.new(0, likelihoods.element_bytes), self.new(0, likelihoods.element_bytes)
         self.note()
         if node is not None:
             self.keep(node, weight)
-        self.release(likelihoods, weight, cast)
-        return Tensor(loss, (), z.element_bytes, node)
+        self.release(softmax, weight, of_likelihoods, of_scores)
+        return Tensor(loss, (), likelihoods.element_bytes, node)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first."""
@@ -736,13 +744,12 @@ class Eager:
         self.release(*unpacked)
         if node.adjust is not None:
             made = node.adjust(gradient, made)
-        self.release(*node.saved)
+        self.release(gradient, *node.saved)
         if node.packs and frame is not None:
             frame.alive -= len(node.packs)
             if frame.alive == 0:
                 self.release(frame.x)
         node.saved, node.backward, node.adjust = [], None, None
-        self.release(gradient)
         return self._hand_on(node, made)
 
     def _hand_on(self, node: Node, made: Gradients) -> list[Node]:

@@ -6,8 +6,6 @@ that list to the allocator: the parameters are made, and steps run until one lea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
 from typing import NamedTuple
 
 from vggkit.base.eager import OPTIMIZER, Eager, Parameter, Storage, Tensor
@@ -95,21 +93,28 @@ class Loop:
         gradients = {recorder.numbers[storage] for storage in step._gradients}
         self.before = [event for event in recorder.before if event.storage not in gradients]
         self.first = [*recorder.forward, *recorder.rest, *recorder.states, *recorder.step]
+        self._later: tuple[list[Event], ...] = (self.first,)
         if not options.is_training:
-            self.later = self.first
             return
-        self.first.pop()  # the loss: it lives until the next one is there
-        loss = recorder.step[-1]
-        grads = [
+        loss = self.first.pop()  # it lives until the next one is there
+        other = loss._replace(storage=len(recorder.numbers))
+        freed = [
             Event(recorder.numbers[parameter.gradient], 0)
             for parameter in step._parameters
             if parameter.gradient is not None
         ]
-        self.later = [*grads, *recorder.forward, loss, *recorder.rest, *recorder.step[:-1]]
+        later = []
+        for old, new in ((loss, other), (other, loss)):
+            forward = [
+                event._replace(storage=new.storage) if event.storage == loss.storage else event
+                for event in recorder.forward
+            ]
+            later.append([*freed, *forward, old, *recorder.rest, *recorder.step[:-1]])
+        self._later = tuple(later)
 
-    def events(self, steps: int) -> Iterator[Event]:
-        """Return the events of so many steps from an empty card."""
-        return chain(self.before, self.first, *([self.later] * (steps - 1)))
+    def step(self, number: int) -> list[Event]:
+        """Return the events of a step, counted from 0."""
+        return self._later[(number - 1) % len(self._later)] if number else self.first
 
 
 class Figures(NamedTuple):
@@ -147,7 +152,7 @@ def run(loop: Loop, card_bytes: int, settings: Settings, steps: int | None = Non
         play(allocator, blocks, loop.before)
         for number in range(steps or MOST_STEPS):
             allocator.reset_peaks()
-            play(allocator, blocks, loop.later if number else loop.first)
+            play(allocator, blocks, loop.step(number))
             figures = Figures(
                 allocator.allocated.peak, allocator.requested.peak, allocator.reserved.peak, allocator.retries
             )

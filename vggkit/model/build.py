@@ -252,8 +252,8 @@ def allocate(module: nn.Module, device: torch.device) -> None:
             module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     for name, buffer in module._buffers.items():
         if buffer is not None:  # a count as a value: FakeTensorMode keeps it, and a cumulative average reads it
-            empty = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
-            module._buffers[name] = empty if buffer.ndim else torch.tensor(0, dtype=buffer.dtype, device=device)
+            options: dict[str, Any] = {"dtype": buffer.dtype, "device": device}
+            module._buffers[name] = torch.empty(buffer.shape, **options) if buffer.ndim else torch.tensor(0, **options)
 
 
 Initializer = Callable[[Tensor, "torch.Generator | None"], object]
