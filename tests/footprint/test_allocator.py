@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.footprint.card import Card, build
+from tests.footprint.card import Card
+from tests.footprint.conftest import Cards
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator import Allocator, Block, OutOfMemory
 from vggkit.footprint.allocator_settings import MIB, Settings
@@ -108,10 +109,9 @@ def play(allocator: Allocator, said: list[int]) -> Iterator[list[Any]]:
 
 
 @pytest.fixture(scope="session")
-def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Card]:
+def card(cards: Cards) -> Card:
     """torch on a small card, which plays events."""
-    with Card(build(tmp_path_factory.mktemp("card")), "play_events.py", CARD) as card:
-        yield card
+    return cards("play_events.py", CARD, "")
 
 
 def assert_equal(card: Card, text: str, count: int) -> None:

@@ -705,6 +705,8 @@ class Eager:
             self.keep(node, likelihoods.storage)
             self.keep(node, labels)
         loss, weight = self.new(0, likelihoods.element_bytes), self.new(0, likelihoods.element_bytes)
+        if self.device == "cuda" and len(logits.shape) == 3:  # of maps, the weight is made first
+            loss, weight = weight, loss
         self.note()
         if node is not None:
             self.keep(node, weight)

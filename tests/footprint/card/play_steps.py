@@ -64,13 +64,15 @@ class Training:
         batch: number of images.
         optimizer: a key of vggkit's optimizers.
         autocast: whether autocast to bfloat16 is on.
+        dtype: of the parameters and images.
         options: of `vggkit.build`.
     """
 
-    def __init__(self, network: vggkit.Network, batch: int, optimizer: str, autocast: bool, **options: Any) -> None:
-        self.model = vggkit.build(network, device="cuda", **options).train()
-        dtype = next(self.model.parameters()).dtype
-        self.images = torch.empty(batch, *network.input_shape, dtype=dtype, device="cuda")
+    def __init__(
+        self, network: vggkit.Network, batch: int, optimizer: str, autocast: bool, dtype: str, **options: Any
+    ) -> None:
+        self.model = vggkit.build(network, device="cuda", dtype=dtype, **options).train()
+        self.images = torch.empty(batch, *network.input_shape, dtype=getattr(torch, dtype), device="cuda")
         self.labels = torch.empty(batch, *network.output_shape[1:], dtype=torch.int64, device="cuda")
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = OPTIMIZERS[optimizer].torch_optimizer(trained, torch.optim) if trained else None
@@ -95,8 +97,8 @@ def figures() -> dict[str, int]:
 
 
 def train(
-    name: str,
     batch: int,
+    name: str = "",
     optimizer: str = "sgd-momentum",
     steps: int = 3,
     autocast: bool = False,
@@ -109,8 +111,8 @@ def train(
     """Train for some steps.
 
     Args:
-        name: of a configuration.
         batch: number of images.
+        name: of a configuration.
         optimizer: a key of vggkit's optimizers.
         steps: how many.
         autocast: whether autocast to bfloat16 is on.
@@ -123,7 +125,7 @@ def train(
     network = vggkit.Network.of(name if config is None else vggkit.loads(config), **overrides)
     done: list[dict[str, int] | None] = []
     try:
-        training = Training(network, batch, optimizer, autocast, dtype=dtype, freeze=freeze, checkpoint=checkpoint)
+        training = Training(network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint)
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
             training.step()

@@ -1,0 +1,196 @@
+"""What a card must have, held against training steps in torch on a card that isn't there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vggkit
+from tests.drawn import configs
+from tests.footprint.card import Card
+from tests.footprint.conftest import Cards
+from vggkit.base.errors import ArgumentError
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.card import Loop, run
+from vggkit.footprint.plan import checked_options
+from vggkit.network import Network
+from vggkit.notation.overrides import Overrides
+
+GIB = 1 << 30
+STEPS = 3
+EXPANDABLE = "expandable_segments:True"
+
+
+@pytest.fixture(scope="session")
+def card(cards: Cards) -> Card:
+    """A card with room for everything, with torch's own settings."""
+    return cards("play_steps.py", 80 * GIB, "")
+
+
+def loop(network: Network, **options: Any) -> Loop:
+    """Return the training loop of a network."""
+    return Loop(network, checked_options(network, device="cuda", **options))
+
+
+def figures(training: Loop, card_bytes: int, text: str) -> list[dict[str, int] | None]:
+    """Return what the card's process returns: the figures of each step, None for one that ran out of memory."""
+    steps = run(training, card_bytes, Settings.of(text), STEPS)
+    return [None if step is None else step._asdict() for step in steps]
+
+
+def numbered(training: Loop) -> list[int]:
+    """Return what the card's process returns: bytes (> 0), or that the n-th allocation is freed (-n)."""
+    numbers: dict[int, int] = {}
+    said: list[int] = []
+    count = 0
+    for part in (training.before, *(training.step(number) for number in range(STEPS))):
+        for event in part:
+            if event.size:
+                count += 1
+                numbers[event.storage] = count
+            said.append(event.size or -numbers.pop(event.storage))
+    return said
+
+
+def in_order(said: list[int]) -> list[tuple[list[int], int]]:
+    """Return each allocation with what is freed before it, whose order makes no difference; no frees at the end."""
+    freed: list[int] = []
+    allocations = []
+    for event in said:
+        if event > 0:
+            allocations.append((sorted(freed), event))
+            freed = []
+        else:
+            freed.append(event)
+    return allocations
+
+
+# Order
+
+
+SMALL = {"input": "3x32x32", "width": 0.25, "num_classes": 10}
+CASES: dict[str, dict[str, Any]] = {
+    "A": {},
+    "A-LRN": {},
+    "C, AdamW": {"optimizer": "adamw"},
+    "A, no optimizer": {"optimizer": "none"},
+    "A, batch norm": {"batch_norm": True},
+    "A, autocast": {"autocast": True},
+    "A-LRN, autocast": {"autocast": True},
+    "A, autocast and batch norm": {"autocast": True, "batch_norm": True, "optimizer": "adam"},
+    "A, two blocks frozen": {"freeze": ["block1", "block2"]},
+    "A, a block checkpointed": {"checkpoint": ["block1"]},
+    "D, every block checkpointed": {"checkpoint": [f"block{number}" for number in range(1, 6)]},
+    "A, checkpointed, autocast and batch norm": {"checkpoint": ["block2"], "autocast": True, "batch_norm": True},
+    "A, bfloat16": {"dtype": "bfloat16"},
+    "A, average pooling and no FC layers": {"pool": "avg", "head": "gap"},
+    "A, GELU": {"activation": "gelu"},
+    "A, no dropout": {"dropout": 0},
+}
+"""Training loops, by words that begin with the configuration; of all of them the input is small."""
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_everything_is_allocated_and_freed_in_torchs_order(card: Card, words: str) -> None:
+    """From an empty card through three steps torch asks for the same bytes, and gives the same back in between."""
+    name, options = words.split(",")[0], CASES[words]
+    overrides = {word: options[word] for word in options if word in Overrides.__annotations__}
+    others = {word: options[word] for word in options if word not in overrides}
+    training = loop(Network.of(name, **{**SMALL, **overrides}), batch=2, **others)
+    said = card.ask(name=name, batch=2, steps=STEPS, events=True, **SMALL, **options)
+    assert in_order(numbered(training)) == in_order(said)
+
+
+# Figures
+
+TABLE = [
+    ("A", 8, {}, 1_976_686_080, 2_373_976_064, 2_290_089_984),
+    ("D", 1, {}, 1_726_436_864, 1_793_064_960, 2_084_569_088),
+    ("D", 16, {}, 2_817_134_080, 3_474_980_864, 2_856_321_024),
+    ("D", 64, {}, 6_348_213_760, 8_914_993_152, 6_511_656_960),
+    ("D", 64, {"optimizer": "adamw"}, 6_902_431_232, 8_914_993_152, 6_973_030_400),
+    ("E", 32, {"optimizer": "sgd"}, 3_627_383_296, 5_192_548_352, 3_718_250_496),
+    ("C", 32, {"optimizer": "adamw"}, 4_482_842_112, 5_800_722_432, 4_506_779_648),
+    ("A-LRN", 8, {"optimizer": "adamw"}, 3_066_152_960, 3_829_399_552, 3_149_922_304),
+    ("D", 16, {"batch_norm": True}, 3_667_675_136, 4_330_618_880, 3_716_153_344),
+    ("A", 128, {"optimizer": "adamw", **SMALL}, 60_740_608, 83_886_080, 81_788_928),
+]
+"""Of the second step: allocated bytes, reserved bytes, and those with expandable segments."""
+
+
+@pytest.mark.parametrize(("name", "batch", "options", "allocated", "reserved", "expandable"), TABLE)
+def test_allocated_and_reserved_bytes_are_torchs(
+    cards: Cards, name: str, batch: int, options: dict[str, Any], allocated: int, reserved: int, expandable: int
+) -> None:
+    """Every figure of each step equals that of torch's allocator; the second step's are the published ones."""
+    overrides = {word: value for word, value in options.items() if word != "optimizer"}
+    training = loop(Network.of(name, **overrides), batch=batch, optimizer=options.get("optimizer"))
+    said = {}
+    for text in ("", EXPANDABLE):
+        said[text] = figures(training, 80 * GIB, text)
+        assert said[text] == cards("play_steps.py", 80 * GIB, text).ask(name=name, batch=batch, steps=STEPS, **options)
+    second = said[""][1], said[EXPANDABLE][1]
+    assert second[0] is not None
+    assert second[1] is not None
+    assert (second[0]["allocated"], second[0]["reserved"], second[1]["reserved"]) == (allocated, reserved, expandable)
+
+
+# Verdicts
+
+
+def window(name: str, first: int, last: int, optimizer: str = "sgd-momentum", text: str = "") -> Any:
+    """Return a window of batches to try on 24 GiB; it is slow, as each of them is a training loop in torch."""
+    return pytest.param(name, range(first, last + 1), optimizer, text, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("name", "batches", "optimizer", "text"),
+    [
+        ("A", range(377, 384), "sgd-momentum", ""),
+        *(
+            window(name, first, last, optimizer)
+            for name, first, last in (("A", 360, 420), ("B", 280, 340), ("D", 285, 335), ("E", 300, 320))
+            for optimizer in ("sgd-momentum", "adamw")
+        ),
+        window("A", 478, 490, text=EXPANDABLE),
+        window("D", 310, 322, "adamw", EXPANDABLE),
+        window("A", 360, 420, text="max_split_size_mb:128"),
+        window("A", 360, 420, text="roundup_power2_divisions:8"),
+        window("D", 285, 335, text="per_process_memory_fraction:0.9,garbage_collection_threshold:0.8"),
+    ],
+)
+def test_the_batches_that_run_are_those_that_run_in_torch(
+    cards: Cards, name: str, batches: range, optimizer: str, text: str
+) -> None:
+    """On 24 GiB the same steps run, with the same figures and as many retries, and the same ones run out of memory."""
+    network = Network.of(name)
+    card = cards("play_steps.py", 24 * GIB, text)
+    for batch in batches:
+        said = card.ask(name=name, batch=batch, optimizer=optimizer, steps=STEPS)
+        assert figures(loop(network, batch=batch, optimizer=optimizer), 24 * GIB, text) == said, batch
+
+
+# Drawn networks
+
+
+@settings(max_examples=15)
+@given(
+    text=configs(),
+    batch=st.integers(2, 4),
+    optimizer=st.sampled_from(["sgd-momentum", "adamw"]),
+    autocast=st.booleans(),
+)
+def test_drawn_networks_allocate_and_free_in_torchs_order(
+    card: Card, text: str, batch: int, optimizer: str, autocast: bool
+) -> None:
+    """The same for networks of every kind of layer."""
+    options: dict[str, Any] = {"batch": batch, "optimizer": optimizer, "autocast": autocast}
+    try:
+        training = loop(Network.of(vggkit.loads(text)), **options)
+    except ArgumentError:
+        return  # torch refuses it
+    said = card.ask(config=text, steps=STEPS, events=True, **options)
+    assert in_order(numbered(training)) == in_order(said)
