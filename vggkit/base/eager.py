@@ -286,6 +286,8 @@ class Eager:
         keeps: Iterable[Tensor | Parameter] = (),
         keeps_output: bool = False,
         extras: Sequence[tuple[int, int]] = (),
+        extras_first: bool = False,
+        temporaries: Sequence[tuple[int, int]] = (),
         in_place: bool = False,
         backward: Backward | None = None,
         adjust: Callable[[Storage, Gradients], Gradients] | None = None,
@@ -320,9 +322,12 @@ class Eager:
             node.adjust = adjust
             for tensor in keeps:
                 self.keep(node, tensor.storage)
+        made = [self.new(*extra) for extra in extras] if extras_first else []
         storage = self.hold(x.storage) if in_place else self.new(elements(shape) * element_bytes)
-        made = [self.new(*extra) for extra in extras]
+        made = made or [self.new(*extra) for extra in extras]
+        scratch = [self.new(*temporary) for temporary in temporaries]
         self.note()
+        self.release(*scratch)
         if node is not None:
             for extra in made:
                 self.keep(node, extra)
@@ -337,7 +342,10 @@ class Eager:
         of_x, of_weight, of_bias = x.edge, weight.edge, bias.edge if bias else None
 
         def backward(gradient: Storage) -> Gradients:
-            made = [self.new(*x.size) if of_x else None, self.new(*weight.size) if of_weight else None]
+            if bias is None:  # mm makes the weight's first, addmm the input's
+                made = [self.new(*weight.size) if of_weight else None, self.new(*x.size) if of_x else None][::-1]
+            else:
+                made = [self.new(*x.size) if of_x else None, self.new(*weight.size) if of_weight else None]
             self.note()
             return [*made, self.hold(gradient) if of_bias else None]
 
@@ -355,21 +363,30 @@ class Eager:
         return y
 
     def normalize(
-        self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept], *, decomposed: bool = False
+        self,
+        x: Tensor,
+        parameters: dict[str, Parameter],
+        statistics: Sequence[Kept],
+        *,
+        computes: bool = True,
+        decomposed: bool = False,
     ) -> Tensor:
         """Run a batch or group normalisation.
 
         Args:
             x: its input.
             parameters: its weight and bias, if it is affine.
-            statistics: those that it computes and keeps; empty where it uses running statistics.
+            statistics: those that it keeps; on CUDA there is a place for them even where it uses running statistics.
+            computes: whether it computes them.
             decomposed: whether fake tensors run its backward pass as separate operations.
         """
         weight = parameters.get("weight")
-        statistic_bytes = 4 if self.device == "cuda" else x.element_bytes
+        statistic_bytes = max(4, x.element_bytes) if self.device == "cuda" else x.element_bytes
         extras = []
         for kept in statistics:
-            if self.batch * elements(x.shape) == elements(kept.shape):  # torch/nn/functional.py, _verify_batch_size
+            if computes and self.batch * elements(x.shape) == elements(
+                kept.shape
+            ):  # torch/nn/functional.py, _verify_batch_size
                 self.refused.append(self._layer)
             size = elements(kept.shape) * statistic_bytes
             extras.append((size, 0) if kept.per_image else (0, size))
@@ -389,7 +406,79 @@ class Eager:
             return [cast, *made[1:]]
 
         backward = self._makes(*sizes)
-        return self.op(x, *parameters.values(), keeps=keeps, extras=extras, backward=backward, adjust=adjust)
+        temporaries: list[tuple[int, int]] = []
+        if self.device == "cuda":
+            if decomposed:
+                backward, temporaries = self._group_norm_kernels(x, weight, extras, sizes)
+            else:
+                backward = self._batch_norm_kernels(x, extras, sizes, computes=computes)
+        return self.op(
+            x,
+            *parameters.values(),
+            keeps=keeps,
+            extras=extras,
+            temporaries=temporaries,
+            backward=backward,
+            adjust=adjust,
+        )
+
+    def _batch_norm_kernels(
+        self,
+        x: Tensor,
+        statistics: Sequence[tuple[int, int]],
+        sizes: Sequence[tuple[int, int] | None],
+        *,
+        computes: bool,
+    ) -> Backward:
+        """Return batch norm's backward pass on CUDA (native/cuda/Normalization.cu, batch_norm_backward_cuda).
+
+        A single kernel does it all, unless the channels lie side by side, as they do wherever there is but one channel
+        or one position: there sums come first, and the input's gradient last.
+        """
+        if x.shape[0] > 1 and elements(x.shape[1:]) > 1:
+            return self._makes(*sizes)
+        of_x, *others = sizes
+        sums = statistics if computes or any(others) else ()
+
+        def backward(_: Storage) -> Gradients:
+            temporaries = [self.new(*size) for size in sums]
+            made = [None if size is None else self.new(*size) for size in (*others, of_x)]
+            self.note()
+            self.release(*temporaries)
+            return [made[-1], *made[:-1]]
+
+        return backward
+
+    def _group_norm_kernels(
+        self,
+        x: Tensor,
+        weight: Parameter | None,
+        statistics: Sequence[tuple[int, int]],
+        sizes: Sequence[tuple[int, int] | None],
+    ) -> tuple[Backward, list[tuple[int, int]]]:
+        """Return group norm's backward pass on CUDA, and its temporaries in the forward pass.
+
+        They are those of native/cuda/group_norm_kernel.cu: values for each channel, and for each group.
+        """
+        channel = x.shape[0] * max(4, x.element_bytes), 0
+        scales = [channel] if weight is not None and elements(x.shape[1:]) > 1 else []
+        last = [channel] * 2 if elements(x.shape[1:]) > 1 else []
+        if sizes[0] is not None:
+            last += [*statistics, *scales]
+        return self._makes(*sizes, last=last), scales * 2
+
+    def softmax(self, x: Tensor, *, is_logarithm: bool = False) -> Tensor:
+        """Run a soft-max or its logarithm.
+
+        On CUDA autocast runs it in float32, and soft-max multiplies gradient and output (native/cuda/SoftMax.cu).
+        """
+        if self.device == "cpu":
+            return self.op(x, keeps_output=True)
+        high, cast = self.raise_precision(x, "cuda")
+        product = [] if is_logarithm else [high.size]
+        y = self.op(high, keeps_output=True, backward=self._makes(high.size if high.edge else None, last=product))
+        self.release(cast)
+        return y
 
     def add_number(self, x: Tensor) -> Tensor:
         """Run x + number, whose gradient is the output's own."""
@@ -503,12 +592,6 @@ class Eager:
         self.note()
         return Tensor(storage, x.shape, x.element_bytes)
 
-    def mask(self, x: Tensor) -> Tensor:
-        """Return what says which elements are dropped: noise on the CPU, bools that dropping makes on CUDA."""
-        if self.device == "cpu":
-            return self.like(x)
-        return Tensor(self.new(elements(x.shape)), x.shape, 1)
-
     def node(self, edges: Sequence[Edge]) -> Node | None:
         """Record a node, if any of its inputs needs a gradient."""
         if not self.autograd or not any(edge is not None for edge in edges):
@@ -534,12 +617,26 @@ class Eager:
             node.saved.append(self.hold(storage))
             self.kept.setdefault(storage, self._layer)
 
-    def _makes(self, *sizes: tuple[int, int] | None) -> Backward:
-        """Return a backward pass that only makes the inputs' gradients: their sizes, None where none is wanted."""
+    def _makes(
+        self,
+        *sizes: tuple[int, int] | None,
+        first: Sequence[tuple[int, int]] = (),
+        last: Sequence[tuple[int, int]] = (),
+    ) -> Backward:
+        """Return a backward pass that makes the inputs' gradients.
+
+        Args:
+            sizes: of the gradients; None where none is wanted.
+            first: of the temporaries that are made before them.
+            last: of those that are made after them.
+        """
 
         def backward(_: Storage) -> Gradients:
+            temporaries = [self.new(*size) for size in first]
             made = [None if size is None else self.new(*size) for size in sizes]
+            temporaries += [self.new(*size) for size in last]
             self.note()
+            self.release(*temporaries)
             return made
 
         return backward
@@ -676,9 +773,12 @@ class Eager:
         assert not isinstance(low_bias, Tensor)
         return low_x, low_weight, low_bias, [of_bias, of_weight, of_x]
 
-    def raise_precision(self, x: Tensor) -> tuple[Tensor, Storage | None]:
-        """Cast the input of an operation that autocast runs in float32; without autocast, return it."""
-        if not self.autocast:
+    def raise_precision(self, x: Tensor, *devices: str) -> tuple[Tensor, Storage | None]:
+        """Cast the input of an operation that autocast runs in float32 on these devices; elsewhere it stays.
+
+        The operations are listed in aten/src/ATen/autocast_mode.cpp and .h, for each device.
+        """
+        if not self.autocast or self.device not in devices:
             return x, None
         high, cast = self.cast(x, 4)
         assert isinstance(high, Tensor)
@@ -695,10 +795,9 @@ class Eager:
     def cross_entropy(self, logits: Tensor, labels: Storage) -> Tensor:
         """Run `torch.nn.functional.cross_entropy` on class labels: log-softmax, then the likelihood."""
         self._layer, self.event = "loss", "forward of loss"
-        # autocast runs the log-softmax in float32 on the CPU; on CUDA only the likelihood
-        scores, of_scores = self.raise_precision(logits) if self.device == "cpu" else (logits, None)
+        scores, of_scores = self.raise_precision(logits, "cpu")
         softmax = self.op(scores, keeps_output=True)
-        likelihoods, of_likelihoods = self.raise_precision(softmax)
+        likelihoods, of_likelihoods = self.raise_precision(softmax, "cuda")
         node = self.node([likelihoods.edge])
         if node is not None:
             node.backward = self._makes(likelihoods.size)

@@ -44,7 +44,9 @@ class Dropout(ElementWise, frozen=True):
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         if not eager.training or self.p == 0:
             return eager.alias(x)
-        mask = eager.mask(x)
+        if eager.device == "cuda":  # one kernel makes a mask of bools and the output
+            return eager.op(x, extras=((elements(x.shape), 0),), extras_first=True)
+        mask = eager.like(x)
         y = eager.op(x, keeps=(mask,))
         eager.release(mask)
         return y
@@ -181,6 +183,9 @@ class Softmax(ElementWise, frozen=True):
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.Softmax(dim=1)
 
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return eager.softmax(x)
+
 
 class LogSoftmax(ElementWise, frozen=True):
     """The logarithm of soft-max; where a network ends in it, its output is log-probabilities."""
@@ -196,3 +201,6 @@ class LogSoftmax(ElementWise, frozen=True):
 
     def module(self, x: Shape, nn: Any) -> Any:
         return nn.LogSoftmax(dim=1)
+
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        return eager.softmax(x, is_logarithm=True)

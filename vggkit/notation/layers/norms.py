@@ -65,14 +65,13 @@ class LocalResponseNorm(ElementWise, frozen=True):
         squares = eager.op(x, x, keeps=(x, x))
         padded = eager.op(squares, shape=(x.shape[0] + self.size - 1, *x.shape[1:]))
         eager.release(squares)
-        # autocast averages in float32 on the CPU alone; powers are float32 everywhere
-        source, cast = eager.raise_precision(padded) if eager.device == "cpu" else (padded, None)
+        source, cast = eager.raise_precision(padded, "cpu")
         means = eager.op(source, shape=x.shape, keeps=(source,))
         eager.release(cast, padded)
         scaled = eager.op(means)
         base = eager.add_number(scaled)
         eager.release(scaled)
-        high, cast = eager.raise_precision(base)
+        high, cast = eager.raise_precision(base, "cuda")
         divisor = eager.power(high)
         eager.release(cast, base, means)
         y = eager.divide(x, divisor)
@@ -148,7 +147,8 @@ class BatchNorm(Normalization, frozen=True):
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         of_batch = (eager.training and not eager.frozen) or not self.track_running_stats
-        return eager.normalize(x, parameters, self.kept(x.shape)[1:] if of_batch else ())
+        statistics = self.kept(x.shape)[1:] if of_batch or eager.device == "cuda" else ()
+        return eager.normalize(x, parameters, statistics, computes=of_batch)
 
 
 class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
