@@ -73,5 +73,6 @@ def play(settings: str, share: float, events: list[int]) -> list[Answer] | None:
     return answers
 
 
-for line in sys.stdin:
-    print(json.dumps(play(**json.loads(line))), flush=True)
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(play(**json.loads(line))), flush=True)

@@ -168,10 +168,11 @@ def allocations() -> list[int]:
     return said
 
 
-gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
-torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
-torch.cuda.init()
-warnings.simplefilter("ignore")  # of kernels that are replaced
-replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
-for line in sys.stdin:
-    print(json.dumps(answer(**json.loads(line))), flush=True)
+if __name__ == "__main__":
+    gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
+    torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
+    torch.cuda.init()
+    warnings.simplefilter("ignore")  # of kernels that are replaced
+    replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
+    for line in sys.stdin:
+        print(json.dumps(answer(**json.loads(line))), flush=True)
