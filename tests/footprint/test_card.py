@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import vggkit
@@ -176,7 +176,7 @@ def test_the_batches_that_run_are_those_that_run_in_torch(
 # Drawn networks
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # to shrink takes minutes
 @given(
     text=configs(),
     batch=st.integers(2, 4),
