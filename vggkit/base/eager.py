@@ -381,7 +381,8 @@ class Eager:
             decomposed: whether fake tensors run its backward pass as separate operations.
         """
         weight = parameters.get("weight")
-        statistic_bytes = max(4, x.element_bytes) if self.device == "cuda" else x.element_bytes
+        wide = max(4, x.element_bytes)  # on CUDA batch norm's are at least float32, and group norm's its input's
+        statistic_bytes = wide if self.device == "cuda" and not decomposed else x.element_bytes
         extras = []
         for kept in statistics:
             if computes and self.batch * elements(x.shape) == elements(
@@ -460,12 +461,15 @@ class Eager:
 
         They are those of native/cuda/group_norm_kernel.cu: values for each channel, and for each group.
         """
-        channel = x.shape[0] * max(4, x.element_bytes), 0
+        wide = max(4, x.element_bytes)
+        channel = x.shape[0] * wide, 0
+        groups = [(size // x.element_bytes * wide, 0) for size, _ in statistics]
+        precise = groups if wide > x.element_bytes else []
         scales = [channel] if weight is not None and elements(x.shape[1:]) > 1 else []
         last = [channel] * 2 if elements(x.shape[1:]) > 1 else []
         if sizes[0] is not None:
-            last += [*statistics, *scales]
-        return self._makes(*sizes, last=last), scales * 2
+            last += [*groups, *scales]
+        return self._makes(*sizes, last=last), [*precise, *scales * 2]
 
     def softmax(self, x: Tensor, *, is_logarithm: bool = False) -> Tensor:
         """Run a soft-max or its logarithm.

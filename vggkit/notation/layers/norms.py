@@ -204,4 +204,7 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
         return nn.GroupNorm(self._groups(x), x[0], eps=self.eps, affine=self.affine)
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
-        return eager.normalize(x, parameters, self.kept(x.shape)[1:], decomposed=True)
+        high, cast = eager.raise_precision(x, "cuda")
+        y = eager.normalize(high, parameters, self.kept(x.shape)[1:], decomposed=True)
+        eager.release(cast)
+        return y
