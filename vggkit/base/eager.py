@@ -44,15 +44,17 @@ class Storage:
     Args:
         per_image: bytes that grow with the batch, for one image.
         constant: bytes that don't.
-        size: bytes in all, rounded as the device rounds them.
+        requested: bytes in all.
+        size: the same, rounded as the device rounds them.
         kind: what it is for: an index into `MEMORY_KINDS`.
     """
 
-    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size")
+    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "requested", "size")
 
-    def __init__(self, per_image: int, constant: int, size: int, kind: int) -> None:
+    def __init__(self, per_image: int, constant: int, requested: int, size: int, kind: int) -> None:
         self.per_image = per_image
         self.constant = constant
+        self.requested = requested
         self.size = size
         self.kind = kind
         self.references = 1
@@ -190,6 +192,20 @@ class Moment(NamedTuple):
     by_kind: tuple[int, ...]
 
 
+class Event(NamedTuple):
+    """An allocation, or what ends it.
+
+    Args:
+        at: the operation, as in `Moment`.
+        storage: what is allocated or freed.
+        is_allocation: whether it is allocated.
+    """
+
+    at: str
+    storage: Storage
+    is_allocation: bool
+
+
 class _RecomputedEnough(Exception):  # noqa: N818  # a signal: torch stops a recomputation at its last saved tensor
     pass
 
@@ -205,6 +221,7 @@ class Eager:
     Attributes:
         frozen: whether the layer that runs is frozen: its batch norm uses running statistics, in training too.
         moments: the alive bytes after each operation.
+        events: each allocation and each end of one, in order.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
         refused: the normalisations that torch refuses to run, because they would take statistics of a single value.
@@ -219,6 +236,7 @@ class Eager:
         self.frozen = False
         self.event = "start"
         self.moments: list[Moment] = []
+        self.events: list[Event] = []
         self.kept: dict[Storage, str] = {}
         self.outputs: dict[str, int] = {}
         self.refused: list[str] = []
@@ -238,10 +256,11 @@ class Eager:
 
     def new(self, per_image: int, constant: int = 0, kind: int | None = None) -> Storage:
         """Allocate; the caller holds the first reference."""
-        size = per_image * self.batch + constant
+        size = requested = per_image * self.batch + constant
         if self.device == "cuda":
             size = -(-size // CUDA_BLOCK) * CUDA_BLOCK
-        storage = Storage(per_image, constant, size, self.kind if kind is None else kind)
+        storage = Storage(per_image, constant, requested, size, self.kind if kind is None else kind)
+        self.events.append(Event(self.event, storage, True))
         self._alive[storage.kind] += size
         self._per_image += per_image
         self._constant += constant
@@ -266,6 +285,7 @@ class Eager:
             if self._scope is not None:
                 self._scope[storage] -= 1
             if storage.references == 0:
+                self.events.append(Event(self.event, storage, False))
                 self._alive[storage.kind] -= storage.size
                 self._per_image -= storage.per_image
                 self._constant -= storage.constant

@@ -23,6 +23,7 @@ from vggkit.base.eager import (
     OPTIMIZER,
     PARAMETERS,
     Eager,
+    Event,
     Moment,
     Parameter,
     PlacedRun,
@@ -32,6 +33,7 @@ from vggkit.base.eager import (
 from vggkit.base.errors import ArgumentError, ConfigError, did_you_mean, shorten
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
+from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, Source, check_batch, dtype_name, place, several
 from vggkit.notation.layers import Shape, elements, times
@@ -339,8 +341,8 @@ def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:
 
 # Walking through a step
 
-OPTIMIZER_STEP = "optimizer step"
-"""The event in which the optimizer changes the parameters."""
+ZERO_GRAD, OPTIMIZER_STEP = "zero_grad", "optimizer step"
+"""The events in which the gradients of the step before are freed, and in which the optimizer changes the parameters."""
 
 
 class Step:
@@ -356,10 +358,10 @@ class Step:
         refused: names of the normalisations that torch refuses to run.
     """
 
-    def __init__(self, network: Network, options: StepOptions, eager: Eager | None = None) -> None:
+    def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
-        self._eager = eager = eager or Eager(options.batch, options.device, training=options.is_training)
+        self._eager = eager = Eager(options.batch, options.device, training=options.is_training)
         self.moments, self.saved, self.refused = eager.moments, eager.kept, eager.refused
         self._optimizer = OPTIMIZERS[options.optimizer]
         self._element_bytes = ELEMENT_BYTES[options.dtype]
@@ -409,27 +411,53 @@ class Step:
         if not options.is_training:
             eager.note()
             eager.autocast = options.autocast
-            self._forward(x, blocks)
+            begin = len(eager.events)
+            y = self._forward(x, blocks)
+            self.loop = Loop(
+                before=eager.events[:begin],
+                first=eager.events[begin:],
+                later=[*eager.events[begin:], Event(eager.event, y.storage, False)],
+            )
             return
         places = elements(network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         sizes = [parameter.storage.constant for parameter in trained]
+        begin = len(eager.events)
         states = [state for size in sizes for state in self._optimizer.state(size, options.device)]
         self._states = [eager.new(0, size, OPTIMIZER) for size in states]
         self._gradients = [eager.new(0, size, GRADIENTS) for size in sizes]
         eager.note()
         eager.release(*self._gradients)  # zero_grad(set_to_none=True)
+        forward = len(eager.events)
         eager.autocast = options.autocast
         logits = self._forward(x, blocks)
         loss = eager.cross_entropy(logits, labels)
         self._loss_bytes = loss.storage.size
         eager.release(logits)
         eager.end_autocast()
+        backward = len(eager.events)
         if loss.node is not None:
             eager.backward(loss)
+        update = len(eager.events)
         eager.event, eager.kind = OPTIMIZER_STEP, OPTIMIZER
         self._optimizer.step(sizes, eager)
+        events = eager.events
+        gradients = [parameter.gradient for parameter in trained if parameter.gradient is not None]
+        self.loop = Loop(
+            before=events[:begin],
+            first=[
+                *events[forward:update],
+                *(Event(OPTIMIZER_STEP, state, True) for state in self._states),
+                *events[update:],
+            ],
+            later=[
+                *(Event(ZERO_GRAD, gradient, False) for gradient in gradients),
+                *events[forward:backward],
+                Event("forward of loss", loss.storage, False),
+                *events[backward:],
+            ],
+        )
         eager.release(loss)
 
     def _place_layers(self) -> list[tuple[str | None, list[PlacedRun]]]:
