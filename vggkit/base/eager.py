@@ -426,83 +426,17 @@ class Eager:
             self.release(made[0])
             return [cast, *made[1:]]
 
-        backward = self._makes(*sizes)
-        temporaries: list[tuple[int, int]] = []
-        if self.device == "cuda":
-            if decomposed:
-                backward, temporaries = self._group_norm_kernels(x, weight, extras, sizes)
-            else:
-                backward = self._batch_norm_kernels(x, extras, sizes, computes=computes)
-        return self.op(
-            x,
-            *parameters.values(),
-            keeps=keeps,
-            extras=extras,
-            temporaries=temporaries,
-            backward=backward,
-            adjust=adjust,
-        )
+        makes = self._makes(*sizes)
 
-    def _batch_norm_kernels(
-        self,
-        x: Tensor,
-        statistics: Sequence[tuple[int, int]],
-        sizes: Sequence[tuple[int, int] | None],
-        *,
-        computes: bool,
-    ) -> Backward:
-        """Return batch norm's backward pass on CUDA (native/cuda/Normalization.cu, batch_norm_backward_cuda).
+        def backward(gradient: Storage) -> Gradients:
+            if fake or statistics:
+                return makes(gradient)
+            deviations = self.new(0, x.shape[0] * statistic_bytes)  # 1/√v of the running variances v
+            made = makes(gradient)
+            self.release(deviations)
+            return made
 
-        A single kernel does it all, unless the channels lie side by side, as they do wherever there is but one channel
-        or one position: there sums come first, and the input's gradient last.
-        """
-        if x.shape[0] > 1 and elements(x.shape[1:]) > 1:
-            return self._makes(*sizes)
-        of_x, *others = sizes
-        sums = statistics if computes or any(others) else ()
-
-        def backward(_: Storage) -> Gradients:
-            temporaries = [self.new(*size) for size in sums]
-            made = [None if size is None else self.new(*size) for size in (*others, of_x)]
-            self.note()
-            self.release(*temporaries)
-            return [made[-1], *made[:-1]]
-
-        return backward
-
-    def _group_norm_kernels(
-        self,
-        x: Tensor,
-        weight: Parameter | None,
-        statistics: Sequence[tuple[int, int]],
-        sizes: Sequence[tuple[int, int] | None],
-    ) -> tuple[Backward, list[tuple[int, int]]]:
-        """Return group norm's backward pass on CUDA, and its temporaries in the forward pass.
-
-        They are those of native/cuda/group_norm_kernel.cu: values for each channel, and for each group.
-        """
-        wide = max(4, x.element_bytes)
-        channel = x.shape[0] * wide, 0
-        groups = [(size // x.element_bytes * wide, 0) for size, _ in statistics]
-        precise = groups if wide > x.element_bytes else []
-        scales = [channel] if weight is not None and elements(x.shape[1:]) > 1 else []
-        last = [channel] * 2 if elements(x.shape[1:]) > 1 else []
-        if sizes[0] is not None:
-            last += [*groups, *scales]
-        return self._makes(*sizes, last=last), [*precise, *scales * 2]
-
-    def softmax(self, x: Tensor, *, is_logarithm: bool = False) -> Tensor:
-        """Run a soft-max or its logarithm.
-
-        On CUDA autocast runs it in float32, and soft-max multiplies gradient and output (native/cuda/SoftMax.cu).
-        """
-        if self.device == "cpu":
-            return self.op(x, keeps_output=True)
-        high, cast = self.raise_precision(x, "cuda")
-        product = [] if is_logarithm else [high.size]
-        y = self.op(high, keeps_output=True, backward=self._makes(high.size if high.edge else None, last=product))
-        self.release(cast)
-        return y
+        return self.op(x, *parameters.values(), keeps=keeps, extras=extras, backward=backward, adjust=adjust)
 
     def add_number(self, x: Tensor) -> Tensor:
         """Run x + number, whose gradient is the output's own."""
@@ -615,6 +549,12 @@ class Eager:
         storage = self.new(*x.size)
         self.note()
         return Tensor(storage, x.shape, x.element_bytes)
+
+    def mask(self, x: Tensor) -> Tensor:
+        """Return what says which elements are dropped: noise on the CPU, on CUDA bools that the dropping kernel makes."""
+        if self.device == "cpu":
+            return self.like(x)
+        return Tensor(self.new(elements(x.shape)), x.shape, 1)
 
     def node(self, edges: Sequence[Edge]) -> Node | None:
         """Record a node, if any of its inputs needs a gradient."""
@@ -797,12 +737,16 @@ class Eager:
         assert not isinstance(low_bias, Tensor)
         return low_x, low_weight, low_bias, [of_bias, of_weight, of_x]
 
-    def raise_precision(self, x: Tensor, *devices: str) -> tuple[Tensor, Storage | None]:
-        """Cast the input of an operation that autocast runs in float32 on these devices; elsewhere it stays.
+    def raise_precision(self, x: Tensor, only_on: str | None = None) -> tuple[Tensor, Storage | None]:
+        """Cast the input of an operation that autocast runs in float32; without autocast, return it.
 
-        The operations are listed in aten/src/ATen/autocast_mode.cpp and .h, for each device.
+        The operations are those of ATen/autocast_mode.h for CUDA, and of ATen/autocast_mode.cpp for the CPU.
+
+        Args:
+            x: the input.
+            only_on: the only device on which autocast runs the operation in float32; if absent, it does so on both.
         """
-        if not self.autocast or self.device not in devices:
+        if not self.autocast or only_on not in (None, self.device):
             return x, None
         high, cast = self.cast(x, 4)
         assert isinstance(high, Tensor)
@@ -819,21 +763,21 @@ class Eager:
     def cross_entropy(self, logits: Tensor, labels: Storage) -> Tensor:
         """Run `torch.nn.functional.cross_entropy` on class labels: log-softmax, then the likelihood."""
         self._layer, self.event = "loss", "forward of loss"
-        scores, of_scores = self.raise_precision(logits, "cpu")
-        softmax = self.op(scores, keeps_output=True)
-        likelihoods, of_likelihoods = self.raise_precision(softmax, "cuda")
+        z, cast = self.raise_precision(logits, only_on="cpu")
+        softmax = self.op(z, keeps_output=True)
+        likelihoods, high = self.raise_precision(softmax)
         node = self.node([likelihoods.edge])
         if node is not None:
             node.backward = self._makes(likelihoods.size)
             self.keep(node, likelihoods.storage)
             self.keep(node, labels)
         loss, weight = self.new(0, likelihoods.element_bytes), self.new(0, likelihoods.element_bytes)
-        if self.device == "cuda" and len(logits.shape) == 3:  # of maps, the weight is made first
+        if len(logits.shape) > 1:  # a loss for each position: nll_loss2d makes the two the other way round
             loss, weight = weight, loss
         self.note()
         if node is not None:
             self.keep(node, weight)
-        self.release(softmax, weight, of_likelihoods, of_scores)
+        self.release(softmax, high, weight, cast)
         return Tensor(loss, (), likelihoods.element_bytes, node)
 
     def backward(self, loss: Tensor) -> None:
@@ -869,12 +813,13 @@ class Eager:
         self.release(*unpacked)
         if node.adjust is not None:
             made = node.adjust(gradient, made)
-        self.release(gradient, *node.saved)
+        self.release(*node.saved)
         if node.packs and frame is not None:
             frame.alive -= len(node.packs)
             if frame.alive == 0:
                 self.release(frame.x)
         node.saved, node.backward, node.adjust = [], None, None
+        self.release(gradient)
         return self._hand_on(node, made)
 
     def _hand_on(self, node: Node, made: Gradients) -> list[Node]:

@@ -413,6 +413,7 @@ class Step:
             eager.autocast = options.autocast
             begin = len(eager.events)
             y = self._forward(x, blocks)
+            eager.end_autocast()
             self.loop = Loop(
                 before=eager.events[:begin],
                 first=eager.events[begin:],

@@ -65,7 +65,7 @@ class LocalResponseNorm(ElementWise, frozen=True):
         squares = eager.op(x, x, keeps=(x, x))
         padded = eager.op(squares, shape=(x.shape[0] + self.size - 1, *x.shape[1:]))
         eager.release(squares)
-        source, cast = eager.raise_precision(padded, "cpu")
+        source, cast = eager.raise_precision(padded, only_on="cpu")
         means = eager.op(source, shape=x.shape, keeps=(source,))
         eager.release(cast, padded)
         scaled = eager.op(means)
@@ -204,7 +204,7 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
         return nn.GroupNorm(self._groups(x), x[0], eps=self.eps, affine=self.affine)
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
-        high, cast = eager.raise_precision(x, "cuda")
-        y = eager.normalize(high, parameters, self.kept(x.shape)[1:], decomposed=True)
+        source, cast = eager.raise_precision(x, only_on="cuda")
+        y = eager.normalize(source, parameters, self.kept(x.shape)[1:], decomposed=True)
         eager.release(cast)
         return y

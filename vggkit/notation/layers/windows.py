@@ -237,7 +237,7 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
         shape = (channels, sizes[0] + 2 * height, sizes[1] + 2 * width)
         if self.padding_mode == "circular":
             return eager.pad_circular(x, shape, (height, width))
-        source, cast = eager.raise_precision(x, "cpu")
+        source, cast = eager.raise_precision(x, only_on="cpu")
         padded = eager.op(source, shape=shape, keeps=(source,))
         eager.release(cast)
         return padded
