@@ -34,6 +34,9 @@ PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = ra
 CUDA_BLOCK = 512
 """On CUDA each tensor takes a multiple of these bytes (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""
 
+WIDE = 4
+"""Bytes of the elements in which CUDA's kernels add up, if those of the input are not wider: float32."""
+
 INDEX_BYTES = 8
 """An int64: labels, and the indices of max pooling."""
 
@@ -306,7 +309,6 @@ class Eager:
         keeps: Iterable[Tensor | Parameter] = (),
         keeps_output: bool = False,
         extras: Sequence[tuple[int, int]] = (),
-        extras_first: bool = False,
         temporaries: Sequence[tuple[int, int]] = (),
         in_place: bool = False,
         backward: Backward | None = None,
@@ -322,6 +324,7 @@ class Eager:
             keeps: inputs that its backward pass needs.
             keeps_output: whether its backward pass needs the output.
             extras: bytes per image and constant bytes of each further tensor that it makes for its backward pass.
+            temporaries: the same of each tensor that it frees again when it has run.
             in_place: whether the output is written over the input.
             backward: makes the inputs' gradients from the output's; if absent, one as large as each input.
             adjust: what the engine does to those gradients before it passes them on.
@@ -344,10 +347,10 @@ class Eager:
                 self.keep(node, tensor.storage)
         made = [self.new(*extra) for extra in extras] if extras_first else []
         storage = self.hold(x.storage) if in_place else self.new(elements(shape) * element_bytes)
-        made = made or [self.new(*extra) for extra in extras]
-        scratch = [self.new(*temporary) for temporary in temporaries]
+        made = [self.new(*extra) for extra in extras]
+        used = [self.new(*temporary) for temporary in temporaries]
         self.note()
-        self.release(*scratch)
+        self.release(*used)
         if node is not None:
             for extra in made:
                 self.keep(node, extra)
@@ -362,12 +365,11 @@ class Eager:
         of_x, of_weight, of_bias = x.edge, weight.edge, bias.edge if bias else None
 
         def backward(gradient: Storage) -> Gradients:
-            if bias is None:  # mm makes the weight's first, addmm the input's
-                made = [self.new(*weight.size) if of_weight else None, self.new(*x.size) if of_x else None][::-1]
-            else:
-                made = [self.new(*x.size) if of_x else None, self.new(*weight.size) if of_weight else None]
+            makes = {"x": (x.size, of_x), "weight": (weight.size, of_weight)}
+            order = ("x", "weight") if bias else ("weight", "x")  # as AddmmBackward0 and MmBackward0 have them
+            made = {name: self.new(*makes[name][0]) if makes[name][1] else None for name in order}
             self.note()
-            return [*made, self.hold(gradient) if of_bias else None]
+            return [made["x"], made["weight"], self.hold(gradient) if of_bias else None]
 
         def adjust(_: Storage, made: Gradients) -> Gradients:
             if bias is None or not of_bias:
@@ -382,61 +384,117 @@ class Eager:
         self.release(*casts)
         return y
 
-    def normalize(
-        self,
-        x: Tensor,
-        parameters: dict[str, Parameter],
-        statistics: Sequence[Kept],
-        *,
-        computes: bool = True,
-        decomposed: bool = False,
-    ) -> Tensor:
-        """Run a batch or group normalisation.
+    def batch_norm(self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept]) -> Tensor:
+        """Run a batch normalisation.
 
         Args:
             x: its input.
             parameters: its weight and bias, if it is affine.
-            statistics: those that it keeps; on CUDA there is a place for them even where it uses running statistics.
-            computes: whether it computes them.
-            decomposed: whether fake tensors run its backward pass as separate operations.
+            statistics: those that it computes and keeps; empty where it uses running statistics.
         """
+        if self.device == "cpu":
+            extras = self._statistics(x, statistics, x.element_bytes)
+            # the kernel of fake tensors makes the input's gradient even if nobody wants it
+            return self._normalize(x, parameters, extras, self._makes(x.size, *_wanted(parameters)))
+        wide = max(x.element_bytes, WIDE)
+        of_channel = 0, x.shape[0] * wide
+        extras = self._statistics(x, statistics, wide)
+        # cuDNN takes affine ones of maps (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend)
+        by_cudnn = len(x.shape) > 1 and "weight" in parameters and x.element_bytes >= WIDE
+        # torch's own kernels are others for what may be read channel by channel (batch_norm_use_channels_last_kernels)
+        last = not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
+        of_x = x.size if x.edge else None
+        makes, makes_x = self._makes(of_x, *_wanted(parameters)), self._makes(of_x)
+
+        def backward(gradient: Storage) -> Gradients:
+            if last and not statistics or statistics and not last:
+                return makes(gradient)
+            if not statistics:
+                deviations = self.new(*of_channel)
+                made = makes(gradient)
+                self.release(deviations)
+                return made
+            sums = [self.new(*of_channel), self.new(*of_channel)]
+            others = [None if size is None else self.new(*size) for size in _wanted(parameters)]
+            made = [*makes_x(gradient), *others]
+            self.release(*sums)
+            return made
+
+        if not statistics and not by_cudnn:
+            extras = [of_channel, of_channel]
+        return self._normalize(x, parameters, extras, backward)
+
+    def group_norm(
+        self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept]
+    ) -> Tensor:
+        """Run a group normalisation; the arguments are those of `batch_norm`."""
         weight = parameters.get("weight")
-        wide = max(4, x.element_bytes)  # on CUDA batch norm's are at least float32, and group norm's its input's
-        statistic_bytes = wide if self.device == "cuda" and not decomposed else x.element_bytes
-        extras = []
+        extras = self._statistics(x, statistics, x.element_bytes)
+        if self.device == "cpu":
+            # fake tensors run the backward pass as separate operations
+            mixed = weight is not None and weight.element_bytes != x.element_bytes
+            of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge else None
+
+            def adjust(_: Storage, made: Gradients) -> Gradients:
+                if not mixed or made[0] is None:
+                    return made
+                cast = self.new(*x.size)
+                self.note()
+                self.release(made[0])
+                return [cast, *made[1:]]
+
+            return self._normalize(x, parameters, extras, self._makes(of_x, *_wanted(parameters)), adjust)
+        # aten/src/ATen/native/cuda/group_norm_kernel.cu
+        wide = max(x.element_bytes, WIDE)
+        of_group, of_channel = (elements(statistics[0].shape) * wide, 0), (x.shape[0] * wide, 0)
+        is_flat = elements(x.shape[1:]) == 1
+        temporaries = [of_group, of_group] if x.element_bytes < WIDE else []
+        if weight and not is_flat:
+            temporaries += [of_channel, of_channel]
+        of_x = x.size if x.edge else None
+        makes = self._makes(of_x, *_wanted(parameters))
+
+        def backward(gradient: Storage) -> Gradients:
+            made = makes(gradient)
+            used = [] if is_flat else [of_channel, of_channel]
+            if of_x:
+                used += [of_group, of_group, *([of_channel] if weight and not is_flat else [])]
+            self.release(*[self.new(*size) for size in used])
+            return made
+
+        return self._normalize(x, parameters, extras, backward, temporaries=temporaries)
+
+    def _statistics(self, x: Tensor, statistics: Sequence[Kept], element_bytes: int) -> list[tuple[int, int]]:
+        """Return the bytes per image and constant bytes of each; note where torch refuses to compute one."""
+        sizes = []
         for kept in statistics:
             if computes and self.batch * elements(x.shape) == elements(
                 kept.shape
             ):  # torch/nn/functional.py, _verify_batch_size
                 self.refused.append(self._layer)
-            size = elements(kept.shape) * statistic_bytes
-            extras.append((size, 0) if kept.per_image else (0, size))
-        keeps: list[Tensor | Parameter] = [x, *([weight] if weight else [])]
-        fake = self.device == "cpu"  # figures for the CPU are those of fake tensors, where real ones differ
-        mixed = fake and decomposed and weight is not None and weight.element_bytes != x.element_bytes
-        always = fake and not decomposed  # batch norm's fake kernel makes the input's gradient even if nobody wants it
-        of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge or always else None
-        sizes = [of_x, *(p.size if p.edge else None for p in parameters.values())]
+            size = elements(kept.shape) * element_bytes
+            sizes.append((size, 0) if kept.per_image else (0, size))
+        return sizes
 
-        def adjust(_: Storage, made: Gradients) -> Gradients:
-            if not mixed or made[0] is None:
-                return made
-            cast = self.new(*x.size)
-            self.note()
-            self.release(made[0])
-            return [cast, *made[1:]]
-
-        makes = self._makes(*sizes)
-
-        def backward(gradient: Storage) -> Gradients:
-            if fake or statistics:
-                return makes(gradient)
-            deviations = self.new(0, x.shape[0] * statistic_bytes)  # 1/√v of the running variances v
-            made = makes(gradient)
-            self.release(deviations)
-            return made
-
-        return self.op(x, *parameters.values(), keeps=keeps, extras=extras, backward=backward, adjust=adjust)
+    def _normalize(
+        self,
+        x: Tensor,
+        parameters: dict[str, Parameter],
+        extras: Sequence[tuple[int, int]],
+        backward: Backward,
+        adjust: Callable[[Storage, Gradients], Gradients] | None = None,
+        temporaries: Sequence[tuple[int, int]] = (),
+    ) -> Tensor:
+        keeps = [x, *([parameters["weight"]] if "weight" in parameters else [])]
+        return self.op(
+            x,
+            *parameters.values(),
+            keeps=keeps,
+            extras=extras,
+            temporaries=temporaries,
+            backward=backward,
+            adjust=adjust,
+        )
 
     def add_number(self, x: Tensor) -> Tensor:
         """Run x + number, whose gradient is the output's own."""
@@ -551,7 +609,7 @@ class Eager:
         return Tensor(storage, x.shape, x.element_bytes)
 
     def mask(self, x: Tensor) -> Tensor:
-        """Return what says which elements are dropped: noise on the CPU, on CUDA bools that the dropping kernel makes."""
+        """Return what says which elements are dropped: noise on the CPU, bools that dropping makes on CUDA."""
         if self.device == "cpu":
             return self.like(x)
         return Tensor(self.new(elements(x.shape)), x.shape, 1)
@@ -763,9 +821,9 @@ class Eager:
     def cross_entropy(self, logits: Tensor, labels: Storage) -> Tensor:
         """Run `torch.nn.functional.cross_entropy` on class labels: log-softmax, then the likelihood."""
         self._layer, self.event = "loss", "forward of loss"
-        z, cast = self.raise_precision(logits, only_on="cpu")
-        softmax = self.op(z, keeps_output=True)
-        likelihoods, high = self.raise_precision(softmax)
+        scores, of_scores = self.raise_precision(logits, only_on="cpu")
+        softmax = self.op(scores, keeps_output=True)
+        likelihoods, of_likelihoods = self.raise_precision(softmax)
         node = self.node([likelihoods.edge])
         if node is not None:
             node.backward = self._makes(likelihoods.size)
@@ -777,7 +835,7 @@ class Eager:
         self.note()
         if node is not None:
             self.keep(node, weight)
-        self.release(softmax, high, weight, cast)
+        self.release(softmax, weight, of_likelihoods, of_scores)
         return Tensor(loss, (), likelihoods.element_bytes, node)
 
     def backward(self, loss: Tensor) -> None:
@@ -813,13 +871,12 @@ class Eager:
         self.release(*unpacked)
         if node.adjust is not None:
             made = node.adjust(gradient, made)
-        self.release(*node.saved)
+        self.release(gradient, *node.saved)
         if node.packs and frame is not None:
             frame.alive -= len(node.packs)
             if frame.alive == 0:
                 self.release(frame.x)
         node.saved, node.backward, node.adjust = [], None, None
-        self.release(gradient)
         return self._hand_on(node, made)
 
     def _hand_on(self, node: Node, made: Gradients) -> list[Node]:
@@ -852,6 +909,11 @@ class Eager:
         self._alive[storage.kind] -= storage.size
         storage.kind = kind
         self._alive[kind] += storage.size
+
+
+def _wanted(parameters: dict[str, Parameter]) -> list[tuple[int, int] | None]:
+    """Return the sizes of the gradients of parameters, None where none is wanted."""
+    return [parameter.size if parameter.edge else None for parameter in parameters.values()]
 
 
 def _count_dependencies(root: Node) -> None:

@@ -147,8 +147,7 @@ class BatchNorm(Normalization, frozen=True):
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         of_batch = (eager.training and not eager.frozen) or not self.track_running_stats
-        statistics = self.kept(x.shape)[1:] if of_batch or eager.device == "cuda" else ()
-        return eager.normalize(x, parameters, statistics, computes=of_batch)
+        return eager.batch_norm(x, parameters, self.kept(x.shape)[1:] if of_batch else ())
 
 
 class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
@@ -205,6 +204,6 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
         source, cast = eager.raise_precision(x, only_on="cuda")
-        y = eager.normalize(source, parameters, self.kept(x.shape)[1:], decomposed=True)
+        y = eager.group_norm(source, parameters, self.kept(x.shape)[1:])
         eager.release(cast)
         return y
