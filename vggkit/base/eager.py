@@ -308,6 +308,7 @@ class Eager:
         element_bytes: int | None = None,
         keeps: Iterable[Tensor | Parameter] = (),
         keeps_output: bool = False,
+        extras_before: Sequence[tuple[int, int]] = (),
         extras: Sequence[tuple[int, int]] = (),
         temporaries: Sequence[tuple[int, int]] = (),
         in_place: bool = False,
@@ -323,7 +324,9 @@ class Eager:
             element_bytes: of the output; the input's if absent.
             keeps: inputs that its backward pass needs.
             keeps_output: whether its backward pass needs the output.
-            extras: bytes per image and constant bytes of each further tensor that it makes for its backward pass.
+            extras_before: bytes per image and constant bytes of each further tensor that it makes for its backward
+                pass, before it makes the output.
+            extras: the same, after it has made the output.
             temporaries: the same of each tensor that it frees again when it has run.
             in_place: whether the output is written over the input.
             backward: makes the inputs' gradients from the output's; if absent, one as large as each input.
@@ -345,9 +348,9 @@ class Eager:
             node.adjust = adjust
             for tensor in keeps:
                 self.keep(node, tensor.storage)
-        made = [self.new(*extra) for extra in extras] if extras_first else []
+        made = [self.new(*extra) for extra in extras_before]
         storage = self.hold(x.storage) if in_place else self.new(elements(shape) * element_bytes)
-        made = [self.new(*extra) for extra in extras]
+        made += [self.new(*extra) for extra in extras]
         used = [self.new(*temporary) for temporary in temporaries]
         self.note()
         self.release(*used)
@@ -401,19 +404,19 @@ class Eager:
         extras = self._statistics(x, statistics, wide)
         # cuDNN takes affine ones of maps (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend)
         by_cudnn = len(x.shape) > 1 and "weight" in parameters and x.element_bytes >= WIDE
-        # torch's own kernels are others for what may be read channel by channel (batch_norm_use_channels_last_kernels)
-        last = not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
-        of_x = x.size if x.edge else None
+        # torch's own kernels add up apart where channels lie side by side (aten/src/ATen/native/cuda/Normalization.cu)
+        adds_apart = x.edge and not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
+        of_x = x.size if x.edge or (by_cudnn and statistics) else None  # cuDNN makes it even if nobody wants it
         makes, makes_x = self._makes(of_x, *_wanted(parameters)), self._makes(of_x)
 
         def backward(gradient: Storage) -> Gradients:
-            if last and not statistics or statistics and not last:
-                return makes(gradient)
-            if not statistics:
+            if by_cudnn and not statistics:  # torch's own kernel comes behind cuDNN's, which has kept nothing
                 deviations = self.new(*of_channel)
                 made = makes(gradient)
                 self.release(deviations)
                 return made
+            if not adds_apart or not statistics:
+                return makes(gradient)
             sums = [self.new(*of_channel), self.new(*of_channel)]
             others = [None if size is None else self.new(*size) for size in _wanted(parameters)]
             made = [*makes_x(gradient), *others]
@@ -424,9 +427,7 @@ class Eager:
             extras = [of_channel, of_channel]
         return self._normalize(x, parameters, extras, backward)
 
-    def group_norm(
-        self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept]
-    ) -> Tensor:
+    def group_norm(self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept]) -> Tensor:
         """Run a group normalisation; the arguments are those of `batch_norm`."""
         weight = parameters.get("weight")
         extras = self._statistics(x, statistics, x.element_bytes)
@@ -495,6 +496,21 @@ class Eager:
             backward=backward,
             adjust=adjust,
         )
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Run soft-max y; on CUDA its gradient needs g · y (aten/src/ATen/native/cuda/SoftMax.cu)."""
+        scores, cast = self.raise_precision(x, only_on="cuda")
+
+        def backward(_: Storage) -> Gradients:
+            made = self.new(*scores.size)
+            product = self.new(*scores.size) if self.device == "cuda" else None
+            self.note()
+            self.release(product)
+            return [made]
+
+        y = self.op(scores, keeps_output=True, backward=backward)
+        self.release(cast)
+        return y
 
     def add_number(self, x: Tensor) -> Tensor:
         """Run x + number, whose gradient is the output's own."""
@@ -607,12 +623,6 @@ class Eager:
         storage = self.new(*x.size)
         self.note()
         return Tensor(storage, x.shape, x.element_bytes)
-
-    def mask(self, x: Tensor) -> Tensor:
-        """Return what says which elements are dropped: noise on the CPU, bools that dropping makes on CUDA."""
-        if self.device == "cpu":
-            return self.like(x)
-        return Tensor(self.new(elements(x.shape)), x.shape, 1)
 
     def node(self, edges: Sequence[Edge]) -> Node | None:
         """Record a node, if any of its inputs needs a gradient."""

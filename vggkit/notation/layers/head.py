@@ -45,7 +45,7 @@ class Dropout(ElementWise, frozen=True):
         if not eager.training or self.p == 0:
             return eager.alias(x)
         if eager.device == "cuda":  # one kernel makes a mask of bools and the output
-            return eager.op(x, extras=((elements(x.shape), 0),), extras_first=True)
+            return eager.op(x, extras_before=((elements(x.shape), 0),))
         mask = eager.like(x)
         y = eager.op(x, keeps=(mask,))
         eager.release(mask)
@@ -203,4 +203,7 @@ class LogSoftmax(ElementWise, frozen=True):
         return nn.LogSoftmax(dim=1)
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
-        return eager.softmax(x, is_logarithm=True)
+        scores, cast = eager.raise_precision(x, only_on="cuda")
+        y = eager.op(scores, keeps_output=True)
+        eager.release(cast)
+        return y
