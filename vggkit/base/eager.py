@@ -486,7 +486,7 @@ class Eager:
         adjust: Callable[[Storage, Gradients], Gradients] | None = None,
         temporaries: Sequence[tuple[int, int]] = (),
     ) -> Tensor:
-        keeps = [x, *([parameters["weight"]] if "weight" in parameters else [])]
+        keeps: list[Tensor | Parameter] = [x, *([parameters["weight"]] if "weight" in parameters else [])]
         return self.op(
             x,
             *parameters.values(),

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 @step_options
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
 @click.option(
+    "--allocator",
+    default="",
+    metavar="SETTINGS",
+    help="With --device cuda: torch's allocator, as in PYTORCH_ALLOC_CONF (expandable_segments:True).",
+)
+@click.option(
     "--fit", "limits", multiple=True, metavar="SIZE", help="Find the largest batch in 24GiB, 80GB, …; repeatable."
 )
 @click.option(

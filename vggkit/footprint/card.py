@@ -1,4 +1,15 @@
-"""What a card must have for a loop of steps: its allocations, played into torch's allocator from an empty card."""
+"""What a card must have for a loop of steps: its allocations, played into torch's allocator from an empty card.
+
+The loop is the plain one. The model is built on the card, then images and labels are made there, once for all steps:
+
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(model(images), labels)  # the loss of the step before lives until this one is there
+        loss.backward()
+        optimizer.step()  # the first time it makes its state
+
+In inference it is `scores = model(images)` without gradients; the scores before live until the new ones are there.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +24,105 @@ from vggkit.footprint.allocator_settings import Settings
 UNBOUNDED = 1 << 60
 """Bytes of a card that is never full."""
 
+MOST_STEPS = 10
+"""Steps after which a loop that has not come to rest is taken as it is."""
+
 
 class Loop(NamedTuple):
     """The allocations of a loop of steps, and what ends them.
 
-    A storage that outlives its step has the same name in the next: what is freed there is the one allocated first.
+    Every later step has the same events. A storage that it frees before it allocates it anew, or once more than it
+    allocates it, is that of the step before.
 
     Args:
-        before: what is there when the loop begins.
+        before: what is there when the loop begins: the model, images and labels.
         first: the first step.
-        later: every other step.
+        later: each other step.
     """
 
     before: Sequence[Event]
     first: Sequence[Event]
     later: Sequence[Event]
 
+    def step(self, number: int) -> Sequence[Event]:
+        """Return the events of a step, counted from 0."""
+        return self.later if number else self.first
 
-class CardUse(NamedTuple):
-    """What the allocator did in a steady step.
+
+class Figures(NamedTuple):
+    """The most bytes in a step.
 
     Args:
-        allocated_bytes: most bytes of the blocks that were handed out.
-        reserved_bytes: most bytes of the segments.
-        retries: how often everything cached was given back for an allocation.
-        ran_out: whether an allocation of any step found no room.
+        allocated: of blocks that are handed out.
+        requested: of what was asked for.
+        reserved: of segments, which the card must have.
+        retries: how often everything cached had been given back by then, from the first step on.
+    """
+
+    allocated: int
+    requested: int
+    reserved: int
+    retries: int
+
+
+def run(loop: Loop, card_bytes: int, settings: Settings, steps: int | None = None) -> list[Figures | None]:
+    """Run a loop on an empty card.
+
+    Args:
+        loop: the loop.
+        card_bytes: what the card has.
+        settings: of the allocator.
+        steps: how many; if absent, until one has the bytes of the step before, the first step apart.
+
+    Returns:
+        The figures of each step; the last is None if it ran out of memory.
+    """
+    allocator = Allocator(card_bytes, settings)
+    blocks: defaultdict[Storage, list[Block]] = defaultdict(list)
+    done: list[Figures | None] = []
+    try:
+        _play(loop.before, allocator, blocks)
+        for number in range(steps or MOST_STEPS):
+            allocator.reset_peaks()
+            _play(loop.step(number), allocator, blocks)
+            peaks = allocator.allocated.peak, allocator.requested.peak, allocator.reserved.peak
+            is_steady = number > 1 and done[-1] is not None and done[-1][:3] == peaks
+            done.append(Figures(*peaks, allocator.retries))
+            if steps is None and is_steady:
+                break
+    except OutOfMemory:
+        done.append(None)
+    return done
+
+
+def _play(events: Sequence[Event], allocator: Allocator, blocks: defaultdict[Storage, list[Block]]) -> None:
+    """Allocate and free in order; of a storage that is there twice, free the older one."""
+    allocate, free = allocator.allocate, allocator.free
+    for _, storage, is_allocation in events:
+        if is_allocation:
+            blocks[storage].append(allocate(storage.requested))
+        else:
+            free(blocks[storage].pop(0))
+
+
+class CardUse(NamedTuple):
+    """What the steady step of a loop takes of a card that has room for it.
+
+    Args:
+        allocated_bytes: most bytes of the blocks that are handed out (`torch.cuda.max_memory_allocated`).
+        reserved_bytes: most bytes of the segments (`torch.cuda.max_memory_reserved`): what the card must have.
+        retries: how often everything cached is given back in the step, to make room.
     """
 
     allocated_bytes: int
     reserved_bytes: int
     retries: int
-    ran_out: bool = False
+
+
+def card_use(loop: Loop, settings: Settings, card_bytes: int = UNBOUNDED) -> CardUse | None:
+    """Return what the steady step of a loop takes of a card, None if a step runs out of memory."""
+    *before, last = run(loop, card_bytes, settings)
+    if last is None:
+        return None
+    earlier = before[-1].retries if before and before[-1] is not None else 0
+    return CardUse(last.allocated, last.reserved, last.retries - earlier)

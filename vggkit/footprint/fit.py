@@ -10,7 +10,7 @@ import msgspec
 from vggkit.base.errors import ArgumentError, ConfigError, shorten
 from vggkit.base.numbers import mebibytes, megabytes, parse_bytes, whole
 from vggkit.base.tables import Column, Table, grid
-from vggkit.footprint.plan import Step, StepOptions, checked_options, plan_step, smallest_batch
+from vggkit.footprint.plan import Step, StepOptions, checked_options, peak_bytes, smallest_batch
 from vggkit.network import Dtype, Network, Source, place
 from vggkit.notation.layers import LARGEST, Shape, times
 from vggkit.notation.overrides import Overrides, check_keywords
@@ -156,6 +156,7 @@ class StepArguments(Overrides, total=False):
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
     autocast: bool
+    allocator: str
 
 
 def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[StepArguments]) -> int:
@@ -210,7 +211,7 @@ def fit_batch(network: Network, options: StepOptions, limit: int) -> Fit:
     def peak(batch: int) -> int:
         if options.device == "cpu":
             return max(moment.at(batch) for moment in moments)
-        return plan_step(network, options.replace(batch=batch)).peak_bytes
+        return peak_bytes(network, options.replace(batch=batch))
 
     smallest = smallest_batch(network, options)
     if any(moment.constant > limit for moment in moments):
@@ -238,7 +239,7 @@ def fit_image(network: Network, options: StepOptions, limit: int) -> Fit:
             f"image: {network.name} has parameters that depend on the image's size: its FC layers are made for one"
             f" size of maps. Expected head=gap, a trunk, or an adaptive pool before them; or ask for the largest batch"
         )
-    plan_step(_square(network, LARGEST), options)  # refuses what torch can't run at any size
+    peak_bytes(_square(network, LARGEST), options)  # refuses what torch can't run at any size
 
     def runs(side: int) -> bool:
         try:
@@ -247,7 +248,7 @@ def fit_image(network: Network, options: StepOptions, limit: int) -> Fit:
             return False
 
     def peak(side: int) -> int:
-        return plan_step(_square(network, side), options).peak_bytes
+        return peak_bytes(_square(network, side), options)
 
     smallest = _first(runs, 1)
     return _fit(limit, "image", _first(lambda side: peak(side) > limit, smallest) - 1, smallest, peak)

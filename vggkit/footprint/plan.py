@@ -33,7 +33,8 @@ from vggkit.base.eager import (
 from vggkit.base.errors import ArgumentError, ConfigError, did_you_mean, shorten
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
-from vggkit.footprint.card import Loop
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.card import Loop, card_use
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, Source, check_batch, dtype_name, place, several
 from vggkit.notation.layers import Shape, elements, times
@@ -63,6 +64,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         freeze: blocks and layers that are not trained; their batch norms use running statistics.
         checkpoint: blocks that are run again in the backward pass.
         autocast: whether `torch.autocast` to bfloat16 is on in the forward pass and the loss.
+        allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF.
     """
 
     batch: int = 1
@@ -73,6 +75,7 @@ class StepOptions(msgspec.Struct, frozen=True):
     freeze: tuple[str, ...] = ()
     checkpoint: tuple[str, ...] = ()
     autocast: bool = False
+    allocator: str = ""
 
     @property
     def is_training(self) -> bool:
@@ -99,7 +102,10 @@ class StepOptions(msgspec.Struct, frozen=True):
             said.append(f"frozen: {', '.join(self.freeze)}")
         if self.checkpoint:
             said.append(f"checkpointed: {', '.join(self.checkpoint)}")
-        return ", ".join([*said, self.device])
+        said.append(self.device)
+        if self.allocator:
+            said.append(self.allocator)
+        return ", ".join(said)
 
     def title(self, name: str, image: Shape) -> str:
         """Return one line that describes the step of a network.
@@ -140,6 +146,12 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         steady_bytes: parameters, gradients and optimizer state, which stay between steps.
         layers: what each layer holds, the loss included.
         timeline: the alive bytes after each operation.
+        allocated_bytes: on CUDA, most bytes of the blocks that torch's allocator hands out in a steady step, as
+            `torch.cuda.max_memory_allocated` says; None on the CPU.
+        reserved_bytes: on CUDA, most bytes of its segments, as `torch.cuda.max_memory_reserved` says: what the card
+            must have; None on the CPU.
+        retries: on CUDA, how often it gives back what is cached to make room, on a card with room for the step; None on
+            the CPU.
     """
 
     name: str
@@ -152,6 +164,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     steady_bytes: int
     layers: tuple[LayerMemory, ...]
     timeline: tuple[Moment, ...]
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    retries: int | None = None
 
     @property
     def title(self) -> str:
@@ -172,6 +187,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             "by_kind": self.by_kind,
             "saved_for_backward_bytes": self.saved_for_backward_bytes,
             "steady_bytes": self.steady_bytes,
+            "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
+            "retries": self.retries,
             "layers": [
                 {"name": layer.name, "saved_bytes": layer.saved_bytes, "output_bytes": layer.output_bytes}
                 for layer in self.layers
@@ -198,7 +216,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         ]
         alive = [(kind, size) for kind, size in self.by_kind.items() if size]
         footer = ["peak", grouped(total), megabytes(total), "", ""]
-        data = (*self.by_kind.items(), ("peak", total))
+        data = [*self.by_kind.items(), ("peak", total)]
+        if self.allocated_bytes is not None and self.reserved_bytes is not None:
+            data += [("allocated", self.allocated_bytes), ("reserved", self.reserved_bytes)]
         return Table(
             grid(columns, alive, footer, title=self.title),
             records=[{"kind": kind, "bytes": size} for kind, size in data],
@@ -221,7 +241,16 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         if self.peak_at == OPTIMIZER_STEP:
             said.append("At this batch the optimizer's own temporaries, not the activations, make the peak.")
         said += advice
-        if self.options.device == "cuda":
+        if self.allocated_bytes is not None and self.reserved_bytes is not None:
+            holes = self.reserved_bytes - self.allocated_bytes
+            said.append(
+                f"What the card must have: {grouped(self.reserved_bytes)} bytes ({mebibytes(self.reserved_bytes)})"
+                " reserved by torch's allocator."
+            )
+            said.append(
+                f"Of them {grouped(self.allocated_bytes)} are allocated at most; {percent(holes, self.reserved_bytes)}"
+                " are holes."
+            )
             said.append("Workspaces of cuDNN and cuBLAS and the CUDA context are not included.")
         return said
 
@@ -248,6 +277,7 @@ def memory(
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
+    allocator: str = "",
     **overrides: Unpack[Overrides],
 ) -> MemoryPlan:
     """Plan the memory of a step, to the byte.
@@ -257,11 +287,13 @@ def memory(
         batch: number of images.
         mode: "training" or "inference".
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw; none in inference.
-        device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes.
+        optimizer: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw; none in inference.
+        device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes; there the plan
+            also says what torch's allocator reserves.
         freeze: blocks and layers that are not trained, a name or several.
         checkpoint: blocks that are run again in the backward pass, a name or several.
         autocast: whether `torch.autocast` to bfloat16 is on; the parameters are float32 then.
+        allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF: "expandable_segments:True".
         overrides: changes to make, as for `load`.
 
     Returns:
@@ -274,6 +306,8 @@ def memory(
 
     >>> memory("D").peak_bytes
     1722992880
+    >>> memory("D", batch=16, device="cuda").reserved_bytes
+    3474980864
     """
     check_keywords(memory, overrides)
     network = Network.of(source, **overrides)
@@ -287,6 +321,7 @@ def memory(
         freeze=freeze,
         checkpoint=checkpoint,
         autocast=autocast,
+        allocator=allocator,
     )
     return plan_step(network, options)
 
@@ -302,6 +337,7 @@ def checked_options(
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
+    allocator: str = "",
 ) -> StepOptions:
     """Check arguments of a step; `memory` explains them.
 
@@ -317,7 +353,11 @@ def checked_options(
         optimizer=_one_of(OPTIMIZERS, optimizer or (NONE if mode == "inference" else DEFAULT), "optimizer"),
         device=_one_of(DEVICES, device, "device"),
         autocast=autocast,
+        allocator=allocator,
     )
+    if options.allocator and options.device != "cuda":
+        raise ArgumentError(f"allocator: needs device cuda, found {options.device}")
+    Settings.of(options.allocator)  # refuses what is wrong
     if options.autocast and options.dtype != "float32":
         raise ArgumentError(f"autocast: needs dtype float32, found {options.dtype}")
     if not options.is_training:
@@ -356,7 +396,10 @@ class Step:
         moments: the alive bytes after each operation.
         saved: each storage that is kept for the backward pass, and the first layer that keeps it.
         refused: names of the normalisations that torch refuses to run.
+        loop: what a loop of such steps allocates and frees.
     """
+
+    loop: Loop
 
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
@@ -380,15 +423,20 @@ class Step:
         if self.refused:
             raise ArgumentError(_refusal(self))
 
+    @property
+    def peak(self) -> Moment:
+        """The moment of most bytes, the first of several."""
+        return max(self.moments, key=lambda moment: moment.size)
+
     def plan(self) -> MemoryPlan:
         """Return what it holds."""
-        eager = self._eager
-        peak = max(self.moments, key=lambda moment: moment.size)
+        eager, peak = self._eager, self.peak
         saved: dict[str, int] = {}
         for storage, layer in self.saved.items():
             saved[layer] = saved.get(layer, 0) + storage.size
         outputs = {**eager.outputs, "loss": self._loss_bytes} if self.options.is_training else eager.outputs
         steady = [parameter.storage for parameter in self._parameters] + self._gradients + self._states
+        use = card_use(self.loop, Settings.of(self.options.allocator)) if self.options.device == "cuda" else None
         return MemoryPlan(
             name=self.network.name,
             input=self.network.input_shape,
@@ -400,6 +448,9 @@ class Step:
             steady_bytes=sum(storage.size for storage in steady),
             layers=tuple(LayerMemory(name, saved.get(name, 0), size) for name, size in outputs.items()),
             timeline=tuple(self.moments),
+            allocated_bytes=use and use.allocated_bytes,
+            reserved_bytes=use and use.reserved_bytes,
+            retries=use and use.retries,
         )
 
     def _walk(self) -> None:
@@ -414,11 +465,9 @@ class Step:
             begin = len(eager.events)
             y = self._forward(x, blocks)
             eager.end_autocast()
-            self.loop = Loop(
-                before=eager.events[:begin],
-                first=eager.events[begin:],
-                later=[*eager.events[begin:], Event(eager.event, y.storage, False)],
-            )
+            of_step = eager.events[begin:]
+            freed = [Event(eager.event, y.storage, False)] if y.storage is not images else []
+            self.loop = Loop(eager.events[:begin], of_step, [*of_step, *freed])
             return
         places = elements(network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
@@ -502,6 +551,15 @@ def plan_step(network: Network, options: StepOptions) -> MemoryPlan:
     step = Step(network, options)
     step.check()
     return step.plan()
+
+
+def peak_bytes(network: Network, options: StepOptions) -> int:
+    """Return the most bytes alive at one moment of a step whose options have been checked.
+
+    Raises:
+        ArgumentError: if torch refuses to run the step.
+    """
+    return peak_and_saved_bytes(network, options)[0]
 
 
 def peak_and_saved_bytes(

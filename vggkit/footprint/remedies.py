@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from vggkit.base.numbers import megabytes, percent
-from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step
+from vggkit.footprint.plan import Step, StepOptions, peak_bytes
 from vggkit.network import Network
 
 
@@ -71,7 +71,7 @@ def remedies(network: Network, options: StepOptions) -> Remedies:
         return Remedies()
 
     def peak(**changes: Any) -> int:
-        return plan_step(network, options.replace(**changes)).peak_bytes
+        return peak_bytes(network, options.replace(**changes))
 
     return Remedies(
         without_autocast=peak(autocast=False) if options.autocast else None,
@@ -100,23 +100,25 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Checkpoints:
     costs = {placed.name: placed.layer.multiply_accumulates(placed.input_shape) for placed in network}
     names = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
 
-    def planned(blocks: tuple[str, ...]) -> MemoryPlan:
-        return plan_step(network, options.replace(checkpoint=blocks))
+    def walked(blocks: tuple[str, ...]) -> Step:
+        step = Step(network, options.replace(checkpoint=blocks))
+        step.check()
+        return step
 
-    every = planned(names)
-    moments = Counter(moment.event for moment in every.timeline)
+    every = walked(names)
+    moments = Counter(moment.event for moment in every.moments)
     again = dict.fromkeys(names, 0)
     for placed in network:
         # the recomputation of a block ends at its last saved tensor, which may come before its last layers
         if placed.block and moments[f"recomputation of {placed.name}"] == moments[f"forward of {placed.name}"]:
             again[placed.block] += costs[placed.name]
     for blocks in islice(_cheapest_first(again), MOST_SETS):
-        found = planned(blocks)
-        if found.peak_bytes <= every.peak_bytes:
+        found = walked(blocks)
+        if found.peak.size <= every.peak.size:
             break
     else:
         blocks, found = names, every
-    return Checkpoints(blocks, found.peak_bytes, sum(again[block] for block in blocks), sum(costs.values()))
+    return Checkpoints(blocks, found.peak.size, sum(again[block] for block in blocks), sum(costs.values()))
 
 
 def _cheapest_first(costs: dict[str, int]) -> Iterator[tuple[str, ...]]:
