@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vggkit
 from tests.drawn import configs
 from tests.footprint.card import Card
 from tests.footprint.conftest import Cards
+from vggkit.base.eager import Storage
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import Loop, run
-from vggkit.footprint.plan import checked_options
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.plan import Step, checked_options
 from vggkit.network import Network
 from vggkit.notation.overrides import Overrides
 
@@ -31,8 +33,10 @@ def card(cards: Cards) -> Card:
 
 
 def loop(network: Network, **options: Any) -> Loop:
-    """Return the training loop of a network."""
-    return Loop(network, checked_options(network, device="cuda", **options))
+    """Return the loop of a network's steps."""
+    step = Step(network, checked_options(network, device="cuda", **options))
+    step.check()
+    return step.loop
 
 
 def figures(training: Loop, card_bytes: int, text: str) -> list[dict[str, int] | None]:
@@ -43,15 +47,17 @@ def figures(training: Loop, card_bytes: int, text: str) -> list[dict[str, int] |
 
 def numbered(training: Loop) -> list[int]:
     """Return what the card's process returns: bytes (> 0), or that the n-th allocation is freed (-n)."""
-    numbers: dict[int, int] = {}
+    numbers: dict[Storage, list[int]] = {}
     said: list[int] = []
     count = 0
     for part in (training.before, *(training.step(number) for number in range(STEPS))):
         for event in part:
-            if event.size:
+            if event.is_allocation:
                 count += 1
-                numbers[event.storage] = count
-            said.append(event.size or -numbers.pop(event.storage))
+                numbers.setdefault(event.storage, []).append(count)
+                said.append(event.storage.requested)
+            else:
+                said.append(-numbers[event.storage].pop(0))
     return said
 
 
@@ -89,6 +95,14 @@ CASES: dict[str, dict[str, Any]] = {
     "A, average pooling and no FC layers": {"pool": "avg", "head": "gap"},
     "A, GELU": {"activation": "gelu"},
     "A, no dropout": {"dropout": 0},
+    "A, inference": {"mode": "inference"},
+    "A-LRN, inference and autocast": {"mode": "inference", "autocast": True},
+    "A, batch norm in inference": {"mode": "inference", "batch_norm": True},
+    "A, batch norm in inference, bfloat16": {"mode": "inference", "batch_norm": True, "dtype": "bfloat16"},
+    "A, batch norm, a block frozen": {"batch_norm": True, "freeze": ["block2", "fc1"]},
+    "A, batch norm, bfloat16": {"batch_norm": True, "dtype": "bfloat16"},
+    "A, batch norm, float64": {"batch_norm": True, "dtype": "float64"},
+    "A, all frozen": {"freeze": ["block1", "block2", "block3", "block4", "block5", "fc1", "fc2", "predictions"]},
 }
 """Training loops, by words that begin with the configuration; of all of them the input is small."""
 
@@ -176,21 +190,56 @@ def test_the_batches_that_run_are_those_that_run_in_torch(
 # Drawn networks
 
 
-@settings(max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # to shrink takes minutes
-@given(
-    text=configs(),
-    batch=st.integers(2, 4),
-    optimizer=st.sampled_from(["sgd-momentum", "adamw"]),
-    autocast=st.booleans(),
-)
+NORMS = ["batchnorm", "{batchnorm: {affine: false}}", "{groupnorm: 2}", "{groupnorm: 2, affine: false}"]
+KERNELS = [
+    *(f"input: 4x5x6, blocks: [[conv3-4, {norm}, tanh]], classifier: [FC-3]" for norm in NORMS),
+    *(f"input: 4x1x1, blocks: [[conv3-4, {norm}, tanh]], classifier: [FC-3]" for norm in NORMS),
+    *(f"input: 4x5x6, classifier: [FC-4, {norm}, tanh, {{FC: 3, bias: false}}]" for norm in NORMS),
+    "input: 4x5x6, blocks: [[{conv: 4, padding_mode: reflect}, {conv: 4, padding_mode: circular}, soft-max, conv3-2]]",
+    "input: 4x5x6, blocks: [[conv3-4, silu, log-softmax, LRN, {dropout: 0.5}, conv3-2]]",
+]
+"""Networks whose layers have several kernels on CUDA, by their sizes and options."""
+
+
+@pytest.mark.parametrize("text", KERNELS)
+def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
+    """Normalisations, padding and soft-max take the kernels that torch takes, with all that these allocate."""
+    config = f"{{name: x, {text}}}"
+    network = Network.of(vggkit.loads(config))
+    steps: list[dict[str, Any]] = [
+        {},
+        {"dtype": "bfloat16"},
+        {"dtype": "float64"},
+        {"freeze": [placed.name for placed in network if placed.layer.role == "norm"]},
+        {"freeze": [network.layers[0].name], "dtype": "bfloat16"},
+        {"autocast": True},
+        {"mode": "inference"},
+        {"mode": "inference", "dtype": "bfloat16"},
+    ]
+    for options in steps:
+        said = card.ask(name="x", config=config, batch=3, steps=STEPS, events=True, **options)
+        assert in_order(numbered(loop(network, batch=3, **options))) == in_order(said), options
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(configs(), st.integers(2, 4), st.sampled_from(list(OPTIMIZERS)), st.booleans(), st.data())
 def test_drawn_networks_allocate_and_free_in_torchs_order(
-    card: Card, text: str, batch: int, optimizer: str, autocast: bool
+    card: Card, text: str, batch: int, optimizer: str, autocast: bool, data: st.DataObject
 ) -> None:
-    """The same for networks of every kind of layer."""
-    options: dict[str, Any] = {"batch": batch, "optimizer": optimizer, "autocast": autocast}
+    """The same for networks of every kind of layer, with blocks frozen and checkpointed, in every dtype."""
+    network = Network.of(vggkit.loads(text))
+    blocks = sorted({placed.block for placed in network if placed.block})
+    some = st.lists(st.sampled_from(blocks), unique=True) if blocks else st.just([])
+    options: dict[str, Any] = {"batch": batch, "autocast": autocast}
+    if not autocast:
+        options["dtype"] = data.draw(st.sampled_from(["float32", "bfloat16", "float64"]))
+    if data.draw(st.integers(0, 3)):
+        options.update(optimizer=optimizer, checkpoint=data.draw(some), freeze=data.draw(some))
+    else:
+        options["mode"] = "inference"
     try:
-        training = loop(Network.of(vggkit.loads(text)), **options)
+        training = loop(network, **options)
     except ArgumentError:
         return  # torch refuses it
-    said = card.ask(config=text, steps=STEPS, events=True, **options)
+    said = card.ask(name="x", config=text, steps=STEPS, events=True, **options)
     assert in_order(numbered(training)) == in_order(said)

@@ -405,7 +405,7 @@ class Eager:
         # cuDNN takes affine ones of maps (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend)
         by_cudnn = len(x.shape) > 1 and "weight" in parameters and x.element_bytes >= WIDE
         # torch's own kernels add up apart where channels lie side by side (aten/src/ATen/native/cuda/Normalization.cu)
-        adds_apart = x.edge and not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
+        adds_apart = not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
         of_x = x.size if x.edge or (by_cudnn and statistics) else None  # cuDNN makes it even if nobody wants it
         makes, makes_x = self._makes(of_x, *_wanted(parameters)), self._makes(of_x)
 

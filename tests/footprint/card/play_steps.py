@@ -1,7 +1,7 @@
 """Let torch train a model on the card, and say what its allocator has handed out and reserved.
 
-Convolutions and products of matrices need cuDNN and cuBLAS, which need a real card: outputs of the right shape take
-their places, so that their workspaces are missing. All else is torch's own: dispatch, autograd, optimizers, allocator.
+Convolutions, products of matrices and cuDNN's batch norm need a real card: outputs of the right shape take their
+places, so that their workspaces are missing. All else is torch's own: dispatch, autograd, optimizers, allocator.
 A question has the network, the batch and what the steps are like. The answer has the figures of each step, in order;
 it ends with the step that ran out of memory, which has none.
 """
@@ -44,6 +44,43 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return left.new_empty((left.shape[0], right.shape[1]))
 
 
+OWN = {
+    name: torch.library.get_kernel(f"aten::{name}", "CUDA")
+    for name in ("native_batch_norm", "native_batch_norm_backward")
+}
+"""torch's own kernels of what is replaced in part."""
+
+
+def own(name: str, *inputs: Any) -> Any:
+    """Call a kernel of torch's own."""
+    return OWN[name].call_boxed(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *inputs)
+
+
+def is_cudnns(x: Tensor, weight: Tensor | None) -> bool:
+    """Tell whether cuDNN normalises it: affine, maps, not bfloat16 (Normalization.cpp, _select_batch_norm_backend)."""
+    return x.dim() > 2 and weight is not None and x.dtype.itemsize > 2
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Any, mean: Any, variance: Any, training: bool, *others: Any
+) -> Any:
+    """Return an output and statistics as cuDNN does, which makes none in evaluation."""
+    if not is_cudnns(x, weight):
+        return own("native_batch_norm", x, weight, bias, mean, variance, training, *others)
+    assert weight is not None
+    channels = x.shape[1] if training else 0
+    return torch.empty_like(x), weight.new_empty(channels), weight.new_empty(channels)
+
+
+def batch_norm_backward(gradient: Tensor, x: Tensor, weight: Tensor | None, *others: Any) -> Any:
+    """Return all three gradients as cuDNN does; in evaluation torch's own kernel runs."""
+    training = others[4]
+    if not (training and is_cudnns(x, weight)):
+        return own("native_batch_norm_backward", gradient, x, weight, *others)
+    assert weight is not None
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
 def replace(library: torch.library.Library) -> None:
     """Put something of the right shape in the place of what needs a real card.
 
@@ -53,6 +90,8 @@ def replace(library: torch.library.Library) -> None:
     library.impl("convolution", convolution, "CUDA")
     library.impl("convolution_backward", convolution_backward, "CUDA")
     library.impl("mm", product, "CUDA")
+    library.impl("native_batch_norm", batch_norm, "CUDA")
+    library.impl("native_batch_norm_backward", batch_norm_backward, "CUDA")
     library.impl("addmm", lambda _, left, right, **_scales: product(left, right), "CUDA")
 
 
@@ -64,6 +103,7 @@ class Training:
         batch: number of images.
         optimizer: a key of vggkit's optimizers.
         autocast: whether autocast to bfloat16 is on.
+        mode: "training" or "inference".
         dtype: of the parameters and images.
         options: of `vggkit.build`.
     """
@@ -89,6 +129,22 @@ class Training:
             self.optimizer.step()
 
 
+class Inference:
+    """A loop of forward passes from an empty card; the arguments are those of `Training`."""
+
+    def __init__(
+        self, network: vggkit.Network, batch: int, _optimizer: str, autocast: bool, dtype: str, **_options: Any
+    ) -> None:
+        self.model = vggkit.build(network, device="cuda", dtype=dtype).eval()
+        self.images = torch.empty(batch, *network.input_shape, dtype=getattr(torch, dtype), device="cuda")
+        self.autocast = autocast
+
+    def step(self) -> None:
+        """Run a forward pass; its output lives until the next one is there."""
+        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
+            self.scores = self.model(self.images)
+
+
 def figures() -> dict[str, int]:
     """Return the most bytes since the peaks were reset, and how often everything cached was given back."""
     statistics = torch.cuda.memory_stats()
@@ -102,6 +158,7 @@ def train(
     optimizer: str = "sgd-momentum",
     steps: int = 3,
     autocast: bool = False,
+    mode: str = "training",
     dtype: str = "float32",
     freeze: Sequence[str] = (),
     checkpoint: Sequence[str] = (),
@@ -125,10 +182,11 @@ def train(
     network = vggkit.Network.of(name if config is None else vggkit.loads(config), **overrides)
     done: list[dict[str, int] | None] = []
     try:
-        training = Training(network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint)
+        kind = Training if mode == "training" else Inference
+        loop = kind(network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint)
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
-            training.step()
+            loop.step()
             done.append(figures())
     except torch.OutOfMemoryError:
         done.append(None)
