@@ -51,13 +51,13 @@ def numbered(training: Loop) -> list[int]:
     said: list[int] = []
     count = 0
     for part in (training.before, *(training.step(number) for number in range(STEPS))):
-        for event in part:
-            if event.is_allocation:
+        for _, storage, is_allocation in part:
+            if is_allocation:
                 count += 1
-                numbers.setdefault(event.storage, []).append(count)
-                said.append(event.storage.requested)
+                numbers.setdefault(storage, []).append(count)
+                said.append(storage.requested)
             else:
-                said.append(-numbers[event.storage].pop(0))
+                said.append(-numbers[storage].pop(0))
     return said
 
 

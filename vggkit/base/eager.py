@@ -195,18 +195,8 @@ class Moment(NamedTuple):
     by_kind: tuple[int, ...]
 
 
-class Event(NamedTuple):
-    """An allocation, or what ends it.
-
-    Args:
-        at: the operation, as in `Moment`.
-        storage: what is allocated or freed.
-        is_allocation: whether it is allocated.
-    """
-
-    at: str
-    storage: Storage
-    is_allocation: bool
+Event = tuple[str, Storage, bool]
+"""An allocation, or what ends it: the operation, as in `Moment`; the storage; and whether it is allocated."""
 
 
 class _RecomputedEnough(Exception):  # noqa: N818  # a signal: torch stops a recomputation at its last saved tensor
@@ -224,7 +214,7 @@ class Eager:
     Attributes:
         frozen: whether the layer that runs is frozen: its batch norm uses running statistics, in training too.
         moments: the alive bytes after each operation.
-        events: each allocation and each end of one, in order.
+        events: each allocation and each end of one, in order; whoever drives the step may begin a new list.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
         refused: the normalisations that torch refuses to run, because they would take statistics of a single value.
@@ -263,7 +253,7 @@ class Eager:
         if self.device == "cuda":
             size = -(-size // CUDA_BLOCK) * CUDA_BLOCK
         storage = Storage(per_image, constant, requested, size, self.kind if kind is None else kind)
-        self.events.append(Event(self.event, storage, True))
+        self.events.append((self.event, storage, True))
         self._alive[storage.kind] += size
         self._per_image += per_image
         self._constant += constant
@@ -288,7 +278,7 @@ class Eager:
             if self._scope is not None:
                 self._scope[storage] -= 1
             if storage.references == 0:
-                self.events.append(Event(self.event, storage, False))
+                self.events.append((self.event, storage, False))
                 self._alive[storage.kind] -= storage.size
                 self._per_image -= storage.per_image
                 self._constant -= storage.constant

@@ -396,10 +396,7 @@ class Step:
         moments: the alive bytes after each operation.
         saved: each storage that is kept for the backward pass, and the first layer that keeps it.
         refused: names of the normalisations that torch refuses to run.
-        loop: what a loop of such steps allocates and frees.
     """
-
-    loop: Loop
 
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
@@ -412,6 +409,11 @@ class Step:
         self._states: list[Storage] = []
         self._gradients: list[Storage] = []
         self._loss_bytes = 0
+        self._before = eager.events
+        self._of_forward: list[Event] = []
+        self._of_backward: list[Event] = []
+        self._of_update: list[Event] = []
+        self._outlives: Storage | None = None
         self._walk()
 
     def check(self) -> None:
@@ -453,6 +455,20 @@ class Step:
             retries=use and use.retries,
         )
 
+    @property
+    def loop(self) -> Loop:
+        """What a loop of such steps allocates and frees, as `vggkit.footprint.card` has it."""
+        gradients = [parameter.gradient for parameter in self._parameters]
+        forward, outlives = self._of_forward, self._outlives
+        made = [(OPTIMIZER_STEP, state, True) for state in self._states]
+        freed = [(ZERO_GRAD, gradient, False) for gradient in gradients if gradient is not None]
+        replaced = [] if outlives is None else [(forward[-1][0], outlives, False)]
+        return Loop(
+            before=self._before,
+            first=[*forward, *self._of_backward, *made, *self._of_update],
+            later=[*freed, *forward, *replaced, *self._of_backward, *self._of_update],
+        )
+
     def _walk(self) -> None:
         """Allocate what is there when the step begins, and run it."""
         eager, options, network = self._eager, self.options, self.network
@@ -462,52 +478,36 @@ class Step:
         if not options.is_training:
             eager.note()
             eager.autocast = options.autocast
-            begin = len(eager.events)
+            eager.events = self._of_forward
             y = self._forward(x, blocks)
             eager.end_autocast()
-            of_step = eager.events[begin:]
-            freed = [Event(eager.event, y.storage, False)] if y.storage is not images else []
-            self.loop = Loop(eager.events[:begin], of_step, [*of_step, *freed])
+            self._outlives = None if y.storage is images else y.storage
             return
         places = elements(network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         sizes = [parameter.storage.constant for parameter in trained]
-        begin = len(eager.events)
+        eager.events = []  # the first step makes these
         states = [state for size in sizes for state in self._optimizer.state(size, options.device)]
         self._states = [eager.new(0, size, OPTIMIZER) for size in states]
         self._gradients = [eager.new(0, size, GRADIENTS) for size in sizes]
         eager.note()
         eager.release(*self._gradients)  # zero_grad(set_to_none=True)
-        forward = len(eager.events)
+        eager.events = self._of_forward
         eager.autocast = options.autocast
         logits = self._forward(x, blocks)
         loss = eager.cross_entropy(logits, labels)
         self._loss_bytes = loss.storage.size
         eager.release(logits)
         eager.end_autocast()
-        backward = len(eager.events)
+        eager.events = self._of_backward
         if loss.node is not None:
             eager.backward(loss)
-        update = len(eager.events)
+        eager.events = self._of_update
         eager.event, eager.kind = OPTIMIZER_STEP, OPTIMIZER
         self._optimizer.step(sizes, eager)
-        events = eager.events
-        gradients = [parameter.gradient for parameter in trained if parameter.gradient is not None]
-        self.loop = Loop(
-            before=events[:begin],
-            first=[
-                *events[forward:update],
-                *(Event(OPTIMIZER_STEP, state, True) for state in self._states),
-                *events[update:],
-            ],
-            later=[
-                *(Event(ZERO_GRAD, gradient, False) for gradient in gradients),
-                *events[forward:backward],
-                Event("forward of loss", loss.storage, False),
-                *events[backward:],
-            ],
-        )
+        self._outlives = loss.storage
+        eager.events = []
         eager.release(loss)
 
     def _place_layers(self) -> list[tuple[str | None, list[PlacedRun]]]:
