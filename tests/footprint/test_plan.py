@@ -308,13 +308,15 @@ def test_the_json_has_the_documented_keys() -> None:
     data = vggkit.memory("A", batch=2).to_dict()
     assert list(data) == [
         "name", "batch", "dtype", "mode", "optimizer", "device", "peak_bytes", "peak_at", "by_kind",
-        "saved_for_backward_bytes", "steady_bytes", "layers", "timeline",
+        "saved_for_backward_bytes", "steady_bytes", "allocated_bytes", "reserved_bytes", "retries", "layers",
+        "timeline",
     ]  # fmt: skip
     assert list(data["by_kind"]) == list(MEMORY_KINDS)
     assert data["peak_bytes"] == sum(data["by_kind"].values()) == max(moment["bytes"] for moment in data["timeline"])
     assert all(moment["bytes"] == sum(moment["by_kind"].values()) for moment in data["timeline"])
     assert data["saved_for_backward_bytes"] == sum(layer["saved_bytes"] for layer in data["layers"])
     assert data["timeline"][-1]["event"] == "optimizer step"
+    assert [data[word] for word in ("allocated_bytes", "reserved_bytes", "retries")] == [None, None, None]
 
 
 def test_saved_bytes_of_rows_add_up_to_the_layers() -> None:
@@ -422,6 +424,8 @@ def test_cuda_differs_in_rounding_masks_and_the_optimizers_way() -> None:
         ({"mode": "train"}, "mode: expected one of training, inference, found 'train'. Did you mean 'training'?"),
         ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64"),
         ({"optimizer": "adan"}, "Did you mean 'adam'?"),
+        ({"allocator": "expandable_segments:True"}, "allocator: needs device cuda, found cpu"),
+        ({"device": "cuda", "allocator": "expandable:True"}, "allocator: expected one of expandable_segments, "),
         ({"device": "tpu"}, "device: expected one of cpu, cuda, found 'tpu'"),
         ({"freeze": ["block9"]}, "freeze: D has no block or layer 'block9'"),
         ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of D, found 'fc1'"),

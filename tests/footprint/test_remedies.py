@@ -12,7 +12,7 @@ import vggkit
 from tests.cli.test_app import printed
 from tests.conftest import sample
 from vggkit.footprint import remedies
-from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step
+from vggkit.footprint.plan import Step, StepOptions, plan_step
 from vggkit.footprint.remedies import cheapest_checkpoints
 from vggkit.network import Network
 
@@ -81,11 +81,11 @@ def test_where_too_many_sets_are_cheaper_all_blocks_are_advised(monkeypatch: pyt
     """Twenty blocks have a million sets; no more than some hundreds are tried."""
     tried: list[StepOptions] = []
 
-    def counted(network: Network, options: StepOptions) -> MemoryPlan:
+    def counted(network: Network, options: StepOptions) -> Step:
         tried.append(options)
-        return plan_step(network, options)
+        return Step(network, options)
 
-    monkeypatch.setattr(remedies, "plan_step", counted)
+    monkeypatch.setattr(remedies, "Step", counted)
     text = f"{{input: 2x8x8, blocks: [{', '.join(['[conv3-2, conv3-2]'] * 20)}]}}"
     advised = cheapest_checkpoints(Network.of(vggkit.loads(text)), StepOptions(batch=8))
     assert len(tried) <= remedies.MOST_SETS + 1

@@ -73,6 +73,8 @@ def memory(
     from vggkit.footprint.remedies import remedies
 
     _check_memory_options(batch, limits, solve, timeline)
+    if limits and options["allocator"]:
+        raise ArgumentError("--allocator can't be combined with --fit, which counts tensors")
     format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=1 if batch is None else batch, mode=mode, **options)
     if limits:

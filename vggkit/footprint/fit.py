@@ -156,7 +156,6 @@ class StepArguments(Overrides, total=False):
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
     autocast: bool
-    allocator: str
 
 
 def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[StepArguments]) -> int:
@@ -180,7 +179,7 @@ def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[St
     given: dict[str, Any] = {**arguments}
     if "batch" in given:
         raise ArgumentError("batch: max_batch looks for it; leave it out")
-    of_step = StepOptions.__struct_fields__
+    of_step = [word for word in StepOptions.__struct_fields__ if word != "allocator"]  # tensors are counted here
     check_keywords(max_batch, given, of_step)
     network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
     options = checked_options(network, **{word: value for word, value in given.items() if word in of_step})
