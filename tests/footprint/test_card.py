@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import vggkit
@@ -221,7 +221,12 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
         assert in_order(numbered(loop(network, batch=3, **options))) == in_order(said), options
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink takes minutes
+)
 @given(configs(), st.integers(2, 4), st.sampled_from(list(OPTIMIZERS)), st.booleans(), st.data())
 def test_drawn_networks_allocate_and_free_in_torchs_order(
     card: Card, text: str, batch: int, optimizer: str, autocast: bool, data: st.DataObject

@@ -459,9 +459,7 @@ class Eager:
         """Return the bytes per image and constant bytes of each; note where torch refuses to compute one."""
         sizes = []
         for kept in statistics:
-            if computes and self.batch * elements(x.shape) == elements(
-                kept.shape
-            ):  # torch/nn/functional.py, _verify_batch_size
+            if self.batch * elements(x.shape) == elements(kept.shape):  # torch/nn/functional.py, _verify_batch_size
                 self.refused.append(self._layer)
             size = elements(kept.shape) * element_bytes
             sizes.append((size, 0) if kept.per_image else (0, size))
@@ -639,26 +637,12 @@ class Eager:
             node.saved.append(self.hold(storage))
             self.kept.setdefault(storage, self._layer)
 
-    def _makes(
-        self,
-        *sizes: tuple[int, int] | None,
-        first: Sequence[tuple[int, int]] = (),
-        last: Sequence[tuple[int, int]] = (),
-    ) -> Backward:
-        """Return a backward pass that makes the inputs' gradients.
-
-        Args:
-            sizes: of the gradients; None where none is wanted.
-            first: of the temporaries that are made before them.
-            last: of those that are made after them.
-        """
+    def _makes(self, *sizes: tuple[int, int] | None) -> Backward:
+        """Return a backward pass that only makes the inputs' gradients: their sizes, None where none is wanted."""
 
         def backward(_: Storage) -> Gradients:
-            temporaries = [self.new(*size) for size in first]
             made = [None if size is None else self.new(*size) for size in sizes]
-            temporaries += [self.new(*size) for size in last]
             self.note()
-            self.release(*temporaries)
             return made
 
         return backward

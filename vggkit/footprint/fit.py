@@ -156,6 +156,7 @@ class StepArguments(Overrides, total=False):
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
     autocast: bool
+    allocator: str
 
 
 def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[StepArguments]) -> int:
@@ -164,7 +165,7 @@ def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[St
     Args:
         source: a name, a path, a Config or a Network.
         limit: bytes, or text such as "24GiB".
-        arguments: as for `memory`, except batch.
+        arguments: as for `memory`, except batch and allocator.
 
     Returns:
         The number of images; 0 if not even one fits, or two where torch can't run a step of one.
@@ -179,7 +180,9 @@ def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[St
     given: dict[str, Any] = {**arguments}
     if "batch" in given:
         raise ArgumentError("batch: max_batch looks for it; leave it out")
-    of_step = [word for word in StepOptions.__struct_fields__ if word != "allocator"]  # tensors are counted here
+    if "allocator" in given:
+        raise ArgumentError("allocator: max_batch counts tensors, whatever the allocator; leave it out")
+    of_step = StepOptions.__struct_fields__
     check_keywords(max_batch, given, of_step)
     network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
     options = checked_options(network, **{word: value for word, value in given.items() if word in of_step})

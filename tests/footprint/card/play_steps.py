@@ -44,10 +44,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return left.new_empty((left.shape[0], right.shape[1]))
 
 
-OWN = {
-    name: torch.library.get_kernel(f"aten::{name}", "CUDA")
-    for name in ("native_batch_norm", "native_batch_norm_backward")
-}
+OWN: dict[str, Any] = {}
 """torch's own kernels of what is replaced in part."""
 
 
@@ -90,6 +87,8 @@ def replace(library: torch.library.Library) -> None:
     library.impl("convolution", convolution, "CUDA")
     library.impl("convolution_backward", convolution_backward, "CUDA")
     library.impl("mm", product, "CUDA")
+    for name in ("native_batch_norm", "native_batch_norm_backward"):
+        OWN[name] = torch.library.get_kernel(f"aten::{name}", "CUDA")
     library.impl("native_batch_norm", batch_norm, "CUDA")
     library.impl("native_batch_norm_backward", batch_norm_backward, "CUDA")
     library.impl("addmm", lambda _, left, right, **_scales: product(left, right), "CUDA")
@@ -232,5 +231,6 @@ if __name__ == "__main__":
     torch.cuda.init()
     warnings.simplefilter("ignore")  # of kernels that are replaced
     replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
+    gc.freeze()  # what is imported need not be looked through after each answer
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)

@@ -71,7 +71,7 @@ class LocalResponseNorm(ElementWise, frozen=True):
         scaled = eager.op(means)
         base = eager.add_number(scaled)
         eager.release(scaled)
-        high, cast = eager.raise_precision(base, "cuda")
+        high, cast = eager.raise_precision(base)
         divisor = eager.power(high)
         eager.release(cast, base, means)
         y = eager.divide(x, divisor)
