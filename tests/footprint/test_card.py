@@ -23,6 +23,7 @@ from vggkit.notation.overrides import Overrides
 
 GIB = 1 << 30
 STEPS = 3
+CONFIGURATIONS = ("A", "A-LRN", "B", "C", "D", "E")
 EXPANDABLE = "expandable_segments:True"
 
 
@@ -150,6 +151,40 @@ def test_allocated_and_reserved_bytes_are_torchs(
     assert second[0] is not None
     assert second[1] is not None
     assert (second[0]["allocated"], second[0]["reserved"], second[1]["reserved"]) == (allocated, reserved, expandable)
+
+
+MORE_STEPS = 6
+STEADY: list[tuple[str, int, dict[str, Any]]] = [
+    *((name, batch, {"optimizer": word}) for name in CONFIGURATIONS for batch in (1, 2, 8) for word in OPTIMIZERS),
+    *((name, 4, {}) for name in ("cnn_f", "cnn_m", "vgg_face", "vgg13_bn")),
+    ("D", 8, {"freeze": ["block1", "block2"]}),
+    ("D", 8, {"freeze": ["block3"], "optimizer": "adamw", "batch_norm": True}),
+    ("D", 8, {"checkpoint": ["block1", "block3"]}),
+    ("E", 4, {"checkpoint": ["block1", "block2", "block3", "block4", "block5"], "optimizer": "adamw"}),
+    ("D", 8, {"autocast": True}),
+    ("A-LRN", 8, {"autocast": True, "checkpoint": ["block1"]}),
+    ("D", 8, {"autocast": True, "batch_norm": True, "optimizer": "adamw"}),
+    ("D", 8, {"dtype": "bfloat16"}),
+    ("D", 8, {"mode": "inference"}),
+    ("D", 8, {"mode": "inference", "batch_norm": True, "autocast": True}),
+]
+"""Configuration, batch, and options of a step."""
+OFTEN = [case for case in STEADY if case[0] == "A" or case[1] == 4]
+
+
+@pytest.mark.parametrize("text", ["", EXPANDABLE])
+@pytest.mark.parametrize(
+    ("name", "batch", "options"),
+    [pytest.param(*case, marks=[] if case in OFTEN else [pytest.mark.slow]) for case in STEADY],
+)
+def test_a_plan_says_what_a_steady_step_takes(
+    cards: Cards, name: str, batch: int, options: dict[str, Any], text: str
+) -> None:
+    """Allocated bytes, reserved bytes and retries are those of torch's sixth step."""
+    said = cards("play_steps.py", 80 * GIB, text).ask(name=name, batch=batch, steps=MORE_STEPS, **options)
+    plan = vggkit.memory(name, batch=batch, device="cuda", allocator=text, **options)
+    assert (plan.allocated_bytes, plan.reserved_bytes) == (said[-1]["allocated"], said[-1]["reserved"])
+    assert plan.retries == said[-1]["retries"] - said[-2]["retries"]
 
 
 # Verdicts
