@@ -39,6 +39,13 @@ def test_the_csv_and_the_markdown_have_the_same_bytes() -> None:
     assert all(f"{size:,}" in markdown for size in (*filter(None, plan.by_kind.values()), plan.peak_bytes))
 
 
+def test_on_cuda_the_csv_has_what_the_card_must_have() -> None:
+    """What is allocated and reserved stands below the peak."""
+    plan = vggkit.memory("A", device="cuda")
+    csv = printed("memory", "A", "--device", "cuda", "--format", "csv").splitlines()
+    assert csv[-2:] == [f"allocated,{plan.allocated_bytes}", f"reserved,{plan.reserved_bytes}"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -46,6 +53,15 @@ def test_the_csv_and_the_markdown_have_the_same_bytes() -> None:
         (("--optimizer", "adam"), "the optimizer's own temporaries, not the activations, make the peak"),
         ((), "With the convolutions frozen (--freeze) the peak would be"),
         (("--batch", "64"), "With --checkpoint block1 it would be 4.99 GB, at the cost of 12.5 % of a forward pass"),
+        (
+            ("--device", "cuda"),
+            "What the card must have: 1,793,064,960 bytes (1.67 GiB) reserved by torch's allocator.",
+        ),
+        (("--device", "cuda"), "Of them 1,726,961,152 are allocated at most; 3.7 % are holes."),
+        (
+            ("--device", "cuda", "--batch", "16", "--allocator", "expandable_segments:True"),
+            "What the card must have: 2,856,321,024 bytes (2.66 GiB) reserved by torch's allocator.",
+        ),
         (("--device", "cuda"), "Workspaces of cuDNN and cuBLAS and the CUDA context are not included."),
     ],
 )
@@ -114,6 +130,12 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--output", "plan.yaml"), "--output: expected a file that ends in .txt, .json, .csv, .md, .tex, .html or"),
         (("--mode", "inference", "--checkpoint", "block1"), "checkpoint: needs mode training"),
         (("--autocast", "--dtype", "bfloat16"), "autocast: needs dtype float32"),
+        (("--allocator", "expandable_segments:True"), "allocator: needs device cuda, found cpu"),
+        (("--allocator", "cats:True", "--device", "cuda"), "allocator: expected one of expandable_segments, "),
+        (
+            ("--allocator", "expandable_segments:True", "--device", "cuda", "--fit", "8GB"),
+            "--allocator can't be combined with --fit",
+        ),
     ],
 )
 def test_wrong_options_end_in_one_line(arguments: tuple[str, ...], message: str) -> None:
