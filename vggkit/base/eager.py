@@ -358,11 +358,11 @@ class Eager:
         of_x, of_weight, of_bias = x.edge, weight.edge, bias.edge if bias else None
 
         def backward(gradient: Storage) -> Gradients:
-            makes = {"x": (x.size, of_x), "weight": (weight.size, of_weight)}
-            order = ("x", "weight") if bias else ("weight", "x")  # as AddmmBackward0 and MmBackward0 have them
-            made = {name: self.new(*makes[name][0]) if makes[name][1] else None for name in order}
+            wanted = [x.size if of_x else None, weight.size if of_weight else None]
+            step = 1 if bias else -1  # addmm makes the input's gradient first, mm the weight's
+            made = [None if size is None else self.new(*size) for size in wanted[::step]][::step]
             self.note()
-            return [made["x"], made["weight"], self.hold(gradient) if of_bias else None]
+            return [*made, self.hold(gradient) if of_bias else None]
 
         def adjust(_: Storage, made: Gradients) -> Gradients:
             if bias is None or not of_bias:
@@ -397,21 +397,15 @@ class Eager:
         # torch's own kernels add up apart where channels lie side by side (aten/src/ATen/native/cuda/Normalization.cu)
         adds_apart = not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
         of_x = x.size if x.edge or (by_cudnn and statistics) else None  # cuDNN makes it even if nobody wants it
-        makes, makes_x = self._makes(of_x, *_wanted(parameters)), self._makes(of_x)
+        backward = self._makes(of_x, *_wanted(parameters))
+        if by_cudnn and not statistics:  # torch's own kernel comes behind cuDNN's, which has kept nothing
+            backward = self._makes(of_x, *_wanted(parameters), first=[of_channel])
+        elif adds_apart and statistics:
+            makes = self._makes(*_wanted(parameters), of_x, first=[of_channel, of_channel])
 
-        def backward(gradient: Storage) -> Gradients:
-            if by_cudnn and not statistics:  # torch's own kernel comes behind cuDNN's, which has kept nothing
-                deviations = self.new(*of_channel)
-                made = makes(gradient)
-                self.release(deviations)
-                return made
-            if not adds_apart or not statistics:
-                return makes(gradient)
-            sums = [self.new(*of_channel), self.new(*of_channel)]
-            others = [None if size is None else self.new(*size) for size in _wanted(parameters)]
-            made = [*makes_x(gradient), *others]
-            self.release(*sums)
-            return made
+            def backward(gradient: Storage) -> Gradients:
+                *of_parameters, made = makes(gradient)
+                return [made, *of_parameters]
 
         if not statistics and not by_cudnn:
             extras = [of_channel, of_channel]
@@ -443,16 +437,10 @@ class Eager:
         if weight and not is_flat:
             temporaries += [of_channel, of_channel]
         of_x = x.size if x.edge else None
-        makes = self._makes(of_x, *_wanted(parameters))
-
-        def backward(gradient: Storage) -> Gradients:
-            made = makes(gradient)
-            used = [] if is_flat else [of_channel, of_channel]
-            if of_x:
-                used += [of_group, of_group, *([of_channel] if weight and not is_flat else [])]
-            self.release(*[self.new(*size) for size in used])
-            return made
-
+        sums = [] if is_flat else [of_channel, of_channel]
+        if of_x:
+            sums += [of_group, of_group, *([of_channel] if weight and not is_flat else [])]
+        backward = self._makes(of_x, *_wanted(parameters), last=sums)
         return self._normalize(x, parameters, extras, backward, temporaries=temporaries)
 
     def _statistics(self, x: Tensor, statistics: Sequence[Kept], element_bytes: int) -> list[tuple[int, int]]:
@@ -488,15 +476,8 @@ class Eager:
     def softmax(self, x: Tensor) -> Tensor:
         """Run soft-max y; on CUDA its gradient needs g · y (aten/src/ATen/native/cuda/SoftMax.cu)."""
         scores, cast = self.raise_precision(x, only_on="cuda")
-
-        def backward(_: Storage) -> Gradients:
-            made = self.new(*scores.size)
-            product = self.new(*scores.size) if self.device == "cuda" else None
-            self.note()
-            self.release(product)
-            return [made]
-
-        y = self.op(scores, keeps_output=True, backward=backward)
+        product = [scores.size] if self.device == "cuda" else []
+        y = self.op(scores, keeps_output=True, backward=self._makes(scores.size, last=product))
         self.release(cast)
         return y
 
@@ -637,12 +618,26 @@ class Eager:
             node.saved.append(self.hold(storage))
             self.kept.setdefault(storage, self._layer)
 
-    def _makes(self, *sizes: tuple[int, int] | None) -> Backward:
-        """Return a backward pass that only makes the inputs' gradients: their sizes, None where none is wanted."""
+    def _makes(
+        self,
+        *sizes: tuple[int, int] | None,
+        first: Sequence[tuple[int, int]] = (),
+        last: Sequence[tuple[int, int]] = (),
+    ) -> Backward:
+        """Return a backward pass that makes the inputs' gradients.
+
+        Args:
+            sizes: of the gradients, None where none is wanted.
+            first: of the temporaries that are made before them.
+            last: of those that are made after them.
+        """
 
         def backward(_: Storage) -> Gradients:
+            temporaries = [self.new(*size) for size in first]
             made = [None if size is None else self.new(*size) for size in sizes]
+            temporaries += [self.new(*size) for size in last]
             self.note()
+            self.release(*temporaries)
             return made
 
         return backward
