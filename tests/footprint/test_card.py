@@ -231,6 +231,7 @@ KERNELS = [
     *(f"input: 4x1x1, blocks: [[conv3-4, {norm}, tanh]], classifier: [FC-3]" for norm in NORMS),
     *(f"input: 4x5x6, classifier: [FC-4, {norm}, tanh, {{FC: 3, bias: false}}]" for norm in NORMS),
     "input: 4x5x6, blocks: [[{conv: 4, padding_mode: reflect}, {conv: 4, padding_mode: circular}, soft-max, conv3-2]]",
+    "input: 4x5x6, blocks: [[conv3-4, batchnorm]], classifier: [flatten, relu, {leaky-relu: {}}, tanh, FC-3]",
     "input: 4x5x6, blocks: [[conv3-4, silu, log-softmax, LRN, {dropout: 0.5}, conv3-2]]",
 ]
 """Networks whose layers have several kernels on CUDA, by their sizes and options."""

@@ -328,7 +328,12 @@ class Eager:
         shape = x.shape if shape is None else shape
         element_bytes = element_bytes or x.element_bytes
         inputs = (x, *others)
-        node = self.node([None if tensor is None else tensor.edge for tensor in inputs])
+        edges = [None if tensor is None else tensor.edge for tensor in inputs]
+        # real tensors, unlike fake ones, have the view made anew from what is viewed (AsStridedBackward0)
+        renews_view = in_place and x.is_view and self.device == "cuda"
+        if renews_view and x.node is not None:
+            edges[0] = x.node.edges[0]
+        node = self.node(edges)
         if node is not None:
             node.backward = backward or self._makes(
                 *(None if one is None or edge is None else one.size for one, edge in zip(inputs, node.edges))
@@ -350,6 +355,10 @@ class Eager:
             if keeps_output:
                 self.keep(node, storage)
         self.release(*made)
+        if renews_view:
+            node = self.node([node])
+            if node is not None:
+                node.backward = self._makes(x.size)
         return Tensor(storage, shape, element_bytes, node, is_view=in_place and x.is_view)
 
     def linear(self, x: Tensor, weight: Parameter, bias: Parameter | None, shape: Shape) -> Tensor:
