@@ -222,6 +222,15 @@ def test_the_batches_that_run_are_those_that_run_in_torch(
         assert figures(loop(network, batch=batch, optimizer=optimizer), 24 * GIB, text) == said, batch
 
 
+@pytest.mark.parametrize(("name", "batch", "runs"), [("D", 316, 3), ("D", 308, 8), ("A", 380, 2), ("A", 383, 8)])
+def test_a_loop_may_run_out_after_some_steps(cards: Cards, name: str, batch: int, runs: int) -> None:
+    """Where each step gives back all that is cached, it leaves other holes, until a step finds no room."""
+    said = cards("play_steps.py", 24 * GIB, "").ask(name=name, batch=batch, steps=8)
+    training = loop(Network.of(name), batch=batch)
+    assert said == [None if step is None else step._asdict() for step in run(training, 24 * GIB, Settings(), 8)]
+    assert len(said) - (said[-1] is None) == runs
+
+
 # Drawn networks
 
 
