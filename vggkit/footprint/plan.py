@@ -287,7 +287,7 @@ def memory(
         batch: number of images.
         mode: "training" or "inference".
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: none, sgd, sgd-momentum (if absent; without weight decay), adam or adamw; none in inference.
+        optimizer: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw; none in inference.
         device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes; there the plan
             also says what torch's allocator reserves.
         freeze: blocks and layers that are not trained, a name or several.
