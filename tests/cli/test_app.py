@@ -67,7 +67,7 @@ TESTED = {
     },
     "memory": {
         "source", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings",
-        "device", "limits", "solve", "timeline", "format", "output",
+        "allocator", "device", "limits", "solve", "timeline", "format", "output",
     },
     "compare": {
         "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",
