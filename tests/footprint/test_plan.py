@@ -437,7 +437,7 @@ def test_cuda_differs_in_rounding_masks_and_the_optimizers_way() -> None:
 def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
     """A wrong argument ends in a line that names it and the allowed values."""
     with pytest.raises(ArgumentError) as caught:
-        vggkit.memory("D", **arguments)  # type: ignore[arg-type]
+        vggkit.memory("D", **arguments)  # type: ignore[arg-type]  # wrong on purpose
     assert message in str(caught.value)
 
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def tiny(name: str = "A", **changes: object) -> VGG:
     """Return a small model."""
-    return vggkit.build(name, input="3x32x32", num_classes=5, width=0.05, seed=0, **changes)  # type: ignore[arg-type]
+    return vggkit.build(name, input="3x32x32", num_classes=5, width=0.05, seed=0, **changes)  # type: ignore[arg-type]  # any
 
 
 def images(batch: int = 2, side: int = 32) -> torch.Tensor:
@@ -583,7 +583,7 @@ def test_it_trains_in_two_processes(tmp_path: Path) -> None:
 def test_a_wrong_argument_is_named_with_what_is_allowed(arguments: dict[str, object], message: str) -> None:
     """Each argument's error names it, what was found and the allowed values."""
     with pytest.raises(ArgumentError) as caught:
-        vggkit.build("D", **arguments)  # type: ignore[arg-type]
+        vggkit.build("D", **arguments)  # type: ignore[arg-type]  # wrong on purpose
     assert message in str(caught.value)
 
 

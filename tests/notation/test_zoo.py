@@ -112,7 +112,7 @@ def test_what_is_not_found_is_told(name: str, message: str, tmp_path: Path, monk
 def test_what_can_be_no_source_is_an_argument_error(source: object) -> None:
     """A number is no configuration."""
     with pytest.raises((ArgumentError, ConfigError)):
-        vggkit.load(source)  # type: ignore[arg-type]
+        vggkit.load(source)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_name_is_never_a_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -499,11 +500,12 @@ class Table:
         return "".join(map(html, self.grids))
 
 
-class DrawnTable(Table):
+class DrawnTable(Table, ABC):
     """A table that draws its text in its own way, in `__rich__`."""
 
+    @abstractmethod
     def __rich__(self) -> Any:
-        raise NotImplementedError
+        """Return what rich draws."""
 
     def to_text(self, encoding: str = "utf-8") -> str:
         return text(self, encoding=encoding)
@@ -539,7 +541,7 @@ class Shown:
 
     def table(self) -> Table:
         """Return what it shows. A subclass may add options, each with a default."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract; an ABC's metaclass would clash with that of msgspec's structs
 
     def __rich__(self) -> Any:
         return self.table()

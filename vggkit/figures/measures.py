@@ -83,7 +83,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     def written(self, value: Any) -> str:
         """Write a value for people."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the class of a kind of figure says it
 
     def cell(self, costs: Costs) -> str:
         """Write a network's value for a table of networks side by side."""

@@ -1,4 +1,4 @@
-"""A configuration and weights → a model that is ready."""
+"""A configuration and weights → a model that is ready to use."""
 
 from __future__ import annotations
 
@@ -148,10 +148,11 @@ def _fake_tensors() -> bool:
 def load_model(
     path: WeightsSource, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> VGG:
-    """Build the model that a checkpoint is of, with its weights.
+    """Build the model of a checkpoint, with its weights.
 
     Args:
-        path: a file of `save_weights`, which holds its configuration, or one whose configuration its shapes tell.
+        path: a file of `save_weights`, which holds its configuration, or one whose configuration can be recognised
+            from its shapes.
         device: torch's.
         dtype: of the parameters; torch's default if absent.
 
@@ -159,7 +160,7 @@ def load_model(
         The model, in training mode.
 
     Raises:
-        CheckpointError: if the file can't be read, or its configuration can't be told.
+        CheckpointError: if the file can't be read, or its configuration can't be recognised.
 
     >>> import pathlib, tempfile
     >>> from vggkit import build, save_weights
@@ -195,7 +196,7 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
 
 
 def _check_size(network: Network, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse what can't be allocated before torch is asked for it, with the memory that it would need."""
+    """Refuse a model that is too large for the device, and name the memory that it would need."""
     shapes = [shape for placed in network for shape in placed.layer.parameters(placed.input_shape).values()]
     needed = sum(map(elements, shapes)) * dtype.itemsize
     largest = max(map(elements, shapes), default=0) * dtype.itemsize
@@ -210,7 +211,7 @@ def _check_size(network: Network, device: torch.device, dtype: torch.dtype) -> N
 
 
 def _memory(device: torch.device) -> int | None:
-    """Return the bytes that a device has in all, if that can be known."""
+    """Return the total bytes of a device, or None if they are unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device.type == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -309,7 +310,7 @@ def initialize(modules: Iterable[nn.Module], init: str, generator: torch.Generat
 
 @contextmanager
 def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Let what draws from torch's own generator draw from another, and leave torch's as it was."""
+    """Make code that draws from torch's own generator draw from another one; torch's own stays as it was."""
     if generator is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""The modules that a model has now → the Network that they are.
+"""The current modules of a model → the Network that they form.
 
-A model may be changed once it is built: a layer is replaced, channels are pruned, an activation is swapped. What it is
-then is read off its modules, and proved: the layer that is read off would build just such a module.
+A model may be changed once it is built: a layer is replaced, channels are pruned, an activation is swapped. Its network
+is then read off its modules and checked: each layer that is read off must build the same module.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Chain = Sequence[tuple[str, nn.Module]]
 
 
 def described(network: Network, chain: Chain, *, softmax: bool) -> Network:
-    """Return the network that a model is now.
+    """Return the network of a model's current modules.
 
     Args:
-        network: what it was built as.
+        network: the one it was built from.
         chain: its modules, now.
         softmax: whether it was built with softmax=True.
 
@@ -62,7 +62,7 @@ def described(network: Network, chain: Chain, *, softmax: bool) -> Network:
 
 
 class _Traits(NamedTuple):
-    """What makes a module what it is, but for its values."""
+    """Everything that defines a module except its values."""
 
     kind: type[nn.Module]
     settings: dict[str, Any]
@@ -98,7 +98,7 @@ def _same_kind(found: type[nn.Module], built: type[nn.Module]) -> bool:
 
 
 def _alike(found: _Traits, built: _Traits) -> bool:
-    """Tell whether a module is what a layer builds; a tool may have made its class a subclass."""
+    """Tell whether a layer builds this module; a tool may have replaced its class by a subclass."""
     return (
         _same_kind(found.kind, built.kind)
         and "forward" not in found.settings
@@ -166,7 +166,7 @@ class _Part(NamedTuple):
 
 
 def _parts(network: Network, chain: Chain) -> list[_Part]:
-    """Return the layers of the modules; those that were not changed stay as they were said."""
+    """Return the layers of the modules; unchanged ones keep their notation."""
     before = {placed.module: placed.layer for placed in network}
     parts: list[_Part] = []
     x = network.input_shape
@@ -192,7 +192,7 @@ def _parts(network: Network, chain: Chain) -> list[_Part]:
 
 
 def _changed(config: Config, parts: Sequence[_Part], named: frozenset[str] = frozenset()) -> Config:
-    """Return a configuration with these layers; what was published of the old one is not of this."""
+    """Return a configuration with these layers, without the published figures of the old one."""
     blocks: list[tuple[Entry, ...]] = []
     classifier: tuple[Entry, ...] = ()
     for block, members in groupby(parts, key=lambda part: part.path.rpartition(".")[0]):
@@ -208,7 +208,7 @@ def _changed(config: Config, parts: Sequence[_Part], named: frozenset[str] = fro
 
 
 def _entries(parts: Sequence[_Part], named: frozenset[str]) -> list[Entry]:
-    """Return entries in which what stands behind a layer with weights is said with it."""
+    """Return entries; the norm, activation and dropout after a weight layer are part of its entry."""
     entries: list[Entry] = []
     for part, after in zip(parts, (*parts[1:], None)):
         layer, last = part.layer, entries[-1] if entries else None

@@ -73,12 +73,12 @@ class Features(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Return what is printed of it beside its layers."""
+        """Return the words that are printed beside its layers."""
         taps = [f"taps: {', '.join(self.layers)}{' (frozen)' if self.frozen else ''}"]
         return "\n".join([*taps, f"input: {times(self.input_shape)}, normalised as it was for the weights"])
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """Return what `forward` does; where torch refuses full backward hooks, say what would help."""
+        """Run `forward`; if torch refuses full backward hooks, raise an error that says what would help."""
         try:
             return cast(dict[str, Tensor], super().__call__(x))
         except RuntimeError as error:
@@ -99,7 +99,7 @@ class Features(nn.Module):
         return {name: found[name] for name in self.layers}
 
     def _run(self, part: range, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what some layers make of their input, and the activations that are asked for on the way."""
+        """Run some layers; return their output, and the wanted activations among them."""
         taken: dict[str, Tensor] = {}
         for index in part:
             x = self.body[index](x)
@@ -115,7 +115,7 @@ def _parts(steps: Sequence[PlacedLayer]) -> Iterator[tuple[str | None, range]]:
 
 
 def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> Iterator[tuple[PlacedLayer, bool]]:
-    """Return each layer, and whether what it is given has been handed out and must not be overwritten."""
+    """Return each layer, and whether its input was returned to the caller and must not be overwritten."""
     taken = False
     for step in steps:
         yield step, taken

@@ -27,7 +27,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     Args:
         source: the file, or what it was loaded from.
         loaded: the network's layers that have its weights, and the names that they have there.
-        left: layers with weights that got none of it.
+        left: layers with weights that received none.
         notes: what was changed on the way, what the file does not say and was assumed, and with strict=False what it
             says and the model does otherwise.
         layout: the file's; empty if it was loaded from a model.
@@ -84,7 +84,7 @@ class VGG(nn.Module):
 
     @property
     def network(self) -> Network:
-        """The network that this is now: what it was built from, unless its modules were changed since.
+        """The network of the current modules: the one it was built from, unless modules were changed.
 
         Raises:
             ArgumentError: if no configuration says what they are.
@@ -97,12 +97,12 @@ class VGG(nn.Module):
         return self.network.config
 
     def layers(self) -> list[tuple[PlacedLayer, nn.Module]]:
-        """Return the network's layers, each with the module that it is, in the order in which they run."""
+        """Return the network's layers, each with its module, in the order in which they run."""
         modules = (module for _, module in self._chain())
         return list(zip(self.network.modules(softmax=self.ends_in_softmax), modules))
 
     def _chain(self) -> list[tuple[str, nn.Module]]:
-        """Return the modules that run, each with its path, without the nn.Identity of a layer that was taken away."""
+        """Return the modules that run, each with its path, without an nn.Identity that replaces a removed layer."""
         modules: list[tuple[str, nn.Module]] = []
         for name, child in self.named_children():
             child = _compiled(child)
@@ -113,7 +113,7 @@ class VGG(nn.Module):
         return [(path, module) for path, module in modules if not isinstance(module, nn.Identity)]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return what `forward` does; where torch refuses, say it in the network's own terms.
+        """Run `forward`; if torch refuses the input, raise an error that names the network's sizes.
 
         Raises:
             ValueError: if the images have a size that the network can't take.
@@ -221,11 +221,11 @@ class VGG(nn.Module):
         return self
 
     def fold_batch_norm(self) -> VGG:
-        """Return a model for inference, with every batch norm right behind a convolution or FC layer folded into that.
+        """Return a model for inference: each batch norm right after a convolution or FC layer is folded into it.
 
         Returns:
-            A new model in evaluation mode; its outputs are this one's in evaluation mode, but for rounding. Layers that
-            nothing was folded into share their weights with this one.
+            A new model in evaluation mode; its outputs are this one's in evaluation mode, but for rounding. Layers
+            without a folded batch norm share their weights with this model.
         """
         return self._rewritten(rewrite.folded(self.network, self._tensors(), self.frozen)).eval()
 
@@ -255,7 +255,7 @@ class VGG(nn.Module):
         return (new.freeze(rewritten.frozen) if rewritten.frozen else new).train(self.training)
 
     def _refused(self, x: Tensor, error: RuntimeError) -> Exception | None:
-        """Say why torch failed, where that is known."""
+        """Return an error that explains why torch failed, if the reason is known."""
         if told := blocked_hooks(error):
             return told
         try:
@@ -269,13 +269,13 @@ class VGG(nn.Module):
 
 
 def _compiled(module: nn.Module) -> nn.Module:
-    """Return what `torch.compile` was given; another module as it is."""
+    """Return the module inside torch.compile's wrapper, or the module itself if there is none."""
     inner: nn.Module = getattr(module, "_orig_mod", module)
     return inner
 
 
 def vgg_in(module: object) -> VGG:
-    """Return the model inside what torch.compile, DataParallel, DistributedDataParallel and their like put around it.
+    """Return the model inside wrappers such as torch.compile, DataParallel and DistributedDataParallel.
 
     Raises:
         ArgumentError: if there is none.
@@ -326,7 +326,7 @@ def blocked_hooks(error: RuntimeError) -> RuntimeError | None:
 
 
 def _misfit(network: Network, fed: Shape) -> str | None:
-    """Say why a network can't take images, if it can't.
+    """Return why a network can't take images of a shape, or None if it can.
 
     Args:
         network: as it is.

@@ -29,11 +29,11 @@ Tensors = dict[tuple[str, str], Tensor]
 
 
 class Rewritten(NamedTuple):
-    """What a model made from another is built from.
+    """The parts of a model that is made from another one.
 
     Args:
         config: its configuration.
-        tensors: what its layers hold; those that nothing was changed in are the other's own.
+        tensors: the tensors of its layers; unchanged ones are those of the other model.
         frozen: the names of its layers that are frozen.
     """
 
@@ -46,7 +46,7 @@ class Rewritten(NamedTuple):
 
 
 def folded(network: Network, tensors: Tensors, frozen: Container[str]) -> Rewritten:
-    """Fold every batch norm that stands right behind a convolution or FC layer into that.
+    """Fold every batch norm right after a convolution or FC layer into that layer.
 
     In inference a batch norm multiplies each channel and adds to it, which the layer before it can do as well. Batch
     norms that measure the batch at hand can't be folded and are kept.
@@ -78,7 +78,7 @@ def folded(network: Network, tensors: Tensors, frozen: Container[str]) -> Rewrit
 
 
 class _Before:
-    """A layer, and the batch norm behind it that is folded into it."""
+    """A layer, and the batch norm after it that is folded into it."""
 
     def __init__(self, layer: PlacedLayer) -> None:
         self.layer = layer
@@ -220,7 +220,7 @@ def _averaged(entries: tuple[Entry, ...]) -> int:
 
 
 def _followers(entry: Entry) -> list[Entry]:
-    """Return what stands behind a layer, without it."""
+    """Return the norm, activation and dropout after a layer, without the layer."""
     behind = (entry.norm, entry.activation, Dropout(entry.dropout) if entry.dropout else None)
     return [Entry(layer) for layer in behind if layer is not None]
 

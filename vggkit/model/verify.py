@@ -212,7 +212,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         loss = self._loss(images, labels)
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if self.optimizer is not None:
             self.optimizer.step()
         self.stepped = True
@@ -324,7 +324,7 @@ def _cuda_claims(network: Network, options: StepOptions) -> Iterator[Claim]:
         model.zero_grad(set_to_none=True)
         with _autocast(options):
             loss = nn.functional.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if optimizer is not None:
             optimizer.step()
         del loss

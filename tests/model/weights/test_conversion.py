@@ -83,7 +83,7 @@ def test_torchvisions_layout_flattens_as_pytorch_does(norm: str, tmp_path: Path)
     with torch.no_grad():
         said = theirs.eval().classifier(theirs.features(x).flatten(1))
         assert torch.allclose(said, model(x), atol=1e-6)  # sums run in another order
-        assert torch.allclose(vggkit.load_model(tmp_path / "x.pth").eval()(x), said, atol=1e-6)
+        assert torch.allclose(vggkit.load_model(tmp_path / "x.pth").eval()(x), said, atol=1e-6)  # as above
 
 
 def test_timms_first_fc_layer_is_a_convolution_over_the_maps_whatever_their_order(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_timms_first_fc_layer_is_a_convolution_over_the_maps_whatever_their_orde
     with torch.no_grad():
         maps = model.block1(x)
         said = torch.nn.functional.conv2d(maps, state["pre_logits.fc1.weight"], state["pre_logits.fc1.bias"]).flatten(1)
-        assert torch.allclose(said, model.fc1(model.flatten(maps)), atol=1e-6)
+        assert torch.allclose(said, model.fc1(model.flatten(maps)), atol=1e-6)  # a convolution sums in another order
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -148,6 +148,7 @@ def test_a_described_model_gives_its_probabilities(tmp_path: Path) -> None:
         model = vggkit.load_model(tmp_path / name).eval()
         with torch.no_grad():
             found = model(x).softmax(dim=1)
+        # not to the bit: Keras's kernels add up in another order
         torch.testing.assert_close(found, torch.from_numpy(pictures["y"]), rtol=1e-5, atol=1e-6)
         assert float(found.min()) > 0.01, "scores that saturate would hide a difference"
         assert model.network.input_shape == (3, 16, 24)
