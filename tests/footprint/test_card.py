@@ -40,13 +40,13 @@ def loop(network: Network, **options: Any) -> Loop:
     return step.loop
 
 
-def figures(training: Loop, card_bytes: int, text: str) -> list[dict[str, int] | None]:
+def figures(training: Loop, batch: int, card_bytes: int, text: str) -> list[dict[str, int] | None]:
     """Return what the card's process returns: the figures of each step, None for one that ran out of memory."""
-    steps = run(training, card_bytes, Settings.of(text), STEPS)
+    steps = run(training, batch, card_bytes, Settings.of(text), STEPS)
     return [None if step is None else step._asdict() for step in steps]
 
 
-def numbered(training: Loop) -> list[int]:
+def numbered(training: Loop, batch: int) -> list[int]:
     """Return what the card's process returns: bytes (> 0), or that the n-th allocation is freed (-n)."""
     numbers: dict[Storage, list[int]] = {}
     said: list[int] = []
@@ -56,7 +56,7 @@ def numbered(training: Loop) -> list[int]:
             if is_allocation:
                 count += 1
                 numbers.setdefault(storage, []).append(count)
-                said.append(storage.requested)
+                said.append(storage.per_image * batch + storage.constant)
             else:
                 said.append(-numbers[storage].pop(0))
     return said
@@ -114,9 +114,9 @@ def test_everything_is_allocated_and_freed_in_torchs_order(card: Card, words: st
     name, options = words.split(",")[0], CASES[words]
     overrides = {word: options[word] for word in options if word in Overrides.__annotations__}
     others = {word: options[word] for word in options if word not in overrides}
-    training = loop(Network.of(name, **{**SMALL, **overrides}), batch=2, **others)
+    training = loop(Network.of(name, **{**SMALL, **overrides}), **others)
     said = card.ask(name=name, batch=2, steps=STEPS, events=True, **SMALL, **options)
-    assert in_order(numbered(training)) == in_order(said)
+    assert in_order(numbered(training, 2)) == in_order(said)
 
 
 # Figures
@@ -142,10 +142,10 @@ def test_allocated_and_reserved_bytes_are_torchs(
 ) -> None:
     """Every figure of each step equals that of torch's allocator; the second step's are the published ones."""
     overrides = {word: value for word, value in options.items() if word != "optimizer"}
-    training = loop(Network.of(name, **overrides), batch=batch, optimizer=options.get("optimizer"))
+    training = loop(Network.of(name, **overrides), optimizer=options.get("optimizer"))
     said = {}
     for text in ("", EXPANDABLE):
-        said[text] = figures(training, 80 * GIB, text)
+        said[text] = figures(training, batch, 80 * GIB, text)
         assert said[text] == cards("play_steps.py", 80 * GIB, text).ask(name=name, batch=batch, steps=STEPS, **options)
     second = said[""][1], said[EXPANDABLE][1]
     assert second[0] is not None
@@ -217,17 +217,18 @@ def test_the_batches_that_run_are_those_that_run_in_torch(
     """On 24 GiB the same steps run, with the same figures and as many retries, and the same ones run out of memory."""
     network = Network.of(name)
     card = cards("play_steps.py", 24 * GIB, text)
+    training = loop(network, optimizer=optimizer)
     for batch in batches:
         said = card.ask(name=name, batch=batch, optimizer=optimizer, steps=STEPS)
-        assert figures(loop(network, batch=batch, optimizer=optimizer), 24 * GIB, text) == said, batch
+        assert figures(training, batch, 24 * GIB, text) == said, batch
 
 
 @pytest.mark.parametrize(("name", "batch", "runs"), [("D", 316, 3), ("D", 308, 8), ("A", 380, 2), ("A", 383, 8)])
 def test_a_loop_may_run_out_after_some_steps(cards: Cards, name: str, batch: int, runs: int) -> None:
     """Where each step gives back all that is cached, it leaves other holes, until a step finds no room."""
     said = cards("play_steps.py", 24 * GIB, "").ask(name=name, batch=batch, steps=8)
-    training = loop(Network.of(name), batch=batch)
-    assert said == [None if step is None else step._asdict() for step in run(training, 24 * GIB, Settings(), 8)]
+    training = loop(Network.of(name))
+    assert said == [None if step is None else step._asdict() for step in run(training, batch, 24 * GIB, Settings(), 8)]
     assert len(said) - (said[-1] is None) == runs
 
 
@@ -263,7 +264,7 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
     ]
     for options in steps:
         said = card.ask(name="x", config=config, batch=3, steps=STEPS, events=True, **options)
-        assert in_order(numbered(loop(network, batch=3, **options))) == in_order(said), options
+        assert in_order(numbered(loop(network, batch=3, **options), 3)) == in_order(said), options
 
 
 @settings(
@@ -292,4 +293,4 @@ def test_drawn_networks_allocate_and_free_in_torchs_order(
     except ArgumentError:
         return  # torch refuses it
     said = card.ask(name="x", config=text, steps=STEPS, events=True, **options)
-    assert in_order(numbered(training)) == in_order(said)
+    assert in_order(numbered(training, batch)) == in_order(said)

@@ -47,17 +47,15 @@ class Storage:
     Args:
         per_image: bytes that grow with the batch, for one image.
         constant: bytes that don't.
-        requested: bytes in all.
-        size: the same, rounded as the device rounds them.
+        size: bytes in all, rounded as the device rounds them.
         kind: what it is for: an index into `MEMORY_KINDS`.
     """
 
-    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "requested", "size")
+    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size")
 
-    def __init__(self, per_image: int, constant: int, requested: int, size: int, kind: int) -> None:
+    def __init__(self, per_image: int, constant: int, size: int, kind: int) -> None:
         self.per_image = per_image
         self.constant = constant
-        self.requested = requested
         self.size = size
         self.kind = kind
         self.references = 1
@@ -249,10 +247,10 @@ class Eager:
 
     def new(self, per_image: int, constant: int = 0, kind: int | None = None) -> Storage:
         """Allocate; the caller holds the first reference."""
-        size = requested = per_image * self.batch + constant
+        size = per_image * self.batch + constant
         if self.device == "cuda":
             size = -(-size // CUDA_BLOCK) * CUDA_BLOCK
-        storage = Storage(per_image, constant, requested, size, self.kind if kind is None else kind)
+        storage = Storage(per_image, constant, size, self.kind if kind is None else kind)
         self.events.append((self.event, storage, True))
         self._alive[storage.kind] += size
         self._per_image += per_image

@@ -25,11 +25,15 @@ UNBOUNDED = 1 << 60
 """Bytes of a card that is never full."""
 
 MOST_STEPS = 10
-"""Steps after which a loop that has not come to rest is taken as it is."""
+"""Steps after which a loop is taken as it is. A loop that runs for three may run out of memory in the fourth or eighth;
+those that ran for ten ran for forty, wherever that was tried."""
+
+STEADY_STEPS = 3
+"""So many steps in a row with the same figures are taken as the steady state of a loop."""
 
 
 class Loop(NamedTuple):
-    """The allocations of a loop of steps, and what ends them.
+    """The allocations of a loop of steps, and what ends them, at any batch.
 
     Every later step has the same events. A storage that it frees before it allocates it anew, or once more than it
     allocates it, is that of the step before.
@@ -65,44 +69,66 @@ class Figures(NamedTuple):
     retries: int
 
 
-def run(loop: Loop, card_bytes: int, settings: Settings, steps: int | None = None) -> list[Figures | None]:
+class Player:
+    """A loop that runs on an empty card.
+
+    Args:
+        loop: the loop.
+        batch: number of images.
+        allocator: of the card.
+
+    Attributes:
+        blocks: those that each storage has; of two, the older one comes first.
+    """
+
+    def __init__(self, loop: Loop, batch: int, allocator: Allocator) -> None:
+        self.loop = loop
+        self.batch = batch
+        self.allocator = allocator
+        self.blocks: defaultdict[Storage, list[Block]] = defaultdict(list)
+
+    def play(self, events: Sequence[Event]) -> None:
+        """Allocate and free in order.
+
+        Raises:
+            OutOfMemory: if the card has no room.
+        """
+        allocate, free, blocks, batch = self.allocator.allocate, self.allocator.free, self.blocks, self.batch
+        for _, storage, is_allocation in events:
+            if is_allocation:
+                blocks[storage].append(allocate(storage.per_image * batch + storage.constant))
+            else:
+                free(blocks[storage].pop(0))
+
+
+def run(loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int | None = None) -> list[Figures | None]:
     """Run a loop on an empty card.
 
     Args:
         loop: the loop.
+        batch: number of images.
         card_bytes: what the card has.
         settings: of the allocator.
-        steps: how many; if absent, until one has the bytes of the step before, the first step apart.
+        steps: how many; if absent, until the figures are steady, but `MOST_STEPS` at most.
 
     Returns:
         The figures of each step; the last is None if it ran out of memory.
     """
     allocator = Allocator(card_bytes, settings)
-    blocks: defaultdict[Storage, list[Block]] = defaultdict(list)
+    player = Player(loop, batch, allocator)
     done: list[Figures | None] = []
     try:
-        _play(loop.before, allocator, blocks)
+        player.play(loop.before)
         for number in range(steps or MOST_STEPS):
             allocator.reset_peaks()
-            _play(loop.step(number), allocator, blocks)
+            player.play(loop.step(number))
             peaks = allocator.allocated.peak, allocator.requested.peak, allocator.reserved.peak
-            is_steady = number > 1 and done[-1] is not None and done[-1][:3] == peaks
             done.append(Figures(*peaks, allocator.retries))
-            if steps is None and is_steady:
+            if steps is None and number >= STEADY_STEPS and len(set(done[-STEADY_STEPS:])) == 1:
                 break
     except OutOfMemory:
         done.append(None)
     return done
-
-
-def _play(events: Sequence[Event], allocator: Allocator, blocks: defaultdict[Storage, list[Block]]) -> None:
-    """Allocate and free in order; of a storage that is there twice, free the older one."""
-    allocate, free = allocator.allocate, allocator.free
-    for _, storage, is_allocation in events:
-        if is_allocation:
-            blocks[storage].append(allocate(storage.requested))
-        else:
-            free(blocks[storage].pop(0))
 
 
 class CardUse(NamedTuple):
@@ -119,9 +145,9 @@ class CardUse(NamedTuple):
     retries: int
 
 
-def card_use(loop: Loop, settings: Settings, card_bytes: int = UNBOUNDED) -> CardUse | None:
+def card_use(loop: Loop, batch: int, settings: Settings, card_bytes: int = UNBOUNDED) -> CardUse | None:
     """Return what the steady step of a loop takes of a card, None if a step runs out of memory."""
-    *before, last = run(loop, card_bytes, settings)
+    *before, last = run(loop, batch, card_bytes, settings)
     if last is None:
         return None
     earlier = before[-1].retries if before and before[-1] is not None else 0

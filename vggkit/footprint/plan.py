@@ -34,7 +34,7 @@ from vggkit.base.errors import ArgumentError, ConfigError, did_you_mean, shorten
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.allocator_settings import Settings
-from vggkit.footprint.card import Loop, card_use
+from vggkit.footprint.card import CardUse, Loop, card_use
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, Source, check_batch, dtype_name, place, several
 from vggkit.notation.layers import Shape, elements, times
@@ -438,7 +438,7 @@ class Step:
             saved[layer] = saved.get(layer, 0) + storage.size
         outputs = {**eager.outputs, "loss": self._loss_bytes} if self.options.is_training else eager.outputs
         steady = [parameter.storage for parameter in self._parameters] + self._gradients + self._states
-        use = card_use(self.loop, Settings.of(self.options.allocator)) if self.options.device == "cuda" else None
+        use = self._card_use() if self.options.device == "cuda" else None
         return MemoryPlan(
             name=self.network.name,
             input=self.network.input_shape,
@@ -468,6 +468,11 @@ class Step:
             first=[*forward, *self._of_backward, *made, *self._of_update],
             later=[*freed, *forward, *replaced, *self._of_backward, *self._of_update],
         )
+
+    def _card_use(self) -> CardUse:
+        use = card_use(self.loop, self.options.batch, Settings.of(self.options.allocator))
+        assert use is not None  # this card is never full
+        return use
 
     def _walk(self) -> None:
         """Allocate what is there when the step begins, and run it."""
