@@ -3,7 +3,8 @@
 Convolutions, products of matrices and cuDNN's batch norm need a real card: outputs of the right shape take their
 places, so that their workspaces are missing. All else is torch's own: dispatch, autograd, optimizers, allocator.
 A question has the network, the batch and what the steps are like. The answer has the figures of each step, in order;
-it ends with the step that ran out of memory, which has none.
+it ends with the step that ran out of memory, which has none. Or it has what was allocated and freed, or the request
+that was refused.
 """
 
 from __future__ import annotations
@@ -187,24 +188,47 @@ def train(
             torch.cuda.reset_peak_memory_stats()
             loop.step()
             done.append(figures())
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
+        REFUSED["message"] = str(error)
         done.append(None)
     return done
 
 
-def answer(events: bool = False, **question: Any) -> list[dict[str, int] | None] | list[int]:
+REFUSED: dict[str, Any] = {}
+"""The last request that was refused, and what the card was like then."""
+
+
+def refuse(_device: int, segment: int, _card: int, left: int) -> None:
+    """Note a request that is refused: torch calls this before the program learns of it, while all tensors are there."""
+    segments = [
+        [segment["address"], segment["segment_type"], list(map(block, segment["blocks"]))]
+        for segment in torch.cuda.memory._snapshot()["segments"]
+    ]
+    REFUSED.update(segment=segment, left=left, segments=[segment[1:] for segment in sorted(segments)])
+
+
+def block(said: dict[str, Any]) -> list[int]:
+    """Return a block's size and what was asked for; a free one still has what was asked for before it was freed."""
+    return [said["size"], said["requested_size"] if said["state"] == "active_allocated" else 0]
+
+
+def answer(
+    events: bool = False, refused: bool = False, **question: Any
+) -> list[dict[str, int] | None] | list[int] | dict[str, Any]:
     """Train on an empty card, and leave an empty one.
 
     Args:
         events: whether to answer with what was allocated and freed, in place of the figures.
+        refused: whether to answer with the request that was refused.
         question: what to train, and how.
     """
+    REFUSED.clear()
     torch.cuda.empty_cache()
     torch.cuda.reset_accumulated_memory_stats()
     if events:
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
     done = train(**question)
-    said = allocations() if events else done
+    said = allocations() if events else dict(REFUSED) if refused else done
     gc.collect()  # an error's traceback holds tensors
     torch.cuda.empty_cache()
     return said
@@ -231,6 +255,7 @@ if __name__ == "__main__":
     torch.cuda.init()
     warnings.simplefilter("ignore")  # of kernels that are replaced
     replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
+    torch._C._cuda_attach_out_of_memory_observer(refuse)
     gc.freeze()  # what is imported need not be looked through after each answer
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)
