@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -53,6 +54,23 @@ def test_pictures_of_one_page_have_names_of_their_own() -> None:
     names = [re.findall('aria-labelledby="([^"]*)"', file)[0].split() for file in files]
     assert all(f'id="{name}"' in file for file, pair in zip(files, names) for name in pair)
     assert not set(names[0]) & set(names[1])
+
+
+@pytest.mark.parametrize("colour", [style.BLUE, style.VERMILION, style.GREEN, style.YELLOW, style.GREY, "#FFFFFF"])
+def test_text_on_a_colour_can_be_read(colour: str) -> None:
+    """It has the better contrast of the two, and at least 3:1, as large text must have; black on white has 21:1."""
+    contrasts = {text: contrast(text, colour) for text in (style.INK, "#FFFFFF")}
+    assert contrasts[style.ink_on(colour)] == max(contrasts.values()) >= 3
+    assert round(contrast("#000000", "#FFFFFF"), 9) == 21
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours as the W3C's techniques write it (G18)."""
+    lightnesses = []
+    for colour in (one, other):
+        linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in to_rgb(colour)]
+        lightnesses.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lightnesses) + 0.05) / (min(lightnesses) + 0.05)
 
 
 def test_text_stays_text() -> None:

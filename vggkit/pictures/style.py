@@ -157,3 +157,25 @@ def lighter(colour: str, share: float) -> str:
     """
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{255 - int((255 - part) * (1 - share)):02X}" for part in parts)
+
+
+def ink_on(colour: str) -> str:
+    """Return the colour of text that is easier to read on a colour: `INK` or white.
+
+    By contrast ratio (Web Content Accessibility Guidelines 2.2, "relative luminance").
+
+    Args:
+        colour: as #RRGGBB.
+
+    >>> ink_on(BLUE), ink_on(YELLOW)
+    ('#FFFFFF', '#222222')
+    """
+    paper, ink = _luminance("#FFFFFF"), _luminance(INK)
+    under = _luminance(colour)
+    return INK if (under + 0.05) / (ink + 0.05) >= (paper + 0.05) / (under + 0.05) else "#FFFFFF"
+
+
+def _luminance(colour: str) -> float:
+    shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
