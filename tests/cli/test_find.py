@@ -56,6 +56,7 @@ VARIED = (
         ("varied.md", (*VARIED, "--pareto", "params,-field", "--format", "markdown"), None),
         ("varied.tex", (*VARIED, "--sort", "macs", "--format", "latex"), None),
         ("varied.html", (*VARIED, "--sort", "macs", "--format", "html"), None),
+        ("reserved.txt", (*VARIED, "--reserved", "<4GiB", "--sort", "-reserved"), None),
         ("only.txt", ("A", "D:head=gap", "--only", "field,saved,weights", "--set", "num_classes=10"), None),
     ],
 )
@@ -161,6 +162,41 @@ def test_what_does_not_fit_is_counted_on_stderr(size: int, monkeypatch: pytest.M
     )
     assert len(result.stderr.splitlines()) == 1
     assert len(result.stdout.splitlines()) == 3
+
+
+def test_the_stream_has_what_is_worked_out_for_each_variant_alone() -> None:
+    """The reserved bytes of every line are those of its network."""
+    arguments = (
+        "--vary",
+        "width=0.1,0.5",
+        "--input",
+        "3x32x32",
+        "--batch",
+        "64",
+        "--only",
+        "reserved",
+        "--format",
+        "csv",
+    )
+    lines = list(csv.DictReader(io.StringIO(printed("find", "A", "B", *arguments))))
+    assert [line["name"] for line in lines] == ["A", "A", "B", "B"]
+    for line in lines:
+        plan = vggkit.memory(line["name"], width=line["width"], input="3x32x32", batch=64, device="cuda")
+        assert line["reserved_bytes"] == str(plan.reserved_bytes)
+
+
+def test_a_large_search_for_what_takes_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line on stderr; a small one does not, nor one that works it out only for what is shown."""
+    monkeypatch.setattr(chunks, "FEW", 3 * chunks.ALONE)
+    monkeypatch.setattr(chunks, "cores", lambda: 1)
+    search = ("find", "A", "--input", "3x32x32", "--only", "macs,reserved", "--vary")
+    for arguments in (("num_classes=1,2,3",), ("num_classes=1,2,3,4", "--sort", "reserved", "--limit", "1")):
+        assert run(*search, *arguments).stderr == (
+            "Note: reserved CUDA memory takes 2 to 4 ms for each variant that meets the other conditions; there are up"
+            f" to {len(arguments[0].split(','))}\n"
+        )
+    for arguments in (("num_classes=1,2",), ("num_classes=1,2,3", "--sort", "macs", "--limit", "1")):
+        assert run(*search, *arguments).stderr == ""
 
 
 @pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])

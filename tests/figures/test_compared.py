@@ -108,6 +108,24 @@ def test_peaks_are_what_the_tracker_measures(optimizer: str) -> None:
         assert one.inference_peak_bytes == sum(verify.inference_peak(network, options).values())
 
 
+@pytest.mark.parametrize(
+    ("name", "batch", "optimizer", "reserved"),
+    [
+        ("D", 1, None, 1_793_064_960),
+        ("D", 64, "adamw", 8_914_993_152),
+        ("E", 32, "sgd", 5_192_548_352),
+        ("A-LRN", 8, "adamw", 3_829_399_552),
+        ("D:batch_norm=true", 16, None, 4_330_618_880),
+    ],
+)
+def test_reserved_bytes_are_what_torchs_allocator_takes(
+    name: str, batch: int, optimizer: str | None, reserved: int
+) -> None:
+    """The published figures of torch's own allocator, at the batch and with the optimizer asked."""
+    [one] = compare(name, batch=batch, optimizer=optimizer).networks
+    assert (one.reserved_bytes, one.figures(["reserved_bytes"])) == (reserved, {"reserved_bytes": reserved})
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_batch_and_dtype_reach_every_figure(dtype: str) -> None:
     """Bytes, MACs and peaks are those of summarize and memory with the same arguments."""
@@ -117,6 +135,8 @@ def test_batch_and_dtype_reach_every_figure(dtype: str) -> None:
     assert one.figures()["multiply_accumulates"] == totals.multiply_accumulates
     assert one.training_peak_bytes == vggkit.memory("A", batch=5, dtype=dtype, optimizer="adam").peak_bytes
     assert one.inference_peak_bytes == vggkit.memory("A", batch=5, dtype=dtype, mode="inference").peak_bytes
+    plan = vggkit.memory("A", batch=5, dtype=dtype, optimizer="adam", device="cuda")
+    assert one.reserved_bytes == plan.reserved_bytes
 
 
 def test_without_parameters_nothing_is_relative() -> None:
@@ -202,6 +222,7 @@ def test_a_peak_that_torch_refuses_is_none_and_a_line_says_why() -> None:
     comparison = compare("A", name)
     one = comparison.networks[1]
     assert (one.training_peak_bytes, comparison.to_dict()["networks"][1]["training_peak_bytes"]) == (None, None)
+    assert one.reserved_bytes is None
     assert one.inference_peak_bytes == vggkit.memory(name, mode="inference").peak_bytes
     assert refusal in " ".join(str(comparison).split())
     assert refusal in " ".join(str(comparison.diff()).split())

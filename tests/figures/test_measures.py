@@ -48,10 +48,14 @@ KERNELS = """    Count(
     ),
 """
 
+ALONE = KERNELS.replace("    ),\n", '        time_alone="3 s",\n    ),\n')
+"""The same figure, worked out for each network alone."""
+
 USE = """
 import contextlib, io, json, sys
 import vggkit
 from vggkit.cli import main
+from vggkit.figures.measures import FOUND
 
 def printed(*arguments):
     out = io.StringIO()
@@ -64,8 +68,11 @@ def printed(*arguments):
 
 kernels = {"A": 1_024_192, "D": 1_634_496}  # 3·64 + 64·128 + … and 3·64 + 64·64 + …
 [one, other] = vggkit.compare("D", "A", sort="windows").networks
-assert (one.name, one.figures()["kernels"]) == ("A", kernels["A"])
-assert "kernels" in printed("compare", "A", "D")
+assert (one.name, one.figures(["kernels"])["kernels"]) == ("A", kernels["A"])
+alone = FOUND["kernels"].time_alone is not None
+assert ("kernels" in printed("compare", "A", "D")) is not alone
+assert ("kernels" in one.figures()) is not alone
+assert ("Takes 3 s per variant." in " ".join(printed("find", "--help").split())) is alone
 assert printed("compare", "A", "D", "--only", "windows", "--sort", "-kernels").splitlines()[-1].split()[-2:] == [
     f"{kernels[name]:,}" for name in ("D", "A")
 ]
@@ -81,8 +88,9 @@ assert found.plot().title == "D, A with varied width: kernels against receptive 
 """
 
 
-def test_a_new_measure_is_one_entry(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [KERNELS, ALONE], ids=["together", "alone"])
+def test_a_new_measure_is_one_entry(entry: str, tmp_path: Path) -> None:
     """An entry added to the table is compared, found, chosen, sorted by, set a condition for and drawn."""
     package = scratch.package(tmp_path)
-    scratch.add(package / "figures" / "measures.py", '    PixelSize(\n        name="receptive_field"', KERNELS)
+    scratch.add(package / "figures" / "measures.py", '    PixelSize(\n        name="receptive_field"', entry)
     scratch.run(tmp_path, USE)

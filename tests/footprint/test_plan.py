@@ -414,6 +414,13 @@ def test_cuda_differs_in_rounding_masks_and_the_optimizers_way() -> None:
     assert cuda.steady_bytes == 4 * rounded  # Adam's step counters stay on the CPU
 
 
+def test_no_step_is_too_large_for_a_card_with_room_for_it() -> None:
+    """Of the largest batch of large images, more is reserved than its tensors have."""
+    plan = vggkit.memory("A", input="3x100000x100000", head="gap", batch=10**18, device="cuda")
+    assert plan.reserved_bytes is not None
+    assert 10**30 < plan.peak_bytes < plan.reserved_bytes
+
+
 # Errors
 
 

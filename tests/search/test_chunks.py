@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
 from tests.drawn import networks
+from tests.footprint.conftest import Cards
 from vggkit.base.errors import VggkitError
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.plan import StepOptions
@@ -31,6 +32,7 @@ def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", opti
     """Return the figures of one network, by the functions for one."""
     summary = vggkit.summarize(network, batch=batch, dtype=dtype, expand=True)
     training = vggkit.memory(network, batch=batch, dtype=dtype, optimizer=optimizer)
+    on_card = vggkit.memory(network, batch=batch, dtype=dtype, optimizer=optimizer, device="cuda")
     [compared] = vggkit.compare(network, batch=batch, dtype=dtype, optimizer=optimizer).networks
     return {
         "weight_layers": summary.totals.weight_layers,
@@ -45,6 +47,7 @@ def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", opti
         "inference_peak_bytes": vggkit.memory(network, batch=batch, dtype=dtype, mode="inference").peak_bytes,
         "training_peak_bytes": training.peak_bytes,
         "saved_for_backward_bytes": training.saved_for_backward_bytes,
+        "reserved_bytes": on_card.reserved_bytes,
     }
 
 
@@ -134,6 +137,20 @@ def test_the_peak_and_the_saved_bytes_are_measured_ones() -> None:
             assert variant.figures["saved_for_backward_bytes"] == saved
             peaks.add((peak, saved))
     assert len(peaks) == 8
+
+
+def test_reserved_bytes_are_those_of_torchs_allocator(cards: Cards) -> None:
+    """Of 8 variants at two batches: the sixth step of a training loop in torch on a card that isn't there."""
+    card = cards("play_steps.py", 80 << 30, "")
+    same: dict[str, Any] = {"input": "3x32x32", "num_classes": 10}
+    varied = {"width": [0.25, 0.6], "batch_norm": [True, False]}
+    reserved = set()
+    for batch, optimizer in ((2, "adamw"), (64, "sgd-momentum")):
+        for variant in vggkit.find("A", vary=varied, figures="reserved", batch=batch, optimizer=optimizer, **same):
+            question = {"name": "A", "batch": batch, "optimizer": optimizer, "steps": 6, **same, **variant.changes}
+            assert variant.figures["reserved_bytes"] == card.ask(**question)[-1]["reserved"], variant.label
+            reserved.add(variant.figures["reserved_bytes"])
+    assert len(reserved) > 4
 
 
 def mobilenets(value: Fraction, divisor: int) -> int:
@@ -280,3 +297,90 @@ def test_memory_is_worked_out_only_where_it_is_asked_for(monkeypatch: pytest.Mon
     ):
         with pytest.raises(Asked):
             vggkit.find("A", **options)
+
+
+# What is worked out for each variant alone
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The parameters of each network whose reserved bytes are worked out, which are then ten times as many."""
+    asked: list[int] = []
+
+    def counted(network: Network, _: StepOptions) -> int:
+        asked.append(vggkit.summarize(network).totals.parameters)
+        return 10 * asked[-1]
+
+    monkeypatch.setattr(chunks, "reserved_on_card", counted)
+    return asked
+
+
+CLASSES = list(range(10, 40))
+PARAMETERS = [vggkit.summarize("A", num_classes=number).totals.parameters for number in CLASSES]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"figures": "macs", "sort": "params"}, []),
+        ({"figures": "reserved", "limit": 4}, PARAMETERS[:4]),
+        ({"figures": "reserved", "sort": "-params", "limit": 3}, PARAMETERS[:-4:-1]),
+        ({"figures": "reserved", "where": {"params": f"<={PARAMETERS[6]}"}}, PARAMETERS[:7]),
+        ({"where": {"reserved": f"<={10 * PARAMETERS[6]}B", "params": f"<={PARAMETERS[9]}"}}, PARAMETERS[:10]),
+        ({"sort": "-reserved", "limit": 2, "where": {"params": f">{PARAMETERS[20]}"}}, PARAMETERS[21:]),
+        ({"pareto": ["params", "-reserved"], "limit": 1}, PARAMETERS),
+    ],
+)
+@pytest.mark.parametrize("size", [chunks.CHUNK, 7])
+def test_reserved_bytes_are_worked_out_where_they_decide_and_where_they_are_shown(
+    options: dict[str, Any], wanted: list[int], size: int, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each variant that meets the other conditions; if they are only shown, for those within the limit."""
+    monkeypatch.setattr(chunks, "CHUNK", size)
+    found = vggkit.find("A", vary={"num_classes": CLASSES}, **options)
+    assert asked == wanted
+    for variant in found:
+        assert variant.figures.get("reserved_bytes") == (10 * variant.figures["parameters"] if wanted else None)
+
+
+def test_a_condition_on_reserved_bytes_is_one_of_all_conditions(asked: list[int]) -> None:
+    """Its ends belong to it, and it may be given twice; what it rules out is no match."""
+    low, high = 10 * PARAMETERS[4], 10 * PARAMETERS[8]
+    where: dict[str, Any] = {"reserved": [f">={low}B", f"<{high}B"], "params": f">{PARAMETERS[5]}"}
+    found = vggkit.find("A", vary={"num_classes": CLASSES}, where=where, sort="-reserved")
+    assert [variant.figures["reserved_bytes"] for variant in found] == [10 * PARAMETERS[7], 10 * PARAMETERS[6]]
+    assert (found.matches, len(asked)) == (2, len(CLASSES) - 6)
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_step_that_torch_refuses_has_no_reserved_bytes(limit: int | None) -> None:
+    """The variant is skipped, as where its peak is asked for, even if only those within the limit are worked out."""
+    found = vggkit.find("vgg11_slimming_bn1d", "A", figures="reserved", limit=limit)
+    assert ([variant.name for variant in found], found.matches, found.left_out) == (["A"], 1, 1)
+    assert "torch can't run a training step at batch 1" in str(found.reason)
+    assert len(vggkit.find("vgg11_slimming_bn1d", "A", figures="reserved", limit=limit, batch=2)) == (limit or 2)
+
+
+def test_processes_and_chunks_change_no_reserved_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By two processes, which start at fewer variants than for other figures, and in small pieces."""
+    options: dict[str, Any] = {
+        "vary": {"width": [0.1, 0.3, 0.5], "batch_norm": [True, False], "num_classes": [1, 100, 10_000]},
+        "where": {"reserved": ">=1B"}, "sort": "reserved", "input": "3x32x32",
+    }  # fmt: skip
+    whole = vggkit.find("A", "B", **options)
+    assert len({variant.figures["reserved_bytes"] for variant in whole}) > 4
+    monkeypatch.setattr(chunks, "CHUNK", 5 * chunks.ALONE)
+    assert vggkit.find("A", "B", **options) == whole
+    monkeypatch.setattr(chunks, "FEW", whole.query.total * chunks.ALONE)
+    assert vggkit.find("A", "B", processes=2, **options) == whole
+
+
+def test_a_chunk_can_be_stopped_between_variants(asked: list[int]) -> None:
+    """That of variants worked out alone takes long enough to."""
+    options: dict[str, Any] = {"figures": [], "limit": None, "pareto": None, "batch": 1, "dtype": "float32"}
+    wanted = query.prepared(
+        ["A"], {}, vary={"num_classes": CLASSES}, where={}, sort="reserved", optimizer=None, **options
+    )
+    with pytest.raises(chunks.Stopped):
+        chunks.chunk(wanted, range(wanted.total), stopped=lambda: len(asked) == 5)
+    assert len(asked) == 5

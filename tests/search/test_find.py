@@ -100,7 +100,7 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]], down: bo
     """Judged pair by pair, with ties and either direction."""
     directions = Direction("weights", down), Direction("biases", right)
     variants = [
-        Variant(str(number), {}, dict(zip(("weights", "biases"), point))) for number, point in enumerate(points)
+        Variant(number, str(number), {}, dict(zip(("weights", "biases"), point))) for number, point in enumerate(points)
     ]
     signs = -1 if down else 1, -1 if right else 1
     signed = [(signs[0] * x, signs[1] * y) for x, y in points]

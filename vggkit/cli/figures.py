@@ -179,7 +179,7 @@ def compare(
     A name or path may be followed by changes, as for --set: D:batch_norm=true,width=0.5. Without a CONFIGURATION, the
     paper's six are compared.
     """
-    from vggkit.figures.compare import EVERYTHING, LAYERS
+    from vggkit.figures.compare import LAYERS, SHOWN
     from vggkit.figures.compare import compare as call
     from vggkit.figures.measures import COMPARED, direction, figure_name
 
@@ -189,7 +189,7 @@ def compare(
         raise ArgumentError(f"--diff: expected two configurations, found {len(sources)}")
     format = format_of(format, output)
     words = split(only, "--only", "macs")
-    shown = [figure_name(word, "--only", COMPARED, others=(LAYERS,)) for word in words] or EVERYTHING
+    shown = [figure_name(word, "--only", COMPARED, others=(LAYERS,)) for word in words] or SHOWN
     if sort is not None:
         direction(sort, "--sort", COMPARED)
     made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 def condition_option(measure: Measure) -> Decorator:
     """Add an option for conditions of a figure."""
     words = [f"--{word.replace('_', '-')}" for word in (measure.name, measure.short) if word]
-    return click.option(*words, measure.name, multiple=True, metavar="CONDITION", help=measure.condition)
+    time = f" Takes {measure.time_alone} per variant." if measure.time_alone else ""
+    return click.option(*words, measure.name, multiple=True, metavar="CONDITION", help=f"{measure.condition}{time}")
 
 
 condition_options = stacked(*map(condition_option, FOUND.values()))
@@ -98,8 +99,8 @@ def find(
     on. With --sort, --limit or --pareto it is written at the end, and it also says what is on the Pareto front.
     """
     from vggkit.pictures.style import PICTURE_FORMATS
-    from vggkit.search.chunks import CHUNK, chunks, cores
-    from vggkit.search.find import left_out
+    from vggkit.search.chunks import chunks, cores, starts
+    from vggkit.search.find import left_out, time_note
     from vggkit.search.query import prepared
 
     format = format_of(format, output, {**TABLE_FORMATS, **{word: (f".{word}",) for word in PICTURE_FORMATS}})
@@ -121,9 +122,11 @@ def find(
         dtype=dtype,
         optimizer=optimizer,
     )
+    if note := time_note(query):
+        click.echo(f"{click.style('Note:', fg='yellow')} {note}", err=True)
     needs_all = format != "csv" or (sort, limit, pareto) != (None, None, None)
     with closing(chunks(query, cores())) as made:
-        parts = with_bar(made, -(-query.total // CHUNK), "searching")
+        parts = with_bar(made, len(starts(query)), "searching")
         count, reason = _collect(query, parts, format, output) if needs_all else _stream(query, parts, output)
     if count:
         click.echo(left_out(count, query.total, reason), err=True)

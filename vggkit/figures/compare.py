@@ -17,7 +17,7 @@ from vggkit.base.tables import Column, DrawnTable, Shown, data_frame, grid
 from vggkit.figures.alignment import AlignedRow, aligned
 from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
 from vggkit.figures.diff import Diff, changes
-from vggkit.figures.measures import COMPARED, UNKNOWN, Direction, Measure, ReportedError, direction
+from vggkit.figures.measures import COMPARED, UNKNOWN, USUAL, Direction, Measure, ReportedError, direction
 from vggkit.footprint.optimizers import DEFAULT
 from vggkit.network import Dtype, Source, check_batch, dtype_name, each_source
 from vggkit.notation.config import SingleScale
@@ -32,6 +32,9 @@ LAYERS = "layers"
 
 EVERYTHING = (LAYERS, *COMPARED)
 """All that can be shown, in the order of the table."""
+
+SHOWN = (LAYERS, *USUAL)
+"""What is shown if nothing else is asked for."""
 
 REPORTED_ERRORS = [measure for measure in COMPARED.values() if isinstance(measure, ReportedError)]
 """Reported errors. They share a row for each protocol (training and test sizes) under which they were measured."""
@@ -65,22 +68,25 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         changed = [change for row in self.rows if row.shown for change in changes(*row.cells)]
         return Diff(self.batch, self.dtype, self.optimizer, *self.networks, tuple(changed))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the documented JSON: batch, dtype, optimizer, networks and rows."""
-        return {
+    def to_dict(self, only: Sequence[str] = SHOWN) -> dict[str, Any]:
+        """Return the documented JSON: batch, dtype, optimizer, networks and rows.
+
+        Args:
+            only: what it has: "layers" and names of figures, in any order.
+        """
+        data: dict[str, Any] = {
             "batch": self.batch,
             "dtype": self.dtype,
             "optimizer": self.optimizer,
             "networks": [
-                {
-                    "name": one.label,
-                    "input": list(one.summary.input),
-                    **one.figures(),
-                    "reported": msgspec.json.decode(msgspec.json.encode(one.reported)),  # no tuples, as JSON has none
-                }
-                for one in self.networks
+                {"name": one.label, "input": list(one.summary.input), **one.figures(only)} for one in self.networks
             ],
-            "rows": [
+        }
+        if any(error.name in only for error in REPORTED_ERRORS):
+            for entry, one in zip(data["networks"], self.networks):
+                entry["reported"] = msgspec.json.decode(msgspec.json.encode(one.reported))  # no tuples: JSON has none
+        if LAYERS in only:
+            data["rows"] = [
                 {
                     "block": row.block,
                     "cells": [
@@ -90,8 +96,8 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
                 }
                 for row in self.rows
                 if row.shown
-            ],
-        }
+            ]
+        return data
 
     def to_dataframe(self) -> Any:
         """Return the figures as a pandas DataFrame, a row per network.
@@ -101,7 +107,7 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         """
         return data_frame(({"name": one.label, **one.figures()} for one in self.networks), "name")
 
-    def table(self, only: Sequence[str] = EVERYTHING) -> ComparisonTable:
+    def table(self, only: Sequence[str] = SHOWN) -> ComparisonTable:
         """Return the networks side by side.
 
         Args:
@@ -209,14 +215,7 @@ class ComparisonTable(DrawnTable):
     """
 
     def __init__(self, comparison: Comparison, only: Sequence[str]) -> None:
-        left_out = {name for name in EVERYTHING if name not in only}
-        if all(error.name in left_out for error in REPORTED_ERRORS):
-            left_out.add("reported")
-        data = comparison.to_dict()
-        networks = [{key: value for key, value in one.items() if key not in left_out} for one in data["networks"]]
-        data["networks"] = networks
-        if LAYERS not in only:
-            del data["rows"]
+        data = comparison.to_dict(only)
         self.networks = comparison.networks
         self.only = only
         self.heading = step_title(comparison.batch, comparison.dtype, comparison.optimizer)
@@ -229,7 +228,7 @@ class ComparisonTable(DrawnTable):
         columns += [_network_column(number, one.label) for number, one in enumerate(self.networks)]
         super().__init__(
             grid(columns, self.rows, title=", ".join(one.label for one in self.networks)),
-            records=[{key: value for key, value in one.items() if key != "reported"} for one in networks],
+            records=[{key: value for key, value in one.items() if key != "reported"} for one in data["networks"]],
             data=data,
         )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from vggkit.base.errors import ArgumentError, shorten
-from vggkit.figures.measures import COMPARED
+from vggkit.figures.measures import COMPARED, USUAL
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import checked_options, plan_step, refusal
+from vggkit.footprint.plan import StepOptions, checked_options, plan_step, refusal, reserved_on_card
 from vggkit.network import Network, Source
 from vggkit.notation.config import SingleScale
 from vggkit.notation.document import setting, split_outside
@@ -20,7 +21,7 @@ from vggkit.notation.layers import Pair
 from vggkit.notation.overrides import Overrides
 
 
-class Compared(msgspec.Struct, frozen=True):
+class Compared(msgspec.Struct, frozen=True, dict=True):
     """A network of a comparison and its figures, which are for the whole batch.
 
     Args:
@@ -28,6 +29,7 @@ class Compared(msgspec.Struct, frozen=True):
         changes: what was changed in it, each as key=value.
         network: the network itself.
         summary: its rows, a row for every module, and totals.
+        training: what the training step is like.
         relative_parameters: parameters divided by those of the first network; None if that has none.
         inference_peak_bytes: most bytes alive in a forward pass; None if torch can't run it.
         training_peak_bytes: most bytes alive in a training step; None if torch can't run it.
@@ -39,6 +41,7 @@ class Compared(msgspec.Struct, frozen=True):
     changes: tuple[str, ...]
     network: Network
     summary: Summary
+    training: StepOptions
     relative_parameters: float | None
     inference_peak_bytes: int | None
     training_peak_bytes: int | None
@@ -49,6 +52,11 @@ class Compared(msgspec.Struct, frozen=True):
     def label(self) -> str:
         """Its name; if it was changed, a colon and the changes."""
         return f"{self.name}:{','.join(self.changes)}" if self.changes else self.name
+
+    @cached_property
+    def reserved_bytes(self) -> int | None:
+        """Bytes that a card must have for the training step; None if torch can't run it."""
+        return None if self.training_peak_bytes is None else reserved_on_card(self.network, self.training)
 
     @property
     def conv_parameters(self) -> int:
@@ -71,9 +79,14 @@ class Compared(msgspec.Struct, frozen=True):
         reported = self.network.config.reported
         return reported.single_scale if reported else ()
 
-    def figures(self) -> dict[str, Any]:
-        """Return every figure by its name, as JSON has it."""
-        values = {name: measure.value(self) for name, measure in COMPARED.items()}
+    def figures(self, only: Iterable[str] = USUAL) -> dict[str, Any]:
+        """Return figures by their names, as JSON has them.
+
+        Args:
+            only: their names, in any order; others are ignored.
+        """
+        wanted = set(only)
+        values = {name: measure.value(self) for name, measure in COMPARED.items() if name in wanted}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -104,6 +117,7 @@ def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: s
         changes=changes,
         network=network,
         summary=summarize(network, batch=batch, dtype=dtype, expand=True),
+        training=training,
         relative_parameters=None,
         inference_peak_bytes=None if not_inferred else plan_step(network, inference).peak_bytes,
         training_peak_bytes=trained.peak_bytes if trained else None,

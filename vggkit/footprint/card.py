@@ -21,8 +21,8 @@ from vggkit.base.eager import Event, Storage
 from vggkit.footprint.allocator import Allocator, Block, OutOfMemory
 from vggkit.footprint.allocator_settings import Settings
 
-UNBOUNDED = 1 << 60
-"""Bytes of a card that is never full."""
+UNBOUNDED = 1 << 256
+"""Bytes of a card that is never full, whatever a step asks for."""
 
 MOST_STEPS = 10
 """Steps after which a loop is taken as it is. A loop that runs for three may run out of memory in the fourth or eighth;

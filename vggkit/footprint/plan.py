@@ -438,7 +438,7 @@ class Step:
             saved[layer] = saved.get(layer, 0) + storage.size
         outputs = {**eager.outputs, "loss": self._loss_bytes} if self.options.is_training else eager.outputs
         steady = [parameter.storage for parameter in self._parameters] + self._gradients + self._states
-        use = self._card_use() if self.options.device == "cuda" else None
+        use = self.card_use() if self.options.device == "cuda" else None
         return MemoryPlan(
             name=self.network.name,
             input=self.network.input_shape,
@@ -469,7 +469,8 @@ class Step:
             later=[*freed, *forward, *replaced, *self._of_backward, *self._of_update],
         )
 
-    def _card_use(self) -> CardUse:
+    def card_use(self) -> CardUse:
+        """Return what it takes of a card that is never full, when it is one of a loop of such steps."""
         use = card_use(self.loop, self.options.batch, Settings.of(self.options.allocator))
         assert use is not None  # this card is never full
         return use
@@ -586,6 +587,27 @@ def peak_and_saved_bytes(
     step = Step(network, options)
     step.check()
     return largest(moment.size for moment in step.moments), sum(storage.size for storage in step.saved)
+
+
+def reserved_on_card(network: Network, options: StepOptions) -> int:
+    """Return what a card must have for a loop of steps, without the rest of their plan.
+
+    Args:
+        network: the network.
+        options: what a step is like, checked; its device is taken as cuda.
+
+    Returns:
+        Most bytes that torch's allocator reserves in a steady step, on a card with room for it.
+
+    Raises:
+        ArgumentError: if torch refuses to run the step.
+
+    >>> reserved_on_card(Network.of("D"), StepOptions(batch=16))
+    3474980864
+    """
+    step = Step(network, options.replace(device="cuda"))
+    step.check()
+    return step.card_use().reserved_bytes
 
 
 # What torch refuses

@@ -3,6 +3,9 @@
 In a chunk, variants that differ only in numbers (width, classes, input, dropout) go through `place`, `summarize` and
 the memory plan together: `vggkit.base.many` lets arrays take the place of numbers. So the rules for one network are
 used, and the figures are the same.
+
+What torch's allocator reserves can't be worked out like that, because the allocator's decisions differ from network to
+network. It is worked out for one variant after the other, and only for those that meet all other conditions.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from vggkit.base.errors import ArgumentError, VggkitError
 from vggkit.base.many import Disagreement, largest, listed
 from vggkit.figures.measures import FOUND
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import StepOptions, peak_and_saved_bytes
+from vggkit.footprint.plan import Step, StepOptions, peak_and_saved_bytes, reserved_on_card
 from vggkit.network import Network, place
 from vggkit.notation.config import Config
 from vggkit.notation.overrides import OVERRIDES
@@ -37,6 +41,12 @@ CHUNK = 4096
 FEW = 50_000
 """Fewer variants than this are done by one process before others have started."""
 
+ALONE = 32
+"""A variant with a figure that is worked out for it alone counts as so many others: 2 ms against some 50 µs."""
+
+SHARES = 64
+"""Chunks that a search with such figures has at least, down to `CHUNK` / `ALONE` variants: several for each process."""
+
 NUMBERS = ("num_classes", "input", "in_channels", "width", "dropout")
 """The overrides whose values are numbers, so that all values are computed at once."""
 
@@ -45,6 +55,7 @@ class Variant(msgspec.Struct, frozen=True):
     """A network that was found.
 
     Args:
+        number: its place among all variants of the search, from 0.
         name: of its configuration.
         changes: the overrides that were varied, as they were given.
         figures: by their names; counts and bytes are for the whole batch.
@@ -52,6 +63,7 @@ class Variant(msgspec.Struct, frozen=True):
             good in the other; None if that was not asked.
     """
 
+    number: int
     name: str
     changes: dict[str, Any]
     figures: dict[str, Any]
@@ -93,8 +105,8 @@ def chunk(query: Query, part: range, stopped: Callable[[], bool] = lambda: False
     Raises:
         Stopped: as soon as `stopped` says so.
     """
-    places = np.stack(np.unravel_index(np.arange(part.start, part.stop), query.shape))
-    variants: list[tuple[int, Variant]] = []
+    places = _places(query, part)
+    variants: list[Variant] = []
     misfits: list[int] = []
     for group in _groups(query, places):
         for rows, columns in _costs(query, places, group):
@@ -103,10 +115,17 @@ def chunk(query: Query, part: range, stopped: Callable[[], bool] = lambda: False
             if columns is None:
                 misfits += rows.tolist()
             else:
-                variants += _matching(query, places, rows, columns)
-    variants.sort(key=lambda numbered: numbered[0])
-    reason = _reason(query, places[:, min(misfits)]) if misfits else None
-    return Chunk([variant for _, variant in variants], len(part), len(misfits), reason)
+                variants += _matching(query, part, places, rows, columns)
+    variants.sort(key=lambda variant: variant.number)
+    if query.alone:
+        variants = list(_matching_alone(query, variants, stopped))
+    reason = _reason(query, part[min(misfits)]) if misfits else None
+    return Chunk(variants, len(part), len(misfits), reason)
+
+
+def _places(query: Query, part: range) -> Any:
+    """Return for each number the places of its source and of its values, a row for the sources and for each axis."""
+    return np.stack(np.unravel_index(np.arange(part.start, part.stop), query.shape))
 
 
 def _groups(query: Query, places: Any) -> Iterator[Any]:
@@ -135,7 +154,9 @@ def _costs(query: Query, places: Any, group: Any) -> Iterator[tuple[Any, dict[st
 def _values(query: Query, places: Any) -> dict[str, Any]:
     """Work out the figures of variants for which every rule decides alike."""
     costs = LazyCosts(place(_config(query, places)), query.options)
-    return {name: FOUND[name].value(costs) for name in query.needed}
+    if query.alone or query.last:
+        Step(costs.network, costs.options).check()  # their figures are of a step that torch must run
+    return {name: FOUND[name].value(costs) for name in query.together}
 
 
 def _column(value: Any, count: int) -> list[Any]:
@@ -158,26 +179,46 @@ def _config(query: Query, places: Any) -> Config:
     return config
 
 
-def _matching(query: Query, places: Any, rows: Any, columns: dict[str, list[Any]]) -> Iterator[tuple[int, Variant]]:
-    """Return the variants that meet the conditions, each with its number in the chunk."""
+def _matching(query: Query, part: range, places: Any, rows: Any, columns: dict[str, list[Any]]) -> Iterator[Variant]:
+    """Return the variants that meet the conditions on figures that are worked out for many at once."""
+    conditions = [each for each in query.conditions if each.figure in columns]
     for position, row in enumerate(rows.tolist()):
-        if all(each.holds(columns[each.figure][position]) for each in query.conditions):
+        if all(each.holds(columns[each.figure][position]) for each in conditions):
             figures = {name: column[position] for name, column in columns.items()}
-            yield row, _variant(query, places[:, row].tolist(), figures)
+            yield _variant(query, part[row], places[:, row].tolist(), figures)
 
 
-def _variant(query: Query, indices: Sequence[int], figures: dict[str, Any]) -> Variant:
+def _matching_alone(query: Query, variants: Iterable[Variant], stopped: Callable[[], bool]) -> Iterator[Variant]:
+    """Return those of some variants that meet the conditions on figures that are worked out for each alone, too."""
+    conditions = [each for each in query.conditions if each.figure in query.alone]
+    for variant in variants:
+        if stopped():
+            raise Stopped
+        completed = with_figures(query, variant, query.alone)
+        if all(each.holds(completed.figures[each.figure]) for each in conditions):
+            yield completed
+
+
+def with_figures(query: Query, variant: Variant, names: Iterable[str]) -> Variant:
+    """Work out more figures of a variant."""
+    places = _places(query, range(variant.number, variant.number + 1))
+    costs = LazyCosts(place(_config(query, places)), query.options)
+    return replace(variant, figures={**variant.figures, **{name: FOUND[name].value(costs) for name in names}})
+
+
+def _variant(query: Query, number: int, indices: Sequence[int], figures: dict[str, Any]) -> Variant:
     origin = query.sources[indices[0]]
     varied = {axis.word: axis.values[index] for axis, index in zip(query.axes, indices[1:])}
-    return Variant(origin.name, {**origin.changes, **varied}, figures)
+    return Variant(number, origin.name, {**origin.changes, **varied}, figures)
 
 
-def _reason(query: Query, indices: Any) -> str:
+def _reason(query: Query, number: int) -> str:
     """Say why a variant is skipped."""
+    places = _places(query, range(number, number + 1))
     try:
-        _values(query, indices[:, None])
+        _values(query, places)
     except VggkitError as error:
-        label = _variant(query, indices.tolist(), {}).label
+        label = _variant(query, number, places[:, 0].tolist(), {}).label
         return f"{label}: {error}" if not str(error).startswith(label) else str(error)
     raise AssertionError("a variant that fits was skipped")
 
@@ -221,8 +262,24 @@ class LazyCosts:
         """Most bytes alive in a forward pass."""
         return peak_and_saved_bytes(self.network, self.options.forward_only(), largest)[0]
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes that a card must have for a training step; only of one network."""
+        return reserved_on_card(self.network, self.options)
+
 
 # All chunks
+
+
+def starts(query: Query) -> range:
+    """Return where each chunk begins; the step is the number of variants of a chunk."""
+    size = max(1, CHUNK // ALONE, min(CHUNK, query.total // SHARES)) if query.alone else CHUNK
+    return range(0, query.total, size)
+
+
+def is_large(query: Query) -> bool:
+    """Tell whether a search takes so long that several processes should work on it."""
+    return query.total * (ALONE if query.alone else 1) >= FEW
 
 
 def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
@@ -232,8 +289,9 @@ def chunks(query: Query, processes: int = 1) -> Generator[Chunk, None, None]:
         query: what is searched.
         processes: how many processes work on it if it is large.
     """
-    parts = (range(start, min(start + CHUNK, query.total)) for start in range(0, query.total, CHUNK))
-    if processes == 1 or query.total < FEW:
+    begins = starts(query)
+    parts = (range(start, min(start + begins.step, query.total)) for start in begins)
+    if processes == 1 or not is_large(query):
         yield from (chunk(query, part) for part in parts)
         return
     from concurrent.futures import ProcessPoolExecutor

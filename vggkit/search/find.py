@@ -17,7 +17,7 @@ from vggkit.figures.compared import step_title
 from vggkit.figures.measures import FOUND, Direction
 from vggkit.network import Dtype, Source, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
-from vggkit.search.chunks import Chunk, Variant, chunks
+from vggkit.search.chunks import Chunk, Variant, chunks, is_large, with_figures
 from vggkit.search.query import Amount, Query, labelled, prepared, spelt
 
 if TYPE_CHECKING:
@@ -235,6 +235,14 @@ def left_out(count: int, total: int, reason: str | None) -> str:
     return f"{skipped}: the input, an override or the batch does not fit {'them' if count > 1 else 'it'}; {first}"
 
 
+def time_note(query: Query) -> str | None:
+    """Say in one line why a large search takes long; None if it has no figure that is worked out one by one."""
+    if not (query.alone and is_large(query)):
+        return None
+    takes = ", ".join(f"{FOUND[name].words} takes {FOUND[name].time_alone}" for name in query.alone)
+    return f"{takes} for each variant that meets the other conditions; there are up to {grouped(query.total)}"
+
+
 # Searching
 
 
@@ -259,7 +267,9 @@ def find(
             `D:head=gap`. Without sources, the paper's six and the family.
         vary: overrides and the values to try; every combination is a variant.
         where: figures and what they must be: `{"parameters": "<15M", "training_peak": [">1GiB", "<8GiB"]}`.
-        figures: those to show; by default the usual ones, and those in `where`, `sort` and `pareto`.
+        figures: those to show; by default the usual ones, and those in `where`, `sort` and `pareto`. reserved_bytes
+            takes 2 to 4 ms for each variant: with a limit, of those that are shown; where it is in `where`, `sort` or
+            `pareto`, of those that meet all other conditions.
         sort: a figure to sort by; "-macs" sorts from the largest.
         limit: how many to keep, after sorting.
         pareto: the two figures of the Pareto front. Smaller is better; with - before a figure, larger is. By default
@@ -315,8 +325,10 @@ def collected(query: Query, parts: Iterable[Chunk]) -> Found:
         left_out += part.left_out
         reason = reason or part.reason
     best = {_point(variant, query.pareto) for variant in front}
-    marked = tuple(replace(variant, front=_point(variant, query.pareto) in best) for variant in _best(query, kept))
-    return Found(query, marked, matches, left_out, reason)
+    marked = [replace(variant, front=_point(variant, query.pareto) in best) for variant in _best(query, kept)]
+    if query.last:
+        marked = [with_figures(query, variant, query.last) for variant in marked]
+    return Found(query, tuple(marked), matches, left_out, reason)
 
 
 def _best(query: Query, variants: list[Variant]) -> list[Variant]:

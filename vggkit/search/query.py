@@ -204,7 +204,8 @@ class Query(msgspec.Struct, frozen=True):
         sources: the configurations.
         axes: the overrides that are varied, the last one fastest.
         figures: those that are shown.
-        needed: those that are worked out.
+        together: those that are worked out for many variants at once.
+        alone: those that are worked out for each variant alone, if it meets the conditions on the others.
         conditions: what the figures must be; all of them.
         sort: what comes first; None for the order of the variants.
         limit: how many are kept; None for all.
@@ -215,7 +216,8 @@ class Query(msgspec.Struct, frozen=True):
     sources: tuple[Origin, ...]
     axes: tuple[Axis, ...]
     figures: tuple[str, ...]
-    needed: tuple[str, ...]
+    together: tuple[str, ...]
+    alone: tuple[str, ...]
     conditions: tuple[Condition, ...]
     sort: Direction | None
     limit: int | None
@@ -231,6 +233,11 @@ class Query(msgspec.Struct, frozen=True):
     def total(self) -> int:
         """How many variants there are."""
         return prod(self.shape)
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """The figures that are worked out at the end, for each variant that is left after sorting and cutting."""
+        return tuple(name for name in self.figures if name not in (*self.together, *self.alone))
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -284,12 +291,16 @@ def prepared(
     asked = {one.figure for one in (*conditions, *([order] if order else ()), *(front if pareto else ()))}
     shown = tuple(dict.fromkeys(figure_name(word, "figures", FOUND) for word in several(figures, "figures")))
     shown = shown or tuple(name for name in FOUND if name in (*SHOWN, *asked))
+    needed = [name for name in FOUND if name in (*shown, *asked, *(one.figure for one in front))]
+    together = tuple(name for name in needed if FOUND[name].time_alone is None)
     origins = tuple(_origin(source, overrides) for source in sources or (*names(), *family_names()))
     query = Query(
         sources=origins,
         axes=tuple(_axis(word, values, origins) for word, values in vary.items()),
         figures=shown,
-        needed=tuple(name for name in FOUND if name in (*shown, *asked, *(one.figure for one in front))),
+        together=together,
+        # what is only shown can wait for the end, unless every variant is shown
+        alone=tuple(name for name in needed if name not in together and (limit is None or name in asked)),
         conditions=conditions,
         sort=order,
         limit=None if limit is None else whole(limit, "limit"),
