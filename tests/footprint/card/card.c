@@ -37,6 +37,7 @@ static address reserve(size_t size) {
 
 static int take(address start, size_t size) {
     if (used + size > total) return 0;
+    if (recorded == RECORDS) abort(); /* to say that the card is full would be a wrong verdict */
     used += size;
     records[recorded].start = start;
     records[recorded].size = size;
@@ -46,6 +47,7 @@ static int take(address start, size_t size) {
 static void give_back(int index) {
     used -= records[index].size;
     records[index].size = 0;
+    while (recorded > 1 && !records[recorded - 1].size) recorded--; /* an empty card begins anew */
 }
 
 /* The card */

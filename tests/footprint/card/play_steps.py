@@ -230,6 +230,7 @@ def answer(
     done = train(**question)
     said = allocations() if events else dict(REFUSED) if refused else done
     gc.collect()  # an error's traceback holds tensors
+    gc.freeze()  # what is left, such as what a first step imports, need not be looked through again
     torch.cuda.empty_cache()
     return said
 
@@ -256,6 +257,5 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")  # of kernels that are replaced
     replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
     torch._C._cuda_attach_out_of_memory_observer(refuse)
-    gc.freeze()  # what is imported need not be looked through after each answer
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)
