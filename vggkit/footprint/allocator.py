@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 from vggkit.base.eager import CUDA_BLOCK
@@ -90,6 +91,11 @@ class Block:
     def is_split(self) -> bool:
         """Whether it shares its segment with other blocks (is_split)."""
         return self.previous is not None or self.next is not None
+
+    @property
+    def age(self) -> int:
+        """How often its pool has been searched since it was freed (gc_count)."""
+        return self.pool.searches - self.born
 
     def cut(self, size: int) -> Block:
         """Cut bytes off its front; return them as a block of their own."""
@@ -279,13 +285,20 @@ class Allocator:
         for statistic in (self.allocated, self.requested, self.reserved):
             statistic.reset_peak()
 
+    def blocks(self) -> list[Block]:
+        """Return every block by address: those handed out, the free ones, and those without memory."""
+        pools = self.small, self.large
+        free = [block for pool in pools for _, _, block in pool.free]
+        unmapped = [block for pool in pools for _, block in pool.unmapped]
+        return sorted((*self._live.values(), *free, *unmapped), key=attrgetter("address"))
+
     def snapshot(self) -> list[SegmentInfo]:
         """Return the segments with their blocks, by address, as `torch.cuda.memory._snapshot` does."""
-        free = [block for pool in (self.small, self.large) for _, _, block in pool.free]
         heads = [
-            block for block in (*self._live.values(), *free) if block.previous is None or not block.previous.is_mapped
+            block
+            for block in self.blocks()
+            if block.is_mapped and (block.previous is None or not block.previous.is_mapped)
         ]
-        heads.sort(key=lambda block: block.address)
         return [
             SegmentInfo(
                 head.address,
@@ -462,9 +475,9 @@ class PlainSegments(Segments):
         excess = self.allocator.reserved.current - int(self.settings.garbage_collection_threshold * limit)
         whole = [block for _, _, block in pool.free if not block.is_split]
         while excess > 0 and whole:
-            mean = sum(pool.searches - block.born for block in whole) / len(whole)
-            old = [block for block in whole if pool.searches - block.born >= mean]
-            whole = [block for block in whole if pool.searches - block.born < mean]
+            mean = sum(block.age for block in whole) / len(whole)
+            old = [block for block in whole if block.age >= mean]
+            whole = [block for block in whole if block.age < mean]
             for block in old:
                 excess -= block.size
                 self._release_segment(block)

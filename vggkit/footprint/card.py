@@ -24,12 +24,15 @@ from vggkit.footprint.allocator_settings import Settings
 UNBOUNDED = 1 << 256
 """Bytes of a card that is never full, whatever a step asks for."""
 
-MOST_STEPS = 10
-"""Steps after which a loop is taken as it is. A loop that runs for three may run out of memory in the fourth or eighth;
-those that ran for ten ran for forty, wherever that was tried."""
+MOST_STEPS = 40
+"""Steps after which a loop is taken as it is, if it has not come back to a state.
 
-STEADY_STEPS = 3
-"""So many steps in a row with the same figures are taken as the steady state of a loop."""
+With torch's own settings each loop that was tried ran out of memory or came back within 20 steps. Expandable segments
+may take hundreds on a card that is full to the last percent. There one in thirty that ran for 40 steps ran out later.
+"""
+
+State = tuple[tuple[object, ...], ...]
+"""The blocks of a card, and whose they are."""
 
 
 class Loop(NamedTuple):
@@ -87,6 +90,15 @@ class Player:
         self.allocator = allocator
         self.blocks: defaultdict[Storage, list[Block]] = defaultdict(list)
 
+    @property
+    def state(self) -> State:
+        """All that decides what further steps do: each block by address, with its owner, whatever the addresses."""
+        owners = {block: (storage, turn) for storage, held in self.blocks.items() for turn, block in enumerate(held)}
+        return tuple(
+            (block.pool.segment, block.previous is None, block.is_mapped, block.size, owners.get(block, block.age))
+            for block in self.allocator.blocks()
+        )
+
     def play(self, events: Sequence[Event]) -> None:
         """Allocate and free in order.
 
@@ -109,7 +121,8 @@ def run(loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int 
         batch: number of images.
         card_bytes: what the card has.
         settings: of the allocator.
-        steps: how many; if absent, until the figures are steady, but `MOST_STEPS` at most.
+        steps: how many; if absent, until the card is in a state in which an earlier step has left it, from where on
+            the loop repeats itself for ever; but `MOST_STEPS` at most.
 
     Returns:
         The figures of each step; the last is None if it ran out of memory.
@@ -117,6 +130,7 @@ def run(loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int 
     allocator = Allocator(card_bytes, settings)
     player = Player(loop, batch, allocator)
     done: list[Figures | None] = []
+    left: set[State] = set()
     try:
         player.play(loop.before)
         for number in range(steps or MOST_STEPS):
@@ -124,15 +138,19 @@ def run(loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int 
             player.play(loop.step(number))
             peaks = allocator.allocated.peak, allocator.requested.peak, allocator.reserved.peak
             done.append(Figures(*peaks, allocator.retries))
-            if steps is None and number >= STEADY_STEPS and len(set(done[-STEADY_STEPS:])) == 1:
+            if steps is not None:
+                continue
+            state = player.state
+            if state in left:
                 break
+            left.add(state)
     except OutOfMemory:
         done.append(None)
     return done
 
 
 class CardUse(NamedTuple):
-    """What the steady step of a loop takes of a card that has room for it.
+    """What a step of a loop that repeats itself takes of a card.
 
     Args:
         allocated_bytes: most bytes of the blocks that are handed out (`torch.cuda.max_memory_allocated`).
