@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.keras_process import Keras
 
 # no test depends on a clock, and in CI none on chance: there the drawn examples are the same every time
 settings.register_profile(
@@ -84,6 +86,13 @@ def process() -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def keras() -> Iterator[Keras]:
+    """Start Keras once for all programs that run with it."""
+    with Keras() as process:
+        yield process
+
+
 KERAS = """
 import json, os, random
 import keras
@@ -98,7 +107,8 @@ def listing(model, columns):
 said = {}
 for name in ("VGG16", "VGG19"):
     keras.backend.clear_session()
-    model = getattr(keras.applications, name)(weights=None)
+    with keras.device("meta"):  # a summary has no values
+        model = getattr(keras.applications, name)(weights=None)
     for columns in (60, 80, 140):
         said[f"{name} {columns}"] = listing(model, columns)
 keras.backend.clear_session()
@@ -120,10 +130,7 @@ print(json.dumps(said))
 
 
 @pytest.fixture(scope="session")
-def keras_says() -> dict[str, Any]:
-    """What Keras itself prints, asked once, in a process of its own: VGG16 takes 553 MB."""
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", KERAS], capture_output=True, env=environment, timeout=300, text=True)
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def keras_says(keras: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Keras itself prints, asked once."""
+    said: dict[str, Any] = json.loads(keras.run(KERAS, tmp_path_factory.mktemp("keras")))
     return said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import subprocess
 import sys
 import warnings
@@ -22,6 +21,7 @@ from torchvision import transforms
 from torchvision.models import VGG16_Weights
 
 from tests.conftest import sample
+from tests.keras_process import Keras
 from tests.notation.test_preprocess import CUSTOM
 from vggkit.base.errors import PictureError, VggkitError
 from vggkit.classify import pictures
@@ -72,16 +72,16 @@ def test_timm_is_timms_transform(size: tuple[int, int]) -> None:
 
 
 KERAS = """
-import sys
+import pathlib
 import numpy, keras
-for path in sys.argv[1:]:
+for path in map(str, pathlib.Path().iterdir()):
     image = keras.utils.load_img(path, target_size=(224, 224))
     array = keras.applications.vgg16.preprocess_input(keras.utils.img_to_array(image))
     numpy.save(path + ".npy", array.transpose(2, 0, 1))
 """
 
 
-def test_keras_is_kerass_transform(tmp_path: Path) -> None:
+def test_keras_is_kerass_transform(keras: Keras, tmp_path: Path) -> None:
     """The preset gives what Keras loads and prepares, from files of several modes and sizes."""
     paths = []
     for number, (size, mode, suffix) in enumerate(
@@ -91,9 +91,7 @@ def test_keras_is_kerass_transform(tmp_path: Path) -> None:
     ):
         paths.append(str(tmp_path / f"{number}.{suffix}"))
         noise(*size, mode).save(paths[-1])
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", KERAS, *paths], capture_output=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
+    keras.run(KERAS, tmp_path)
     for path in paths:
         assert same(decode(path, PRESETS["keras"]), numpy.ascontiguousarray(numpy.load(f"{path}.npy"))), path
 

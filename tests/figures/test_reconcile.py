@@ -23,10 +23,10 @@ from vggkit.figures.conventions import CONVENTIONS, CountedNetwork
 from vggkit.figures.reconcile import every_finding, read_number
 
 
-@pytest.mark.parametrize(("name", "keras"), [("D", "VGG16 80"), ("E", "VGG19 80")])
-def test_a_convention_is_what_keras_prints(name: str, keras: str, keras_says: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "listing"), [("D", "VGG16 80"), ("E", "VGG19 80")])
+def test_a_convention_is_what_keras_prints(name: str, listing: str, keras_says: dict[str, Any]) -> None:
     """The line of Keras's summary is found under Keras's name, both its numbers."""
-    match = re.search(r"Total params: ([0-9,]+) \(([0-9.]+) MB\)", keras_says[keras])
+    match = re.search(r"Total params: ([0-9,]+) \(([0-9.]+) MB\)", keras_says[listing])
     assert match is not None
     assert "Keras 3.15.1" in [finding.tool for finding in reconcile(name, match[1])]
     assert "Keras 3.15.1" in [finding.tool for finding in reconcile(name, f"{match[2]}MB")]

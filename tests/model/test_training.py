@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import pickle
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import vggkit
+from tests.keras_process import Keras
 from vggkit import VGG, ArgumentError
 
 
@@ -110,13 +109,9 @@ print(json.dumps([[weight.value.detach().numpy().tolist() for weight in layer.we
 """
 
 
-def test_frozen_means_what_kerass_trainable_means() -> None:
+def test_frozen_means_what_kerass_trainable_means(keras: Keras, tmp_path: Path) -> None:
     """Keras's own layer, frozen after one step and called in training, has the statistics and the outputs of ours."""
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", KERAS_LAYER], capture_output=True, env=environment, timeout=300, text=True, check=True
-    )
-    weights, outputs = json.loads(done.stdout.splitlines()[-1])
+    weights, outputs = json.loads(keras.run(KERAS_LAYER, tmp_path))
     model = vggkit.build(vggkit.loads("input: 3x2x2\nblocks: [[batchnorm]]"))
     norm, images = model.block1.norm, torch.arange(24.0).reshape(2, 3, 2, 2)
     for parameter, theirs in zip((norm.weight, norm.bias, norm.running_mean, norm.running_var), weights):

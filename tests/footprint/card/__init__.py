@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
+from tests.answering import Answering
 from tests.judges import missing, package, program
 
 HERE = Path(__file__).parent
@@ -43,8 +41,8 @@ def _folders(module: str) -> list[str]:
     return list(spec.submodule_search_locations or ()) if spec else []
 
 
-class Card:
-    """A process in which torch runs on the card: a question, a line of JSON, is answered with another.
+class Card(Answering):
+    """A process in which torch runs on the card.
 
     Args:
         library: what `build` has built.
@@ -62,28 +60,4 @@ class Card:
             "PYTORCH_ALLOC_CONF": settings,
             "TORCH_CPP_LOG_LEVEL": "ERROR",  # running out of memory is what is asked for
         }
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / player)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-
-    def ask(self, **question: Any) -> Any:
-        """Return the answer to a question."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        assert line, f"the card's process ended with {self.process.wait()}"
-        return json.loads(line)
-
-    def __enter__(self) -> Card:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.communicate()
+        super().__init__([sys.executable, str(HERE / player)], environment)

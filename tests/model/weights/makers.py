@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -81,15 +79,3 @@ def scores(model: VGG) -> torch.Tensor:
     with torch.no_grad():
         result: torch.Tensor = model.eval()(images(model.network))
         return result
-
-
-def keras(code: str, folder: Path) -> str:
-    """Run code with Keras on the torch backend in a process of its own, in a folder; return what it prints."""
-    import os
-
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, env=environment, timeout=300, text=True, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -23,8 +23,9 @@ from torchvision.models import vgg as torchvisions
 import vggkit
 from tests.base.test_files import file_size_limit
 from tests.cli.test_app import run, told
+from tests.keras_process import Keras
 from tests.model.test_peers import fill, take
-from tests.model.weights.makers import LAYOUT_FILES, images, in_layout, keras, scores, small, without_configuration
+from tests.model.weights.makers import LAYOUT_FILES, images, in_layout, scores, small, without_configuration
 from vggkit import VGG, ArgumentError, CheckpointError, VggkitError
 from vggkit.model.weights.checkpoint import Flattened
 from vggkit.model.weights.conversion import convert
@@ -202,7 +203,7 @@ def test_torchvisions_own_model_loads_its_layout(tmp_path: Path) -> None:
 
 
 KERAS = """
-import sys, keras, numpy, h5py
+import keras, numpy, h5py
 from keras import layers
 from keras.src.legacy.saving import legacy_h5_format
 
@@ -223,7 +224,7 @@ def made(top, norm):
     return keras.Model(image, x)
 
 image = numpy.load("image.npy").transpose(0, 2, 3, 1)
-for stem in sys.argv[1:] or ["top", "trunk", "top_bn", "trunk_bn"]:
+for stem in ("top", "trunk", "top_bn", "trunk_bn"):
     for ending in (".h5", ".weights.h5"):
         model = made("top" in stem, "bn" in stem)
         if ending == ".h5":
@@ -235,7 +236,7 @@ for stem in sys.argv[1:] or ["top", "trunk", "top_bn", "trunk_bn"]:
 """
 
 
-def test_keras_loads_both_of_its_layouts(tmp_path: Path) -> None:
+def test_keras_loads_both_of_its_layouts(keras: Keras, tmp_path: Path) -> None:
     """With and without top, with and without batch norm: the same probabilities and maps to 1e-5."""
     import numpy
 
@@ -245,7 +246,7 @@ def test_keras_loads_both_of_its_layouts(tmp_path: Path) -> None:
         for ending in (".h5", ".weights.h5"):
             convert(tmp_path / f"{stem}.safetensors", tmp_path / f"{stem}{ending}")
     numpy.save(tmp_path / "image.npy", images(models["top"].network).numpy())
-    keras(KERAS, tmp_path)
+    keras.run(KERAS, tmp_path)
     for stem, model in models.items():
         ours = scores(model)
         ours = ours.softmax(dim=1) if "top" in stem else ours.permute(0, 2, 3, 1)

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 import vggkit
 from tests.drawn import configs
-from tests.model.weights.makers import LAYOUT_FILES, in_layout, keras, small, without_configuration
+from tests.keras_process import Keras
+from tests.model.weights.makers import LAYOUT_FILES, in_layout, small, without_configuration
 from vggkit import VGG, CheckpointError, Network
 from vggkit.model.weights.container import CONFIG_KEY
 from vggkit.model.weights.inspection import Inspection, inspect
@@ -267,11 +268,11 @@ model.save("own.keras"); model.save_weights("own.weights.h5"); model.save("own.h
 """
 
 
-def test_a_keras_model_of_somebodys_own_is_told_and_gives_its_probabilities(tmp_path: Path) -> None:
+def test_a_keras_model_of_somebodys_own_is_told_and_gives_its_probabilities(keras: Keras, tmp_path: Path) -> None:
     """Names in no order, small variances, Keras's epsilon of batch norm: the same probabilities from each format."""
     import numpy
 
-    keras(KERAS, tmp_path)
+    keras.run(KERAS, tmp_path)
     pictures = numpy.load(tmp_path / "pictures.npz")
     x = torch.from_numpy(pictures["x"]).permute(0, 3, 1, 2).contiguous()
     for name in ("own.keras", "own.weights.h5", "own.h5"):

@@ -16,7 +16,7 @@ from PIL import Image
 import vggkit
 from tests.cli.test_app import printed, run
 from tests.conftest import sample
-from tests.model.weights.makers import keras
+from tests.keras_process import Keras
 from vggkit import VGG, CheckpointError
 from vggkit.model.weights.inspection import inspect
 from vggkit.model.weights.keras_description import KerasLayers, described_config, keras_layers
@@ -50,9 +50,9 @@ print(json.dumps({{name: json.loads(model(text).to_json()) for name, text in {LA
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def described(keras: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Each model's description, as Keras itself writes it."""
-    found: dict[str, Any] = json.loads(keras(LAYERS_CODE, tmp_path_factory.mktemp("keras")).splitlines()[-1])
+    found: dict[str, Any] = json.loads(keras.run(LAYERS_CODE, tmp_path_factory.mktemp("keras")))
     return found
 
 
@@ -81,9 +81,9 @@ print(json.dumps([json.loads(model.to_json()) for model in (twice, heads, straig
 """
 
 
-def test_more_than_one_way_is_told(tmp_path: Path) -> None:
+def test_more_than_one_way_is_told(keras: Keras, tmp_path: Path) -> None:
     """A layer that runs twice and one with two behind it make no chain, whatever their order in the file."""
-    twice, heads, straight = json.loads(keras(BRANCHING, tmp_path).splitlines()[-1])
+    twice, heads, straight = json.loads(keras.run(BRANCHING, tmp_path))
     assert keras_layers(twice).branches == ("conv",)
     assert keras_layers(heads).branches != ()
     assert keras_layers(straight).branches == ()
@@ -138,9 +138,9 @@ keras.Sequential([*parts, layers.Flatten(), layers.Dense(3, activation="softmax"
 """
 
 
-def test_a_described_model_gives_its_probabilities(tmp_path: Path) -> None:
+def test_a_described_model_gives_its_probabilities(keras: Keras, tmp_path: Path) -> None:
     """Epsilons, an oblong input and pools that only the description tells; without it nothing is guessed."""
-    keras(SAVED, tmp_path)
+    keras.run(SAVED, tmp_path)
     pictures = numpy.load(tmp_path / "pictures.npz")
     x = torch.from_numpy(pictures["x"]).permute(0, 3, 1, 2).contiguous()
     for name in ("own.keras", "own.h5"):
@@ -331,10 +331,10 @@ class Saved:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+def saved(keras: Keras, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """Every model, saved by Keras itself."""
     folder = tmp_path_factory.mktemp("keras")
-    keras(CODE, folder)
+    keras.run(CODE, folder)
     return Saved(folder)
 
 
@@ -436,9 +436,9 @@ keras.Sequential([*parts, layers.UnitNormalization(), layers.Dense(7, activation
 """
 
 
-def test_a_head_that_is_replaced_may_be_anything(tmp_path: Path) -> None:
+def test_a_head_that_is_replaced_may_be_anything(keras: Keras, tmp_path: Path) -> None:
     """What no configuration can express counts in the blocks alone, with head='new'; the blocks are compared."""
-    keras(HEADS, tmp_path)
+    keras.run(HEADS, tmp_path)
     for name in ("head.keras", "head.h5"):
         model = vggkit.build(vggkit.loads(PLAIN), weights=tmp_path / name, head="new")
         assert model.report is not None

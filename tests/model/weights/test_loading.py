@@ -22,8 +22,9 @@ from torch.optim.swa_utils import AveragedModel
 import vggkit
 from tests.base.test_files import file_size_limit
 from tests.conftest import sample
+from tests.keras_process import Keras
 from tests.model.test_peers import OTHERS, SOME, fill, take, timms, torchvisions
-from tests.model.weights.makers import LAYOUT_FILES, in_layout, keras, scores, small, without_configuration
+from tests.model.weights.makers import LAYOUT_FILES, in_layout, scores, small, without_configuration
 from vggkit import ArgumentError, CheckpointError, VggkitError
 from vggkit.model.weights.inspection import inspect
 
@@ -140,14 +141,16 @@ for top in (True, False):
 @pytest.mark.parametrize(
     ("name", "config", "side"), [pytest.param("VGG16", "D", 224, marks=pytest.mark.slow), ("VGG19", "E", 64)]
 )
-def test_kerass_checkpoints_give_kerass_probabilities(name: str, config: str, side: int, tmp_path: Path) -> None:
+def test_kerass_checkpoints_give_kerass_probabilities(
+    keras: Keras, name: str, config: str, side: int, tmp_path: Path
+) -> None:
     """VGG16 and VGG19, with and without top, from the legacy format and both of Keras 3's: the same to 1e-5.
 
     VGG16 is as published; VGG19 is of 64×64 pixels, so that its file is a third as large.
     """
     import numpy
 
-    keras(f"name, side = {name!r}, {side}{KERAS}", tmp_path)
+    keras.run(f"name, side = {name!r}, {side}{KERAS}", tmp_path)
     x = torch.from_numpy(numpy.load(tmp_path / "image.npy")).permute(0, 3, 1, 2).contiguous()
     for top in (True, False):
         expected = torch.from_numpy(numpy.load(tmp_path / f"{top}.npy"))
@@ -395,7 +398,7 @@ def test_loading_needs_little_more_than_the_checkpoint(layout: str, tmp_path: Pa
         assert private <= 0.1 * path.stat().st_size
 
 
-def test_a_keras_model_with_its_own_head_gives_its_features(tmp_path: Path) -> None:
+def test_a_keras_model_with_its_own_head_gives_its_features(keras: Keras, tmp_path: Path) -> None:
     """Layers inside another Keras model are found in order, from each of Keras's formats."""
     code = """
 import keras
@@ -404,7 +407,7 @@ head = [keras.layers.Flatten(), keras.layers.Dense(6, activation="relu"), keras.
 model = keras.Sequential([base, *head])
 model.save("own.keras"); model.save_weights("own.weights.h5"); model.save("own.h5")
 """
-    keras(code, tmp_path)
+    keras.run(code, tmp_path)
     first = None
     for name in ("own.keras", "own.weights.h5", "own.h5"):
         model = vggkit.load_model(tmp_path / name)

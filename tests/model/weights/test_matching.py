@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import vggkit
 from tests.cli.test_app import printed
-from tests.model.weights.makers import in_layout, keras, small
+from tests.keras_process import Keras
+from tests.model.weights.makers import in_layout, small
 from vggkit import VGG, CheckpointError, Network
 from vggkit.model.weights.inspection import inspect
 from vggkit.model.weights.layouts import open_checkpoint
@@ -240,11 +241,11 @@ numpy.savez("values.npz", kernel=kernel, dense=dense)
 """
 
 
-def test_the_mapping_of_a_keras_model_with_its_own_head_is_shown(tmp_path: Path) -> None:
+def test_the_mapping_of_a_keras_model_with_its_own_head_is_shown(keras: Keras, tmp_path: Path) -> None:
     """From each format: which tensor becomes which parameter, and the values that Keras itself has there."""
     import numpy
 
-    keras(KERAS, tmp_path)
+    keras.run(KERAS, tmp_path)
     values = numpy.load(tmp_path / "values.npz")
     for name in ("own.keras", "own.weights.h5", "own.h5"):
         inspection = inspect(tmp_path / name)

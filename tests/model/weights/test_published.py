@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from typing import Any
 
 import msgspec
@@ -16,6 +13,7 @@ import timm
 import torchvision
 
 import vggkit
+from tests.keras_process import Keras
 from vggkit.base.errors import ArgumentError
 from vggkit.model.weights.published import Passport, imagenet, of_file, passports
 
@@ -105,35 +103,32 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def keras() -> dict[str, Any]:
-    """What Keras itself says, asked in a process of its own, as it wants its backend named first."""
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", KERAS], capture_output=True, env=environment, timeout=300, text=True)
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def theirs(keras: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Keras's own source says."""
+    said: dict[str, Any] = json.loads(keras.run(KERAS, tmp_path_factory.mktemp("keras")))
     return said
 
 
-def test_kerass_passports_are_in_its_source(keras: dict[str, Any]) -> None:
+def test_kerass_passports_are_in_its_source(theirs: dict[str, Any]) -> None:
     """Address and MD5, with and without the classifier."""
-    assert [passport.address for passport in of_origin("keras")] == keras["addresses"]
+    assert [passport.address for passport in of_origin("keras")] == theirs["addresses"]
     for passport in of_origin("keras"):
-        source = re.sub(r"\s", "", keras["sources"][passport.file[:5]])
+        source = re.sub(r"\s", "", theirs["sources"][passport.file[:5]])
         constant = "WEIGHTS_PATH" if passport.classifier else "WEIGHTS_PATH_NO_TOP"
         assert str(passport.address).endswith(f"/{passport.file}")
         assert f'"{passport.file}",{constant},cache_subdir="models",file_hash="{passport.md5}"' in source
 
 
-def test_kerass_preprocessing_is_its_functions(keras: dict[str, Any]) -> None:
+def test_kerass_preprocessing_is_its_functions(theirs: dict[str, Any]) -> None:
     """A pixel comes out as `preprocess_input` returns it, and `load_img` resizes with the same interpolation."""
     for passport in of_origin("keras"):
         rules = passport.preprocess
         ours = [
             (value / rules["scale"] - mean) / std for value, mean, std in zip([30, 20, 10], rules["mean"], rules["std"])
         ]
-        assert ours == pytest.approx(keras["pixel"], rel=1e-9)  # it subtracts before it divides
+        assert ours == pytest.approx(theirs["pixel"], rel=1e-9)  # it subtracts before it divides
         assert (rules["colour"], rules["resize"], "crop" in rules) == ("bgr", "224x224", False)
-        assert rules["interpolation"] == keras["interpolation"]
+        assert rules["interpolation"] == theirs["interpolation"]
 
 
 def test_every_file_has_one_passport_and_a_known_configuration() -> None:
