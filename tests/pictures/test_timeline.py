@@ -21,6 +21,9 @@ PLANS: list[tuple[str, dict[str, Any]]] = [
     ("D", {"batch": 64, "optimizer": "adam"}),
     ("A-LRN", {"mode": "inference"}),
     ("E", {"batch": 8, "checkpoint": ["block1", "block2"], "autocast": True}),
+    ("D", {"device": "cuda"}),
+    ("D", {"batch": 6, "device": "cuda"}),
+    ("A-LRN", {"mode": "inference", "device": "cuda"}),
 ]
 
 
@@ -54,6 +57,22 @@ def test_every_amount_in_it_is_the_plans(svg: str) -> None:
     """Wherever a number of bytes stands, it is the peak."""
     amounts = set(re.findall(r"[0-9.,]+ [kMG]B", svg))
     assert amounts == {megabytes(vggkit.memory("D").peak_bytes)}
+
+
+@pytest.mark.parametrize("allocator", ["", "expandable_segments:True"])
+def test_on_cuda_a_line_says_what_is_reserved(allocator: str) -> None:
+    """At its height, with its bytes in the legend and in the description; on the CPU there is none."""
+    plan = vggkit.memory("D", batch=16, device="cuda", allocator=allocator)
+    assert plan.reserved_bytes is not None
+    (axes,) = timeline.figure(plan).axes
+    label = f"reserved {megabytes(plan.reserved_bytes)}"
+    (line,) = (line for line in axes.lines if line.get_label() == label)
+    assert set(line.get_ydata()) == {plan.reserved_bytes / 1e9}
+    assert axes.get_ylim()[1] > plan.reserved_bytes / 1e9
+    assert axes.get_legend().get_texts()[0].get_text() == label
+    assert f"what torch's allocator reserves, {megabytes(plan.reserved_bytes)}." in timeline.description(plan)
+    on_cpu = vggkit.memory("D", batch=16)
+    assert "reserve" not in timeline.picture(on_cpu, "svg").decode()
 
 
 def test_the_same_plan_is_the_same_picture(svg: str) -> None:
@@ -96,12 +115,13 @@ def test_no_text_leaves_the_canvas_or_covers_another(name: str, options: dict[st
 
 @pytest.mark.parametrize(("name", "options"), PLANS, ids=str)
 def test_no_line_runs_through_a_word(name: str, options: dict[str, Any]) -> None:
-    """The dotted lines between the phases end below their names."""
+    """The dotted lines between the phases end below their names, and the peak's words are above what is reserved."""
     drawn = timeline.figure(vggkit.memory(name, **options))
     boxes = texts(drawn)
     (axes,) = drawn.axes
     lines = [line.get_window_extent() for line in axes.lines]
-    assert len(lines) == (0 if options.get("mode") == "inference" else 2)
+    between_phases = 0 if options.get("mode") == "inference" else 2
+    assert len(lines) == between_phases + (options.get("device") == "cuda")
     for line in lines:
         assert [text for text, box in boxes.items() if box.overlaps(line)] == []
 

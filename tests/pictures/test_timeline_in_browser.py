@@ -12,6 +12,7 @@ import vggkit
 from tests.pictures.browsing import PHONE, Tab
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, megabytes
+from vggkit.footprint.plan import MemoryPlan
 from vggkit.pictures import timeline
 
 PLAN = vggkit.memory("A-LRN", batch=4)
@@ -54,13 +55,13 @@ def test_it_begins_at_the_peak(tab: Tab) -> None:
     check_moment(tab, PEAK)
 
 
-def place(tab: Tab, index: float, height: float = 0.5) -> tuple[float, float]:
+def place(tab: Tab, index: float, height: float = 0.5, plan: MemoryPlan = PLAN) -> tuple[float, float]:
     """Return where a moment is on the screen, by the lines that the picture itself has."""
     left, top, right, bottom = tab.page.evaluate(
         """() => { const box = document.getElementById("timeline-patch_2").getBoundingClientRect();
             return [box.left, box.top, box.right, box.bottom]; }"""
     )
-    return left + (right - left) * index / (LAST + 1), bottom + (top - bottom) * height
+    return left + (right - left) * index / len(plan.timeline), bottom + (top - bottom) * height
 
 
 def test_the_pointer_names_the_moment_that_it_is_at(tab: Tab) -> None:
@@ -114,3 +115,21 @@ def test_without_its_script_the_picture_and_its_description_are_there(browser: A
     assert not page.locator("#moment").is_visible()
     assert page.get_by_role("slider").count() == 0
     context.close()
+
+
+def test_on_cuda_the_last_row_says_what_is_reserved(browser: Any, tmp_path: Path) -> None:
+    """It is the same at every moment, and the slider still says what is alive."""
+    plan = vggkit.memory("A-LRN", batch=4, device="cuda")
+    assert plan.reserved_bytes is not None
+    path = tmp_path / "step.html"
+    path.write_bytes(timeline.picture(plan, "html"))
+    tab = Tab(browser, path)
+    for index in (0, 17, len(plan.timeline) - 1):
+        tab.page.mouse.move(*place(tab, index + 0.5, plan=plan))
+        moment = plan.timeline[index]
+        *_, alive, reserved = [row.locator("th, td").all_inner_texts() for row in tab.page.locator("#moment tr").all()]
+        assert alive == ["alive", megabytes(moment.size), grouped(moment.size)]
+        assert reserved == ["reserved", megabytes(plan.reserved_bytes), grouped(plan.reserved_bytes)]
+        slider = tab.page.get_by_role("slider", name="Moment of the step")
+        assert slider.get_attribute("aria-valuetext") == f"{moment.event}: {megabytes(moment.size)}"
+    tab.close()

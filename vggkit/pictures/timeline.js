@@ -33,10 +33,10 @@ function show(index) {
   draw(level, left, y, x, y);
   moment.querySelector("strong").textContent = event;
   moment.querySelector("span").textContent = `operation ${chosen + 1} of ${last + 1}`;
-  moment.querySelectorAll("tr").forEach((row, number) => {
-    const [short, full] = texts[number];
-    row.cells[1].textContent = short;
-    row.cells[2].textContent = full;
+  const rows = moment.querySelectorAll("tr"); // a row behind the last text is the same at every moment
+  texts.forEach(([short, full], number) => {
+    rows[number].cells[1].textContent = short;
+    rows[number].cells[2].textContent = full;
   });
   slider.setAttribute("aria-valuenow", chosen + 1);
   slider.setAttribute("aria-valuetext", `${event}: ${texts[texts.length - 1][0]}`);

@@ -1,4 +1,7 @@
-"""MemoryPlan → a picture of the alive bytes over the step, stacked by kind, with its phases and its peak; or a page."""
+"""MemoryPlan → a picture of the alive bytes over the step, stacked by kind, with its phases and its peak; or a page.
+
+On CUDA a line shows what torch's allocator has reserved. It is level, as a steady step neither reserves nor gives back.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,9 @@ AXES = 6.5
 PEAK_SIZE = 10
 """Points of the letters at the peak."""
 
+PEAK_GAP = 16
+"""Points between them and what is drawn highest."""
+
 RESOLUTION = 150
 """Dots per inch of a PNG."""
 
@@ -82,7 +88,10 @@ def description(plan: MemoryPlan) -> str:
     alive = [(MEMORY_KINDS[kind], size) for kind, size in plan.by_kind.items() if size]
     kinds = ", ".join(f"{words} {percent(size, plan.peak_bytes)}" for words, size in alive)
     peak = f"They peak at {megabytes(plan.peak_bytes)} in the {plan.peak_at}: {kinds}."
-    return f"Alive bytes over one step of {plan.title}. {peak}"
+    said = f"Alive bytes over one step of {plan.title}. {peak}"
+    if plan.reserved_bytes is None:
+        return said
+    return f"{said} The dashed line is what torch's allocator reserves, {megabytes(plan.reserved_bytes)}."
 
 
 def phase(event: str) -> str:
@@ -96,6 +105,7 @@ def _draw(plan: MemoryPlan, axes: Any) -> None:
     moments = plan.timeline
     positions = range(len(moments) + 1)
     unit, name = _unit(plan.peak_bytes)
+    highest = max(plan.peak_bytes, plan.reserved_bytes or 0) / unit
     bottom = [0.0] * len(moments)
     for index, (kind, colour) in enumerate(COLOURS.items()):
         values = [moment.by_kind[index] / unit for moment in moments]
@@ -114,13 +124,16 @@ def _draw(plan: MemoryPlan, axes: Any) -> None:
             label=MEMORY_KINDS[kind],
         )
         bottom = top
+    if plan.reserved_bytes is not None:
+        label = f"reserved {megabytes(plan.reserved_bytes)}"
+        axes.axhline(plan.reserved_bytes / unit, color="black", linewidth=1.2, linestyle="--", label=label)
     _mark_phases(plan, axes)
-    _mark_peak(plan, axes, unit)
+    _mark_peak(plan, axes, unit, highest)
     axes.set_title(fill(plan.title, TITLE_WIDTH), loc="left", fontweight="bold", pad=22)
     axes.set_ylabel(f"alive {name}")
     axes.set_xlabel("operations of the step, in order")
     axes.set_xlim(0, len(moments))
-    axes.set_ylim(0, plan.peak_bytes / unit * 1.25)
+    axes.set_ylim(0, highest * 1.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, reverse=True)
 
@@ -155,8 +168,17 @@ def _phases(plan: MemoryPlan) -> Iterator[tuple[str, int, int]]:
         start = end
 
 
-def _mark_peak(plan: MemoryPlan, axes: Any, unit: float) -> None:
-    """Write what the peak is above it, inside a phase that is wide enough."""
+def _mark_peak(plan: MemoryPlan, axes: Any, unit: float, highest: float) -> None:
+    """Write what the peak is above all that is drawn, inside a phase that is wide enough.
+
+    Args:
+        plan: whose peak.
+        axes: where to write.
+        unit: bytes of the axes' unit.
+        highest: what is drawn highest, in that unit.
+    """
+    from matplotlib.transforms import offset_copy
+
     index = next(i for i, moment in enumerate(plan.timeline) if moment.size == plan.peak_bytes)
     text = f"peak {megabytes(plan.peak_bytes)}\n{plan.peak_at}"
     half = style.text_width(text, PEAK_SIZE) / AXES * len(plan.timeline) / 2
@@ -164,8 +186,8 @@ def _mark_peak(plan: MemoryPlan, axes: Any, unit: float) -> None:
     axes.annotate(
         text,
         xy=(index + 0.5, plan.peak_bytes / unit),
-        xytext=(max(start + half, min(index + 0.5, end - half)), 16),
-        textcoords=("data", "offset points"),
+        xytext=(max(start + half, min(index + 0.5, end - half)), highest),
+        textcoords=offset_copy(axes.transData, axes.figure, y=PEAK_GAP, units="points"),
         ha="center",
         va="bottom",
         fontsize=PEAK_SIZE,
@@ -214,6 +236,7 @@ def _page(plan: MemoryPlan) -> str:
         description=escape(description(plan)),
         picture=inline_svg(svg, "timeline"),
         kinds="".join(_kind(kind) for kind, _ in alive),
+        reserved="" if plan.reserved_bytes is None else _reserved(plan.reserved_bytes),
         script=script,
         script_hash=script_hash(script),
         data=embedded(data),
@@ -237,3 +260,8 @@ def _kind(kind: str) -> str:
         f'<tr><th scope="row"><span style="background:{COLOURS[kind]}"></span>{escape(MEMORY_KINDS[kind])}</th>'
         "<td></td><td></td></tr>"
     )
+
+
+def _reserved(size: int) -> str:
+    """Return the row of what is reserved, at every moment the same."""
+    return f'<tr><th scope="row">reserved</th><td>{megabytes(size)}</td><td>{grouped(size)}</td></tr>'
