@@ -108,6 +108,16 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
     assert path.read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize("options", [(), ("--device", "cuda", "--allocator", "expandable_segments:True")])
+def test_the_timeline_is_written_for_the_viewer(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A .pickle file has the plan's snapshot, whatever the case of its ending."""
+    path = tmp_path / "step.PICKLE"
+    result = run("memory", "A", "--timeline", str(path), *options)
+    assert (result.exit_code, result.stderr) == (0, f"{path} written\n")
+    plan = vggkit.memory("A", device="cuda", allocator=options[-1]) if options else vggkit.memory("A")
+    assert path.read_bytes() == plan.to_pickle()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -125,7 +135,7 @@ def test_the_timeline_is_drawn(tmp_path: Path, ending: str) -> None:
         (("--solve", "image"), "--solve: needs --fit, such as --fit 24GiB"),
         (("--batch", "2", "--fit", "8GB"), "--batch can't be combined with --fit, which looks for it"),
         (("--fit", "8GB", "--solve", "image"), "image: D has parameters that depend on the image's size"),
-        (("--timeline", "step.pdf"), "--timeline: expected a file that ends in .svg, .png or .html"),
+        (("--timeline", "step.pdf"), "--timeline: expected a file that ends in .svg, .png, .html or .pickle"),
         (("--timeline", "step.svg", "--fit", "8GB"), "--timeline can't be combined with --fit"),
         (("--output", "plan.yaml"), "--output: expected a file that ends in .txt, .json, .csv, .md, .tex, .html or"),
         (("--mode", "inference", "--checkpoint", "block1"), "checkpoint: needs mode training"),

@@ -40,6 +40,9 @@ WIDE = 4
 INDEX_BYTES = 8
 """An int64: labels, and the indices of max pooling."""
 
+START = "start"
+"""The event before any operation: what is there already is counted, images and labels are made."""
+
 
 class Storage:
     """A piece of memory.
@@ -225,7 +228,7 @@ class Eager:
         self.autograd = training
         self.autocast = False
         self.frozen = False
-        self.event = "start"
+        self.event = START
         self.moments: list[Moment] = []
         self.events: list[Event] = []
         self.kept: dict[Storage, str] = {}

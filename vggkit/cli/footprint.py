@@ -27,7 +27,7 @@ from vggkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vggkit.footprint.plan import StepOptions
+    from vggkit.footprint.plan import MemoryPlan, StepOptions
     from vggkit.network import Network
 
 
@@ -51,7 +51,11 @@ if TYPE_CHECKING:
 @click.option(
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
 )
-@click.option("--timeline", type=FILE, help="Draw the step to a .svg, .png or .html file.")
+@click.option(
+    "--timeline",
+    type=FILE,
+    help="Draw the step to a .svg, .png or .html file, or write it to a .pickle file for pytorch.org/memory_viz.",
+)
 @format_option()
 @output_option
 def memory(
@@ -84,9 +88,7 @@ def memory(
         click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
     plan = plan_step(network, step)
     if timeline is not None:
-        from vggkit.pictures.timeline import picture
-
-        put(picture(plan, timeline.suffix.lower().lstrip(".")), timeline, "drawn")
+        _put_timeline(plan, timeline)
     advice = remedies(network, step).sentences(plan.peak_bytes)
     write_table(plan.table(advice), format, output)
 
@@ -120,7 +122,20 @@ def _limit_bytes(text: str) -> int:
         raise ArgumentError(f"--fit: {error}") from None
 
 
-TIMELINE_ENDINGS = (".svg", ".png", ".html")
+VIEWER_ENDING = ".pickle"
+"""Of a file for PyTorch's memory viewer."""
+
+TIMELINE_ENDINGS = (".svg", ".png", ".html", VIEWER_ENDING)
+
+
+def _put_timeline(plan: MemoryPlan, path: Path) -> None:
+    ending = path.suffix.lower()
+    if ending == VIEWER_ENDING:
+        put(plan.to_pickle(), path, "written")
+        return
+    from vggkit.pictures.timeline import picture
+
+    put(picture(plan, ending.lstrip(".")), path, "drawn")
 
 
 def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str | None, timeline: Path | None) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vggkit.base.eager import Event, Storage
 from vggkit.footprint.allocator import Allocator, Block, OutOfMemory
@@ -72,19 +72,32 @@ class Figures(NamedTuple):
     retries: int
 
 
+class HandsOut(Protocol):
+    """What hands out blocks of memory and takes them back, as an allocator does."""
+
+    def allocate(self, requested: int) -> Block:
+        """Hand out a block."""
+
+    def free(self, block: Block) -> None:
+        """Take a block back."""
+
+    def blocks(self) -> list[Block]:
+        """Return every block by address, free ones included."""
+
+
 class Player:
-    """A loop that runs on an empty card.
+    """A loop that runs in empty memory.
 
     Args:
         loop: the loop.
         batch: number of images.
-        allocator: of the card.
+        allocator: of the memory.
 
     Attributes:
         blocks: those that each storage has; of two, the older one comes first.
     """
 
-    def __init__(self, loop: Loop, batch: int, allocator: Allocator) -> None:
+    def __init__(self, loop: Loop, batch: int, allocator: HandsOut) -> None:
         self.loop = loop
         self.batch = batch
         self.allocator = allocator

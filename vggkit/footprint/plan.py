@@ -22,6 +22,7 @@ from vggkit.base.eager import (
     MEMORY_KINDS,
     OPTIMIZER,
     PARAMETERS,
+    START,
     Eager,
     Event,
     Moment,
@@ -33,6 +34,7 @@ from vggkit.base.eager import (
 from vggkit.base.errors import ArgumentError, ConfigError, did_you_mean, shorten
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
+from vggkit.footprint import viewer
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import CardUse, Loop, card_use
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
@@ -135,8 +137,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     """What a step holds.
 
     Args:
-        name: the network's.
-        input: shape of one image.
+        network: whose step it is.
         options: what the step is like.
         peak_bytes: most bytes alive at one moment.
         peak_at: that moment: "backward of block3_pool".
@@ -154,8 +155,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             the CPU.
     """
 
-    name: str
-    input: Shape
+    network: Network
     options: StepOptions
     peak_bytes: int
     peak_at: str
@@ -167,6 +167,16 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     retries: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.network.name
+
+    @property
+    def input(self) -> Shape:
+        """Shape of one image."""
+        return self.network.input_shape
 
     @property
     def title(self) -> str:
@@ -199,6 +209,25 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
                 for moment in self.timeline
             ],
         }
+
+    def torch_snapshot(self) -> dict[str, Any]:
+        """Return what `torch.cuda.memory._snapshot` returns after a steady step whose history was recorded.
+
+        On CUDA the blocks lie where torch's allocator puts them, on a card with room for the step. On the CPU they lie
+        in one arena: each in the smallest hole that is large enough.
+
+        Returns:
+            `segments` with their blocks when the step ends, and the step's allocations and frees in `device_traces`.
+
+        >>> trace = memory("D").torch_snapshot()["device_traces"][0]
+        >>> trace[-2]["action"], trace[-2]["frames"][0]["name"]
+        ('free_completed', 'backward of block1_conv1')
+        """
+        return Step(self.network, self.options).torch_snapshot()
+
+    def to_pickle(self) -> bytes:
+        """Return `torch_snapshot` as a file that https://pytorch.org/memory_viz opens."""
+        return viewer.pickled(self.torch_snapshot())
 
     def table(self, advice: Sequence[str] = ()) -> Table:
         """Return a row for each kind of memory at the peak, their sum, and sentences on what may surprise.
@@ -440,8 +469,7 @@ class Step:
         steady = [parameter.storage for parameter in self._parameters] + self._gradients + self._states
         use = self.card_use() if self.options.device == "cuda" else None
         return MemoryPlan(
-            name=self.network.name,
-            input=self.network.input_shape,
+            network=self.network,
             options=self.options,
             peak_bytes=peak.size,
             peak_at=peak.event,
@@ -469,6 +497,12 @@ class Step:
             later=[*freed, *forward, *replaced, *self._of_backward, *self._of_update],
         )
 
+    def torch_snapshot(self) -> dict[str, Any]:
+        """Return a steady step of the loop in the form of torch's memory snapshots."""
+        if self.options.device == "cpu":
+            return viewer.on_cpu(self.loop, self.options.batch)
+        return viewer.on_cuda(self.loop, self.options.batch, self.options.allocator)
+
     def card_use(self) -> CardUse:
         """Return what it takes of a card that is never full, when it is one of a loop of such steps."""
         use = card_use(self.loop, self.options.batch, Settings.of(self.options.allocator))
@@ -479,6 +513,7 @@ class Step:
         """Allocate what is there when the step begins, and run it."""
         eager, options, network = self._eager, self.options, self.network
         blocks = self._place_layers()
+        eager.event = START
         images = eager.new(elements(network.input_shape) * self._element_bytes, kind=INPUTS)
         x = Tensor(images, network.input_shape, self._element_bytes)
         if not options.is_training:
@@ -523,6 +558,7 @@ class Step:
         return [(block, [self._placed_run(one, one.name in frozen) for one in layers]) for block, layers in blocks]
 
     def _placed_run(self, placed: PlacedLayer, frozen: bool) -> PlacedRun:
+        self._eager.event = f"construction of {placed.name}"
         parameters = {}
         for name, shape in placed.layer.parameters(placed.input_shape).items():
             storage = self._eager.new(0, elements(shape) * self._element_bytes, PARAMETERS)

@@ -103,7 +103,8 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
     step.check()
     settings = Settings.of(options.allocator)
     *before, last = run(step.loop, options.batch, card_bytes, settings, MOST_STEPS)
-    player = Player(step.loop, options.batch, Allocator(card_bytes, settings))
+    allocator = Allocator(card_bytes, settings)
+    player = Player(step.loop, options.batch, allocator)
     refusal: Refusal | None = None
     number, operation = 0, ""
     for number, event in _from_an_empty_card(step.loop):
@@ -113,7 +114,7 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
         except OutOfMemory:
             refusal = Refusal(storage.per_image * options.batch + storage.constant, KINDS[storage.kind])
             break
-        if last is not None and number > len(before) and player.allocator.allocated.current == last.allocated:
+        if last is not None and number > len(before) and allocator.allocated.current == last.allocated:
             break
     return Snapshot(
         name=network.name,
@@ -122,7 +123,7 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
         card_bytes=card_bytes,
         step=number,
         event=operation,
-        segments=tuple(player.allocator.snapshot()),
+        segments=tuple(allocator.snapshot()),
         kinds={block.address: KINDS[storage.kind] for storage, blocks in player.blocks.items() for block in blocks},
         refusal=refusal,
     )

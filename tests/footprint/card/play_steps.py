@@ -13,7 +13,7 @@ import gc
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -152,7 +152,15 @@ def figures() -> dict[str, int]:
     return {**peaks, "retries": statistics["num_alloc_retries"]}
 
 
+def recorded() -> dict[str, Any]:
+    """Return the segments with their blocks, and what was allocated and freed since this was last asked for."""
+    said = torch.cuda.memory._snapshot()
+    torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
+    return {"segments": said["segments"], "trace": said["device_traces"][0]}
+
+
 def train(
+    look: Callable[[], Any],
     batch: int,
     name: str = "",
     optimizer: str = "sgd-momentum",
@@ -164,10 +172,11 @@ def train(
     checkpoint: Sequence[str] = (),
     config: str | None = None,
     **overrides: Any,
-) -> list[dict[str, int] | None]:
+) -> list[Any]:
     """Train for some steps.
 
     Args:
+        look: returns what there is to say after a step.
         batch: number of images.
         name: of a configuration.
         optimizer: a key of vggkit's optimizers.
@@ -180,14 +189,14 @@ def train(
         overrides: changes to make.
     """
     network = vggkit.Network.of(name if config is None else vggkit.loads(config), **overrides)
-    done: list[dict[str, int] | None] = []
+    done: list[Any] = []
     try:
         kind = Training if mode == "training" else Inference
         loop = kind(network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint)
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
             loop.step()
-            done.append(figures())
+            done.append(look())
     except torch.OutOfMemoryError as error:
         REFUSED["message"] = str(error)
         done.append(None)
@@ -213,13 +222,14 @@ def block(said: dict[str, Any]) -> list[int]:
 
 
 def answer(
-    events: bool = False, refused: bool = False, **question: Any
-) -> list[dict[str, int] | None] | list[int] | dict[str, Any]:
+    events: bool = False, refused: bool = False, history: bool = False, **question: Any
+) -> list[Any] | dict[str, Any]:
     """Train on an empty card, and leave an empty one.
 
     Args:
         events: whether to answer with what was allocated and freed, in place of the figures.
         refused: whether to answer with the request that was refused.
+        history: whether to answer with what lies where after each step, and how it came there.
         question: what to train, and how.
     """
     REFUSED.clear()
@@ -227,7 +237,7 @@ def answer(
     torch.cuda.reset_accumulated_memory_stats()
     if events:
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
-    done = train(**question)
+    done = train(recorded if history else figures, **question)
     said = allocations() if events else dict(REFUSED) if refused else done
     gc.collect()  # an error's traceback holds tensors
     gc.freeze()  # what is left, such as what a first step imports, need not be looked through again
