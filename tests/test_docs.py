@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -68,8 +69,8 @@ def test_exactly_two_commands_set_everything_up() -> None:
 def commands_in(text: str) -> list[list[str]]:
     """Return the vggkit commands of a text's shell blocks, without comments and redirections."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = [line.split("#")[0].split(">")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line.split()[1:] for line in lines if line.startswith("vggkit ")]
+    lines = [shlex.split(line.split(" > ")[0], comments=True) for block in blocks for line in block.splitlines()]
+    return [words[1:] for words in lines if words[:1] == ["vggkit"]]
 
 
 @pytest.mark.parametrize("arguments", commands_in(README), ids=" ".join)

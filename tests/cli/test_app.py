@@ -67,7 +67,7 @@ TESTED = {
     },
     "memory": {
         "source", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings",
-        "allocator", "device", "limits", "solve", "timeline", "format", "output",
+        "allocator", "context", "device", "limits", "solve", "timeline", "workspace", "format", "output",
     },
     "compare": {
         "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",

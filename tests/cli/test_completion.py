@@ -13,6 +13,7 @@ from click.shell_completion import FishComplete
 from vggkit import Network
 from vggkit.cli import main
 from vggkit.figures.measures import FOUND
+from vggkit.footprint.cards import CARDS
 from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.plan import DEVICES, MODES
 from vggkit.network import ELEMENT_BYTES
@@ -37,6 +38,7 @@ def offered(*words: str) -> list[str]:
         (("plot", "D", "--kind", ""), PICTURE_KINDS),
         (("memory", "D", "--mode", ""), MODES),
         (("memory", "D", "--device", ""), DEVICES),
+        (("memory", "D", "--fit", ""), [card.name.replace(" ", "-") for card in CARDS]),
         (("find", "--sort", ""), FOUND),
         (("find", "--pareto", ""), FOUND),
         *(((command, "D", "--set", ""), [f"{word}=" for word in OVERRIDES]) for command in ("summarize", "show")),

@@ -11,6 +11,8 @@ import pytest
 
 import vggkit
 from tests.cli.test_app import printed, run, told
+from vggkit.base.numbers import megabytes
+from vggkit.footprint.cards import card_of
 from vggkit.model import verify
 
 
@@ -77,25 +79,49 @@ def test_autocast_at_a_large_batch_is_no_surprise() -> None:
 
 def test_fit_tells_the_largest_batch_for_each_limit() -> None:
     """Each limit gets the batch, the bytes left, and what one image more lacks."""
-    rows = json.loads(printed("memory", "D", "--fit", "24GiB", "--fit", "8GB", "--format", "json"))
-    assert [row["largest"] for row in rows] == [vggkit.max_batch("D", limit) for limit in ("24GiB", "8GB")]
+    limits = ("--fit", "24GiB", "--fit", "8GB", "--format", "json")
+    rows = json.loads(printed("memory", "D", *limits, "--device", "cpu"))
+    assert [row["largest"] for row in rows] == [vggkit.max_batch("D", limit, device="cpu") for limit in limits[1:4:2]]
     for row in rows:
         assert row["left_bytes"] == row["limit_bytes"] - vggkit.memory("D", batch=row["largest"]).peak_bytes
         assert row["missing_bytes"] == vggkit.memory("D", batch=row["next"]).peak_bytes - row["limit_bytes"]
+    rows = json.loads(printed("memory", "D", *limits))
+    assert [row["largest"] for row in rows] == [vggkit.max_batch("D", limit) for limit in limits[1:4:2]]
+
+
+def test_fit_takes_a_cards_name_and_says_what_is_not_torchs() -> None:
+    """The context is the card's own unless --context says another; the workspace is that of --workspace."""
+    text = printed("memory", "A", "--fit", "rtx4090", "--workspace", "64MiB")
+    card = card_of("RTX 4090")
+    assert "RTX 4090  batch" in text
+    assert f"CUDA's context takes {megabytes(card.context_bytes)} (--context), workspaces" in text
+    assert "67.11 MB (--workspace)" in " ".join(text.split())
+    row = json.loads(printed("memory", "A", "--fit", "rtx4090", "--context", "0", "--format", "json"))[0]
+    assert (row["card"], row["limit_bytes"], row["context_bytes"]) == ("RTX 4090", card.total_bytes, 0)
+    assert row["largest"] == vggkit.max_batch("A", "RTX 4090", context="0")
+
+
+def test_fit_says_what_happens_to_run_and_counts_tensors_on_the_cpu() -> None:
+    """On a card the larger ones are named; on the CPU it is said that tensors are counted."""
+    text = printed("memory", "A", "--fit", "24GiB", "--context", "0")
+    assert "On 24.00 GiB larger ones happen to run: 381, 383, 392, " in text
+    assert "Tensors are counted" in printed("memory", "A", "--fit", "24GiB", "--device", "cpu")
 
 
 def test_fit_ends_in_1_if_nothing_fits() -> None:
     """Not even one image: exit code 1, and the table still says how much is missing."""
-    result = run("memory", "D", "--fit", "1GB")
-    assert (result.exit_code, result.stderr) == (1, "")
-    assert "not even batch 1" in result.stdout
-    assert "722.99 MB" in result.stdout
+    for device, missing in (("cpu", "722.99 MB"), ("cuda", "793.06 MB")):
+        result = run("memory", "D", "--fit", "1GB", "--device", device, *(["--context", "0"] * (device == "cuda")))
+        assert (result.exit_code, result.stderr) == (1, "")
+        assert "not even batch 1" in result.stdout
+        assert missing in result.stdout
 
 
 def test_solve_image_asks_for_the_largest_image() -> None:
     """With head=gap the side of the image is free."""
-    text = printed("memory", "D", "--set", "head=gap", "--batch", "8", "--fit", "24GiB", "--solve", "image")
-    assert "1478×1478 images" in text
+    solve = ("memory", "D", "--set", "head=gap", "--batch", "8", "--fit", "24GiB", "--solve", "image")
+    assert "1478×1478 images" in printed(*solve, "--device", "cpu")
+    assert "tensors alone" in printed(*solve[:-4], "--fit", "1GiB", *solve[-2:])
 
 
 @pytest.mark.parametrize("ending", ["svg", "png", "html"])
@@ -143,9 +169,18 @@ def test_the_timeline_is_written_for_the_viewer(tmp_path: Path, options: tuple[s
         (("--allocator", "expandable_segments:True"), "allocator: needs device cuda, found cpu"),
         (("--allocator", "cats:True", "--device", "cuda"), "allocator: expected one of expandable_segments, "),
         (
-            ("--allocator", "expandable_segments:True", "--device", "cuda", "--fit", "8GB"),
-            "--allocator can't be combined with --fit",
+            ("--allocator", "expandable_segments:True", "--fit", "8GB", "--device", "cpu"),
+            "allocator: needs device cuda",
         ),
+        (
+            ("--fit", "RTX 4091"),
+            "--fit: expected a size such as 24GiB, or a card such as 'RTX 4090', found 'RTX 4091'.",
+        ),
+        (("--fit", "24GiB", "--context", "3"), "--context: expected a number and a unit"),
+        (("--fit", "24GiB", "--workspace", "much"), "--workspace: expected a number and a unit"),
+        (("--fit", "24GiB", "--device", "cpu", "--context", "1MB"), "--context: needs device cuda, found cpu"),
+        (("--context", "300MiB"), "--context: needs --fit, such as --fit 24GiB"),
+        (("--workspace", "300MiB"), "--workspace: needs --fit, such as --fit 24GiB"),
     ],
 )
 def test_wrong_options_end_in_one_line(arguments: tuple[str, ...], message: str) -> None:

@@ -17,7 +17,7 @@ from vggkit.base.numbers import parse_bytes
 from vggkit.cli import main
 from vggkit.footprint.fit import LinearBytes, LinearMoment, LinearStep, fit_batch, fit_image, linear_step
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import DEVICES, StepOptions, plan_step, smallest_batch
+from vggkit.footprint.plan import DEVICES, Device, StepOptions, plan_step, smallest_batch
 from vggkit.network import Network
 
 Golden = Callable[[str, str], None]
@@ -107,16 +107,18 @@ def test_lines_are_refused_on_cuda() -> None:
 # What fits
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("limit", ["2GiB", "8GB", "24GiB", "80GiB"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_largest_batch_fits_and_one_more_does_not(device: str, limit: str, optimizer: str) -> None:
+def test_the_tensors_of_the_largest_batch_have_room_and_of_one_more_have_not(
+    device: Device, limit: str, optimizer: str
+) -> None:
     """A step of the largest batch is within the limit, and of one image more is not."""
-    arguments = {"device": device, "optimizer": optimizer}
-    batch, size = vggkit.max_batch("D", limit, **arguments), parse_bytes(limit)
-    if batch:
-        assert vggkit.memory("D", batch=batch, **arguments).peak_bytes <= size
-    assert vggkit.memory("D", batch=batch + 1, **arguments).peak_bytes > size
+    options, size = StepOptions(device=device, optimizer=optimizer), parse_bytes(limit)
+    fit, arguments = fit_batch(Network.of("D"), options, size), {"device": device, "optimizer": optimizer}
+    if fit.largest:
+        assert vggkit.memory("D", batch=fit.largest, **arguments).peak_bytes == fit.peak_bytes <= size
+    assert vggkit.memory("D", batch=fit.largest + 1, **arguments).peak_bytes == size + fit.missing_bytes > size
 
 
 def test_peaks_grow_with_the_batch() -> None:
@@ -164,9 +166,10 @@ def test_no_batch_that_torch_refuses_fits() -> None:
     with pytest.raises(ArgumentError, match="torch can't run a training step at batch 1, as norm1 would"):
         plan_step(network, StepOptions())
     for device in DEVICES:
+        options = StepOptions(device=device)
         peak = vggkit.memory(network, batch=2, device=device).peak_bytes
-        assert vggkit.max_batch(network, peak, device=device) == 2
-        fit = fit_batch(network, StepOptions(device=device), peak - 1)  # type: ignore[arg-type]  # one of both
+        assert fit_batch(network, options, peak).largest == 2
+        fit = fit_batch(network, options, peak - 1)
         assert (fit.largest, fit.next, fit.peak_bytes, fit.missing_bytes) == (0, 2, peak, 1)
 
 
@@ -205,10 +208,11 @@ LIMITS = ("--fit", "24GiB", "--fit", "80GB")
     ("name", "options"),
     [
         ("fit.txt", LIMITS),
+        ("fit-tensors.txt", (*LIMITS, "--device", "cpu")),
         ("fit.csv", (*LIMITS, "--format", "csv")),
         ("fit.tex", (*LIMITS, "--format", "latex")),
         ("fit.html", (*LIMITS, "--format", "html")),
-        ("fit-image.txt", (*LIMITS, "--solve", "image", "--set", "head=gap")),
+        ("fit-image.txt", ("--fit", "8GiB", "--solve", "image", "--batch", "64", "--set", "head=gap")),
     ],
 )
 def test_what_fits_of_d_is_the_golden_table(name: str, options: tuple[str, ...], golden: Golden) -> None:
@@ -218,6 +222,9 @@ def test_what_fits_of_d_is_the_golden_table(name: str, options: tuple[str, ...],
 
 def test_what_does_not_fit_is_told_in_the_table() -> None:
     """Not even one image: nothing is left, and what is missing stands there."""
-    line = printed("D", "--fit", "1MB", exit_code=1).splitlines()[-1]
+    line = printed("D", "--fit", "1MB", "--device", "cpu", exit_code=1).splitlines()[4]
     assert "not even batch 1" in line
     assert "–" in line
+    line = printed("D", "--fit", "1MB", exit_code=1).splitlines()[4]
+    assert "not even batch 1" in line
+    assert "none" in line

@@ -70,6 +70,14 @@ def devices(*_: object) -> Iterable[str]:
 
 
 @words_of
+def cards(*_: object) -> Iterable[str]:
+    """Complete a card's name; its spaces are hyphens, which mean the same and need no quotes."""
+    from vggkit.footprint.cards import CARDS
+
+    return [card.name.replace(" ", "-") for card in CARDS]
+
+
+@words_of
 def modes(*_: object) -> Iterable[str]:
     """Complete what memory is planned for."""
     from vggkit.footprint.plan import MODES

@@ -27,6 +27,7 @@ from vggkit.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from vggkit.footprint.card_fit import Room
     from vggkit.footprint.plan import MemoryPlan, StepOptions
     from vggkit.network import Network
 
@@ -38,16 +39,25 @@ if TYPE_CHECKING:
     "--mode", default="training", show_default=True, help="training or inference.", shell_complete=completion.modes
 )
 @step_options
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
+@click.option("--device", help="cpu or cuda.  [default: cpu; with --fit: cuda]", shell_complete=completion.devices)
 @click.option(
     "--allocator",
     default="",
     metavar="SETTINGS",
-    help="With --device cuda: torch's allocator, as in PYTORCH_ALLOC_CONF (expandable_segments:True).",
+    help="On cuda: settings of torch's allocator, as in PYTORCH_ALLOC_CONF (expandable_segments:True).",
 )
 @click.option(
-    "--fit", "limits", multiple=True, metavar="SIZE", help="Find the largest batch in 24GiB, 80GB, …; repeatable."
+    "--fit",
+    "limits",
+    multiple=True,
+    metavar="CARD",
+    help="Find the largest batch that runs on a card: RTX 4090, T4, 24GiB, …; repeatable.",
+    shell_complete=completion.cards,
 )
+@click.option(
+    "--context", metavar="SIZE", help="With --fit: what CUDA itself takes.  [default: as documented for the card]"
+)
+@click.option("--workspace", metavar="SIZE", help="With --fit: what cuDNN and cuBLAS take.  [default: 0]")
 @click.option(
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
 )
@@ -64,28 +74,32 @@ def memory(
     mode: str,
     input: str | None,
     settings: tuple[str, ...],
+    device: str | None,
     limits: tuple[str, ...],
+    context: str | None,
+    workspace: str | None,
     solve: str | None,
     timeline: Path | None,
     format: str | None,
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Show what a step holds in memory, to the byte, and what fits a card."""
-    from vggkit.footprint.fit import SOLVERS, fits_table
+    """Show what a step holds in memory, to the byte, and what runs on a card."""
+    from vggkit.footprint.fit import fits, fits_table
     from vggkit.footprint.plan import plan_step
     from vggkit.footprint.remedies import remedies
 
-    _check_memory_options(batch, limits, solve, timeline)
-    if limits and options["allocator"]:
-        raise ArgumentError("--allocator can't be combined with --fit, which counts tensors")
+    _check_memory_options(batch, limits, context, workspace, solve, timeline)
     format = format_of(format, output, TABLE_FORMATS)
-    network, step = _step(source, settings, input, batch=1 if batch is None else batch, mode=mode, **options)
+    options |= {"batch": 1 if batch is None else batch, "device": device or ("cuda" if limits else "cpu")}
+    network, step = _step(source, settings, input, mode=mode, **options)
     if limits:
-        solver = SOLVERS[solve or "batch"]
-        fits = [solver.fit(network, step, size) for size in map(_limit_bytes, limits)]
-        write_table(fits_table(network, step, fits), format, output)
-        click.get_current_context().exit(0 if all(fit.largest for fit in fits) else 1)
+        from vggkit.footprint.sought import SOUGHT
+
+        sought = SOUGHT[solve or "batch"](network, step)
+        found = fits(sought, [_room(step, card, context, workspace) for card in limits])
+        write_table(fits_table(sought, found), format, output)
+        click.get_current_context().exit(0 if all(fit.largest for fit in found) else 1)
     plan = plan_step(network, step)
     if timeline is not None:
         _put_timeline(plan, timeline)
@@ -112,14 +126,15 @@ def _step(
     return network, checked_options(network, freeze=frozen, checkpoint=checkpointed, **options)
 
 
-def _limit_bytes(text: str) -> int:
-    """Read the value of --fit."""
-    from vggkit.base.numbers import parse_bytes
+def _room(step: StepOptions, card: str, context: str | None, workspace: str | None) -> Room:
+    """Read the values of --fit, --context and --workspace."""
+    from vggkit.footprint.fit import checked_room
 
     try:
-        return parse_bytes(text)
+        return checked_room(step, card, context, workspace or 0)
     except ArgumentError as error:
-        raise ArgumentError(f"--fit: {error}") from None
+        text = str(error)
+        raise ArgumentError(f"--{text}" if text.startswith(("context:", "workspace:")) else f"--fit: {text}") from None
 
 
 VIEWER_ENDING = ".pickle"
@@ -138,9 +153,17 @@ def _put_timeline(plan: MemoryPlan, path: Path) -> None:
     put(picture(plan, ending.lstrip(".")), path, "drawn")
 
 
-def _check_memory_options(batch: int | None, limits: tuple[str, ...], solve: str | None, timeline: Path | None) -> None:
-    if solve and not limits:
-        raise ArgumentError("--solve: needs --fit, such as --fit 24GiB")
+def _check_memory_options(
+    batch: int | None,
+    limits: tuple[str, ...],
+    context: str | None,
+    workspace: str | None,
+    solve: str | None,
+    timeline: Path | None,
+) -> None:
+    for option, given in (("--solve", solve), ("--context", context), ("--workspace", workspace)):
+        if given and not limits:
+            raise ArgumentError(f"{option}: needs --fit, such as --fit 24GiB")
     if limits and batch is not None and solve != "image":
         raise ArgumentError("--batch can't be combined with --fit, which looks for it, unless with --solve image")
     if limits and timeline is not None:

@@ -18,18 +18,20 @@ class Overrun(NamedTuple):
         batch: the batch at which it is meant; None where it is of one image.
         limit: what is allowed.
         actual: what the network needs.
+        words: what bytes are meant: "reserved" by torch's allocator on a card, or "of tensors".
     """
 
     limited: str
     batch: int | None
     limit: int
     actual: int
+    words: str = ""
 
     def __str__(self) -> str:
         if self.batch is None:
             return f"over budget: {self.limited} {grouped(self.actual)}, allowed {spell_count(self.limit)}"
         return (
-            f"over budget: {self.limited} {grouped(self.actual)} bytes at batch {self.batch},"
+            f"over budget: {self.limited} {grouped(self.actual)} bytes {self.words} at batch {self.batch},"
             f" allowed {spell_bytes(self.limit)}"
         )
 
@@ -47,6 +49,8 @@ def overruns(network: Network) -> list[Overrun]:
     ]
     for mode, peak in (("inference", budget.inference_peak), ("training", budget.training_peak)):
         if peak is not None:
-            actual = memory(network, batch=peak.batch, mode=mode).peak_bytes
-            needs.append(Overrun(f"{mode}_peak", peak.batch, peak.limit_bytes, actual))
+            plan = memory(network, batch=peak.batch, mode=mode, device=budget.device)
+            reserved = plan.reserved_bytes
+            actual, words = (plan.peak_bytes, "of tensors") if reserved is None else (reserved, "reserved")
+            needs.append(Overrun(f"{mode}_peak", peak.batch, peak.limit_bytes, actual, words))
     return [need for need in needs if need.actual > need.limit]

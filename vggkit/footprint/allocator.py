@@ -211,8 +211,9 @@ class Allocator:
     """torch's allocator on a card (DeviceCachingAllocator).
 
     Args:
-        card_bytes: what the card has for it.
+        card_bytes: what the card has.
         settings: as in PYTORCH_ALLOC_CONF; torch's own defaults if absent.
+        taken: bytes of the card that others have: CUDA's context, libraries.
 
     Attributes:
         allocated: bytes of the blocks that are handed out (allocated_bytes).
@@ -227,8 +228,9 @@ class Allocator:
     (3000320, 20971520)
     """
 
-    def __init__(self, card_bytes: int, settings: Settings | None = None) -> None:
+    def __init__(self, card_bytes: int, settings: Settings | None = None, taken: int = 0) -> None:
         self.card_bytes = card_bytes
+        self.room = card_bytes - taken
         self.settings = settings = settings or Settings()
         self.limit = settings.limit(card_bytes)
         self.allocated, self.requested, self.reserved = Statistic(), Statistic(), Statistic()
@@ -356,7 +358,7 @@ class Allocator:
 
     def reserve(self, size: int) -> bool:
         """Take memory from the card, if it has so much."""
-        if self.reserved.current + size > self.card_bytes:
+        if self.reserved.current + size > self.room:
             return False
         self.reserved.grow(size)
         return True

@@ -126,7 +126,9 @@ class Player:
                 free(blocks[storage].pop(0))
 
 
-def run(loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int | None = None) -> list[Figures | None]:
+def run(
+    loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int | None = None, *, taken: int = 0
+) -> list[Figures | None]:
     """Run a loop on an empty card.
 
     Args:
@@ -140,7 +142,7 @@ def run(loop: Loop, batch: int, card_bytes: int, settings: Settings, steps: int 
     Returns:
         The figures of each step; the last is None if it ran out of memory.
     """
-    allocator = Allocator(card_bytes, settings)
+    allocator = Allocator(card_bytes, settings, taken)
     player = Player(loop, batch, allocator)
     done: list[Figures | None] = []
     left: set[State] = set()
@@ -176,9 +178,9 @@ class CardUse(NamedTuple):
     retries: int
 
 
-def card_use(loop: Loop, batch: int, settings: Settings, card_bytes: int = UNBOUNDED) -> CardUse | None:
+def card_use(loop: Loop, batch: int, settings: Settings, card_bytes: int = UNBOUNDED, taken: int = 0) -> CardUse | None:
     """Return what the steady step of a loop takes of a card, None if a step runs out of memory."""
-    *before, last = run(loop, batch, card_bytes, settings)
+    *before, last = run(loop, batch, card_bytes, settings, taken=taken)
     if last is None:
         return None
     earlier = before[-1].retries if before and before[-1] is not None else 0

@@ -1,18 +1,24 @@
-"""What fits: the bytes of a step as lines over the batch, and the largest batch or image for a given memory."""
+"""What fits: the bytes of a step as lines over the batch, and the largest batch or image for a given memory.
+
+On a card torch's allocator decides (`vggkit.footprint.card_fit`); on the CPU the tensors are counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 import msgspec
 
-from vggkit.base.errors import ArgumentError, ConfigError, shorten
-from vggkit.base.numbers import mebibytes, megabytes, parse_bytes, whole
+from vggkit.base.errors import ArgumentError
+from vggkit.base.numbers import mebibytes, megabytes
 from vggkit.base.tables import Column, Table, grid
-from vggkit.footprint.plan import Step, StepOptions, checked_options, peak_bytes, smallest_batch
-from vggkit.network import Dtype, Network, Source, place
-from vggkit.notation.layers import LARGEST, Shape, times
+from vggkit.footprint.card import MOST_STEPS
+from vggkit.footprint.card_fit import CardFit, Room, fit_on_card, largest_on_card, room_of
+from vggkit.footprint.plan import Step, StepOptions, checked_options, smallest_batch
+from vggkit.footprint.sought import Sought, SoughtBatch, SoughtImage
+from vggkit.network import Dtype, Network, Source
 from vggkit.notation.overrides import Overrides, check_keywords
 
 if TYPE_CHECKING:
@@ -121,11 +127,11 @@ def _highest(moments: list[LinearMoment]) -> tuple[LinearMoment, ...]:
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """The largest step that fits.
+    """The largest step whose tensors have room.
 
     Args:
         limit_bytes: the memory that there is.
-        solved: what was asked for: a key of `SOLVERS`.
+        solved: what was asked for: a key of `vggkit.footprint.sought.SOUGHT`.
         largest: the number of images, or the side of a square image; 0 if not even the smallest fits.
         peak_bytes: the memory that the largest needs, or the smallest if it does not fit.
         left_bytes: the memory that is left then; negative if it does not fit.
@@ -159,74 +165,80 @@ class StepArguments(Overrides, total=False):
     allocator: str
 
 
-def max_batch(source: Source, limit: str | SupportsIndex, **arguments: Unpack[StepArguments]) -> int:
-    """Return the largest batch whose step fits.
+def max_batch(
+    source: Source,
+    limit: str | SupportsIndex,
+    *,
+    context: str | SupportsIndex | None = None,
+    workspace: str | SupportsIndex = 0,
+    **arguments: Unpack[StepArguments],
+) -> int:
+    """Return the largest batch that runs on a card: such that it and every smaller one run.
+
+    For each batch a loop of steps is played in torch's allocator, from an empty card, until it repeats itself.
+    With `device="cpu"` tensors are counted instead, wherever they lie.
 
     Args:
         source: a name, a path, a Config or a Network.
-        limit: bytes, or text such as "24GiB".
-        arguments: as for `memory`, except batch and allocator.
+        limit: a card such as "RTX 4090", a size such as "24GiB", or bytes.
+        context: what CUDA itself takes of the card; by default as documented for the card.
+        workspace: what cuDNN and cuBLAS take for themselves; not modelled, so 0 by default.
+        arguments: as for `memory`, except batch; the device is cuda if none is given.
 
     Returns:
-        The number of images; 0 if not even one fits, or two where torch can't run a step of one.
+        The number of images; 0 if not even one runs, or two where torch can't run a step of one.
 
     Raises:
         ConfigError: if the configuration can't be found or is wrong.
         ArgumentError: if an argument is outside its allowed values.
 
-    >>> max_batch("D", "24GiB")
-    327
+    >>> max_batch("D", "24GiB", context=0), max_batch("D", "24GiB", device="cpu")
+    (292, 327)
     """
-    given: dict[str, Any] = {**arguments}
+    given: dict[str, Any] = {"device": "cuda", **arguments}
     if "batch" in given:
         raise ArgumentError("batch: max_batch looks for it; leave it out")
-    if "allocator" in given:
-        raise ArgumentError("allocator: max_batch counts tensors, whatever the allocator; leave it out")
     of_step = StepOptions.__struct_fields__
     check_keywords(max_batch, given, of_step)
     network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
     options = checked_options(network, **{word: value for word, value in given.items() if word in of_step})
-    return fit_batch(network, options, _limit_bytes(limit)).largest
+    room = checked_room(options, limit, context, workspace)
+    sought = SoughtBatch(network, options)
+    return largest_on_card(sought, room) if options.device == "cuda" else tensors_fit(sought, room.bytes).largest
 
 
-def _limit_bytes(limit: str | SupportsIndex) -> int:
-    if isinstance(limit, str):
-        return parse_bytes(limit)
-    try:
-        return whole(limit, "limit")
-    except ArgumentError:
-        raise ArgumentError(f"limit: expected bytes or text such as '24GiB', found {shorten(limit)}") from None
+def checked_room(
+    options: StepOptions,
+    limit: str | SupportsIndex,
+    context: str | SupportsIndex | None,
+    workspace: str | SupportsIndex,
+) -> Room:
+    """Return the room for a step; `max_batch` explains the arguments.
+
+    Raises:
+        ArgumentError: if one of them can't be read, or says what CUDA takes where tensors are counted.
+    """
+    if options.device == "cuda":
+        return room_of(limit, context, workspace)
+    for word, given in (("context", context), ("workspace", workspace)):
+        if given:
+            raise ArgumentError(f"{word}: needs device cuda, found {options.device}, where tensors are counted")
+    return room_of(limit, 0, 0)
 
 
 def fit_batch(network: Network, options: StepOptions, limit: int) -> Fit:
-    """Find the largest batch that fits, by arithmetic: every moment's bytes are a line over the batch.
+    """Find the largest batch whose tensors have room, by arithmetic: every moment's bytes are a line over the batch.
 
     Args:
         network: the network.
         options: what the step is like, checked; their batch does not matter.
         limit: the memory there is, in bytes.
     """
-    moments = [
-        LinearBytes(moment.constant, moment.per_image) for moment in Step(network, options.replace(batch=1)).moments
-    ]
-
-    def peak(batch: int) -> int:
-        if options.device == "cpu":
-            return max(moment.at(batch) for moment in moments)
-        return peak_bytes(network, options.replace(batch=batch))
-
-    smallest = smallest_batch(network, options)
-    if any(moment.constant > limit for moment in moments):
-        largest = 0
-    else:
-        largest = min((limit - moment.constant) // moment.per_image for moment in moments if moment.per_image)
-    while largest >= smallest and peak(largest) > limit:  # CUDA rounds up, to a little more than the line says
-        largest -= 1
-    return _fit(limit, "batch", largest, smallest, peak)
+    return tensors_fit(SoughtBatch(network, options), limit)
 
 
 def fit_image(network: Network, options: StepOptions, limit: int) -> Fit:
-    """Find the side of the largest square image that fits, where the network takes any size.
+    """Find the side of the largest square image whose tensors have room, where the network takes any size.
 
     Args:
         network: the network; the size of its own input does not matter.
@@ -236,121 +248,130 @@ def fit_image(network: Network, options: StepOptions, limit: int) -> Fit:
     Raises:
         ArgumentError: if its parameters depend on the image's size, or torch can't run the step at any.
     """
-    if not _takes_any_size(network):
-        raise ArgumentError(
-            f"image: {network.name} has parameters that depend on the image's size: its FC layers are made for one"
-            f" size of maps. Expected head=gap, a trunk, or an adaptive pool before them; or ask for the largest batch"
-        )
-    peak_bytes(_square(network, LARGEST), options)  # refuses what torch can't run at any size
-
-    def runs(side: int) -> bool:
-        try:
-            return not Step(_square(network, side), options).refused
-        except ConfigError:  # it is too small for a layer
-            return False
-
-    def peak(side: int) -> int:
-        return peak_bytes(_square(network, side), options)
-
-    smallest = _first(runs, 1)
-    return _fit(limit, "image", _first(lambda side: peak(side) > limit, smallest) - 1, smallest, peak)
+    return tensors_fit(SoughtImage(network, options), limit)
 
 
-def _first(holds: Callable[[int], bool], start: int) -> int:
-    """Return the first number from `start` on for which something holds; it holds for all larger ones as well."""
-    low = high = start
-    while not holds(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
-
-
-def _fit(limit: int, solved: str, largest: int, smallest: int, peak: Callable[[int], int]) -> Fit:
+def tensors_fit(sought: Sought, limit: int) -> Fit:
+    """Find the largest number whose tensors have room in so many bytes."""
+    smallest, largest = sought.smallest, sought.largest_of_tensors(limit)
     if largest < smallest:
-        needed = peak(smallest)
-        return Fit(limit, solved, 0, needed, limit - needed, smallest, needed - limit)
-    needed = peak(largest)
-    return Fit(limit, solved, largest, needed, limit - needed, largest + 1, peak(largest + 1) - limit)
+        needed = sought.peak_bytes(smallest)
+        return Fit(limit, sought.word, 0, needed, limit - needed, smallest, needed - limit)
+    needed, more = sought.peak_bytes(largest), sought.peak_bytes(largest + 1)
+    return Fit(limit, sought.word, largest, needed, limit - needed, largest + 1, more - limit)
 
 
-def _square(network: Network, side: int) -> Network:
-    shape = (network.input_shape[0], side, side)
-    return place(msgspec.structs.replace(network.config, input=shape))
+# Their tables
 
 
-def _takes_any_size(network: Network) -> bool:
-    """Tell whether the parameters are the same for images of any size.
-
-    Maps never shrink where the image grows. So if the largest image gives the same parameters, all between do.
-    """
-
-    def parameters(of: Network) -> list[dict[str, Shape]]:
-        return [placed.layer.parameters(placed.input_shape) for placed in of]
-
-    try:
-        return parameters(network) == parameters(_square(network, LARGEST))
-    except ConfigError:  # this image does not fit, so the network does not take any size
-        return False
+def fits(sought: Sought, rooms: Iterable[Room]) -> list[Fit] | list[CardFit]:
+    """Find the largest number for each card, on the device of the step."""
+    if sought.options.device == "cuda":
+        return [fit_on_card(sought, room) for room in rooms]
+    return [tensors_fit(sought, room.bytes) for room in rooms]
 
 
-class Solver(NamedTuple):
-    """What can be looked for.
+def fits_table(sought: Sought, found: Sequence[Fit] | Sequence[CardFit]) -> Table:
+    """Return a row for what fits each card, and sentences on what else there is to know.
 
     Args:
-        fit: finds the largest one that fits.
-        of: describes the step, for a title.
-        spelled: how a result is written, with a place for its number.
-        next_title: title of the column with the next larger one.
+        sought: what was looked for.
+        found: what fits, one or more, as `fits` returns it.
     """
-
-    fit: Callable[[Network, StepOptions, int], Fit]
-    of: Callable[[Network, StepOptions], str]
-    spelled: str
-    next_title: str
-
-
-SOLVERS = {
-    "batch": Solver(
-        fit_batch,
-        lambda network, options: f"{times(network.input_shape)}, {options.words}",
-        "batch {}",
-        "next batch",
-    ),
-    "image": Solver(
-        fit_image,
-        lambda network, options: f"{network.input_shape[0]} channels, batch {options.batch}, {options.words}",
-        "{0}×{0} images",
-        "next side",
-    ),
-}
-"""What can be looked for, by the word that asks for it."""
+    on_cards = [fit for fit in found if isinstance(fit, CardFit)]
+    if on_cards:
+        return _cards_table(sought, on_cards)
+    return _tensors_table(sought, [fit for fit in found if isinstance(fit, Fit)])
 
 
-def fits_table(network: Network, options: StepOptions, fits: Sequence[Fit]) -> Table:
-    """Return a row for each limit.
-
-    Args:
-        network: whose step.
-        options: what the step is like.
-        fits: what fits, one or more, all solved for the same.
-    """
-    solver = SOLVERS[fits[0].solved]
-
-    def largest(fit: Fit) -> str:
-        return solver.spelled.format(fit.largest) if fit.largest else f"not even {solver.spelled.format(fit.next)}"
-
+def _tensors_table(sought: Sought, fits: Sequence[Fit]) -> Table:
     columns: list[Column[Fit]] = [
         Column("memory", lambda fit: _round(fit.limit_bytes), "right"),
-        Column("fits", largest, style="green"),
+        Column("fits", lambda fit: _largest(sought, fit), style="green"),
         Column("peak", lambda fit: megabytes(fit.peak_bytes), "right", rank=2),
         Column("left", lambda fit: megabytes(fit.left_bytes) if fit.largest else "–", "right", rank=1),
-        Column(solver.next_title, lambda fit: str(fit.next), "right", rank=3),
+        Column(sought.next_title, lambda fit: str(fit.next), "right", rank=3),
         Column("memory it lacks", lambda fit: megabytes(fit.missing_bytes), "right", rank=4),
     ]
-    title = f"{network.name}: {solver.of(network, options)}"
-    return Table(grid(columns, fits, title=title), records=[fit.to_dict() for fit in fits])
+    note = "Tensors are counted, wherever they lie. A card must have more: --device cuda plays torch's allocator."
+    return Table(grid(columns, fits, title=sought.title), records=[fit.to_dict() for fit in fits], notes=[note])
+
+
+def _cards_table(sought: Sought, fits: Sequence[CardFit]) -> Table:
+    columns: list[Column[CardFit]] = [
+        Column("card", _card, "right"),
+        Column("runs", lambda fit: _largest(sought, fit), style="green"),
+        Column("without retries", lambda fit: _or_none(fit.without_retries), "right", rank=1),
+        Column("tensors alone", lambda fit: _or_none(fit.tensors_alone), "right", rank=2),
+        Column("expandable segments", lambda fit: _or_none(fit.expandable_segments), "right", rank=3),
+        Column("reserved", lambda fit: megabytes(fit.reserved_bytes), "right", rank=4),
+        Column(sought.next_title, lambda fit: str(fit.next), "right", rank=5),
+        Column("memory it lacks", lambda fit: megabytes(fit.missing_bytes), "right", rank=6),
+    ]
+    if all(fit.expandable_segments is None for fit in fits):  # they are expandable already
+        del columns[4]
+    return Table(
+        grid(columns, fits, title=sought.title),
+        records=[_record(fit) for fit in fits],
+        data=[fit.to_dict() for fit in fits],
+        notes=_sentences(fits),
+    )
+
+
+def _sentences(fits: Sequence[CardFit]) -> list[str]:
+    said = []
+    for fit in fits:
+        tried = f" (of those up to {fit.also_tried})" if fit.also_tried < fit.tensors_alone else ""
+        if fit.also_run:
+            said.append(f"On {_card(fit)} larger ones happen to run{tried}: {ranges(fit.also_run)}.")
+        if fit.tried_every > 1:
+            said.append(f"On {_card(fit)} every {fit.tried_every}th of the smaller ones was tried.")
+    said.append(
+        "Runs: every step of a loop finds room in torch's allocator, from an empty card until the loop repeats itself,"
+        f" or for {MOST_STEPS} steps. In a retry the allocator gives back all that it has cached, which takes time."
+    )
+    contexts: dict[int, list[str]] = {}
+    for fit in fits:
+        contexts.setdefault(fit.context_bytes, []).append(_card(fit))
+    each = [
+        megabytes(size) + (f" of {' and '.join(cards)}" if len(contexts) > 1 else "")
+        for size, cards in contexts.items()
+    ]
+    said.append(
+        f"CUDA's context takes {', '.join(each)} (--context), workspaces of cuDNN and cuBLAS"
+        f" {megabytes(fits[0].workspace_bytes)} (--workspace)."
+    )
+    return said
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write ascending numbers, those that follow each other as a range.
+
+    >>> ranges([294, 295, 296, 301, 307, 308])
+    '294–296, 301, 307, 308'
+    """
+    said: list[str] = []
+    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        following = [number for _, number in group]
+        said += [f"{following[0]}–{following[-1]}"] if len(following) > 2 else map(str, following)
+    return ", ".join(said)
+
+
+def _record(fit: CardFit) -> dict[str, Any]:
+    """Return a row of CSV, whose cells are single values."""
+    return {**fit.to_dict(), "also_run": " ".join(map(str, fit.also_run))}
+
+
+def _largest(sought: Sought, fit: Fit | CardFit) -> str:
+    return sought.spelled.format(fit.largest) if fit.largest else f"not even {sought.spelled.format(fit.next)}"
+
+
+def _or_none(number: int | None) -> str:
+    return str(number) if number else "none"
+
+
+def _card(fit: CardFit) -> str:
+    return fit.card or _round(fit.limit_bytes)
 
 
 def _round(size: int) -> str:

@@ -147,6 +147,10 @@ class Reported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     single_scale: tuple[SingleScale, ...] = ()
 
 
+CPU, CUDA = "cpu", "cuda"
+"""Where the memory of a budget is meant."""
+
+
 class PeakLimit(msgspec.Struct, frozen=True):
     """The most memory that a step may take.
 
@@ -170,21 +174,24 @@ class Budget(msgspec.Struct, frozen=True):
         multiply_accumulates: for one image.
         inference_peak: memory of a forward pass in float32.
         training_peak: memory of a training step in float32 with momentum SGD, without weight decay.
+        device: "cuda", where memory is what torch's allocator reserves on a card, or "cpu", where tensors are counted.
     """
 
     parameters: int | None = None
     multiply_accumulates: int | None = None
     inference_peak: PeakLimit | None = None
     training_peak: PeakLimit | None = None
+    device: str = CUDA
 
     def spelt(self) -> dict[str, str]:
         """Return its limits as a file has them."""
-        limits = {word: getattr(self, word) for word in self.__struct_fields__}
-        return {
+        limits = {word: getattr(self, word) for word in self.__struct_fields__ if word != "device"}
+        said = {
             word: spell_count(limit) if isinstance(limit, int) else str(limit)
             for word, limit in limits.items()
             if limit is not None
         }
+        return said if self.device == CUDA else {**said, "device": self.device}
 
 
 class Config(msgspec.Struct, frozen=True):

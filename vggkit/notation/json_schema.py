@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 from vggkit.base.numbers import parse_count
+from vggkit.notation.config import CPU, CUDA
 from vggkit.notation.layers import KINDS, CountByWidth, Layer, Padding, PaddingOrSame, Size
 from vggkit.notation.overrides import OVERRIDES
 from vggkit.notation.preprocess import CHANNELS, INTERPOLATIONS, LARGEST_SIDE, PRESETS
-from vggkit.notation.reading import BUDGET
+from vggkit.notation.reading import BUDGET, device, peak_limit
 from vggkit.notation.spelling import FOLLOWERS, SHORT_FORMS, allowed_values, fields
 
 SIZE_PATTERN = "^[1-9][0-9]*[xX×][1-9][0-9]*$"
@@ -254,7 +255,9 @@ def _defaults() -> dict[str, Any]:
 def _budget() -> dict[str, Any]:
     count = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+ ?[kKmMgGtT]?$"}]}
     peak = {"type": "string", "pattern": "^[0-9.]+ ?[a-zA-Z]+( at batch [0-9]+)?$"}
-    limits = {word: count if read is parse_count else peak for word, read in BUDGET.items()}
+    where = {"enum": [CPU, CUDA], "description": "where memory is meant: reserved on a card (cuda), or tensors (cpu)"}
+    kinds: dict[Any, dict[str, Any]] = {parse_count: count, peak_limit: peak, device: where}
+    limits = {word: kinds[read] for word, read in BUDGET.items()}
     return {
         "description": "the most that the network may cost; `vggkit validate` checks it",
         "type": ["object", "null"],

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from vggkit.base.errors import ArgumentError, ConfigError, NotationError, Position, Problem, did_you_mean, shorten
 from vggkit.base.numbers import parse_bytes, parse_count
-from vggkit.notation.config import Budget, Config, Defaults, Entry, PeakLimit, Reported, input_shape
+from vggkit.notation.config import CPU, CUDA, Budget, Config, Defaults, Entry, PeakLimit, Reported, input_shape
 from vggkit.notation.document import YamlNode, read, scalar
 from vggkit.notation.layers import Rate, Shape
 from vggkit.notation.overrides import apply_override, in_order, read_override
@@ -321,13 +321,25 @@ def peak_limit(value: Any) -> PeakLimit:
         raise ValueError(f"expected memory at a batch, as in 24GiB at batch 64, found {shorten(value)}") from None
 
 
+def device(value: Any) -> str:
+    """Read where the memory of a budget is meant.
+
+    Raises:
+        ValueError: says what was found and what was expected.
+    """
+    if value not in (CPU, CUDA):
+        raise ValueError(f"expected {CPU} or {CUDA}, found {shorten(value)}")
+    return str(value)
+
+
 BUDGET: dict[str, Callable[[Any], Any]] = {
     "parameters": parse_count,
     "multiply_accumulates": parse_count,
     "inference_peak": peak_limit,
     "training_peak": peak_limit,
+    "device": device,
 }
-"""The limits of a budget, and how each is read."""
+"""The limits of a budget and where they are meant, and how each is read."""
 
 
 def name_of(file: str) -> str:

@@ -94,7 +94,7 @@ def figures(name: str, batch: int, dtype: str, step: str, card: str = "24") -> d
     """Return what the page must show of a network."""
     options = STEPS[step]
     plan = vggkit.memory(name, batch=batch, dtype=dtype, **options)
-    fits = vggkit.max_batch(name, f"{card}GiB", dtype=dtype, **options)
+    fits = vggkit.max_batch(name, f"{card}GiB", device="cpu", dtype=dtype, **options)
     limit = vggkit.base.numbers.parse_bytes(f"{card}GiB")
     peak = vggkit.memory(name, batch=fits, dtype=dtype, **options).peak_bytes if fits else 0
     wanted = {

@@ -30,7 +30,7 @@ def test_the_first_state_is_what_the_other_functions_say() -> None:
         assert one.summary == vggkit.summarize(name, batch=3, dtype="float16", **arguments)
         assert one.image.rows == vggkit.summarize(name, **arguments).rows
         assert one.plan == vggkit.memory(name, batch=3, dtype="float16", **arguments)
-        assert one.fit.largest == vggkit.max_batch(name, "24GiB", dtype="float16", **arguments)
+        assert one.fit.largest == vggkit.max_batch(name, "24GiB", device="cpu", dtype="float16", **arguments)
         assert one.notation == vggkit.dump(vggkit.load(name, **arguments))
     assert [one.compared.label for one in made] == ["D", "A:width=0.5"]
 

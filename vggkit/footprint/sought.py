@@ -1,0 +1,189 @@
+"""What a fit looks for, the number of images or the side of a square one, and how its step is made for each number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import msgspec
+
+from vggkit.base.errors import ArgumentError, ConfigError
+from vggkit.footprint.card import Loop
+from vggkit.footprint.plan import Step, StepOptions, peak_bytes, smallest_batch
+from vggkit.network import Network, place
+from vggkit.notation.layers import LARGEST, Shape, times
+
+
+class LoopAtBatch(NamedTuple):
+    """A loop of steps, and the number of images of each."""
+
+    loop: Loop
+    batch: int
+
+
+class Sought(ABC):
+    """A number that a step depends on, of which the largest is looked for.
+
+    Args:
+        network: the network.
+        options: what the step is like, checked.
+
+    Attributes:
+        word: what `--solve` takes.
+        spelled: how a number is written, with a place for it.
+        next_title: title of the column with the next larger one.
+    """
+
+    word: ClassVar[str]
+    spelled: ClassVar[str]
+    next_title: ClassVar[str]
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        self.network = network
+        self.options = options
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """One line that describes the step without the number."""
+
+    @cached_property
+    @abstractmethod
+    def smallest(self) -> int:
+        """The smallest number with which torch runs the step."""
+
+    @abstractmethod
+    def peak_bytes(self, number: int) -> int:
+        """Return the most bytes of tensors alive at one moment, on the step's device."""
+
+    @abstractmethod
+    def largest_of_tensors(self, limit: int) -> int:
+        """Return the largest number whose tensors have room in so many bytes; one below the smallest if none has."""
+
+    @abstractmethod
+    def loop(self, number: int) -> LoopAtBatch:
+        """Return the allocations of such steps."""
+
+
+class SoughtBatch(Sought):
+    """The number of images: every moment's bytes are a line over it, so that one walk answers for all."""
+
+    word = "batch"
+    spelled = "batch {}"
+    next_title = "next batch"
+
+    @property
+    def title(self) -> str:
+        return f"{self.network.name}: {times(self.network.input_shape)}, {self.options.words}"
+
+    @cached_property
+    def smallest(self) -> int:
+        return smallest_batch(self.network, self.options)
+
+    @cached_property
+    def _step(self) -> Step:
+        return Step(self.network, self.options.replace(batch=1))
+
+    @cached_property
+    def _loop(self) -> Loop:
+        return self._step.loop
+
+    def peak_bytes(self, number: int) -> int:
+        if self.options.device == "cpu":
+            return max(moment.constant + moment.per_image * number for moment in self._step.moments)
+        return peak_bytes(self.network, self.options.replace(batch=number))
+
+    def largest_of_tensors(self, limit: int) -> int:
+        moments = self._step.moments
+        if any(moment.constant > limit for moment in moments):
+            return self.smallest - 1
+        largest = min((limit - moment.constant) // moment.per_image for moment in moments if moment.per_image)
+        while largest >= self.smallest and self.peak_bytes(largest) > limit:
+            largest -= 1  # CUDA rounds each tensor up, to a little more than the line says
+        return max(largest, self.smallest - 1)
+
+    def loop(self, number: int) -> LoopAtBatch:
+        return LoopAtBatch(self._loop, number)
+
+
+class SoughtImage(Sought):
+    """The side of a square image, where the network takes any size.
+
+    Raises:
+        ArgumentError: if its parameters depend on the image's size, or torch can't run the step at any.
+    """
+
+    word = "image"
+    spelled = "{0}×{0} images"
+    next_title = "next side"
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        super().__init__(network, options)
+        if not _takes_any_size(network):
+            raise ArgumentError(
+                f"image: {network.name} has parameters that depend on the image's size: its FC layers are made for one"
+                " size of maps. Expected head=gap, a trunk, or an adaptive pool before them; or ask for the largest"
+                " batch"
+            )
+        self.peak_bytes(LARGEST)  # refuses what torch can't run at any size
+
+    @property
+    def title(self) -> str:
+        channels = self.network.input_shape[0]
+        return f"{self.network.name}: {channels} channels, batch {self.options.batch}, {self.options.words}"
+
+    @cached_property
+    def smallest(self) -> int:
+        return _first(self._runs, 1)
+
+    def _runs(self, side: int) -> bool:
+        try:
+            return not Step(_square(self.network, side), self.options).refused
+        except ConfigError:  # it is too small for a layer
+            return False
+
+    def peak_bytes(self, number: int) -> int:
+        return peak_bytes(_square(self.network, number), self.options)
+
+    def largest_of_tensors(self, limit: int) -> int:
+        return _first(lambda side: self.peak_bytes(side) > limit, self.smallest) - 1
+
+    def loop(self, number: int) -> LoopAtBatch:
+        return LoopAtBatch(Step(_square(self.network, number), self.options).loop, self.options.batch)
+
+
+SOUGHT: dict[str, type[Sought]] = {kind.word: kind for kind in (SoughtBatch, SoughtImage)}
+"""What can be looked for, by the word that asks for it."""
+
+
+def _first(holds: Callable[[int], bool], start: int) -> int:
+    """Return the first number from `start` on for which something holds; it holds for all larger ones as well."""
+    low = high = start
+    while not holds(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _square(network: Network, side: int) -> Network:
+    shape = (network.input_shape[0], side, side)
+    return place(msgspec.structs.replace(network.config, input=shape))
+
+
+def _takes_any_size(network: Network) -> bool:
+    """Tell whether the parameters are the same for images of any size.
+
+    Maps never shrink where the image grows. So if the largest image gives the same parameters, all between do.
+    """
+
+    def parameters(of: Network) -> list[dict[str, Shape]]:
+        return [placed.layer.parameters(placed.input_shape) for placed in of]
+
+    try:
+        return parameters(network) == parameters(_square(network, LARGEST))
+    except ConfigError:  # this image does not fit, so the network does not take any size
+        return False
