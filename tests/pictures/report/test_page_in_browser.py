@@ -163,7 +163,7 @@ def test_numbers_are_written_as_vggkit_writes_them(two: Tab) -> None:
 
 def test_of_two_moments_that_are_as_high_the_first_is_the_peak(two: Tab) -> None:
     """At the batch where they meet; around it the higher one is."""
-    steep, flat = {"event": "steep", "constant": 0, "per_image": 2}, {"event": "flat", "constant": 2, "per_image": 1}
+    steep, flat = {"event": "steep", "size": [0, 2]}, {"event": "flat", "size": [2, 1]}
     for moments, at_two in (([steep, flat], "steep"), ([flat, steep], "flat")):
         peaks = two.page.evaluate("step => [1, 2, 3].map(batch => peakOf(step, batch).event)", {"moments": moments})
         assert peaks == ["flat", at_two, "steep"]

@@ -192,13 +192,10 @@ def data(report: Report) -> dict[str, Any]:
 
 
 def _step(step: LinearStep) -> dict[str, Any]:
-    moments = [
-        {"event": moment.event, **moment.size._asdict(), "by_kind": [size._asdict() for size in moment.by_kind]}
-        for moment in step.moments
-    ]
+    """Return a step, whose lines are pairs: constant bytes and bytes per image."""
     return {
-        "moments": moments,
-        "saved_for_backward": step.saved_for_backward._asdict(),
+        "moments": [moment._asdict() for moment in step.moments],
+        "saved_for_backward": step.saved_for_backward,
         "steady_bytes": step.steady_bytes,
         "smallest_batch": step.smallest_batch,
     }

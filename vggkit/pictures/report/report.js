@@ -1,6 +1,6 @@
 "use strict";
 
-// The figures for any batch, dtype and step. Each moment of a step holds constant + per_image · batch bytes; the page has
+// The figures for any batch, dtype and step. Each moment of a step holds constant + perImage · batch bytes; the page has
 // only the moments that are highest at some batch, and the peak is the first of the highest. All numbers stay below
 // 2^53, where they are exact.
 
@@ -50,12 +50,12 @@ function percent(part, whole) {
 
 // Memory
 
-function at(line, batch) {
-  return line.constant + line.per_image * batch;
+function at([constant, perImage], batch) {
+  return constant + perImage * batch;
 }
 
 function peakOf(step, batch) {
-  return step.moments.reduce((highest, moment) => (at(moment, batch) > at(highest, batch) ? moment : highest));
+  return step.moments.reduce((highest, moment) => (at(moment.size, batch) > at(highest.size, batch) ? moment : highest));
 }
 
 function divided(number, divisor) {
@@ -63,21 +63,21 @@ function divided(number, divisor) {
 }
 
 function largestBatch(step, limit) {
-  if (step.moments.some((moment) => at(moment, step.smallest_batch) > limit)) {
+  if (step.moments.some((moment) => at(moment.size, step.smallest_batch) > limit)) {
     return 0;
   }
-  const growing = step.moments.filter((moment) => moment.per_image);
-  return Math.min(...growing.map((moment) => divided(limit - moment.constant, moment.per_image)));
+  const growing = step.moments.map((moment) => moment.size).filter(([, perImage]) => perImage);
+  return Math.min(...growing.map(([constant, perImage]) => divided(limit - constant, perImage)));
 }
 
 // Every figure of a network: its number, by which a table is sorted, and its text.
 function figuresOf(network, chosen) {
   const step = network.steps[chosen.dtype][chosen.step];
   const peak = peakOf(step, chosen.batch);
-  const size = at(peak, chosen.batch);
+  const size = at(peak.size, chosen.batch);
   const saved = at(step.saved_for_backward, chosen.batch);
   const fits = largestBatch(step, chosen.limit);
-  const fitting = fits ? at(peakOf(step, fits), fits) : 0;
+  const fitting = fits ? at(peakOf(step, fits).size, fits) : 0;
   const figures = {
     peak_bytes: [size, grouped(size)],
     peak: [size, megabytes(size)],
