@@ -14,14 +14,14 @@ from tests.cli.test_app import run
 from tests.conftest import Run
 from vggkit.base.errors import ArgumentError
 from vggkit.network import ELEMENT_BYTES
-from vggkit.pictures.report.page import STEPS
+from vggkit.pictures.report.page import CONTEXT_MIB, STEPS
 from vggkit.pictures.report.report import LARGEST_BATCH, LARGEST_BYTES, LARGEST_COUNT, MOST_REPORTED, report
 
 SMALL = "{name: small, input: 3x8x8, blocks: [[conv3-4, maxpool]], classifier: [FC-3]}"
 
 
 def test_the_first_state_is_what_the_other_functions_say() -> None:
-    """Summary, plan, fit, notation and comparison are theirs, with every change made."""
+    """Summary, plans, notation and comparison are theirs, with every change made."""
     changes = {"num_classes": 7, "input": "3x64x64"}
     made = report("D", "A:width=0.5", batch=3, dtype="float16", **changes)
     assert made.comparison == vggkit.compare("D", "A:width=0.5", batch=3, dtype="float16", **changes)
@@ -30,7 +30,7 @@ def test_the_first_state_is_what_the_other_functions_say() -> None:
         assert one.summary == vggkit.summarize(name, batch=3, dtype="float16", **arguments)
         assert one.image.rows == vggkit.summarize(name, **arguments).rows
         assert one.plan == vggkit.memory(name, batch=3, dtype="float16", **arguments)
-        assert one.fit.largest == vggkit.max_batch(name, "24GiB", device="cpu", dtype="float16", **arguments)
+        assert one.on_card.plan == vggkit.memory(name, batch=3, dtype="float16", device="cuda", **arguments)
         assert one.notation == vggkit.dump(vggkit.load(name, **arguments))
     assert [one.compared.label for one in made] == ["D", "A:width=0.5"]
 
@@ -45,6 +45,15 @@ def test_there_are_lines_for_every_dtype_and_step() -> None:
             options = {"mode": "inference"} if word == "inference" else {"optimizer": word}
             plan = vggkit.memory(vggkit.loads(SMALL), batch=5, dtype=dtype, **options)
             assert step.peak(5).size.at(5) == plan.peak_bytes
+
+
+def test_beside_a_card_stands_what_the_tensors_alone_would_allow() -> None:
+    """On 24 GiB less CUDA's context; one image more would not fit. The step itself is tried there, too."""
+    room = 24 * 2**30 - CONTEXT_MIB * 2**20
+    on_card = report("D", batch=400).networks[0].on_card
+    for number, fits in ((on_card.tensors_alone, True), (on_card.tensors_alone + 1, False)):
+        assert (vggkit.memory("D", batch=number, device="cuda").peak_bytes <= room) == fits
+    assert on_card.steps == (None,)  # more than the tensors alone would allow
 
 
 def test_the_pictures_are_the_plots() -> None:

@@ -10,24 +10,36 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from vggkit.base.eager import MEMORY_KINDS
+from vggkit.base.eager import CUDA_BLOCK, MEMORY_KINDS
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Shown, Table
 from vggkit.base.version import __version__
 from vggkit.figures.compare import LAYERS, REPORTED_ERRORS, Comparison, ComparisonTable
 from vggkit.figures.compared import Compared
 from vggkit.figures.summary import Row, Summary, count, window
-from vggkit.footprint.fit import Fit, LinearStep
+from vggkit.footprint.allocator import OWN_SEGMENT_FROM, SEGMENT_ROUNDING, SMALL_BYTES, SMALL_SEGMENT
+from vggkit.footprint.allocator_settings import LARGE_SEGMENT, MIB
+from vggkit.footprint.card import MOST_STEPS, Figures, Loop
+from vggkit.footprint.card_fit import EXPANDABLE, MOST_TRIED
+from vggkit.footprint.cards import DEFAULT_CONTEXT_BYTES
+from vggkit.footprint.fit import LinearStep
 from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.plan import MemoryPlan
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.layers import times
 from vggkit.pictures.plot import Picture, file_name
+from vggkit.pictures.report.loops import loops_data
 from vggkit.pictures.timeline import COLOURS
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 
 CARD_GIB = 24
 """Memory in GiB of the card with which the page opens."""
+
+CONTEXT_MIB = -(-DEFAULT_CONTEXT_BYTES // MIB)
+"""What CUDA itself takes of it, rounded up."""
+
+ALLOCATORS = {"": "default", EXPANDABLE: "expandable segments"}
+"""The choices of the page's control of the allocator, by their settings."""
 
 INFERENCE = "inference"
 
@@ -38,6 +50,22 @@ STEPS: dict[str, dict[str, Any]] = {
 """The choices of the page's control of the step, with the options of each: inference, or training with an optimizer."""
 
 
+class OnCard(msgspec.Struct, frozen=True):
+    """What a page says about a network on the card with which it opens, but for the largest batch that runs.
+
+    Args:
+        plan: of the first step, on CUDA.
+        steps: the figures of each of its steps on the card; the last is None if it runs out of memory.
+        tensors_alone: the largest batch whose tensors would have room; 0 if not even the smallest does.
+        smallest: the smallest batch that torch runs.
+    """
+
+    plan: MemoryPlan
+    steps: tuple[Figures | None, ...]
+    tensors_alone: int
+    smallest: int
+
+
 class NetworkReport(msgspec.Struct, frozen=True):
     """What a page says about one network.
 
@@ -46,8 +74,9 @@ class NetworkReport(msgspec.Struct, frozen=True):
         summary: its rows, for the batch and dtype with which the page opens.
         image: its rows for one image, in float32.
         plan: the step with which the page opens.
-        fit: the largest batch of that step on the card with which the page opens.
+        on_card: the same step on the card with which the page opens.
         steps: for each dtype and step the memory at any batch.
+        loops: for each dtype and step the allocations of a loop on a card.
         notation: its configuration as YAML.
         pictures: of its architecture, and of what its layers cost.
     """
@@ -56,8 +85,9 @@ class NetworkReport(msgspec.Struct, frozen=True):
     summary: Summary
     image: Summary
     plan: MemoryPlan
-    fit: Fit
+    on_card: OnCard
     steps: dict[str, dict[str, LinearStep]]
+    loops: dict[str, dict[str, Loop]]
     notation: str
     pictures: tuple[Picture, ...]
 
@@ -125,8 +155,12 @@ STEADY = (
 STEP_WORDS = {word: "inference" if word == INFERENCE else f"training, {word}" for word in STEPS}
 
 
+SCRIPTS = ("card.js", "report.js")
+"""The files of the page's script, in order."""
+
+
 def _page(report: Report) -> str:
-    script = beside(__file__, "report.js")
+    script = "".join(beside(__file__, name) for name in SCRIPTS)
     labels = ", ".join(one.compared.label for one in report)
     return Template(beside(__file__, "report.html")).substitute(
         title=escape(labels),
@@ -143,7 +177,12 @@ def _page(report: Report) -> str:
         dtypes=_options({dtype: dtype for dtype in ELEMENT_BYTES}, report.dtype),
         steps=_options(STEP_WORDS, report.step),
         card=CARD_GIB,
+        context=CONTEXT_MIB,
+        allocators=_options(ALLOCATORS, ""),
+        most_steps=MOST_STEPS,
+        most_tried=grouped(MOST_TRIED),
         memory=_memory_table(report),
+        card_table=_card_table(report),
         tabs=_tabs(report) if len(report) > 1 else "",
         panels="\n".join(_panel(report, index, one) for index, one in enumerate(report)),
         comparison=_comparison(report),
@@ -180,15 +219,30 @@ def data(report: Report) -> dict[str, Any]:
         "largest_batch": report.largest_batch,
         "element_bytes": ELEMENT_BYTES,
         "kinds": list(MEMORY_KINDS),
+        "rules": RULES,
         "networks": [
             {
                 "steps": {
                     dtype: {word: _step(step) for word, step in steps.items()} for dtype, steps in one.steps.items()
-                }
+                },
+                "loops": loops_data(one.loops),
             }
             for one in report
         ],
     }
+
+
+RULES = {
+    "block": CUDA_BLOCK,
+    "small_bytes": SMALL_BYTES,
+    "small_segment": SMALL_SEGMENT,
+    "large_segment": LARGE_SEGMENT,
+    "own_segment_from": OWN_SEGMENT_FROM,
+    "segment_rounding": SEGMENT_ROUNDING,
+    "most_steps": MOST_STEPS,
+    "most_tried": MOST_TRIED,
+}
+"""The constants of torch's allocator, and of how a loop is played in it, for the page's script."""
 
 
 def _step(step: LinearStep) -> dict[str, Any]:
@@ -263,8 +317,6 @@ MEMORY_HEADINGS = (
     Heading("moment of the peak", "word"),
     Heading("kept for backward"),
     Heading("between steps"),
-    Heading("fits the card"),
-    Heading("left then"),
 )
 
 
@@ -275,7 +327,7 @@ def _memory_table(report: Report) -> str:
 
 
 def _memory_row(index: int, one: NetworkReport) -> str:
-    totals, image, plan, fit = one.summary.totals, one.image.totals, one.plan, one.fit
+    totals, image, plan = one.summary.totals, one.image.totals, one.plan
     cells = [
         f'<th scope="row">{escape(one.compared.label)}</th>',
         _macs(image.multiply_accumulates, grouped(totals.multiply_accumulates), totals.multiply_accumulates),
@@ -285,10 +337,54 @@ def _memory_row(index: int, one: NetworkReport) -> str:
         _figure("peak_at", plan.peak_at),
         _figure("saved", megabytes(plan.saved_for_backward_bytes), plan.saved_for_backward_bytes),
         _figure("steady", megabytes(plan.steady_bytes), plan.steady_bytes),
-        _figure("fits", f"batch {grouped(fit.largest)}" if fit.largest else f"not even batch {fit.next}", fit.largest),
-        _figure("left", *((megabytes(fit.left_bytes), fit.left_bytes) if fit.largest else ("–", -1))),
     ]
     return f'<tr data-network="{index}">{"".join(cells)}</tr>'
+
+
+CARD_HEADINGS = (
+    Heading("network", "word"),
+    Heading("allocated"),
+    Heading("reserved"),
+    Heading("reserved, bytes"),
+    Heading("holes"),
+    Heading("this batch"),
+    Heading("largest batch that runs"),
+    Heading("tensors alone"),
+)
+
+
+def _card_table(report: Report) -> str:
+    body = "".join(_card_row(index, one.compared.label, one.on_card) for index, one in enumerate(report))
+    card = f"{CARD_GIB} GiB less CUDA's {CONTEXT_MIB} MiB"
+    caption = f'On a card of <span data-chosen="card">{card}</span>: <span data-chosen="step">{_first(report)}</span>'
+    return _table("card-table", caption, CARD_HEADINGS, body)
+
+
+def _card_row(index: int, label: str, on_card: OnCard) -> str:
+    allocated, reserved = on_card.plan.allocated_bytes, on_card.plan.reserved_bytes
+    assert allocated is not None
+    assert reserved is not None
+    largest, holes = on_card.tensors_alone, reserved - allocated
+    alone = f"batch {grouped(largest)}" if largest else f"not even batch {on_card.smallest}"
+    cells = [
+        f'<th scope="row">{escape(label)}</th>',
+        _figure("allocated", megabytes(allocated), allocated),
+        _figure("reserved", megabytes(reserved), reserved),
+        _figure("reserved_bytes", grouped(reserved), reserved),
+        _figure("holes", percent(holes, reserved), holes),
+        _figure("verdict", *_verdict(on_card.steps)),
+        _cell("needs JavaScript", 0, "data-largest"),
+        _figure("tensors_alone", alone, largest),
+    ]
+    return f'<tr data-network="{index}">{"".join(cells)}</tr>'
+
+
+def _verdict(steps: Sequence[Figures | None]) -> tuple[str, int]:
+    """Return what becomes of a loop, and by what it is sorted: by how far it comes."""
+    last = steps[-1]
+    if last is None:
+        return f"runs out in step {len(steps)}", len(steps) - 1
+    return ("runs, with retries", MOST_STEPS) if last.retries else ("runs", MOST_STEPS + 1)
 
 
 class LayerColumn(NamedTuple):

@@ -1,12 +1,13 @@
-"use strict";
-
 // The figures for any batch, dtype and step. Each moment of a step holds constant + perImage · batch bytes; the page has
-// only the moments that are highest at some batch, and the peak is the first of the highest. All numbers stay below
-// 2^53, where they are exact.
+// only the moments that are highest at some batch, and the peak is the first of the highest. For a card, the page has each
+// step's allocations, and plays them in torch's allocator. All numbers stay below 2^53, where they are exact.
 
 const data = JSON.parse(document.getElementById("data").textContent);
+const { rules } = data;
 const controls = document.getElementById("controls");
-const [batchInput, dtypeInput, stepInput, cardInput] = ["batch", "dtype", "step", "card"].map((id) => document.getElementById(id));
+const [batchInput, dtypeInput, stepInput, cardInput, contextInput, allocatorInput] = ["batch", "dtype", "step", "card", "context", "allocator"].map(
+  (id) => document.getElementById(id),
+);
 const message = document.getElementById("message");
 
 // Numbers as text, as vggkit's numbers.py writes them
@@ -58,26 +59,12 @@ function peakOf(step, batch) {
   return step.moments.reduce((highest, moment) => (at(moment.size, batch) > at(highest.size, batch) ? moment : highest));
 }
 
-function divided(number, divisor) {
-  return (number - (number % divisor)) / divisor;
-}
-
-function largestBatch(step, limit) {
-  if (step.moments.some((moment) => at(moment.size, step.smallest_batch) > limit)) {
-    return 0;
-  }
-  const growing = step.moments.map((moment) => moment.size).filter(([, perImage]) => perImage);
-  return Math.min(...growing.map(([constant, perImage]) => divided(limit - constant, perImage)));
-}
-
-// Every figure of a network: its number, by which a table is sorted, and its text.
-function figuresOf(network, chosen) {
+// Every figure of a network's tensors: its number, by which a table is sorted, and its text.
+function tensorFigures(network, chosen) {
   const step = network.steps[chosen.dtype][chosen.step];
   const peak = peakOf(step, chosen.batch);
   const size = at(peak.size, chosen.batch);
   const saved = at(step.saved_for_backward, chosen.batch);
-  const fits = largestBatch(step, chosen.limit);
-  const fitting = fits ? at(peakOf(step, fits).size, fits) : 0;
   const figures = {
     peak_bytes: [size, grouped(size)],
     peak: [size, megabytes(size)],
@@ -87,8 +74,6 @@ function figuresOf(network, chosen) {
     saved_bytes: [saved, grouped(saved)],
     steady: [step.steady_bytes, megabytes(step.steady_bytes)],
     steady_bytes: [step.steady_bytes, grouped(step.steady_bytes)],
-    fits: [fits, fits ? `batch ${grouped(fits)}` : `not even batch ${step.smallest_batch}`],
-    left: [fits ? chosen.limit - fitting : -1, fits ? megabytes(chosen.limit - fitting) : "–"],
   };
   data.kinds.forEach((kind, index) => {
     const part = at(peak.by_kind[index], chosen.batch);
@@ -97,6 +82,77 @@ function figuresOf(network, chosen) {
     figures[`${kind}_share`] = [part, percent(part, size)];
   });
   return figures;
+}
+
+// Every figure of a network on a card, but for the largest batch that runs.
+function cardFigures(network, chosen) {
+  const loop = loopOf(network.loops, chosen.dtype, chosen.step);
+  const { allocated, reserved } = steadyUse(loop, chosen.batch, chosen.isExpandable);
+  const holes = reserved - allocated;
+  const smallest = network.steps[chosen.dtype][chosen.step].smallest_batch;
+  return {
+    allocated: [allocated, megabytes(allocated)],
+    reserved: [reserved, megabytes(reserved)],
+    reserved_bytes: [reserved, grouped(reserved)],
+    holes: [holes, percent(holes, reserved)],
+    verdict: verdictFigure(run(loop, chosen.batch, chosen.card, chosen.isExpandable)),
+    tensors_alone: batchFigure(largestOfTensors(loop, smallest, chosen.card), smallest),
+  };
+}
+
+// What becomes of a loop; it is sorted by how far the loop comes.
+function verdictFigure(steps) {
+  const last = steps.at(-1);
+  if (last === null) {
+    return [steps.length - 1, `runs out in step ${steps.length}`];
+  }
+  return last.retries ? [rules.most_steps, "runs, with retries"] : [rules.most_steps + 1, "runs"];
+}
+
+function batchFigure(largest, smallest) {
+  return largest < smallest ? [0, `not even batch ${smallest}`] : [largest, `batch ${grouped(largest)}`];
+}
+
+// The search for the largest batch that runs. Between slices of it the page does what else it has to do. A newer search ends
+// an older one, which goes on where it stopped if it is chosen again.
+
+const SLICE = 10; // milliseconds
+const searches = new Map();
+let newest = 0;
+
+function searchOf(index, { dtype, step, card, isExpandable }) {
+  const key = [index, dtype, step, card.bytes, card.room, isExpandable].join();
+  if (!searches.has(key)) {
+    const { loops, steps } = data.networks[index];
+    const smallest = steps[dtype][step].smallest_batch;
+    searches.set(key, { tries: largestBatch(loopOf(loops, dtype, step), smallest, card, isExpandable), smallest, largest: null });
+  }
+  return searches.get(key);
+}
+
+async function search(chosen) {
+  const number = (newest += 1);
+  const table = document.getElementById("card-table").closest("table");
+  table.setAttribute("aria-busy", "true");
+  let begun = performance.now();
+  for (const index of data.networks.keys()) {
+    const one = searchOf(index, chosen);
+    while (one.largest === null) {
+      const { done, value } = one.tries.next();
+      if (done) {
+        one.largest = value;
+      } else if (performance.now() - begun > SLICE) {
+        await new Promise((resolve) => setTimeout(resolve));
+        if (number !== newest) {
+          return;
+        }
+        begun = performance.now();
+      }
+    }
+    show(table.querySelector(`[data-network="${index}"] [data-largest]`), ...batchFigure(one.largest, one.smallest));
+  }
+  table.removeAttribute("aria-busy");
+  sort(table);
 }
 
 // What the controls say, or null and a message beside them
@@ -112,7 +168,7 @@ function found(input) {
 }
 
 function choice() {
-  [batchInput, cardInput].forEach((input) => input.removeAttribute("aria-invalid"));
+  [batchInput, cardInput, contextInput].forEach((input) => input.removeAttribute("aria-invalid"));
   message.textContent = "";
   const batch = batchInput.valueAsNumber;
   if (!Number.isInteger(batch) || batch < data.smallest_batch || batch > data.largest_batch) {
@@ -122,8 +178,12 @@ function choice() {
   if (!(thousandths >= 1 && thousandths <= 4096000) || thousandths / 1000 !== cardInput.valueAsNumber) {
     return wrong(cardInput, `Card: expected GiB from 0.001 to 4,096, with up to three decimals, found ${found(cardInput)}.`);
   }
-  const limit = divided(thousandths * 2 ** 30, 1000);
-  return { batch, dtype: dtypeInput.value, step: stepInput.value, limit };
+  const bytes = (thousandths * 2 ** 30 - ((thousandths * 2 ** 30) % 1000)) / 1000;
+  const room = bytes - contextInput.valueAsNumber * 2 ** 20;
+  if (!Number.isInteger(contextInput.valueAsNumber) || contextInput.valueAsNumber < 0 || room <= 0) {
+    return wrong(contextInput, `CUDA context: expected a whole number of MiB from 0, less than the card has, found ${found(contextInput)}.`);
+  }
+  return { batch, dtype: dtypeInput.value, step: stepInput.value, card: { bytes, room }, isExpandable: allocatorInput.value !== "" };
 }
 
 // Putting it on the page
@@ -142,7 +202,7 @@ function update() {
     return;
   }
   data.networks.forEach((network, index) => {
-    const figures = figuresOf(network, chosen);
+    const figures = { ...tensorFigures(network, chosen), ...cardFigures(network, chosen) };
     for (const part of document.querySelectorAll(`[data-network="${index}"]`)) {
       for (const element of part.querySelectorAll("[data-figure]")) {
         show(element, ...figures[element.dataset.figure]);
@@ -161,20 +221,23 @@ function update() {
     const bytes = element.dataset.elements * chosen.batch * data.element_bytes[chosen.dtype];
     show(element, bytes, megabytes(bytes));
   }
-  const chosenSize = `batch ${chosen.batch}, ${chosen.dtype}`;
-  const chosenStep = `${chosenSize}, ${stepInput.selectedOptions[0].textContent}`;
+  const size = `batch ${chosen.batch}, ${chosen.dtype}`;
+  const step = `${size}, ${stepInput.selectedOptions[0].textContent}`;
+  const card = `${cardInput.valueAsNumber} GiB less CUDA's ${contextInput.valueAsNumber} MiB`;
+  const words = { size, step, card: chosen.isExpandable ? `${card}, expandable segments` : card };
   for (const element of document.querySelectorAll("[data-chosen]")) {
-    element.textContent = element.dataset.chosen === "size" ? chosenSize : chosenStep;
+    element.textContent = words[element.dataset.chosen];
   }
   document.querySelectorAll("table.sortable").forEach(sort);
+  search(chosen);
 }
 
 // Sorting
 
-const words = new Intl.Collator("en", { numeric: true });
+const alphabet = new Intl.Collator("en", { numeric: true });
 
 function compared(a, b) {
-  return "value" in a.dataset ? a.dataset.value - b.dataset.value : words.compare(a.textContent, b.textContent);
+  return "value" in a.dataset ? a.dataset.value - b.dataset.value : alphabet.compare(a.textContent, b.textContent);
 }
 
 // Sorts by the column whose heading was chosen; equal rows keep the order in which the page opened.
@@ -278,4 +341,5 @@ if (tabs.length) {
   open(tabs[0]);
 }
 nameTheme();
+document.querySelectorAll("[data-largest]").forEach((cell) => (cell.textContent = "…"));
 update();

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex, TypeVar
 
 from vggkit.base.errors import ArgumentError
-from vggkit.base.numbers import parse_bytes
 from vggkit.figures.compare import compare
 from vggkit.figures.compared import Compared
 from vggkit.figures.summary import summarize
-from vggkit.footprint.fit import LinearBytes, LinearStep, fit_batch, linear_step
-from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.card import Loop, run
+from vggkit.footprint.card_fit import room_of
+from vggkit.footprint.fit import LinearBytes, LinearStep, linear_step
+from vggkit.footprint.plan import Step, StepOptions, plan_step
+from vggkit.footprint.sought import SoughtBatch
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, check_batch, dtype_name, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import dump
 from vggkit.pictures import scatter
 from vggkit.pictures.plot import draw, file_name, plot
-from vggkit.pictures.report.page import CARD_GIB, STEPS, NetworkReport, Report
+from vggkit.pictures.report.page import CARD_GIB, CONTEXT_MIB, STEPS, NetworkReport, OnCard, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Unpack
 
@@ -109,8 +112,9 @@ def _of_network(one: Compared, batch: int, dtype: str, optimizer: str) -> Networ
         summary=summarize(network, batch=batch, dtype=dtype),
         image=summarize(network),
         plan=plan_step(network, first),
-        fit=fit_batch(network, first, parse_bytes(f"{CARD_GIB}GiB")),
+        on_card=_on_card(network, first.replace(device="cuda")),
         steps=_steps(network),
+        loops=_loops(network),
         notation=dump(network.config),
         pictures=(
             plot(network, kind="architecture"),
@@ -119,11 +123,37 @@ def _of_network(one: Compared, batch: int, dtype: str, optimizer: str) -> Networ
     )
 
 
+def _on_card(network: Network, options: StepOptions) -> OnCard:
+    """Return what there is to say about a step on the card with which the page opens."""
+    sought, room = SoughtBatch(network, options), room_of(f"{CARD_GIB}GiB", f"{CONTEXT_MIB}MiB", 0)
+    loop, batch = sought.loop(options.batch)
+    tensors_alone = sought.largest_of_tensors(room.bytes)
+    return OnCard(
+        plan=plan_step(network, options),
+        steps=tuple(run(loop, batch, room.card.total_bytes, Settings(), taken=room.taken_bytes)),
+        tensors_alone=tensors_alone if tensors_alone >= sought.smallest else 0,
+        smallest=sought.smallest,
+    )
+
+
+Kind = TypeVar("Kind")
+
+
 def _steps(network: Network) -> dict[str, dict[str, LinearStep]]:
-    """Return for each dtype and step the memory at any batch; dtypes of the same size share it."""
+    """Return for each dtype and step the memory at any batch."""
+    return _of_each(lambda options: linear_step(network, options))
+
+
+def _loops(network: Network) -> dict[str, dict[str, Loop]]:
+    """Return for each dtype and step the allocations of a loop on a card."""
+    return _of_each(lambda options: Step(network, options.replace(device="cuda")).loop)
+
+
+def _of_each(made: Callable[[StepOptions], Kind]) -> dict[str, dict[str, Kind]]:
+    """Return something of every dtype and step; dtypes of the same size share it."""
     dtypes = {size: dtype for dtype, size in ELEMENT_BYTES.items()}
-    steps = {
-        size: {word: linear_step(network, StepOptions(dtype=dtype, **step)) for word, step in STEPS.items()}
+    by_size = {
+        size: {word: made(StepOptions(dtype=dtype, **step)) for word, step in STEPS.items()}
         for size, dtype in dtypes.items()
     }
-    return {dtype: steps[size] for dtype, size in ELEMENT_BYTES.items()}
+    return {dtype: by_size[size] for dtype, size in ELEMENT_BYTES.items()}
