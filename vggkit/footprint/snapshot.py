@@ -10,7 +10,7 @@ import msgspec
 from vggkit.base.eager import MEMORY_KINDS, Event
 from vggkit.footprint.allocator import Allocator, BlockInfo, OutOfMemory, SegmentInfo
 from vggkit.footprint.allocator_settings import Settings
-from vggkit.footprint.card import MOST_STEPS, UNBOUNDED, Loop, Player, run
+from vggkit.footprint.card import UNBOUNDED, Loop, Player, run
 from vggkit.footprint.plan import Step, StepOptions
 from vggkit.network import Network
 from vggkit.notation.layers import Shape
@@ -83,9 +83,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED) -> Snapshot:
-    """Run a loop of `MOST_STEPS` steps on an empty card, and look at it in the last, when it is fullest.
+    """Run a loop of steps on an empty card, and look at it in the last, when it is fullest.
 
-    If a step runs out of memory, it is looked at then.
+    If a step runs out of memory, it is looked at then. Else the last is one from where on the loop repeats itself.
 
     Args:
         network: the network.
@@ -102,7 +102,7 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
     step = Step(network, options)
     step.check()
     settings = Settings.of(options.allocator)
-    *before, last = run(step.loop, options.batch, card_bytes, settings, MOST_STEPS)
+    *before, last = run(step.loop, options.batch, card_bytes, settings)
     allocator = Allocator(card_bytes, settings)
     player = Player(step.loop, options.batch, allocator)
     refusal: Refusal | None = None
