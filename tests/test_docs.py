@@ -30,25 +30,21 @@ def words(svg: str) -> str:
     return " ".join(html.unescape(" ".join(texts)).replace("\xa0", " ").split())
 
 
-def test_the_readmes_picture_is_what_summarize_prints() -> None:
-    """The picture of D's table has the words that the command prints today."""
-    assert words((ROOT / "docs" / "summarize-D.svg").read_text(encoding="utf-8")) == words(pictures.summary_svg())
-
-
-def test_the_readmes_network_is_what_plot_draws() -> None:
-    """The picture of D has the words and the description that the command draws today."""
-    shipped = (ROOT / "docs" / "architecture-D.svg").read_text(encoding="utf-8")
-    drawn = pictures.architecture_svg().decode()
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_a_picture_is_what_is_drawn_today(name: str) -> None:
+    """Each picture of the README and of the documentation has today's words, and today's description."""
+    shipped = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+    drawn = pictures.PICTURES[name]().decode()
     assert words(shipped) == words(drawn) != ""
-    assert re.findall("<desc .*?</desc>", shipped) == re.findall("<desc .*?</desc>", drawn) != []
+    assert re.findall("<desc .*?</desc>", shipped) == re.findall("<desc .*?</desc>", drawn)
 
 
-def test_the_documentations_timeline_is_what_memory_draws() -> None:
-    """The picture of D's step has the words and the description that the command draws today."""
-    shipped = (ROOT / "docs" / "memory-D.svg").read_text(encoding="utf-8")
-    drawn = pictures.memory_svg().decode()
-    assert words(shipped) == words(drawn)
-    assert re.findall("<desc .*?</desc>", shipped) == re.findall("<desc .*?</desc>", drawn) != []
+def test_every_picture_is_shown_and_described() -> None:
+    """The pictures that are drawn are those that lie there; a page shows each, and says in words what it shows."""
+    assert {path.stem for path in (ROOT / "docs").glob("*.svg")} == {*pictures.PICTURES}
+    pages = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    for name in pictures.PICTURES:
+        assert re.search(rf"!\[[^\]]{{20,}}\]\((docs/)?{name}\.svg\)", pages), name
 
 
 def test_the_json_of_classify_is_documented() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 import vggkit
-from tests.conftest import sample
+from tests.conftest import ROOT, sample
 from tests.footprint.conftest import Cards
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
@@ -41,7 +42,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("words", sample([*REFUSED], [*REFUSED][:-1]))
 def test_a_card_that_refuses_a_request_is_torchs(cards: Cards, words: str) -> None:
-    """It has torch's segments and blocks, what was asked for each, what is left, and the segment that is refused."""
+    """It has torch's segments and blocks, what was asked for each, what is left, the step and what it is refused."""
     name, settings, arguments = REFUSED[words]
     said = cards("play_steps.py", 24 * GIB, settings).ask(name=name, refused=True, steps=10, **arguments)
     seen = looked_at(name, 24 * GIB, allocator=settings, **arguments)
@@ -50,9 +51,18 @@ def test_a_card_that_refuses_a_request_is_torchs(cards: Cards, words: str) -> No
         for segment in seen.segments
     ]
     assert segments == said["segments"]
-    assert seen.left_bytes == said["left"]
+    assert (seen.left_bytes, seen.step) == (said["left"], said["step"])
     assert seen.refusal is not None
     assert -(-seen.refusal.size // (2 * MIB)) * 2 * MIB == said["segment"]  # as large requests are rounded
+
+
+def test_the_documentations_message_is_torchs(cards: Cards) -> None:
+    """What the page "What the card takes" begins with is what torch says, word for word, to its last number."""
+    said = cards("play_steps.py", 24 * GIB, "").ask(name="A", batch=388, refused=True, steps=10)
+    page = (ROOT / "docs" / "card.md").read_text(encoding="utf-8")
+    shown = " ".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0].split())
+    assert said["message"].startswith(f"{shown} If reserved but unallocated memory is large")
+    assert said["step"] == 3
 
 
 TRAINING: list[dict[str, Any]] = [

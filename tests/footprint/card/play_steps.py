@@ -198,7 +198,7 @@ def train(
             loop.step()
             done.append(look())
     except torch.OutOfMemoryError as error:
-        REFUSED["message"] = str(error)
+        REFUSED.update(message=str(error), step=len(done) + 1)
         done.append(None)
     return done
 
