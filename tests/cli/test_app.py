@@ -441,7 +441,7 @@ TABLES = [
     ("list", "--family"),
     ("names", "vgg19_bn"),
     ("memory", "D", "--batch", "64", "--optimizer", "adamw"),
-    ("memory", "D", "--fit", "24GiB", "--fit", "80GB"),
+    ("memory", "D", "--fit", "T4", "--fit", "8GB"),
     ("verify", "A", "--set", "width=0.125", "--input", "3x32x32"),
     ("compare", "C", "vgg16_bn"),
     ("compare", "A", "E", "--diff"),

@@ -201,7 +201,7 @@ def printed(*arguments: str, exit_code: int = 0) -> str:
     return result.stdout
 
 
-LIMITS = ("--fit", "24GiB", "--fit", "80GB")
+LIMITS = ("--fit", "RTX 3090", "--fit", "8GB")
 
 
 @pytest.mark.parametrize(
