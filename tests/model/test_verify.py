@@ -13,11 +13,10 @@ from torch.nn.functional import cross_entropy
 
 import vggkit
 from tests.cli.test_app import told
-from vggkit.base.tables import FORMATS
 from vggkit.footprint.optimizers import MomentumSGD
 from vggkit.footprint.plan import StepOptions, plan_step
 from vggkit.model.module import VGG
-from vggkit.model.verify import Claim, Trainer, claims_table
+from vggkit.model.verify import Trainer
 from vggkit.network import Network
 
 BLOCKS = tuple(f"block{number}" for number in range(1, 6))
@@ -107,19 +106,3 @@ def test_the_papers_weight_decay_is_what_the_default_figure_is_without(monkeypat
     text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
     assert all(f"{peak:,}" in text for peak in peaks.values())
     assert "without weight decay" in str(vggkit.explain("D"))
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_claims_are_written_in_every_format(format: str) -> None:
-    """Each claim is there with both figures: as data, and in every table behind its sign."""
-    claims = [
-        Claim("parameters", 1_234, 1_234, "torchinfo"),
-        Claim("training peak", 5_678, 5_679, "MemTracker"),
-        Claim("on CUDA", 10_000, 10_001, "torch.cuda", exact=False),
-    ]
-    text = FORMATS[format].write(claims_table("A: 3×32×32", claims))
-    for claim in claims:
-        for figure in (claim.claimed, claim.measured):
-            assert (str(figure) if format in ("json", "csv") else f"{figure:,}") in text
-    signs = {"latex": ["$\\surd$", "$\\times$", "i"], "json": ["true", "false"], "csv": ["True", "False"]}
-    assert all(sign in text for sign in signs.get(format, ["✓", "✗", "i"]))

@@ -189,12 +189,12 @@ def verify(
 ) -> None:
     """Measure on the real model what vggkit claims.
 
-    Where there is a CUDA device, a training step is measured on it as well. Exit 1 if a claim does not hold.
+    Exit 1 if a claim does not hold.
     """
     format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=batch, **options)
-    from vggkit.model.verify import claims_table  # imports torch, which a wrong option need not wait for
-    from vggkit.model.verify import verify as call
+    from vggkit.model.claims import claims_table
+    from vggkit.model.verify import verify as call  # imports torch, which a wrong option need not wait for
 
     claims = list(call(network, step))
     write_table(claims_table(step.title(network.name, network.input_shape), claims), format, output)

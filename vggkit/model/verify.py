@@ -1,4 +1,4 @@
-"""The user's proof: builds the real model, runs it, and sets what was measured beside what was claimed.
+"""The user's proof on the CPU: builds the real model, runs it, and sets what was measured beside what was claimed.
 
 Each judge is independent of the claims: torchinfo, torch's flop counter, autograd's hooks on saved tensors, and
 MemTracker on fake tensors, which have sizes and no values, so that any batch can be judged on any machine.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import torch
 import torchinfo
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,56 +22,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
-from vggkit.base.numbers import grouped
-from vggkit.base.tables import Column, Table, grid
 from vggkit.figures.summary import summarize
-from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step, smallest_batch
 from vggkit.model.build import build
-from vggkit.model.module import VGG
+from vggkit.model.claims import Claim
+from vggkit.model.steps import autocast, images_of, labels_of, learn, loss_of, model_of, optimizer_of
 from vggkit.network import Network
 
 MOST_BYTES = 2**63
 """Torch's sizes are integers of 64 bits."""
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """What vggkit claims, and what a judge measured.
-
-    Args:
-        what: the figure.
-        claimed: by vggkit.
-        measured: by the judge.
-        judge: who measured.
-        exact: whether the two should be equal; if not, the difference is shown for information.
-    """
-
-    what: str
-    claimed: int
-    measured: int
-    judge: str
-    exact: bool = True
-
-    @property
-    def holds(self) -> bool:
-        """Whether the claim is equal to the measurement, or need not be."""
-        return not self.exact or self.claimed == self.measured
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the documented JSON."""
-        return {**msgspec.to_builtins(self), "equal": self.claimed == self.measured}
-
-
-def claims_table(title: str, claims: Sequence[Claim]) -> Table:
-    """Return a row for each claim, behind a sign: equal, wrong, or for information."""
-    columns: list[Column[Claim]] = [
-        Column("", lambda claim: ("✓" if claim.holds else "✗") if claim.exact else "i"),
-        Column("what", lambda claim: claim.what),
-        Column("claimed", lambda claim: grouped(claim.claimed), "right"),
-        Column("measured", lambda claim: grouped(claim.measured), "right", style="green"),
-        Column("judge", lambda claim: claim.judge, rank=1),
-    ]
-    return Table(grid(columns, claims, title=title), records=[claim.to_dict() for claim in claims])
 
 
 def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
@@ -92,8 +50,6 @@ def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
         )
     yield from _static_claims(network, smallest_batch(network, inference.options))
     yield from _memory_claims(network, training, inference)
-    if torch.cuda.is_available():
-        yield from _cuda_claims(network, options.replace(device="cuda"))
 
 
 # Parameters, shapes and multiply-accumulates, by the real model on as few images as torch takes
@@ -164,15 +120,14 @@ class Trainer:
         self.options = options
         self.fake = FakeTensorMode()
         with self.fake:
-            self.model = _built(network, options)
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            self.optimizer = OPTIMIZERS[options.optimizer].torch_optimizer(trained, torch.optim) if trained else None
+            self.model = model_of(network, options)
+            self.optimizer = optimizer_of(self.model, options)
         self.stepped = False
 
     def saved_bytes(self, batch: int) -> int:
         """Count the bytes that autograd holds between the forward and the backward pass."""
         with self.fake:
-            images, labels = _data(self.network, self.options, batch)
+            images, labels = self._data(batch)
             own = {_storage(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
             held: list[weakref.ref[_Held]] = []
 
@@ -182,7 +137,7 @@ class Trainer:
                 return kept
 
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-                loss = self._loss(images, labels)
+                loss = loss_of(self.model, images, labels, self.options)
             tensors = [kept.tensor for reference in held if (kept := reference()) is not None]
             sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
             del loss
@@ -191,7 +146,7 @@ class Trainer:
     def training_peak(self, batch: int) -> dict[str, int]:
         """Measure the peak of a step that is not the first one, by kind."""
         with self.fake, _no_garbage_collection():
-            images, labels = _data(self.network, self.options, batch)
+            images, labels = self._data(batch)
             if not self.stepped:
                 self._step(images, labels)
             tracker = _Tracker()
@@ -204,38 +159,13 @@ class Trainer:
                 self._step(images, labels)
         return _peak(tracker)
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with _autocast(self.options):
-            return nn.functional.cross_entropy(self.model(images), labels)
+    def _data(self, batch: int) -> tuple[Tensor, Tensor]:
+        return images_of(self.network, self.options, batch), labels_of(self.network, self.options, batch)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         self.model.zero_grad(set_to_none=True)
-        loss = self._loss(images, labels)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-        if self.optimizer is not None:
-            self.optimizer.step()
+        learn(loss_of(self.model, images, labels, self.options), self.optimizer)
         self.stepped = True
-
-
-def _built(network: Network, options: StepOptions) -> VGG:
-    return build(
-        network,
-        device=options.device,
-        dtype=options.dtype,
-        freeze=options.freeze,
-        checkpoint=options.checkpoint,
-    )
-
-
-def _data(network: Network, options: StepOptions, batch: int) -> tuple[Tensor, Tensor]:
-    """Return images and their classes; of a network that ends in maps, the class of each of their places."""
-    images = torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=options.device)
-    return images, torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=options.device)
-
-
-def _autocast(options: StepOptions) -> AbstractContextManager[Any]:
-    return torch.autocast(options.device, dtype=torch.bfloat16) if options.autocast else nullcontext()
 
 
 def saved_bytes(network: Network, options: StepOptions) -> int:
@@ -251,11 +181,11 @@ def training_peak(network: Network, options: StepOptions) -> dict[str, int]:
 def inference_peak(network: Network, options: StepOptions) -> dict[str, int]:
     """Measure the peak of a forward pass in eval mode without gradients, by kind."""
     with FakeTensorMode(), _no_garbage_collection():
-        model = _built(network, options.forward_only()).eval()
-        images, _ = _data(network, options, options.batch)
+        model = model_of(network, options.forward_only()).eval()
+        images = images_of(network, options, options.batch)
         tracker = _Tracker()
         tracker.track_external(model, images)
-        with tracker, torch.no_grad(), _autocast(options):
+        with tracker, torch.no_grad(), autocast(options):
             model(images)
     return _peak(tracker)
 
@@ -307,26 +237,3 @@ def _peak(tracker: MemTracker) -> dict[str, int]:
             if name in TRACKED:
                 by_kind[TRACKED[name]] = size
     return by_kind
-
-
-# On a CUDA machine, by its allocator
-
-
-def _cuda_claims(network: Network, options: StepOptions) -> Iterator[Claim]:
-    plan = plan_step(network, options)
-    torch.cuda.empty_cache()
-    model = _built(network, options).train()
-    images, labels = _data(network, options, options.batch)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = OPTIMIZERS[options.optimizer].torch_optimizer(trained, torch.optim)
-    for _ in range(2):
-        torch.cuda.reset_peak_memory_stats()
-        model.zero_grad(set_to_none=True)
-        with _autocast(options):
-            loss = nn.functional.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-        if optimizer is not None:
-            optimizer.step()
-        del loss
-    peak = torch.cuda.max_memory_allocated()
-    yield Claim("training peak on CUDA, workspaces included", plan.peak_bytes, peak, "torch.cuda", exact=False)

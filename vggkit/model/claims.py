@@ -1,0 +1,50 @@
+"""What vggkit claims beside what somebody else measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from vggkit.base.numbers import grouped
+from vggkit.base.tables import Column, Table, grid
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What vggkit claims, and what a judge measured.
+
+    Args:
+        what: the figure.
+        claimed: by vggkit.
+        measured: by the judge.
+        judge: who measured.
+        exact: whether the two should be equal; if not, the difference is shown for information.
+    """
+
+    what: str
+    claimed: int
+    measured: int
+    judge: str
+    exact: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether the claim is equal to the measurement, or need not be."""
+        return not self.exact or self.claimed == self.measured
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        return {**msgspec.to_builtins(self), "equal": self.claimed == self.measured}
+
+
+def claims_table(title: str, claims: Sequence[Claim]) -> Table:
+    """Return a row for each claim, behind a sign: equal, wrong, or for information."""
+    columns: list[Column[Claim]] = [
+        Column("", lambda claim: ("✓" if claim.holds else "✗") if claim.exact else "i"),
+        Column("what", lambda claim: claim.what),
+        Column("claimed", lambda claim: grouped(claim.claimed), "right"),
+        Column("measured", lambda claim: grouped(claim.measured), "right", style="green"),
+        Column("judge", lambda claim: claim.judge, rank=1),
+    ]
+    return Table(grid(columns, claims, title=title), records=[claim.to_dict() for claim in claims])
