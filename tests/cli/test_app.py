@@ -77,8 +77,8 @@ TESTED = {
         "settings", "format", "output",
     },
     "verify": {
-        "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "format",
-        "output",
+        "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "device",
+        "allocator", "format", "output",
     },
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},

@@ -231,6 +231,21 @@ def test_verify_ends_in_1_if_a_claim_does_not_hold(monkeypatch: pytest.MonkeyPat
     assert [line.split()[0] for line in result.stdout.splitlines() if "saved for backward" in line] == ["✗"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--allocator", "expandable_segments:True"), "allocator: needs device cuda, found cpu"),
+        (("--device", "cuda", "--allocator", "cats:True"), "allocator: expected one of expandable_segments, "),
+        (("--device", "gpu"), "device: expected one of cpu, cuda, found 'gpu'. Did you mean 'cuda'?"),
+    ],
+)
+def test_a_wrong_device_or_setting_of_verify_ends_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    """As with memory, and before anything is built."""
+    said = told("verify", "D", *arguments)
+    assert said.startswith(f"Error: {message}")
+    assert len(said.splitlines()) == 1
+
+
 # budgets
 
 

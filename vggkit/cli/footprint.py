@@ -13,6 +13,7 @@ from vggkit.cli.app import main
 from vggkit.cli.options import (
     FILE,
     TABLE_FORMATS,
+    allocator_option,
     batch_option,
     format_of,
     format_option,
@@ -29,6 +30,7 @@ from vggkit.cli.options import (
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
     from vggkit.footprint.plan import MemoryPlan, StepOptions
+    from vggkit.model.claims import Claim
     from vggkit.network import Network
 
 
@@ -40,12 +42,7 @@ if TYPE_CHECKING:
 )
 @step_options
 @click.option("--device", help="cpu or cuda.  [default: cpu; with --fit: cuda]", shell_complete=completion.devices)
-@click.option(
-    "--allocator",
-    default="",
-    metavar="SETTINGS",
-    help="On cuda: settings of torch's allocator, as in PYTORCH_ALLOC_CONF (expandable_segments:True).",
-)
+@allocator_option
 @click.option(
     "--fit",
     "limits",
@@ -176,6 +173,8 @@ def _check_memory_options(
 @source_argument
 @batch_option
 @step_options
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
+@allocator_option
 @format_option()
 @output_option
 def verify(
@@ -189,13 +188,24 @@ def verify(
 ) -> None:
     """Measure on the real model what vggkit claims.
 
-    Exit 1 if a claim does not hold.
+    With --device cuda loops of steps run on the card, and what torch's allocator takes there is measured. Exit 1 if a
+    claim does not hold.
     """
     format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=batch, **options)
     from vggkit.model.claims import claims_table
-    from vggkit.model.verify import verify as call  # imports torch, which a wrong option need not wait for
 
-    claims = list(call(network, step))
+    claims = _claims(network, step)
     write_table(claims_table(step.title(network.name, network.input_shape), claims), format, output)
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)
+
+
+def _claims(network: Network, step: StepOptions) -> list[Claim]:
+    """Measure the claims on the device. What measures on the other one is not imported."""
+    if step.device == "cuda":
+        from vggkit.model.verify_card import verify_card
+
+        return list(verify_card(network, step))
+    from vggkit.model.verify import verify
+
+    return list(verify(network, step))

@@ -146,6 +146,14 @@ step_options = stacked(
 """What a training step is like: the options of `vggkit.memory`."""
 
 
+allocator_option = click.option(
+    "--allocator",
+    default="",
+    metavar="SETTINGS",
+    help="On cuda: settings of torch's allocator, as in PYTORCH_ALLOC_CONF (expandable_segments:True).",
+)
+
+
 def format_of(format: str | None, output: Path | None, formats: Formats = TABLE_FORMATS) -> str:
     """Return the format that --format or a file's ending asks for.
 

@@ -49,10 +49,13 @@ class Card(Answering):
         player: the program that answers.
         card_bytes: how large the card is.
         settings: of the allocator.
+
+    Attributes:
+        environment: the variables with which torch finds the card.
     """
 
     def __init__(self, library: Path, player: str, card_bytes: int, settings: str = "") -> None:
-        environment = {
+        self.environment = {
             **os.environ,
             "LD_PRELOAD": str(library),
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library.parent), os.environ.get("LD_LIBRARY_PATH")])),
@@ -60,4 +63,4 @@ class Card(Answering):
             "PYTORCH_ALLOC_CONF": settings,
             "TORCH_CPP_LOG_LEVEL": "ERROR",  # running out of memory is what is asked for
         }
-        super().__init__([sys.executable, str(HERE / player)], environment)
+        super().__init__([sys.executable, str(HERE / player)], self.environment)

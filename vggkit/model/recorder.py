@@ -1,0 +1,161 @@
+"""The program that runs a loop of steps on a card and records what torch's allocator is asked for.
+
+It reads a `Question` from standard input and writes a `Recording` to standard output, or a `Failure`.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from vggkit.base.errors import VggkitError
+from vggkit.footprint.card import Figures
+from vggkit.footprint.plan import StepOptions
+from vggkit.model.recording import Failure, Question, Recording
+from vggkit.model.steps import autocast, images_of, labels_of, learn, loss_of, model_of, optimizer_of
+from vggkit.network import Network
+from vggkit.notation.zoo import loads
+
+
+class Training:
+    """A training loop. Its model, images and labels are made in this order, once for all steps.
+
+    Args:
+        network: whose model.
+        options: what a step is like.
+    """
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        self.options = options
+        self.model = model_of(network, options)
+        self.images = images_of(network, options, options.batch)
+        self.labels = labels_of(network, options, options.batch)
+        self.optimizer = optimizer_of(self.model, options)
+        self.loss: Tensor | None = None
+
+    def step(self) -> None:
+        """Run a step. The loss of the step before lives until the new one is there, as a loop's variable does."""
+        self.model.zero_grad(set_to_none=True)
+        self.loss = loss_of(self.model, self.images, self.labels, self.options)
+        learn(self.loss, self.optimizer)
+
+
+class Inference:
+    """A loop of forward passes in `eval()` mode without gradients; the arguments are those of `Training`."""
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        self.options = options
+        self.model = model_of(network, options).eval()
+        self.images = images_of(network, options, options.batch)
+        self.scores: Tensor | None = None
+
+    def step(self) -> None:
+        """Run a forward pass. The scores of the pass before live until the new ones are there."""
+        with torch.no_grad(), autocast(self.options):
+            self.scores = self.model(self.images)
+
+
+LOOPS: dict[str, Any] = {"training": Training, "inference": Inference}
+"""The loop of each mode of a step."""
+
+
+class Events:
+    """What has been asked of the allocator since the process started.
+
+    Attributes:
+        seen: how many entries of torch's history have been read.
+        numbers: of each address that is allocated, which allocation it is, counted from 1.
+        count: how many allocations there were.
+    """
+
+    def __init__(self) -> None:
+        torch.cuda.memory._record_memory_history("all", context=None)
+        self.seen = 0
+        self.numbers: dict[int, int] = {}
+        self.count = 0
+
+    def read(self) -> list[int]:
+        """Return what is new: bytes that are allocated (> 0), or that the n-th allocation is freed (-n)."""
+        history = torch.cuda.memory._snapshot()["device_traces"][torch.cuda.current_device()]
+        events = []
+        for entry in history[self.seen :]:
+            if entry["action"] == "alloc":
+                self.count += 1
+                self.numbers[entry["addr"]] = self.count
+                events.append(entry["size"])
+            elif entry["action"] == "free_completed":
+                events.append(-self.numbers.pop(entry["addr"]))
+        self.seen = len(history)
+        return events
+
+
+def answer(question: Question) -> Recording | Failure:
+    """Run a loop, in a process that has not used the card before."""
+    network, options = Network.of(loads(question.config)), question.options
+    if not torch.cuda.is_available():
+        return Failure(
+            f"device: expected a CUDA device that torch {torch.__version__} can use, found none; device cpu needs none"
+        )
+    try:
+        return _recording(network, options, question.steps)
+    except torch.OutOfMemoryError:
+        return _full(network, options)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        return Failure(f"{network.name}: torch can't run {options.mode} on this card: {reason}")
+    except VggkitError as error:
+        return Failure(str(error))
+
+
+def _recording(network: Network, options: StepOptions, count: int) -> Recording | Failure:
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # torch has no types here
+    events = Events()
+    loop = LOOPS[options.mode](network, options)
+    parts = [events.read()]
+    figures: list[Figures] = []
+    for _ in range(count):
+        torch.cuda.reset_peak_memory_stats()
+        loop.step()
+        parts.append(events.read())
+        figures.append(_figures())
+    if figures[-1].retries:  # from here on the figures are those of this card, and no plan's
+        return _full(network, options)
+    torch.cuda.synchronize()
+    free, total = torch.cuda.mem_get_info()
+    return Recording(
+        card=torch.cuda.get_device_name(),
+        total_bytes=total,
+        used_bytes=total - free,
+        reserved_bytes=torch.cuda.memory_reserved(),
+        parts=parts,
+        figures=figures,
+    )
+
+
+def _full(network: Network, options: StepOptions) -> Failure:
+    _, total = torch.cuda.mem_get_info()
+    return Failure(
+        f"{network.name}: {options.mode} at batch {options.batch} fills the card of {total:,} bytes; expected a smaller"
+        " batch, a larger card, or one that no other process uses"
+    )
+
+
+def _figures() -> Figures:
+    statistics = torch.cuda.memory_stats()
+    allocated, requested, reserved = (
+        statistics[f"{kind}_bytes.all.peak"] for kind in ("allocated", "requested", "reserved")
+    )
+    return Figures(allocated, requested, reserved, statistics["num_alloc_retries"])
+
+
+if __name__ == "__main__":
+    gc.disable()  # tensors die with their last reference, not when the collector happens to come by
+    warnings.simplefilter("ignore")
+    question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
+    sys.stdout.buffer.write(msgspec.json.encode(answer(question)))
