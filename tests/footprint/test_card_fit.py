@@ -175,15 +175,24 @@ def test_a_context_is_refused_where_tensors_are_counted() -> None:
 
 
 def test_of_many_batches_some_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between one that runs and one that does not each is tried; the fit says how many were left out."""
-    room = room_of("256MiB", 0, 0)
+    """Between one that runs and one that does not more are tried; the fit says how many were left out."""
+    room = room_of("512MiB", 0, 0)
     every = batches("D", room, **SMALL)
     monkeypatch.setattr(card_fit, "MOST_TRIED", 8)
+    monkeypatch.setattr(card_fit, "FINER", 2)
     monkeypatch.setattr(card_fit, "MOST_LARGER", 2)
     some = batches("D", room, **SMALL)
     assert (every.tried_every, some.tried_every) == (1, (every.tensors_alone - 1) // 8)
+    assert some.tried_every > 4
     assert (some.largest, some.without_retries) == (every.largest, every.without_retries)
     assert some.also_tried == some.largest + 2
+
+
+def test_millions_of_batches_are_answered() -> None:
+    """A large card and a small network: the next batch does not run, and few of those before it were tried."""
+    fit = batches("A", room_of("24GiB", 0, 0), input="3x32x32", width=0.03)
+    assert fit.tried_every > 100
+    assert fit.next == fit.largest + 1 > 100 * fit.tried_every
 
 
 def test_ranges_are_short_and_complete() -> None:

@@ -15,9 +15,10 @@ from tests.drawn import networks
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import parse_bytes
 from vggkit.cli import main
-from vggkit.footprint.fit import LinearBytes, LinearMoment, LinearStep, fit_batch, fit_image, linear_step
+from vggkit.footprint.fit import LinearBytes, LinearMoment, LinearStep, linear_step, tensors_fit
 from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.plan import DEVICES, Device, StepOptions, plan_step, smallest_batch
+from vggkit.footprint.sought import SoughtBatch, SoughtImage
 from vggkit.network import Network
 
 Golden = Callable[[str, str], None]
@@ -115,7 +116,10 @@ def test_the_tensors_of_the_largest_batch_have_room_and_of_one_more_have_not(
 ) -> None:
     """A step of the largest batch is within the limit, and of one image more is not."""
     options, size = StepOptions(device=device, optimizer=optimizer), parse_bytes(limit)
-    fit, arguments = fit_batch(Network.of("D"), options, size), {"device": device, "optimizer": optimizer}
+    fit, arguments = (
+        tensors_fit(SoughtBatch(Network.of("D"), options), size),
+        {"device": device, "optimizer": optimizer},
+    )
     if fit.largest:
         assert vggkit.memory("D", batch=fit.largest, **arguments).peak_bytes == fit.peak_bytes <= size
     assert vggkit.memory("D", batch=fit.largest + 1, **arguments).peak_bytes == size + fit.missing_bytes > size
@@ -129,14 +133,14 @@ def test_peaks_grow_with_the_batch() -> None:
 
 def test_nothing_fits_into_too_little() -> None:
     """Where not even one image fits, the answer is 0, with what is missing."""
-    fit = fit_batch(Network.of("D"), StepOptions(), parse_bytes("1GB"))
+    fit = tensors_fit(SoughtBatch(Network.of("D"), StepOptions()), parse_bytes("1GB"))
     assert (fit.largest, fit.next, fit.missing_bytes) == (0, 1, 1_722_992_880 - 10**9)
 
 
 def test_the_largest_image_fits_and_one_pixel_more_does_not() -> None:
     """The largest square image of a network that takes any size is exact to the pixel."""
     network, limit = Network.of("D", head="gap"), parse_bytes("8GiB")
-    side = fit_image(network, StepOptions(batch=4), limit).largest
+    side = tensors_fit(SoughtImage(network, StepOptions(batch=4)), limit).largest
     arguments = {"batch": 4, "head": "gap"}
     assert vggkit.memory("D", input=(3, side, side), **arguments).peak_bytes <= limit
     assert vggkit.memory("D", input=(3, side + 1, side + 1), **arguments).peak_bytes > limit
@@ -145,7 +149,7 @@ def test_the_largest_image_fits_and_one_pixel_more_does_not() -> None:
 def test_an_image_is_not_solved_for_where_the_fc_layers_fix_it() -> None:
     """D's own FC layers take one size of maps, and asking for another size says what would help."""
     with pytest.raises(ArgumentError, match="head=gap"):
-        fit_image(Network.of("D"), StepOptions(), 10**10)
+        tensors_fit(SoughtImage(Network.of("D"), StepOptions()), 10**10)
 
 
 def test_an_image_is_not_solved_for_where_only_larger_ones_need_larger_fc_layers() -> None:
@@ -153,9 +157,9 @@ def test_an_image_is_not_solved_for_where_only_larger_ones_need_larger_fc_layers
     strided = "{input: 3x64x64, blocks: [[%s]], classifier: [%sFC-3]}"
     fixed = Network.of(vggkit.loads(strided % (", ".join(["conv3-4/2"] * 7), "")))
     with pytest.raises(ArgumentError, match=r"parameters that depend on the image's size.*Expected head=gap, a trunk"):
-        fit_image(fixed, StepOptions(), parse_bytes("300MB"))
+        tensors_fit(SoughtImage(fixed, StepOptions()), parse_bytes("300MB"))
     pooled = Network.of(vggkit.loads(strided % (", ".join(["conv3-4/2"] * 7), "{adaptive-avgpool: 1}, ")))
-    side = fit_image(pooled, StepOptions(), parse_bytes("300MB")).largest
+    side = tensors_fit(SoughtImage(pooled, StepOptions()), parse_bytes("300MB")).largest
     parameters = vggkit.summarize(pooled).totals.parameters
     assert vggkit.summarize(pooled.config, input=f"3x{side}x{side}").totals.parameters == parameters == 1_015
 
@@ -168,20 +172,20 @@ def test_no_batch_that_torch_refuses_fits() -> None:
     for device in DEVICES:
         options = StepOptions(device=device)
         peak = vggkit.memory(network, batch=2, device=device).peak_bytes
-        assert fit_batch(network, options, peak).largest == 2
-        fit = fit_batch(network, options, peak - 1)
+        assert tensors_fit(SoughtBatch(network, options), peak).largest == 2
+        fit = tensors_fit(SoughtBatch(network, options), peak - 1)
         assert (fit.largest, fit.next, fit.peak_bytes, fit.missing_bytes) == (0, 2, peak, 1)
 
 
 def test_no_image_that_torch_refuses_fits() -> None:
     """Where maps of one position are too small for a batch norm, the smallest image has larger ones."""
     network = Network.of(vggkit.loads("{input: 3x32x32, blocks: [[conv3-4, maxpool, {conv: 4, norm: batch}]]}"))
-    fit = fit_image(network, StepOptions(), 1)
+    fit = tensors_fit(SoughtImage(network, StepOptions()), 1)
     assert (fit.largest, fit.next) == (0, 4)
-    assert fit_image(network, StepOptions(batch=2), 1).next == 2
+    assert tensors_fit(SoughtImage(network, StepOptions(batch=2)), 1).next == 2
     flat = Network.of(vggkit.loads("{input: 3x8x8, blocks: [[conv3-4]], classifier: [global-avgpool, batchnorm]}"))
     with pytest.raises(ArgumentError, match="torch can't run a training step at batch 1, as norm would"):
-        fit_image(flat, StepOptions(), 10**9)
+        tensors_fit(SoughtImage(flat, StepOptions()), 10**9)
 
 
 @pytest.mark.parametrize("limit", ["3", "GiB", "24 parsecs", "", "-1GB", 0, True])

@@ -25,6 +25,9 @@ EXPANDABLE = "expandable_segments:True"
 MOST_TRIED = 2048
 """So many numbers are tried at least, evenly spread, where there are more; a try takes two or three milliseconds."""
 
+FINER = 16
+"""Where a number fails, those before it are tried in strides so many times shorter, down to each."""
+
 MOST_LARGER = 256
 """So many numbers beyond the answer are tried at most."""
 
@@ -184,17 +187,13 @@ class Trial:
 
     def _largest(self, holds: Callable[[int], bool], after: int) -> int:
         """Return the last number before the first one of those tried for which something doesn't hold."""
-        sound = max(after, self.smallest - 1)
-        while sound < self.bound:
-            ahead = min(sound + self.stride, self.bound)
-            if not holds(ahead):
-                break
-            sound = ahead
-        else:
-            return sound if sound >= self.smallest else 0
-        while holds(sound + 1):  # it doesn't hold for the last of the stride
-            sound += 1
-        return sound if sound >= self.smallest else 0
+        sound, stride = max(after, self.smallest - 1), self.stride
+        while True:
+            while sound < self.bound and holds(min(sound + stride, self.bound)):
+                sound = min(sound + stride, self.bound)
+            if stride == 1:
+                return sound if sound >= self.smallest else 0
+            stride = max(1, stride // FINER)
 
     def also_run(self, largest: int) -> tuple[int, ...]:
         """Return larger numbers that run."""

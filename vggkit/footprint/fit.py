@@ -17,7 +17,7 @@ from vggkit.base.tables import Column, Table, grid
 from vggkit.footprint.card import MOST_STEPS
 from vggkit.footprint.card_fit import CardFit, Room, fit_on_card, largest_on_card, room_of
 from vggkit.footprint.plan import Step, StepOptions, checked_options, smallest_batch
-from vggkit.footprint.sought import Sought, SoughtBatch, SoughtImage
+from vggkit.footprint.sought import Sought, SoughtBatch
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.overrides import Overrides, check_keywords
 
@@ -226,33 +226,8 @@ def checked_room(
     return room_of(limit, 0, 0)
 
 
-def fit_batch(network: Network, options: StepOptions, limit: int) -> Fit:
-    """Find the largest batch whose tensors have room, by arithmetic: every moment's bytes are a line over the batch.
-
-    Args:
-        network: the network.
-        options: what the step is like, checked; their batch does not matter.
-        limit: the memory there is, in bytes.
-    """
-    return tensors_fit(SoughtBatch(network, options), limit)
-
-
-def fit_image(network: Network, options: StepOptions, limit: int) -> Fit:
-    """Find the side of the largest square image whose tensors have room, where the network takes any size.
-
-    Args:
-        network: the network; the size of its own input does not matter.
-        options: what the step is like, checked.
-        limit: the memory there is, in bytes.
-
-    Raises:
-        ArgumentError: if its parameters depend on the image's size, or torch can't run the step at any.
-    """
-    return tensors_fit(SoughtImage(network, options), limit)
-
-
 def tensors_fit(sought: Sought, limit: int) -> Fit:
-    """Find the largest number whose tensors have room in so many bytes."""
+    """Find the largest number whose tensors have room in so many bytes, wherever they lie."""
     smallest, largest = sought.smallest, sought.largest_of_tensors(limit)
     if largest < smallest:
         needed = sought.peak_bytes(smallest)

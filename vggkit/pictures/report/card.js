@@ -484,13 +484,14 @@ function* largestBatch(loop, smallest, card, isExpandable) {
   // The last batch before the first one of those tried that does not run.
   function* largest(isAtOnce, after) {
     let sound = Math.max(after, smallest - 1);
-    while (sound < bound && (yield* runs(Math.min(sound + stride, bound), isAtOnce))) {
-      sound = Math.min(sound + stride, bound);
+    for (let step = stride; ; step = Math.max(1, Math.floor(step / rules.finer))) {
+      while (sound < bound && (yield* runs(Math.min(sound + step, bound), isAtOnce))) {
+        sound = Math.min(sound + step, bound);
+      }
+      if (step === 1) {
+        return sound < smallest ? 0 : sound;
+      }
     }
-    while (sound < bound && (yield* runs(sound + 1, isAtOnce))) {
-      sound += 1;
-    }
-    return sound < smallest ? 0 : sound;
   }
 
   return yield* largest(false, yield* largest(true, 0));

@@ -20,7 +20,7 @@ from vggkit.figures.summary import Row, Summary, count, window
 from vggkit.footprint.allocator import OWN_SEGMENT_FROM, SEGMENT_ROUNDING, SMALL_BYTES, SMALL_SEGMENT
 from vggkit.footprint.allocator_settings import LARGE_SEGMENT, MIB
 from vggkit.footprint.card import MOST_STEPS, Figures, Loop
-from vggkit.footprint.card_fit import EXPANDABLE, MOST_TRIED
+from vggkit.footprint.card_fit import EXPANDABLE, FINER, MOST_TRIED
 from vggkit.footprint.cards import DEFAULT_CONTEXT_BYTES
 from vggkit.footprint.fit import LinearStep
 from vggkit.footprint.optimizers import OPTIMIZERS
@@ -241,6 +241,7 @@ RULES = {
     "segment_rounding": SEGMENT_ROUNDING,
     "most_steps": MOST_STEPS,
     "most_tried": MOST_TRIED,
+    "finer": FINER,
 }
 """The constants of torch's allocator, and of how a loop is played in it, for the page's script."""
 
