@@ -15,8 +15,9 @@ from vggkit import max_batch, memory, plot, summarize
 from vggkit.base.numbers import mebibytes
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, Loop, run
-from vggkit.footprint.plan import Step, StepOptions
 from vggkit.footprint.snapshot import snapshot
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 from vggkit.pictures import segments, style
 from vggkit.pictures.parts import MARGIN, Canvas

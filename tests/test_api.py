@@ -22,7 +22,7 @@ import vggkit
 from tests import judges
 from vggkit import Network
 from vggkit.footprint.fit import StepArguments
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.build import BuildArguments
 from vggkit.model.weights.loading import LoadArguments
 from vggkit.notation.overrides import OVERRIDES, Overrides

@@ -200,7 +200,8 @@ class PReLU(Activation, frozen=True):
 USE_PARAMETERS = """
 import pathlib, tempfile
 import vggkit, torch
-from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 text = '{input: 3x8x8, defaults: {activation: {prelu: 0.5}}, blocks: [[conv3-4, prelu]], classifier: [FC-6, FC-5]}'
 network = vggkit.Network.of(vggkit.loads(text))
@@ -229,7 +230,8 @@ for batch, options in ((1, {}), (3, {'optimizer': 'adamw', 'checkpoint': ('block
 
 USE = """
 import vggkit, torch
-from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 from vggkit.notation.json_schema import schema
 text = 'input: 3x8x8\\ndefaults: {activation: mish}\\nblocks: [[conv3-4, maxpool, mish]]\\nclassifier: [FC-5]'

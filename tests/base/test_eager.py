@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import vggkit
 from tests.drawn import networks
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 from vggkit.network import Network
 

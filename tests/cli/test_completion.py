@@ -15,7 +15,7 @@ from vggkit.cli import main
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.cards import CARDS
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import DEVICES, MODES
+from vggkit.footprint.steps.options import DEVICES, MODES
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.overrides import OVERRIDES
 from vggkit.pictures.plot import PICTURE_KINDS

@@ -14,7 +14,7 @@ from tests.figures.beside import of
 from vggkit import Network, compare
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.figures.compared import split_changes
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 
 NAMES = ["A", "A-LRN", "B", "C", "D", "E"]

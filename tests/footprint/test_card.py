@@ -18,7 +18,8 @@ from vggkit.footprint.allocator import Allocator
 from vggkit.footprint.allocator_settings import MIB, Settings
 from vggkit.footprint.card import Loop, Player, State, run
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import Step, checked_options
+from vggkit.footprint.steps.options import checked_options
+from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network
 from vggkit.notation.overrides import Overrides
 
@@ -36,9 +37,7 @@ def card(cards: Cards) -> Card:
 
 def loop(network: Network, **options: Any) -> Loop:
     """Return the loop of a network's steps."""
-    step = Step(network, checked_options(network, device="cuda", **options))
-    step.check()
-    return step.loop
+    return runnable_step(network, checked_options(network, device="cuda", **options)).loop
 
 
 def figures(

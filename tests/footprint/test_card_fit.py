@@ -13,8 +13,8 @@ from vggkit.footprint import card_fit
 from vggkit.footprint.card_fit import EXPANDABLE, CardFit, Room, fit_on_card, room_of
 from vggkit.footprint.cards import card_of
 from vggkit.footprint.fit import ranges
-from vggkit.footprint.plan import checked_options
 from vggkit.footprint.sought import SoughtBatch, SoughtImage
+from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
 
 MIB = 1 << 20

@@ -17,8 +17,10 @@ from vggkit.base.numbers import parse_bytes
 from vggkit.cli import main
 from vggkit.footprint.fit import LinearBytes, LinearMoment, LinearStep, linear_step, tensors_fit
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import DEVICES, Device, StepOptions, plan_step, smallest_batch
+from vggkit.footprint.plan import plan_step
 from vggkit.footprint.sought import SoughtBatch, SoughtImage
+from vggkit.footprint.steps.options import DEVICES, Device, StepOptions
+from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.network import Network
 
 Golden = Callable[[str, str], None]

@@ -12,7 +12,8 @@ import vggkit
 from tests import scratch
 from vggkit.cli.options import either
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.verify import training_peak
 from vggkit.network import Network
 
@@ -86,7 +87,7 @@ USE_RMSPROP = """
 from click.testing import CliRunner
 from vggkit.cli import main
 from vggkit.cli.completion import optimizers
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.verify import verify
 from vggkit.network import Network
 import vggkit

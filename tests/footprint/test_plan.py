@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import cycle, product
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import vggkit
 from tests.conftest import sample
-from tests.drawn import networks
 from vggkit.base.eager import MEMORY_KINDS
-from vggkit.base.errors import ArgumentError
 from vggkit.cli import main
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import BAR, StepOptions, bar, plan_step, refusal, saved_by_row, smallest_batch
+from vggkit.footprint.plan import BAR, bar, plan_step, saved_by_row
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 from vggkit.network import Network
 from vggkit.notation.layers import elements
@@ -326,76 +321,6 @@ def test_saved_bytes_of_rows_add_up_to_the_layers() -> None:
     assert saved.total == sum(saved.by_row.values()) == 100_952_064
 
 
-# What torch refuses
-
-REFUSED = {
-    "a batch norm of flat features": (
-        "[{fc: 6, norm: batch}, FC-3]", "training", ("batch 2 or more", "frozen batch norms", "or mode inference"),
-    ),
-    "a batch norm of 1×1 maps": (
-        "[maxpool, {conv: 4, norm: batch}, FC-3]", "training",
-        ("batch 2 or more", "a larger input", "frozen batch norms", "or mode inference"),
-    ),
-    "a batch norm behind a global pool": (
-        "[global-avgpool, batchnorm]", "training", ("batch 2 or more", "frozen batch norms", "or mode inference"),
-    ),
-    "a batch norm that keeps no statistics": (
-        "[FC-6, {batchnorm: {track_running_stats: false}}]", "inference", ("batch 2 or more",),
-    ),
-    "a group norm with a group for each value": ("[FC-6, {groupnorm: 6}]", "inference", ("batch 2 or more",)),
-}  # fmt: skip
-"""A classifier behind 2×2 maps, the mode at batch 1 that torch refuses, and what helps."""
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_torch_refuses_has_no_figures_but_a_line_with_what_helps(case: str) -> None:
-    """The plan, the command, the search and the check by the real model say so; what is advised, torch runs."""
-    classifier, mode, helps = REFUSED[case]
-    config = vggkit.loads(f"{{name: refused, input: 3x4x4, blocks: [[conv3-4, maxpool]], classifier: {classifier}}}")
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-        vggkit.build(config).train(mode == "training")(torch.zeros(1, 3, 4, 4))
-    with pytest.raises(ArgumentError) as caught:
-        vggkit.memory(config, mode=mode)
-    message = str(caught.value)
-    assert re.match(
-        r"refused: torch can't run (a training step|inference) at batch 1, as norm1? would normalize", message
-    )
-    assert message.endswith(f"Expected {', '.join(helps)}")
-    with pytest.raises(ArgumentError, match="torch can't run"):
-        next(verify.verify(Network.of(config), StepOptions()))
-    vggkit.build(config).train(mode == "training")(torch.zeros(2, 3, 4, 4))
-    assert vggkit.memory(config, batch=2, mode=mode).peak_bytes
-    assert all(claim.holds for claim in verify.verify(Network.of(config), StepOptions(batch=2)))
-    if "a larger input" in helps:
-        larger = vggkit.build(config, input="3x16x16")
-        assert larger(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
-        assert vggkit.memory(config, input="3x16x16").peak_bytes
-    if "frozen batch norms" in helps:
-        norms = [placed.name for placed in Network.of(config) if placed.layer.role == "norm"]
-        assert vggkit.build(config, freeze=norms).train()(torch.zeros(1, 3, 4, 4)).shape[0] == 1
-        assert vggkit.memory(config, freeze=norms).peak_bytes
-    if "or mode inference" in helps:
-        vggkit.build(config).eval()(torch.zeros(1, 3, 4, 4))
-        assert vggkit.memory(config, mode="inference").peak_bytes
-
-
-@given(networks(), st.sampled_from(["training", "inference"]), st.integers(1, 2))
-@settings(max_examples=100, deadline=None)
-def test_a_step_is_refused_exactly_where_torch_refuses_it(network: Network, mode: str, batch: int) -> None:
-    """For any network, in training and inference, with one image and with two."""
-    options = StepOptions(batch=batch, mode=mode, optimizer="none")  # type: ignore[arg-type]  # it is drawn
-    model, images = vggkit.build(network).train(mode == "training"), torch.zeros(batch, *network.input_shape)
-    if refusal(network, options) is None:
-        model(images)
-        assert plan_step(network, options).peak_bytes
-    else:
-        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-            model(images)
-        with pytest.raises(ArgumentError, match=f"torch can't run .* at batch {batch}"):
-            plan_step(network, options)
-        assert smallest_batch(network, options) == 2
-
-
 # CUDA
 
 
@@ -419,33 +344,6 @@ def test_no_step_is_too_large_for_a_card_with_room_for_it() -> None:
     plan = vggkit.memory("A", input="3x100000x100000", head="gap", batch=10**18, device="cuda")
     assert plan.reserved_bytes is not None
     assert 10**30 < plan.peak_bytes < plan.reserved_bytes
-
-
-# Errors
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"batch": 0}, "batch: expected a whole number from 1"),
-        ({"mode": "train"}, "mode: expected one of training, inference, found 'train'. Did you mean 'training'?"),
-        ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64"),
-        ({"optimizer": "adan"}, "Did you mean 'adam'?"),
-        ({"allocator": "expandable_segments:True"}, "allocator: needs device cuda, found cpu"),
-        ({"device": "cuda", "allocator": "expandable:True"}, "allocator: expected one of expandable_segments, "),
-        ({"device": "tpu"}, "device: expected one of cpu, cuda, found 'tpu'"),
-        ({"freeze": ["block9"]}, "freeze: D has no block or layer 'block9'"),
-        ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of D, found 'fc1'"),
-        ({"autocast": True, "dtype": "float16"}, "autocast: needs dtype float32, found float16"),
-        ({"mode": "inference", "optimizer": "adam"}, "optimizer: needs mode training, found inference"),
-        ({"mode": "inference", "freeze": ["block1"]}, "freeze: needs mode training, found inference"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
-    """A wrong argument ends in a line that names it and the allowed values."""
-    with pytest.raises(ArgumentError) as caught:
-        vggkit.memory("D", **arguments)  # type: ignore[arg-type]  # wrong on purpose
-    assert message in str(caught.value)
 
 
 # The table

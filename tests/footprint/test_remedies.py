@@ -12,8 +12,11 @@ import vggkit
 from tests.cli.test_app import printed
 from tests.conftest import sample
 from vggkit.footprint import remedies
-from vggkit.footprint.plan import Step, StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
 from vggkit.footprint.remedies import cheapest_checkpoints
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
 SOME = sample(["A", "A-LRN", "B", "C", "D", "E"], ["A-LRN", "D"])
@@ -83,9 +86,9 @@ def test_where_too_many_sets_are_cheaper_all_blocks_are_advised(monkeypatch: pyt
 
     def counted(network: Network, options: StepOptions) -> Step:
         tried.append(options)
-        return Step(network, options)
+        return runnable_step(network, options)
 
-    monkeypatch.setattr(remedies, "Step", counted)
+    monkeypatch.setattr(remedies, "runnable_step", counted)
     text = f"{{input: 2x8x8, blocks: [{', '.join(['[conv3-2, conv3-2]'] * 20)}]}}"
     advised = cheapest_checkpoints(Network.of(vggkit.loads(text)), StepOptions(batch=8))
     assert len(tried) <= remedies.MOST_SETS + 1

@@ -12,8 +12,8 @@ from tests.conftest import ROOT, sample
 from tests.footprint.conftest import Cards
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
-from vggkit.footprint.plan import StepOptions, checked_options
 from vggkit.footprint.snapshot import Refusal, Snapshot, snapshot
+from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Network
 from vggkit.notation.overrides import Overrides
 

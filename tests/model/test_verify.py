@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 import vggkit
 from tests.cli.test_app import told
 from vggkit.footprint.optimizers import MomentumSGD
-from vggkit.footprint.plan import StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.module import VGG
 from vggkit.model.verify import Trainer
 from vggkit.network import Network

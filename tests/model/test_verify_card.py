@@ -23,7 +23,9 @@ from tests.footprint.conftest import Cards, cards  # noqa: F401  # a fixture
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import OPTIMIZERS, MomentumSGD
-from vggkit.footprint.plan import ZERO_GRAD, Step, checked_options
+from vggkit.footprint.steps.options import checked_options
+from vggkit.footprint.steps.step import ZERO_GRAD
+from vggkit.footprint.steps.training import Training
 from vggkit.model import recording, verify_card
 from vggkit.model.claims import Claim
 from vggkit.model.recording import Question
@@ -155,15 +157,15 @@ def broken_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def broken_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the plan free the gradients of the step before at the end of the step, not where it begins."""
-    own = Step.loop.fget
+    own = Training.loop.fget
     assert own is not None
 
-    def later(step: Step) -> Loop:
+    def later(step: Training) -> Loop:
         loop = own(step)
         gradients = [event for event in loop.later if event[0] == ZERO_GRAD]
         return loop._replace(later=[*loop.later[len(gradients) :], *gradients])
 
-    monkeypatch.setattr(Step, "loop", property(later))
+    monkeypatch.setattr(Training, "loop", property(later))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from vggkit import Network
 from vggkit.base.errors import ConfigError
 from vggkit.cli import main
 from vggkit.cli.completion import configurations
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 from vggkit.network import PlacedLayer
 from vggkit.notation import zoo

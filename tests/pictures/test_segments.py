@@ -16,8 +16,8 @@ from matplotlib.patches import Polygon
 import vggkit
 from tests.pictures.written import check_texts, texts, words
 from vggkit.base.numbers import mebibytes
-from vggkit.footprint.plan import checked_options
 from vggkit.footprint.snapshot import Snapshot, snapshot
+from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
 from vggkit.notation.overrides import Overrides
 from vggkit.pictures import segments

@@ -20,7 +20,7 @@ from tests.drawn import networks
 from tests.footprint.conftest import Cards
 from vggkit.base.errors import VggkitError
 from vggkit.figures.measures import FOUND
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model import verify
 from vggkit.network import Network
 from vggkit.search import chunks, query

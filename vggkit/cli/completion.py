@@ -64,7 +64,7 @@ def figures(*_: object) -> Iterable[str]:
 @words_of
 def devices(*_: object) -> Iterable[str]:
     """Complete a device."""
-    from vggkit.footprint.plan import DEVICES
+    from vggkit.footprint.steps.options import DEVICES
 
     return DEVICES
 
@@ -80,7 +80,7 @@ def cards(*_: object) -> Iterable[str]:
 @words_of
 def modes(*_: object) -> Iterable[str]:
     """Complete what memory is planned for."""
-    from vggkit.footprint.plan import MODES
+    from vggkit.footprint.steps.options import MODES
 
     return MODES
 

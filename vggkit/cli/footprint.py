@@ -29,7 +29,8 @@ from vggkit.cli.options import (
 
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
-    from vggkit.footprint.plan import MemoryPlan, StepOptions
+    from vggkit.footprint.plan import MemoryPlan
+    from vggkit.footprint.steps.options import StepOptions
     from vggkit.model.claims import Claim
     from vggkit.network import Network
 
@@ -114,7 +115,7 @@ def _step(
     **options: Any,
 ) -> tuple[Network, StepOptions]:
     """Return the network and what its step is like, checked."""
-    from vggkit.footprint.plan import checked_options
+    from vggkit.footprint.steps.options import checked_options
     from vggkit.network import Network
 
     network = Network.of(source, **overrides(settings, input=input))

@@ -13,7 +13,9 @@ import msgspec
 from vggkit.base.errors import ArgumentError, shorten
 from vggkit.figures.measures import COMPARED, USUAL
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import StepOptions, checked_options, plan_step, refusal, reserved_on_card
+from vggkit.footprint.plan import plan_step, reserved_on_card
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.refusals import refusal
 from vggkit.network import Network, Source
 from vggkit.notation.config import SingleScale
 from vggkit.notation.document import setting, split_outside

@@ -15,7 +15,9 @@ import msgspec
 
 from vggkit.base.errors import ConfigError
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import MemoryPlan, StepOptions, memory, refusal
+from vggkit.footprint.plan import MemoryPlan, memory
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import refusal
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer, place
 from vggkit.notation.config import Entry
 from vggkit.notation.layers import (

@@ -18,7 +18,9 @@ from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, DrawnTable, Shown, Table, grid, latex_cell, markdown_cell
 from vggkit.figures.conventions import LECTURES_VALUES, LECTURES_WEIGHTS
 from vggkit.figures.summary import Row, Summary, summarize
-from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step, refusal
+from vggkit.footprint.plan import MemoryPlan, plan_step
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import refusal
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, PlacedLayer, check_batch, dtype_name
 from vggkit.notation.layers import Kept, Working, elements
 from vggkit.notation.overrides import Overrides, check_keywords

@@ -16,8 +16,11 @@ from vggkit.base.numbers import mebibytes, megabytes
 from vggkit.base.tables import Column, Table, grid
 from vggkit.footprint.card import MOST_STEPS
 from vggkit.footprint.card_fit import CardFit, Room, fit_on_card, largest_on_card, room_of
-from vggkit.footprint.plan import Step, StepOptions, checked_options, smallest_batch
+from vggkit.footprint.plan import plan_of
 from vggkit.footprint.sought import Sought, SoughtBatch
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.overrides import Overrides, check_keywords
 
@@ -94,7 +97,7 @@ def linear_step(network: Network, options: StepOptions) -> LinearStep:
     """
     if options.device != "cpu":
         raise ArgumentError(f"device: expected cpu, where bytes are a line over the batch, found {options.device}")
-    one, two = (Step(network, options.replace(batch=batch)).plan() for batch in (1, 2))
+    one, two = (plan_of(step_of(network, options.replace(batch=batch))) for batch in (1, 2))
     moments = [
         LinearMoment(
             before.event, _through(before.size, after.size), tuple(map(_through, before.by_kind, after.by_kind))

@@ -11,7 +11,10 @@ from typing import Any
 import msgspec
 
 from vggkit.base.numbers import megabytes, percent
-from vggkit.footprint.plan import Step, StepOptions, peak_bytes
+from vggkit.footprint.plan import peak_bytes
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
 
@@ -67,7 +70,7 @@ class Remedies(msgspec.Struct, frozen=True):
 def remedies(network: Network, options: StepOptions) -> Remedies:
     """Plan the steps that a user might choose instead, and return their peaks."""
     blocks = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
-    if not options.is_training or not blocks:
+    if not options.takes("checkpoint") or not blocks:
         return Remedies()
 
     def peak(**changes: Any) -> int:
@@ -101,9 +104,7 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Checkpoints:
     names = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
 
     def walked(blocks: tuple[str, ...]) -> Step:
-        step = Step(network, options.replace(checkpoint=blocks))
-        step.check()
-        return step
+        return runnable_step(network, options.replace(checkpoint=blocks))
 
     every = walked(names)
     moments = Counter(moment.event for moment in every.moments)

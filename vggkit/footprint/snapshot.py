@@ -11,7 +11,8 @@ from vggkit.base.eager import MEMORY_KINDS, Event
 from vggkit.footprint.allocator import Allocator, BlockInfo, OutOfMemory, SegmentInfo
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, Loop, Player, run
-from vggkit.footprint.plan import Step, StepOptions
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network
 from vggkit.notation.layers import Shape
 
@@ -99,8 +100,7 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
     >>> looked_at.step, looked_at.event, looked_at.refusal.size, looked_at.holes[0].size, looked_at.left_bytes
     (3, 'backward of block1_relu1', 4983881728, 4457365504, 4175429632)
     """
-    step = Step(network, options)
-    step.check()
+    step = runnable_step(network, options)
     settings = Settings.of(options.allocator)
     *before, last = run(step.loop, options.batch, card_bytes, settings)
     allocator = Allocator(card_bytes, settings)

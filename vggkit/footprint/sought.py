@@ -11,7 +11,11 @@ import msgspec
 
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.card import Loop
-from vggkit.footprint.plan import Step, StepOptions, peak_bytes, smallest_batch
+from vggkit.footprint.plan import peak_bytes
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import smallest_batch
+from vggkit.footprint.steps.step import Step
 from vggkit.network import Network, place
 from vggkit.notation.layers import LARGEST, Shape, times
 
@@ -84,7 +88,7 @@ class SoughtBatch(Sought):
 
     @cached_property
     def _step(self) -> Step:
-        return Step(self.network, self.options.replace(batch=1))
+        return step_of(self.network, self.options.replace(batch=1))
 
     @cached_property
     def _loop(self) -> Loop:
@@ -140,7 +144,7 @@ class SoughtImage(Sought):
 
     def _runs(self, side: int) -> bool:
         try:
-            return not Step(_square(self.network, side), self.options).refused
+            return not step_of(_square(self.network, side), self.options).refused
         except ConfigError:  # it is too small for a layer
             return False
 
@@ -151,7 +155,7 @@ class SoughtImage(Sought):
         return _first(lambda side: self.peak_bytes(side) > limit, self.smallest) - 1
 
     def loop(self, number: int) -> LoopAtBatch:
-        return LoopAtBatch(Step(_square(self.network, number), self.options).loop, self.options.batch)
+        return LoopAtBatch(step_of(_square(self.network, number), self.options).loop, self.options.batch)
 
 
 SOUGHT: dict[str, type[Sought]] = {kind.word: kind for kind in (SoughtBatch, SoughtImage)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vggkit.base.errors import VggkitError
 from vggkit.footprint.card import Figures
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.recording import Failure, Question, Recording
 from vggkit.model.steps import autocast, images_of, labels_of, learn, loss_of, model_of, optimizer_of
 from vggkit.network import Network

@@ -14,7 +14,7 @@ import msgspec
 
 from vggkit.base.errors import BuildError, shorten
 from vggkit.footprint.card import Figures
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.network import Network
 from vggkit.notation.zoo import dump
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.plan import StepOptions
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.build import build
 from vggkit.model.module import VGG
 from vggkit.network import Network

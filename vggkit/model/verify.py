@@ -23,7 +23,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
 from vggkit.figures.summary import summarize
-from vggkit.footprint.plan import MemoryPlan, StepOptions, plan_step, smallest_batch
+from vggkit.footprint.plan import MemoryPlan, plan_step
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.model.build import build
 from vggkit.model.claims import Claim
 from vggkit.model.steps import autocast, images_of, labels_of, learn, loss_of, model_of, optimizer_of

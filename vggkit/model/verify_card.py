@@ -18,7 +18,10 @@ from vggkit.footprint.allocator import Allocator, Block
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, run
 from vggkit.footprint.cards import card_of
-from vggkit.footprint.plan import Step, StepOptions
+from vggkit.footprint.plan import plan_of
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.footprint.steps.step import Step
 from vggkit.model.claims import Claim
 from vggkit.model.recording import Recording, record
 from vggkit.network import Network
@@ -38,10 +41,7 @@ def verify_card(network: Network, options: StepOptions) -> Iterator[Claim]:
         ArgumentError: if torch refuses to run the step.
         BuildError: if there is no card, or it has no room for the step.
     """
-    steps = Step(network, options.forward_only()), Step(network, options)
-    for step in steps:
-        step.check()
-    for step in steps:
+    for step in (runnable_step(network, options.forward_only()), runnable_step(network, options)):
         yield from claims(step, record(network, step.options, steps_of(step)))
 
 
@@ -60,7 +60,7 @@ def claims(step: Step, recording: Recording) -> Iterator[Claim]:
         step: what was planned.
         recording: of a loop of such steps.
     """
-    plan, mode, torchs = step.plan(), step.options.mode, recording.figures[-1]
+    plan, mode, torchs = plan_of(step), step.options.mode, recording.figures[-1]
     assert plan.allocated_bytes is not None
     assert plan.reserved_bytes is not None
     parts = [step.loop.before, *map(step.loop.step, range(len(recording.figures)))]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import grouped, megabytes, percent
-from vggkit.footprint.plan import OPTIMIZER_STEP, MemoryPlan
+from vggkit.footprint.plan import MemoryPlan
+from vggkit.footprint.steps.step import OPTIMIZER_STEP
 from vggkit.pictures import style
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 

@@ -25,7 +25,9 @@ from vggkit.base.errors import ArgumentError, VggkitError
 from vggkit.base.many import Disagreement, largest, listed
 from vggkit.figures.measures import FOUND
 from vggkit.figures.summary import Summary, summarize
-from vggkit.footprint.plan import Step, StepOptions, peak_and_saved_bytes, reserved_on_card
+from vggkit.footprint.plan import peak_and_saved_bytes, reserved_on_card
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network, place
 from vggkit.notation.config import Config
 from vggkit.notation.overrides import OVERRIDES
@@ -155,7 +157,7 @@ def _values(query: Query, places: Any) -> dict[str, Any]:
     """Work out the figures of variants for which every rule decides alike."""
     costs = LazyCosts(place(_config(query, places)), query.options)
     if query.alone or query.last:
-        Step(costs.network, costs.options).check()  # their figures are of a step that torch must run
+        runnable_step(costs.network, costs.options)  # their figures are of a step that torch must run
     return {name: FOUND[name].value(costs) for name in query.together}
 
 

@@ -18,7 +18,7 @@ from vggkit.base.many import Disagreement, many
 from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
 from vggkit.figures.measures import FOUND, Count, Direction, direction, figure_name
-from vggkit.footprint.plan import StepOptions, checked_options
+from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Dtype, Network, Source, several
 from vggkit.notation.config import Config
 from vggkit.notation.document import setting

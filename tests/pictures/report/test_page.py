@@ -18,7 +18,8 @@ from vggkit.base.eager import Storage
 from vggkit.base.numbers import grouped, megabytes
 from vggkit.footprint.card import Loop
 from vggkit.footprint.fit import LinearStep
-from vggkit.footprint.plan import Step, checked_options
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import checked_options
 from vggkit.network import ELEMENT_BYTES, Network
 from vggkit.pictures.report import page
 from vggkit.pictures.report.page import STEPS
@@ -235,7 +236,7 @@ def assert_loops_are_the_steps(text: str, *networks: Network) -> None:
     for network, one in zip(networks, data(text)["networks"]):
         for dtype in ELEMENT_BYTES:
             for word, options in STEPS.items():
-                step = Step(network, checked_options(network, dtype=dtype, batch=2, device="cuda", **options))
+                step = step_of(network, checked_options(network, dtype=dtype, batch=2, device="cuda", **options))
                 assert read_in_sizes(one["loops"], dtype, word) == in_sizes(step.loop), (network.name, dtype, word)
 
 

@@ -22,8 +22,9 @@ from vggkit.footprint import card_fit
 from vggkit.footprint.allocator_settings import MIB, Settings
 from vggkit.footprint.card import card_use, run
 from vggkit.footprint.card_fit import EXPANDABLE
-from vggkit.footprint.plan import Step, checked_options
 from vggkit.footprint.sought import SoughtBatch
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
 from vggkit.pictures.report.page import ALLOCATORS, CONTEXT_MIB, STEPS
 from vggkit.pictures.report.report import report
@@ -204,7 +205,7 @@ def test_loops_run_as_in_vggkits_allocator(two: Tab) -> None:
     cases, wanted = [], []
     for number, dtype, word in product(range(len(NAMES)), ("float32", "bfloat16", "float64"), STEPS):
         network = Network.of(NAMES[number])
-        loop = Step(network, checked_options(network, dtype=dtype, device="cuda", **STEPS[word])).loop
+        loop = step_of(network, checked_options(network, dtype=dtype, device="cuda", **STEPS[word])).loop
         for text in ALLOCATORS:
             batch = drawn.choice([1, 2, 65_536, drawn.randrange(1, 1000)])
             use = card_use(loop, batch, Settings.of(text))

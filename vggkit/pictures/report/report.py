@@ -12,8 +12,10 @@ from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import Loop, run
 from vggkit.footprint.card_fit import room_of
 from vggkit.footprint.fit import LinearBytes, LinearStep, linear_step
-from vggkit.footprint.plan import Step, StepOptions, plan_step
+from vggkit.footprint.plan import plan_step
 from vggkit.footprint.sought import SoughtBatch
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.network import ELEMENT_BYTES, Dtype, Network, Source, check_batch, dtype_name, each_source
 from vggkit.notation.overrides import Overrides, check_keywords
 from vggkit.notation.zoo import dump
@@ -146,7 +148,7 @@ def _steps(network: Network) -> dict[str, dict[str, LinearStep]]:
 
 def _loops(network: Network) -> dict[str, dict[str, Loop]]:
     """Return for each dtype and step the allocations of a loop on a card."""
-    return _of_each(lambda options: Step(network, options.replace(device="cuda")).loop)
+    return _of_each(lambda options: step_of(network, options.replace(device="cuda")).loop)
 
 
 def _of_each(made: Callable[[StepOptions], Kind]) -> dict[str, dict[str, Kind]]:

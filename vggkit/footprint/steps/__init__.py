@@ -1,0 +1,29 @@
+"""Steps: one class for each mode, with all its rules, walked through operation by operation.
+
+`options` has what a step is like, `step` what all steps have in common, `refusals` what torch refuses to run. A new
+mode is one class here, and its line in `TAKEN`, in `options`.
+"""
+
+from __future__ import annotations
+
+from vggkit.footprint.steps.inference import Inference
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.step import Step
+from vggkit.footprint.steps.training import Training
+from vggkit.network import Network
+
+STEPS: dict[str, type[Step]] = {kind.mode: kind for kind in (Training, Inference)}
+"""Every kind of step by its mode."""
+
+
+def step_of(network: Network, options: StepOptions) -> Step:
+    """Walk through a step, whether or not torch would run it.
+
+    Args:
+        network: the network.
+        options: what the step is like, checked.
+
+    >>> step_of(Network.of("D"), StepOptions()).peak.event
+    'optimizer step'
+    """
+    return STEPS[options.mode](network, options)

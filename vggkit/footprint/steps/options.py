@@ -1,0 +1,153 @@
+"""What a step is like: its options, and which of them each mode has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, SupportsIndex, TypeVar
+
+import msgspec
+
+from vggkit.base.errors import ArgumentError, did_you_mean, shorten
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
+from vggkit.network import Dtype, Network, check_batch, dtype_name, several
+from vggkit.notation.layers import Shape, times
+
+Mode = Literal["training", "inference"]
+Device = Literal["cpu", "cuda"]
+
+TAKEN: dict[Mode, tuple[str, ...]] = {
+    "training": ("optimizer", "freeze", "checkpoint"),
+    "inference": (),
+}
+"""The options of each mode, beside those that every mode has."""
+
+ABSENT: dict[str, Any] = {"optimizer": NONE, "freeze": (), "checkpoint": ()}
+"""The values of those options in a mode that does not have them."""
+
+MODES: tuple[Mode, ...] = tuple(TAKEN)
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+
+Word = TypeVar("Word", bound=str)
+
+
+class StepOptions(msgspec.Struct, frozen=True):
+    """What a step is like.
+
+    Args:
+        batch: number of images.
+        mode: "training" or "inference".
+        dtype: of parameters, images and activations.
+        optimizer: a key of `OPTIMIZERS`; "none" in inference.
+        device: "cpu" or "cuda".
+        freeze: blocks and layers that are not trained; their batch norms use running statistics.
+        checkpoint: blocks that are run again in the backward pass.
+        autocast: whether `torch.autocast` to bfloat16 is on in the forward pass and the loss.
+        allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF.
+    """
+
+    batch: int = 1
+    mode: Mode = "training"
+    dtype: str = "float32"
+    optimizer: str = DEFAULT
+    device: Device = "cpu"
+    freeze: tuple[str, ...] = ()
+    checkpoint: tuple[str, ...] = ()
+    autocast: bool = False
+    allocator: str = ""
+
+    def takes(self, word: str) -> bool:
+        """Tell whether the mode has an option that not every mode has."""
+        return word in TAKEN[self.mode]
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether there is a backward pass."""
+        return self.mode != "inference"
+
+    def replace(self, **changes: Any) -> StepOptions:
+        """Return the options with some of them changed."""
+        return msgspec.structs.replace(self, **changes)
+
+    def forward_only(self) -> StepOptions:
+        """Return the same options for a forward pass without gradients."""
+        return self.replace(mode="inference", **ABSENT)
+
+    @property
+    def words(self) -> str:
+        """The step in words, for a title; the batch is not included."""
+        said: list[str] = [self.dtype, self.mode]
+        if self.takes("optimizer"):
+            said.append(self.optimizer)
+        if self.autocast:
+            said.append("autocast to bfloat16")
+        if self.freeze:
+            said.append(f"frozen: {', '.join(self.freeze)}")
+        if self.checkpoint:
+            said.append(f"checkpointed: {', '.join(self.checkpoint)}")
+        said.append(self.device)
+        if self.allocator:
+            said.append(self.allocator)
+        return ", ".join(said)
+
+    def title(self, name: str, image: Shape) -> str:
+        """Return one line that describes the step of a network.
+
+        Args:
+            name: the network's.
+            image: shape of one image.
+        """
+        return f"{name}: {times(image)}, batch {self.batch}, {self.words}"
+
+
+def checked_options(
+    network: Network,
+    *,
+    batch: SupportsIndex = 1,
+    mode: str = "training",
+    dtype: Dtype = "float32",
+    optimizer: str | None = None,
+    device: str = "cpu",
+    freeze: str | Iterable[str] = (),
+    checkpoint: str | Iterable[str] = (),
+    autocast: bool = False,
+    allocator: str = "",
+) -> StepOptions:
+    """Check arguments of a step; `memory` explains them.
+
+    Raises:
+        ArgumentError: names the argument, what was found and what is allowed.
+    """
+    kind = _one_of(MODES, mode, "mode")
+    options = StepOptions(
+        batch=check_batch(batch),
+        mode=kind,
+        dtype=dtype_name(dtype),
+        freeze=several(freeze, "freeze"),
+        checkpoint=several(checkpoint, "checkpoint"),
+        optimizer=_one_of(OPTIMIZERS, optimizer or (DEFAULT if "optimizer" in TAKEN[kind] else NONE), "optimizer"),
+        device=_one_of(DEVICES, device, "device"),
+        autocast=autocast,
+        allocator=allocator,
+    )
+    if options.allocator and options.device != "cuda":
+        raise ArgumentError(f"allocator: needs device cuda, found {options.device}")
+    Settings.of(options.allocator)  # refuses what is wrong
+    if options.autocast and options.dtype != "float32":
+        raise ArgumentError(f"autocast: needs dtype float32, found {options.dtype}")
+    for word, nothing in ABSENT.items():
+        if not options.takes(word) and getattr(options, word) != nothing:
+            having = ", ".join(other for other in MODES if word in TAKEN[other])
+            raise ArgumentError(f"{word}: needs mode {having}, found {options.mode}")
+    network.parts(options.freeze, "freeze")
+    network.blocks(options.checkpoint, "checkpoint")
+    return options
+
+
+def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:
+    """Return an argument if it is one of the allowed words; refuse any other."""
+    for word in allowed:
+        if word == given:
+            return word
+    advice = did_you_mean(str(given), allowed)
+    raise ArgumentError(f"{argument}: expected one of {', '.join(allowed)}, found {shorten(given)}.{advice}")

@@ -1,0 +1,72 @@
+"""What torch refuses to run: normalisations that would take statistics of a single value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import msgspec
+
+from vggkit.base.errors import ArgumentError, ConfigError
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.step import Step
+from vggkit.network import Network, PlacedLayer, place
+
+
+def runnable_step(network: Network, options: StepOptions) -> Step:
+    """Walk through a step that torch runs.
+
+    Args:
+        network: the network.
+        options: what the step is like, checked.
+
+    Raises:
+        ArgumentError: if torch refuses to run it; says why, and what would help.
+    """
+    step = step_of(network, options)
+    if step.refused:
+        raise ArgumentError(_refusal(step))
+    return step
+
+
+def refusal(network: Network, options: StepOptions) -> str | None:
+    """Return why torch refuses to run a step, and what would help; None if it runs it."""
+    step = step_of(network, options)
+    return _refusal(step) if step.refused else None
+
+
+def _refusal(step: Step) -> str:
+    network, options = step.network, step.options
+    placed = network.layer(step.refused[0])
+    each = "channel" if _is_over_the_batch(placed) else "group"
+    helps = [words for words, changed, other in _changes(step) if not step_of(changed, other).refused]
+    return (
+        f"{network.name}: torch can't run {step.words} at batch"
+        f" {options.batch}, as {placed.name} would normalize a single value of each {each}. Expected"
+        f" {', '.join(helps[:-1])}{', or ' if helps[1:] else ''}{helps[-1]}"
+    )
+
+
+def _changes(step: Step) -> Iterator[tuple[str, Network, StepOptions]]:
+    """Yield changes that may help: a normalisation gets more values, or takes no statistics of the batch."""
+    network, options = step.network, step.options
+    yield "batch 2 or more", network, options.replace(batch=2)
+    channels, height, width = network.input_shape
+    with suppress(ConfigError):
+        larger = place(msgspec.structs.replace(network.config, input=(channels, 4 * height, 4 * width)))
+        yield "a larger input", larger, options
+    if step.is_training:
+        norms = tuple(placed.name for placed in network if _is_over_the_batch(placed))
+        yield "frozen batch norms", network, options.replace(freeze=(*options.freeze, *norms))
+        yield "mode inference", network, options.forward_only()
+
+
+def _is_over_the_batch(placed: PlacedLayer) -> bool:
+    """Tell whether a layer's statistics are those of the whole batch, as batch norm's are."""
+    return any(not kept.per_image for kept in placed.layer.kept(placed.input_shape))
+
+
+def smallest_batch(network: Network, options: StepOptions) -> int:
+    """Return the smallest batch that torch runs: 2 where a normalisation would see a single value, else 1."""
+    return 2 if step_of(network, options.replace(batch=1)).refused else 1
