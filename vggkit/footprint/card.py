@@ -27,8 +27,9 @@ UNBOUNDED = 1 << 256
 MOST_STEPS = 40
 """Steps after which a loop is taken as it is, if it has not come back to a state.
 
-With torch's own settings each loop that was tried ran out of memory or came back within 20 steps. Expandable segments
-may take hundreds on a card that is full to the last percent. There one in thirty that ran for 40 steps ran out later.
+On a card with room, small tensors may wander about in their segments for hundreds of steps, while the figures stay. On
+a full one each loop that was tried ran out of memory or came back within 20 steps. Only expandable segments may take
+hundreds there, if the card is full to the last percent; one in thirty that ran for 40 steps ran out later.
 """
 
 State = tuple[tuple[object, ...], ...]
