@@ -5,47 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import vggkit
-from tests.drawn import configs
-from tests.footprint.card import Card
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Card, Cards
+from tests.footprint.grid import (
+    BLOCKS,
+    EXPANDABLE,
+    GIB,
+    ROOMY,
+    Question,
+    assert_torchs_steps,
+    drawn_steps,
+    loop_of,
+)
 from vggkit.base.eager import Storage
-from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator import Allocator
-from vggkit.footprint.allocator_settings import MIB, Settings
-from vggkit.footprint.card import Loop, Player, State, run
-from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.allocator_settings import MIB
+from vggkit.footprint.card import Loop, Player, State
 from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network
-from vggkit.notation.overrides import Overrides
 
-GIB = 1 << 30
 STEPS = 3
-CONFIGURATIONS = ("A", "A-LRN", "B", "C", "D", "E")
-EXPANDABLE = "expandable_segments:True"
 
 
 @pytest.fixture(scope="session")
 def card(cards: Cards) -> Card:
     """A card with room for everything, with torch's own settings."""
-    return cards("play_steps.py", 80 * GIB, "")
+    return cards("play_steps.py", ROOMY, "")
 
 
 def loop(network: Network, **options: Any) -> Loop:
     """Return the loop of a network's steps."""
     return runnable_step(network, checked_options(network, device="cuda", **options)).loop
-
-
-def figures(
-    training: Loop, batch: int, card_bytes: int, text: str, steps: int | None = STEPS
-) -> list[dict[str, int] | None]:
-    """Return what the card's process returns: the figures of each step, None for one that ran out of memory."""
-    done = run(training, batch, card_bytes, Settings.of(text), steps)
-    return [None if step is None else step._asdict() for step in done]
 
 
 def numbered(training: Loop, batch: int) -> list[int]:
@@ -92,7 +86,7 @@ CASES: dict[str, dict[str, Any]] = {
     "A, autocast and batch norm": {"autocast": True, "batch_norm": True, "optimizer": "adam"},
     "A, two blocks frozen": {"freeze": ["block1", "block2"]},
     "A, a block checkpointed": {"checkpoint": ["block1"]},
-    "D, every block checkpointed": {"checkpoint": [f"block{number}" for number in range(1, 6)]},
+    "D, every block checkpointed": {"checkpoint": BLOCKS},
     "A, checkpointed, autocast and batch norm": {"checkpoint": ["block2"], "autocast": True, "batch_norm": True},
     "A, bfloat16": {"dtype": "bfloat16"},
     "A, average pooling and no FC layers": {"pool": "avg", "head": "gap"},
@@ -105,7 +99,7 @@ CASES: dict[str, dict[str, Any]] = {
     "A, batch norm, a block frozen": {"batch_norm": True, "freeze": ["block2", "fc1"]},
     "A, batch norm, bfloat16": {"batch_norm": True, "dtype": "bfloat16"},
     "A, batch norm, float64": {"batch_norm": True, "dtype": "float64"},
-    "A, all frozen": {"freeze": ["block1", "block2", "block3", "block4", "block5", "fc1", "fc2", "predictions"]},
+    "A, all frozen": {"freeze": [*BLOCKS, "fc1", "fc2", "predictions"]},
 }
 """Training loops, by words that begin with the configuration; of all of them the input is small."""
 
@@ -113,11 +107,10 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("words", CASES)
 def test_everything_is_allocated_and_freed_in_torchs_order(card: Card, words: str) -> None:
     """From an empty card through three steps torch asks for the same bytes, and gives the same back in between."""
-    name, options = words.split(",")[0], CASES[words]
-    overrides = {word: options[word] for word in options if word in Overrides.__annotations__}
-    others = {word: options[word] for word in options if word not in overrides}
-    training = loop(Network.of(name, **{**SMALL, **overrides}), **others)
-    said = card.ask(name=name, batch=2, steps=STEPS, events=True, **SMALL, **options)
+    question = {"name": words.split(",")[0], "batch": 2, **SMALL, **CASES[words]}
+    training = loop_of(question)
+    assert training is not None
+    said = card.ask(**question, steps=STEPS, events=True)
     assert in_order(numbered(training, 2)) == in_order(said)
 
 
@@ -143,130 +136,18 @@ def test_allocated_and_reserved_bytes_are_torchs(
     cards: Cards, name: str, batch: int, options: dict[str, Any], allocated: int, reserved: int, expandable: int
 ) -> None:
     """Every figure of each step equals that of torch's allocator; the second step's are the published ones."""
-    overrides = {word: value for word, value in options.items() if word != "optimizer"}
-    training = loop(Network.of(name, **overrides), optimizer=options.get("optimizer"))
-    said = {}
+    question = {"name": name, "batch": batch, **options}
+    training = loop_of(question)
+    assert training is not None
+    second = []
     for text in ("", EXPANDABLE):
-        said[text] = figures(training, batch, 80 * GIB, text)
-        assert said[text] == cards("play_steps.py", 80 * GIB, text).ask(name=name, batch=batch, steps=STEPS, **options)
-    second = said[""][1], said[EXPANDABLE][1]
-    assert second[0] is not None
-    assert second[1] is not None
+        said = assert_torchs_steps(cards("play_steps.py", ROOMY, text), training, question, ROOMY, text)[1]
+        assert said is not None
+        second.append(said)
     assert (second[0]["allocated"], second[0]["reserved"], second[1]["reserved"]) == (allocated, reserved, expandable)
 
 
-MORE_STEPS = 12
-STEADY: list[tuple[str, int, dict[str, Any]]] = [
-    *((name, batch, {"optimizer": word}) for name in CONFIGURATIONS for batch in (1, 2, 8) for word in OPTIMIZERS),
-    *((name, 4, {}) for name in ("cnn_f", "cnn_m", "vgg_face", "vgg13_bn")),
-    ("cifar_chengyangfu_vgg16_bn", 1, {"optimizer": "sgd"}),  # takes 2 MiB more from its seventh step on
-    ("D", 8, {"freeze": ["block1", "block2"]}),
-    ("D", 8, {"freeze": ["block3"], "optimizer": "adamw", "batch_norm": True}),
-    ("D", 8, {"checkpoint": ["block1", "block3"]}),
-    ("E", 4, {"checkpoint": ["block1", "block2", "block3", "block4", "block5"], "optimizer": "adamw"}),
-    ("D", 8, {"autocast": True}),
-    ("A-LRN", 8, {"autocast": True, "checkpoint": ["block1"]}),
-    ("D", 8, {"autocast": True, "batch_norm": True, "optimizer": "adamw"}),
-    ("D", 8, {"dtype": "bfloat16"}),
-    ("D", 8, {"mode": "inference"}),
-    ("D", 8, {"mode": "inference", "batch_norm": True, "autocast": True}),
-]
-"""Configuration, batch, and options of a step."""
-OFTEN = [case for case in STEADY if case[0] in ("A", "cifar_chengyangfu_vgg16_bn") or case[1] == 4]
-
-
-@pytest.mark.parametrize("text", ["", EXPANDABLE])
-@pytest.mark.parametrize(
-    ("name", "batch", "options"),
-    [pytest.param(*case, marks=[] if case in OFTEN else [pytest.mark.slow]) for case in STEADY],
-)
-def test_a_plan_says_what_a_steady_step_takes(
-    cards: Cards, name: str, batch: int, options: dict[str, Any], text: str
-) -> None:
-    """Allocated bytes, reserved bytes and retries are those of torch's twelfth step."""
-    said = cards("play_steps.py", 80 * GIB, text).ask(name=name, batch=batch, steps=MORE_STEPS, **options)
-    plan = vggkit.memory(name, batch=batch, device="cuda", allocator=text, **options)
-    assert (plan.allocated_bytes, plan.reserved_bytes) == (said[-1]["allocated"], said[-1]["reserved"])
-    assert plan.retries == said[-1]["retries"] - said[-2]["retries"]
-
-
-# Verdicts
-
-WINDOW_STEPS = 10
-MANY_STEPS = 40
-
-
-def window(name: str, first: int, last: int, optimizer: str = "sgd-momentum", text: str = "") -> Any:
-    """Return a window of batches to try on 24 GiB; it is slow, as each of them is a training loop in torch."""
-    return pytest.param(name, range(first, last + 1), optimizer, text, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(
-    ("name", "batches", "optimizer", "text"),
-    [
-        ("A", range(377, 384), "sgd-momentum", ""),
-        *(
-            window(name, first, last, optimizer)
-            for name, first, last in (("A", 360, 420), ("B", 280, 340), ("D", 285, 335), ("E", 300, 320))
-            for optimizer in ("sgd-momentum", "adamw")
-        ),
-        window("E", 285, 300, "sgd"),
-        window("A", 478, 490, text=EXPANDABLE),
-        window("D", 310, 322, "adamw", EXPANDABLE),
-        window("A", 360, 420, text="max_split_size_mb:128"),
-        window("A", 360, 420, text="roundup_power2_divisions:8"),
-        window("D", 285, 335, text="per_process_memory_fraction:0.9,garbage_collection_threshold:0.8"),
-    ],
-)
-def test_the_batches_that_run_are_those_that_run_in_torch(
-    cards: Cards, name: str, batches: range, optimizer: str, text: str
-) -> None:
-    """On 24 GiB the same steps run, with the same figures and as many retries, and the same ones run out of memory."""
-    network = Network.of(name)
-    card = cards("play_steps.py", 24 * GIB, text)
-    training = loop(network, optimizer=optimizer)
-    for batch in batches:
-        said = card.ask(name=name, batch=batch, optimizer=optimizer, steps=WINDOW_STEPS)
-        assert figures(training, batch, 24 * GIB, text, WINDOW_STEPS) == said, batch
-
-
-@pytest.mark.parametrize(
-    ("name", "batch", "optimizer", "text", "runs"),
-    [
-        ("D", 316, "sgd-momentum", "", 3),
-        ("A", 380, "sgd-momentum", "", 2),
-        ("B", 288, "sgd-momentum", "", 3),
-        ("E", 285, "adamw", "", 10),
-        ("D", 325, "sgd-momentum", EXPANDABLE, 19),
-    ],
-)
-def test_a_loop_may_run_out_after_some_steps(
-    cards: Cards, name: str, batch: int, optimizer: str, text: str, runs: int
-) -> None:
-    """Where each step gives back all that is cached, it leaves other holes, until a step finds no room."""
-    said = cards("play_steps.py", 24 * GIB, text).ask(name=name, batch=batch, optimizer=optimizer, steps=MANY_STEPS)
-    assert figures(loop(Network.of(name), optimizer=optimizer), batch, 24 * GIB, text, None) == said
-    assert (len(said) - 1, said[-1]) == (runs, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "batch", "text"),
-    [
-        *(("A", batch, "") for batch in (378, 381, 383, 392)),
-        *(("B", batch, "") for batch in (285, 294, 300)),
-        *(("D", batch, "") for batch in (292, 302, 308, 310)),  # 302 takes twelve steps to come to rest
-        *(("D", batch, EXPANDABLE) for batch in (318, 320)),
-    ],
-)
-def test_a_loop_that_comes_back_to_a_state_runs_on(cards: Cards, name: str, batch: int, text: str) -> None:
-    """No step of torch's forty runs out, and the figures are those of the steps up to where the state came back."""
-    said = cards("play_steps.py", 24 * GIB, text).ask(name=name, batch=batch, steps=MANY_STEPS)
-    training = loop(Network.of(name))
-    done = figures(training, batch, 24 * GIB, text, None)
-    assert len(done) < MANY_STEPS
-    assert figures(training, batch, 24 * GIB, text, MANY_STEPS) == said
-    assert None not in said
-    assert {step["reserved"] for step in said[len(done) :]} <= {step["reserved"] for step in done if step}
+# States
 
 
 def state(*said: int, before: int = 0) -> State:
@@ -338,24 +219,10 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink takes minutes
 )
-@given(configs(), st.integers(2, 4), st.sampled_from(list(OPTIMIZERS)), st.booleans(), st.data())
-def test_drawn_networks_allocate_and_free_in_torchs_order(
-    card: Card, text: str, batch: int, optimizer: str, autocast: bool, data: st.DataObject
-) -> None:
-    """The same for networks of every kind of layer, with blocks frozen and checkpointed, in every dtype."""
-    network = Network.of(vggkit.loads(text))
-    blocks = sorted({placed.block for placed in network if placed.block})
-    some = st.lists(st.sampled_from(blocks), unique=True) if blocks else st.just([])
-    options: dict[str, Any] = {"batch": batch, "autocast": autocast}
-    if not autocast:
-        options["dtype"] = data.draw(st.sampled_from(["float32", "bfloat16", "float64"]))
-    if data.draw(st.integers(0, 3)):
-        options.update(optimizer=optimizer, checkpoint=data.draw(some), freeze=data.draw(some))
-    else:
-        options["mode"] = "inference"
-    try:
-        training = loop(network, **options)
-    except ArgumentError:
-        return  # torch refuses it
-    said = card.ask(name="x", config=text, steps=STEPS, events=True, **options)
-    assert in_order(numbered(training, batch)) == in_order(said)
+@given(drawn_steps(st.integers(2, 4)))
+def test_drawn_networks_allocate_and_free_in_torchs_order(card: Card, question: Question) -> None:
+    """The same for networks of every kind of layer, with blocks and layers frozen, checkpointed, in every dtype."""
+    training = loop_of(question)
+    assume(training is not None)
+    said = card.ask(**question, steps=STEPS, events=True)
+    assert in_order(numbered(training, question["batch"])) == in_order(said)

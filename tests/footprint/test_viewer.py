@@ -16,7 +16,8 @@ import pytest
 import vggkit
 from tests.conftest import sample
 from tests.footprint.conftest import Cards
-from tests.footprint.test_card import CASES, CONFIGURATIONS, EXPANDABLE, GIB, SMALL, loop
+from tests.footprint.grid import CONFIGURATIONS, EXPANDABLE, GIB
+from tests.footprint.test_card import CASES, SMALL, loop
 from tests.judges import package
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, run

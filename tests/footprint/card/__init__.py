@@ -6,7 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 from tests.answering import Answering
 from tests.judges import missing, package, program
@@ -64,3 +66,31 @@ class Card(Answering):
             "TORCH_CPP_LOG_LEVEL": "ERROR",  # running out of memory is what is asked for
         }
         super().__init__([sys.executable, str(HERE / player)], self.environment)
+
+
+class Cards:
+    """Processes with torch on a card, by program, the card's bytes and settings: each is started once.
+
+    Args:
+        folder: where the card is built.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.library = build(folder)
+        self._running: dict[tuple[str, int, str], Card] = {}
+        self._stack = ExitStack()
+
+    def __call__(self, player: str, card_bytes: int, settings: str = "") -> Card:
+        """Return a process; the arguments are those of `Card`."""
+        key = (player, card_bytes, settings)
+        if key not in self._running:
+            self._running[key] = self._stack.enter_context(Card(self.library, *key))
+        return self._running[key]
+
+    def __enter__(self) -> Cards:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()

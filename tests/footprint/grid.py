@@ -1,0 +1,246 @@
+"""Loops of steps that are held against torch's allocator: `python -m tests.footprint.grid [PART...]` plays all of them.
+
+The tests play samples of the same grids. A question is what the card's process is asked: the name or the text of a
+configuration, overrides, and what the steps are like.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, product
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+import vggkit
+from tests.drawn import configs
+from tests.footprint.card import Card, Cards
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.card import MOST_STEPS, Loop, run
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import checked_options
+from vggkit.network import Network
+from vggkit.notation.overrides import Overrides
+
+Question = dict[str, Any]
+Figures = list[dict[str, int] | None]
+
+GIB = 1 << 30
+ROOMY, SMALL_CARD = 80 * GIB, 24 * GIB
+"""Bytes of a card with room for all that is asked here, and of one that the windows fill."""
+EXPANDABLE = "expandable_segments:True"
+CONFIGURATIONS = ("A", "A-LRN", "B", "C", "D", "E")
+BLOCKS = [f"block{number}" for number in range(1, 6)]
+FAMILY: list[str] = sorted(json.loads((Path(__file__).parents[1] / "data" / "family.json").read_text(encoding="utf-8")))
+
+
+# Grids
+
+
+def of_optimizers(names: Iterable[str], batches: Iterable[int]) -> list[Question]:
+    """Return training steps of configurations at some batches, with every optimizer."""
+    return [
+        {"name": name, "batch": batch, "optimizer": word} for name, batch, word in product(names, batches, OPTIMIZERS)
+    ]
+
+
+FROZEN = ([], ["block1"], ["block1", "block2"], ["block3"], ["block2", "fc1"], ["fc1"], BLOCKS, [*BLOCKS, "fc1", "fc2"])
+CHECKPOINTED = ([], ["block1"], ["block2", "block4"], BLOCKS)
+
+
+def of_options(name: str) -> list[Question]:
+    """Return steps of a configuration: each freezing with each checkpointing, in every dtype and with autocast."""
+    questions: list[Question] = []
+    for batch_norm, freeze, checkpoint in product((False, True), FROZEN, CHECKPOINTED):
+        if batch_norm and name == "A-LRN":
+            continue
+        trained = {"name": name, "batch": 8, "batch_norm": batch_norm, "freeze": freeze, "checkpoint": checkpoint}
+        questions += [
+            {**trained, "optimizer": "adamw"},
+            {**trained, "autocast": True},
+            *({**trained, "dtype": dtype} for dtype in ("bfloat16", "float16", "float64")),
+        ]
+        if not freeze and not checkpoint:
+            plain = {"name": name, "batch": 8, "batch_norm": batch_norm, "mode": "inference"}
+            questions += [
+                {**plain, "autocast": True},
+                *({**plain, "dtype": dtype} for dtype in ("float32", "bfloat16")),
+            ]
+    return questions
+
+
+@st.composite
+def drawn_steps(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
+    """Draw steps of a drawn network, with blocks frozen and checkpointed, in every dtype, or inference."""
+    text = draw(configs())
+    network = Network.of(vggkit.loads(text))
+    blocks = sorted({placed.block for placed in network if placed.block})
+    question: Question = {"config": text, "batch": draw(batches), "autocast": draw(st.booleans())}
+    if not question["autocast"]:
+        question["dtype"] = draw(st.sampled_from(["float32", "bfloat16", "float16", "float64"]))
+    if draw(st.booleans()) and draw(st.booleans()):
+        return {**question, "mode": "inference"}
+    parts = [*blocks, *(placed.name for placed in network)]
+    question["optimizer"] = draw(st.sampled_from(list(OPTIMIZERS)))
+    question["freeze"] = [part for part in parts if draw(st.integers(0, 4)) > 3]
+    question["checkpoint"] = [block for block in blocks if draw(st.booleans())]
+    return question
+
+
+def of_drawn_networks(count: int) -> list[Question]:
+    """Return as many drawn steps that torch can run."""
+    questions: list[Question] = []
+
+    @settings(
+        max_examples=2 * count,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate,),
+    )
+    @given(drawn_steps(st.integers(1, 4) | st.integers(100, 20_000)))
+    def collect(question: Question) -> None:
+        if len(questions) < count and loop_of(question) is not None:
+            questions.append(question)
+
+    collect()
+    return questions
+
+
+WINDOWS: list[tuple[str, range, str, str]] = [
+    *(
+        (name, range(first, last + 1), optimizer, "")
+        for name, first, last in (("A", 360, 420), ("B", 280, 340), ("D", 285, 335), ("E", 300, 320))
+        for optimizer in ("sgd-momentum", "adamw")
+    ),
+    ("E", range(285, 301), "sgd", ""),
+    ("A", range(478, 491), "sgd-momentum", EXPANDABLE),
+    ("D", range(310, 323), "adamw", EXPANDABLE),
+    ("A", range(360, 421), "sgd-momentum", "max_split_size_mb:128"),
+    ("A", range(360, 421), "sgd-momentum", "roundup_power2_divisions:8"),
+    ("D", range(285, 336), "sgd-momentum", "per_process_memory_fraction:0.9,garbage_collection_threshold:0.8"),
+]
+"""Configuration, batches around those that run out of memory on 24 GiB, optimizer, settings of the allocator."""
+
+
+# Ours and theirs
+
+
+def split(question: Question) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the overrides of a question, and what its steps are like."""
+    overrides = {word: question[word] for word in question if word in Overrides.__annotations__}
+    return overrides, {word: question[word] for word in question if word not in (*overrides, "name", "config")}
+
+
+def network_of(question: Question) -> Network:
+    """Return the network of a question."""
+    overrides, _ = split(question)
+    return Network.of(vggkit.loads(question["config"]) if "config" in question else question["name"], **overrides)
+
+
+def loop_of(question: Question) -> Loop | None:
+    """Return the loop of a question, None if torch can't run its steps."""
+    network = network_of(question)
+    _, options = split(question)
+    step = step_of(network, checked_options(network, device="cuda", **options))
+    return None if step.refused else step.loop
+
+
+def figures(training: Loop, batch: int, card_bytes: int, text: str, steps: int | None = None) -> Figures:
+    """Return what the card's process returns: the figures of each step, None for one that ran out of memory."""
+    done = run(training, batch, card_bytes, Settings.of(text), steps)
+    return [None if step is None else step._asdict() for step in done]
+
+
+def assert_torchs_steps(
+    card: Card, training: Loop, question: Question, card_bytes: int, text: str, steps: int | None = None
+) -> Figures:
+    """Hold each step's figures, and whether it runs, against torch's.
+
+    Args:
+        card: with these bytes and settings.
+        training: the loop of the steps.
+        question: the steps.
+        card_bytes: what the card has.
+        text: settings of the allocator.
+        steps: how many; if absent, until the loop repeats itself.
+
+    Returns:
+        The figures of each step.
+    """
+    done = figures(training, question["batch"], card_bytes, text, steps)
+    assert done == card.ask(**question, steps=len(done)), (text, question)
+    return done
+
+
+def assert_torchs_plan(card: Card, training: Loop, question: Question, text: str) -> None:
+    """Hold each step on a card of `ROOMY` bytes against torch's, and a plan's figures against the last."""
+    last = assert_torchs_steps(card, training, question, ROOMY, text)[-1]
+    assert last is not None
+    _, options = split(question)
+    plan = vggkit.memory(network_of(question), device="cuda", allocator=text, **options)
+    planned = plan.allocated_bytes, plan.reserved_bytes, plan.retries
+    assert planned == (last["allocated"], last["reserved"], 0), (text, question)
+
+
+# By hand
+
+Check = Callable[[], object]
+"""Asserts something."""
+
+
+def plans(cards: Cards, questions: Iterable[Question]) -> Iterator[Check]:
+    """Return a check of each plan that torch can run, for both kinds of segments."""
+    for question, training in ((question, loop_of(question)) for question in questions):
+        for text in ("", EXPANDABLE) if training is not None else ():
+            yield partial(assert_torchs_plan, cards("play_steps.py", ROOMY, text), training, question, text)
+
+
+def verdicts(cards: Cards) -> Iterator[Check]:
+    """Return a check of each batch of each window, with so many steps as a loop is played at most."""
+    for name, batches, optimizer, text in WINDOWS:
+        card = cards("play_steps.py", SMALL_CARD, text)
+        for batch in batches:
+            question = {"name": name, "batch": batch, "optimizer": optimizer}
+            training = loop_of(question)
+            assert training is not None
+            yield partial(assert_torchs_steps, card, training, question, SMALL_CARD, text, MOST_STEPS)
+
+
+PARTS: dict[str, Callable[[Cards], Iterator[Check]]] = {
+    "configurations": lambda cards: plans(
+        cards, of_optimizers(CONFIGURATIONS, (1, 2, 3, 7, 8, 16, 32, 33, 64, 100, 128, 200))
+    ),
+    "family": lambda cards: plans(cards, of_optimizers(FAMILY, (1, 2, 5, 16, 64, 128))),
+    "options": lambda cards: plans(cards, chain.from_iterable(map(of_options, CONFIGURATIONS))),
+    "drawn": lambda cards: plans(cards, of_drawn_networks(400)),
+    "verdicts": verdicts,
+}
+"""What is played by hand, by the word that asks for it."""
+
+
+def main() -> None:
+    """Play the parts that are asked for, or all; say how many loops there were, and which differ."""
+    with tempfile.TemporaryDirectory() as folder, Cards(Path(folder)) as cards:
+        for part in sys.argv[1:] or PARTS:
+            count = differ = 0
+            for check in PARTS[part](cards):
+                count += 1
+                try:
+                    check()
+                except AssertionError as error:
+                    differ += 1
+                    print(error, flush=True)
+            print(f"{part}: {count:,} loops, {differ} differ", flush=True)
+
+
+if __name__ == "__main__":
+    main()
