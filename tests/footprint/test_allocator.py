@@ -79,7 +79,7 @@ def figures(allocator: Allocator) -> list[Any]:
                 for block in segment.blocks
             ],
         ]
-        for segment in sorted(allocator.snapshot(), key=lambda segment: segment.is_small)
+        for segment in allocator.snapshot()
     ]
     return [
         *(one.current for one in statistics),
@@ -136,6 +136,14 @@ def test_every_figure_and_every_block_are_torchs(card: Card, text: str) -> None:
 def test_many_more_programs_are_played_as_torch_plays_them(card: Card, text: str) -> None:
     """The same for hundreds of programs with each setting."""
     assert_equal(card, text, 300)
+
+
+def test_a_program_finds_an_empty_card(card: Card) -> None:
+    """An expandable segment that got no memory before the card was full is gone with its program, units and all."""
+    full = [MIB] * (CARD // MIB)
+    for text, said in (("expandable_segments:True", [*full, 5 * MIB]), (SETTINGS[14], [5 * MIB])):
+        answers = card.ask(settings=text, share=1.0, events=said)
+        assert list(play(Allocator(CARD, Settings.of(text)), said)) == answers
 
 
 # Settings

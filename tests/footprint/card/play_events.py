@@ -20,11 +20,7 @@ Answer = list[Any]
 
 
 def figures() -> Answer:
-    """Return what torch counts, and the segments with their blocks, which tile them.
-
-    Segments stand by pool, then address: an expandable segment that never got memory outlives its program, and the next
-    one finds it at a lower address than the other pool's.
-    """
+    """Return what torch counts, and the segments with their blocks, which tile them."""
     statistics = torch.cuda.memory_stats()
     kinds = ("allocated", "requested", "reserved")
     peaks = [statistics[f"{kind}_bytes.all.{when}"] for when in ("current", "peak") for kind in kinds]
@@ -36,7 +32,6 @@ def figures() -> Answer:
         ]
         for segment in torch.cuda.memory._snapshot()["segments"]
     ]
-    segments.sort(key=lambda segment: segment[0])
     return [*peaks, statistics["num_alloc_retries"], statistics["num_ooms"], segments]
 
 
@@ -69,8 +64,16 @@ def play(settings: str, share: float, events: list[int]) -> list[Answer] | None:
             torch.cuda.empty_cache()
         answers.append(figures())
     tensors.clear()
-    torch.cuda.empty_cache()
+    empty()
     return answers
+
+
+def empty() -> None:
+    """Empty the card. In either pool an expandable segment that never got memory goes when it has had some."""
+    torch.cuda.empty_cache()
+    for size in (1, 2 << 20):
+        torch.empty(size, dtype=torch.uint8, device="cuda")
+    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
