@@ -239,10 +239,27 @@ def answer(
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
     done = train(recorded if history else figures, **question)
     said = allocations() if events else dict(REFUSED) if refused else done
-    gc.collect()  # an error's traceback holds tensors
+    empty()
+    return said
+
+
+def empty() -> None:
+    """Empty the card.
+
+    An error's traceback holds tensors, in a circle. Autograd's thread has its own, and lets go of them a little later.
+    """
+    for _ in range(MOST_COLLECTIONS):
+        gc.collect()
+        if not torch.cuda.memory_allocated():
+            break
+    else:
+        sys.exit("tensors are left on the card")
     gc.freeze()  # what is left, such as what a first step imports, need not be looked through again
     torch.cuda.empty_cache()
-    return said
+
+
+MOST_COLLECTIONS = 10_000
+"""So often garbage is collected until every tensor is gone."""
 
 
 def allocations() -> list[int]:
