@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.footprint.card import Cards
 from tests.keras_process import Keras
 
 # no test depends on a clock, and in CI none on chance: there the drawn examples are the same every time
@@ -34,6 +35,13 @@ ROOT = Path(__file__).parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --update-golden."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files that differ")
+
+
+@pytest.fixture(scope="session")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cards]:
+    """Return a process with torch on a card, by program, the card's bytes and settings; each is started once."""
+    with Cards(tmp_path_factory.mktemp("card")) as started:
+        yield started
 
 
 def sample(values: Sequence[str], few: Sequence[str]) -> list[Any]:

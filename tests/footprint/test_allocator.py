@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.footprint.card import Card
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Card, Cards
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator import Allocator, Block, OutOfMemory
 from vggkit.footprint.allocator_settings import MIB, Settings

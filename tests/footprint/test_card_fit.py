@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import vggkit
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Cards
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint import card_fit
 from vggkit.footprint.card_fit import EXPANDABLE, CardFit, Room, fit_on_card, room_of

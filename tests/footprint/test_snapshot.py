@@ -9,7 +9,7 @@ import pytest
 
 import vggkit
 from tests.conftest import ROOT, sample
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Cards
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.snapshot import Refusal, Snapshot, snapshot

@@ -15,7 +15,7 @@ import pytest
 
 import vggkit
 from tests.conftest import sample
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Cards
 from tests.footprint.grid import CONFIGURATIONS, EXPANDABLE, GIB
 from tests.footprint.test_card import CASES, SMALL, loop
 from tests.judges import package

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 import vggkit
 from tests.cli.test_app import run
 from tests.conftest import ROOT
-from tests.footprint.card import HERE
-from tests.footprint.conftest import Cards, cards  # noqa: F401  # a fixture
+from tests.footprint.card import HERE, Cards
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import OPTIMIZERS, MomentumSGD
@@ -45,7 +44,7 @@ OnCard = Callable[..., None]
 
 
 @pytest.fixture
-def on_card(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> OnCard:  # noqa: F811  # the fixture
+def on_card(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> OnCard:  # the fixture
     """Let recorders run on a card of 80 GiB that isn't there, or a share of it, with workspaces or without."""
 
     def use(**how: Any) -> None:
@@ -235,7 +234,7 @@ def test_the_process_has_the_settings_of_the_option_alone(monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_the_program_records_on_a_card(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811  # the fixture
+def test_the_program_records_on_a_card(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:  # the fixture
     """From the command to the process and back."""
     for name, value in cards(PLAYER, 80 * GIB, "").environment.items():
         monkeypatch.setenv(name, value)

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
 from tests.drawn import networks
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Cards
 from vggkit.base.errors import VggkitError
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.steps.options import StepOptions

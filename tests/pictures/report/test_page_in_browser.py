@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import vggkit
-from tests.footprint.conftest import Cards
+from tests.footprint.card import Cards
 from tests.pictures import browsing
 from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.numbers import mebibytes, megabytes, parse_bytes, percent
