@@ -16,8 +16,8 @@ from vggkit.base.numbers import mebibytes
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, Loop, run
 from vggkit.footprint.snapshot import snapshot
+from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 from vggkit.pictures import segments, style
 from vggkit.pictures.parts import MARGIN, Canvas
@@ -122,8 +122,8 @@ class Strip(NamedTuple):
 def batches_svg() -> bytes:
     """Return what batches of A take, and which of them run on a card."""
     network, options = Network.of("A"), StepOptions(device="cuda")
-    loop = Step(network, options).loop
-    tensors = [Step(network, options.replace(batch=batch)).peak.size for batch in MEASURED]
+    loop = step_of(network, options).loop
+    tensors = [step_of(network, options.replace(batch=batch)).peak.size for batch in MEASURED]
     lines = [
         Line("reserved, on a card that is never full", style.BLUE, reserved(loop, DEFAULT)),
         Line(f"the same, with {EXPANDABLE}", style.SKY_BLUE, reserved(loop, EXPANDABLE)),
