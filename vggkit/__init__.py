@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vggkit.figures.summary import Summary, summarize
     from vggkit.footprint.fit import max_batch
     from vggkit.footprint.plan import MemoryPlan, memory
+    from vggkit.footprint.remedies.remedies import Remedies, Remedy, remedies
     from vggkit.model.build import build, load_model
     from vggkit.model.features import features
     from vggkit.model.module import VGG, to_fully_convolutional
@@ -48,6 +49,8 @@ _HOMES = {
     "MemoryPlan": "footprint.plan",
     "Network": "network",
     "Picture": "pictures.plot",
+    "Remedies": "footprint.remedies.remedies",
+    "Remedy": "footprint.remedies.remedies",
     "Report": "pictures.report.page",
     "Summary": "figures.summary",
     "VGG": "model.module",
@@ -69,6 +72,7 @@ _HOMES = {
     "names": "notation.zoo",
     "plot": "pictures.plot",
     "reconcile": "figures.reconcile",
+    "remedies": "footprint.remedies.remedies",
     "report": "pictures.report.report",
     "save_weights": "model.weights.loading",
     "summarize": "figures.summary",
@@ -91,6 +95,8 @@ __all__ = [
     "MemoryPlan",
     "Network",
     "Picture",
+    "Remedies",
+    "Remedy",
     "Report",
     "Summary",
     "VggkitError",
@@ -111,6 +117,7 @@ __all__ = [
     "names",
     "plot",
     "reconcile",
+    "remedies",
     "report",
     "save_weights",
     "summarize",

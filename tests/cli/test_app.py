@@ -69,6 +69,10 @@ TESTED = {
         "source", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings",
         "allocator", "context", "device", "limits", "solve", "timeline", "workspace", "format", "output",
     },
+    "remedies": {
+        "source", "limit", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast",
+        "settings", "allocator", "context", "device", "workspace", "format", "output",
+    },
     "compare": {
         "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",
     },
@@ -233,6 +237,7 @@ ENDINGS = {
     ("memory", "D"): TABLES,
     ("compare", "A", "D"): TABLES,
     ("find", "D"): ".txt, .json, .csv, .md, .tex, .html, .htm, .svg, .png or .pdf, or --format",
+    ("remedies", "D", "8GB"): TABLES,
     ("verify", "D"): TABLES,
     ("plot", "D"): ".svg, .png or .pdf",
     ("explain", "D"): TABLES,
@@ -442,6 +447,7 @@ TABLES = [
     ("names", "vgg19_bn"),
     ("memory", "D", "--batch", "64", "--optimizer", "adamw"),
     ("memory", "D", "--fit", "T4", "--fit", "8GB"),
+    ("remedies", "E", "6GB", "--batch", "64", "--optimizer", "adamw"),
     ("verify", "A", "--set", "width=0.125", "--input", "3x32x32"),
     ("compare", "C", "vgg16_bn"),
     ("compare", "A", "E", "--diff"),

@@ -1,4 +1,4 @@
-"""The commands of memory: memory and verify."""
+"""The commands of memory: memory, remedies and verify."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ if TYPE_CHECKING:
     from vggkit.network import Network
 
 
+mode_option = click.option(
+    "--mode", default="training", show_default=True, help="training or inference.", shell_complete=completion.modes
+)
+
+
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
-@click.option(
-    "--mode", default="training", show_default=True, help="training or inference.", shell_complete=completion.modes
-)
+@mode_option
 @step_options
 @click.option("--device", help="cpu or cuda.  [default: cpu; with --fit: cuda]", shell_complete=completion.devices)
 @allocator_option
@@ -85,7 +88,7 @@ def memory(
     """Show what a step holds in memory, to the byte, and what runs on a card."""
     from vggkit.footprint.fit import fits, fits_table
     from vggkit.footprint.plan import plan_step
-    from vggkit.footprint.remedies import remedies
+    from vggkit.footprint.remedies.advice import advice
 
     _check_memory_options(batch, limits, context, workspace, solve, timeline)
     format = format_of(format, output, TABLE_FORMATS)
@@ -95,14 +98,13 @@ def memory(
         from vggkit.footprint.sought import SOUGHT
 
         sought = SOUGHT[solve or "batch"](network, step)
-        found = fits(sought, [_room(step, card, context, workspace) for card in limits])
+        found = fits(sought, [_room(step, "--fit", card, context, workspace) for card in limits])
         write_table(fits_table(sought, found), format, output)
         click.get_current_context().exit(0 if all(fit.largest for fit in found) else 1)
     plan = plan_step(network, step)
     if timeline is not None:
         _put_timeline(plan, timeline)
-    advice = remedies(network, step).sentences(plan.peak_bytes)
-    write_table(plan.table(advice), format, output)
+    write_table(plan.table(list(advice(network, step))), format, output)
 
 
 def _step(
@@ -124,15 +126,24 @@ def _step(
     return network, checked_options(network, freeze=frozen, checkpoint=checkpointed, **options)
 
 
-def _room(step: StepOptions, card: str, context: str | None, workspace: str | None) -> Room:
-    """Read the values of --fit, --context and --workspace."""
+def _room(step: StepOptions, argument: str, card: str, context: str | None, workspace: str | None) -> Room:
+    """Read a card, --context and --workspace.
+
+    Args:
+        step: on which device it runs.
+        argument: where the card is given, for messages.
+        card: what is given.
+        context: what --context says.
+        workspace: what --workspace says.
+    """
     from vggkit.footprint.fit import checked_room
 
     try:
         return checked_room(step, card, context, workspace or 0)
     except ArgumentError as error:
         text = str(error)
-        raise ArgumentError(f"--{text}" if text.startswith(("context:", "workspace:")) else f"--fit: {text}") from None
+        is_named = text.startswith(("context:", "workspace:"))
+        raise ArgumentError(f"--{text}" if is_named else f"{argument}: {text}") from None
 
 
 VIEWER_ENDING = ".pickle"
@@ -168,6 +179,42 @@ def _check_memory_options(
         raise ArgumentError("--timeline can't be combined with --fit")
     if timeline is not None and timeline.suffix.lower() not in TIMELINE_ENDINGS:
         raise wrong_ending("--timeline", timeline, TIMELINE_ENDINGS)
+
+
+@main.command(epilog="Example: vggkit remedies D 8GB --batch 64")
+@source_argument
+@click.argument("limit", metavar="CARD", shell_complete=completion.cards)
+@batch_option
+@mode_option
+@step_options
+@click.option("--device", default="cuda", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
+@allocator_option
+@click.option("--context", metavar="SIZE", help="What CUDA itself takes.  [default: as documented for the card]")
+@click.option("--workspace", metavar="SIZE", help="What cuDNN and cuBLAS take.  [default: 0]")
+@format_option()
+@output_option
+def remedies(
+    source: str,
+    limit: str,
+    input: str | None,
+    settings: tuple[str, ...],
+    context: str | None,
+    workspace: str | None,
+    format: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Find what makes a step fit a card, the cheapest first.
+
+    The CARD is a name (RTX 4090, T4) or a size (8GiB). Exit 1 if nothing makes the step fit.
+    """
+    from vggkit.footprint.remedies.remedies import find_remedies
+
+    format = format_of(format, output, TABLE_FORMATS)
+    network, step = _step(source, settings, input, **options)
+    found = find_remedies(network, step, _room(step, "CARD", limit, context, workspace))
+    write_table(found.table(), format, output)
+    click.get_current_context().exit(0 if found.fits or found.remedies else 1)
 
 
 @main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")

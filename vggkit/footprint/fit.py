@@ -264,7 +264,7 @@ def fits_table(sought: Sought, found: Sequence[Fit] | Sequence[CardFit]) -> Tabl
 
 def _tensors_table(sought: Sought, fits: Sequence[Fit]) -> Table:
     columns: list[Column[Fit]] = [
-        Column("memory", lambda fit: _round(fit.limit_bytes), "right"),
+        Column("memory", lambda fit: size_text(fit.limit_bytes), "right"),
         Column("fits", lambda fit: _largest(sought, fit), style="green"),
         Column("peak", lambda fit: megabytes(fit.peak_bytes), "right", rank=2),
         Column("left", lambda fit: megabytes(fit.left_bytes) if fit.largest else "–", "right", rank=1),
@@ -349,9 +349,9 @@ def _or_none(number: int | None) -> str:
 
 
 def _card(fit: CardFit) -> str:
-    return fit.card or _round(fit.limit_bytes)
+    return fit.card or size_text(fit.limit_bytes)
 
 
-def _round(size: int) -> str:
+def size_text(size: int) -> str:
     """Write a limit in the unit in which it is round."""
     return megabytes(size) if size % 10**6 == 0 else mebibytes(size)

@@ -142,7 +142,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         """Return a row for each kind of memory at the peak, their sum, and sentences on what may surprise.
 
         Args:
-            advice: sentences on other steps, such as `Remedies.sentences`.
+            advice: sentences on other steps, such as `vggkit.footprint.remedies.advice` has.
         """
         total = self.peak_bytes
         columns: list[Column[tuple[str, int]]] = [

@@ -1,21 +1,21 @@
-"""What would lower the peak: the cheapest checkpoints, held against every set of blocks, and the sentences."""
+"""What lowers a peak without a limit: the cheapest checkpoints, held against every set of blocks, and the sentences."""
 
 from __future__ import annotations
 
 from itertools import combinations
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import vggkit
 from tests.cli.test_app import printed
 from tests.conftest import sample
-from vggkit.footprint import remedies
+from tests.footprint.remedies.macs import recomputed_macs
 from vggkit.footprint.plan import plan_step
-from vggkit.footprint.remedies import cheapest_checkpoints
+from vggkit.footprint.remedies import search
+from vggkit.footprint.remedies.advice import cheapest_checkpoints
+from vggkit.footprint.remedies.kinds import run_again
+from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -23,32 +23,21 @@ SOME = sample(["A", "A-LRN", "B", "C", "D", "E"], ["A-LRN", "D"])
 """Those two have every kind of layer that the six have."""
 
 
-def step_macs(network: Network, checkpoint: tuple[str, ...], *, autocast: bool) -> int:
-    """Return the multiply-accumulates of a training step of one image, by torch's own counter."""
-    model = vggkit.build(network, device="meta", checkpoint=checkpoint)
-    with FlopCounterMode(display=False) as counter:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            scores = model(torch.empty(1, *network.input_shape, device="meta"))
-        scores.sum().backward()
-    return int(counter.get_total_flops()) // 2
-
-
 def assert_no_cheaper_checkpoints(network: Network, options: StepOptions) -> None:
     """Hold the advised blocks against every set of blocks: none that peaks as low as all blocks costs less."""
     blocks = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
     advised = cheapest_checkpoints(network, options)
-    plain = step_macs(network, (), autocast=options.autocast)
+    chosen_blocks = advised.options.checkpoint
     every = plan_step(network, options.replace(checkpoint=blocks))
     costs = {}
     for chosen in (chosen for size in range(len(blocks) + 1) for chosen in combinations(blocks, size)):
         peak = plan_step(network, options.replace(checkpoint=chosen)).peak_bytes
         if peak <= every.peak_bytes:
-            costs[chosen] = (step_macs(network, chosen, autocast=options.autocast) - plain, len(chosen))
-        if chosen == advised.blocks:
-            assert advised.peak_bytes == peak
-    assert costs[advised.blocks] == (advised.recomputed, len(advised.blocks))
-    assert costs[advised.blocks] == min(costs.values())
-    assert advised.forward == vggkit.summarize(network).totals.multiply_accumulates
+            costs[chosen] = (recomputed_macs(network, chosen, autocast=options.autocast), len(chosen))
+        if chosen == chosen_blocks:
+            assert advised.peak.size == peak
+    assert costs[chosen_blocks] == (sum(run_again(advised).values()), len(chosen_blocks))
+    assert costs[chosen_blocks] == min(costs.values())
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -86,22 +75,14 @@ def test_where_too_many_sets_are_cheaper_all_blocks_are_advised(monkeypatch: pyt
 
     def counted(network: Network, options: StepOptions) -> Step:
         tried.append(options)
-        return runnable_step(network, options)
+        return step_of(network, options)
 
-    monkeypatch.setattr(remedies, "runnable_step", counted)
+    monkeypatch.setattr(search, "step_of", counted)
     text = f"{{input: 2x8x8, blocks: [{', '.join(['[conv3-2, conv3-2]'] * 20)}]}}"
-    advised = cheapest_checkpoints(Network.of(vggkit.loads(text)), StepOptions(batch=8))
-    assert len(tried) <= remedies.MOST_SETS + 1
-    assert advised.peak_bytes <= plan_step(Network.of(vggkit.loads(text)), tried[0]).peak_bytes
-
-
-def test_sets_of_blocks_come_in_the_order_of_their_costs() -> None:
-    """Each exactly once; of equal ones the smaller first."""
-    costs = {"a": 5, "b": 0, "c": 3, "d": 3, "e": 9}
-    sets = list(remedies._cheapest_first(costs))
-    assert sorted(sets) == sorted(chosen for size in range(6) for chosen in combinations(costs, size))
-    ranks = [(sum(costs[name] for name in chosen), len(chosen)) for chosen in sets]
-    assert ranks == sorted(ranks)
+    network = Network.of(vggkit.loads(text))
+    advised = cheapest_checkpoints(network, StepOptions(batch=8))
+    assert len(tried) <= search.MOST_COMBINED + 1
+    assert advised.options.checkpoint == tuple(f"block{number}" for number in range(1, 21))
 
 
 def test_autocast_at_batch_1_is_said_to_hold_more() -> None:

@@ -1,0 +1,125 @@
+"""Each kind of change: where it has a place, what it changes, and in which order."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+import vggkit
+from tests.footprint.remedies.macs import recomputed_macs
+from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.remedies.kinds import (
+    KINDS,
+    Autocast,
+    Checkpointing,
+    ExpandableSegments,
+    Freezing,
+    Kind,
+    OtherOptimizer,
+    cheapest_first,
+)
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.network import Network
+
+D = Network.of("D", input="3x64x64", num_classes=10, width=0.25)
+BLOCKS = ("block1", "block2", "block3", "block4", "block5")
+
+
+def typed(kind: Kind, options: StepOptions, network: Network = D) -> list[str]:
+    """Return a kind's changes as they are typed."""
+    return [change.typed for change in kind.changes(network, options)]
+
+
+def test_another_optimizer_keeps_less() -> None:
+    """One for each smaller amount; the one that keeps the most comes first; without an optimizer there is none."""
+    assert typed(OtherOptimizer(), StepOptions(optimizer="sgd")) == []
+    assert typed(OtherOptimizer(), StepOptions(optimizer="none")) == []
+    for optimizer in OPTIMIZERS:
+        options = StepOptions(batch=2, optimizer=optimizer)
+        states = [
+            vggkit.memory(D, optimizer=change.options["optimizer"]).by_kind["optimizer"]
+            for change in OtherOptimizer().changes(D, options)
+        ]
+        own = vggkit.memory(D, optimizer=optimizer).by_kind["optimizer"]
+        assert [own, *states] == sorted({own, *states}, reverse=True)
+
+
+def test_blocks_are_frozen_from_the_first_on() -> None:
+    """What is frozen stays frozen; a trunk's last block is trained, since nothing else is."""
+    assert [change.options["freeze"] for change in Freezing().changes(D, StepOptions())] == [
+        BLOCKS[:number] for number in range(1, 6)
+    ]
+    assert typed(Freezing(), StepOptions(freeze=("block2", "fc1"))) == [
+        "--freeze block2,fc1,block1",
+        "--freeze block2,fc1,block1,block3",
+        "--freeze block2,fc1,block1,block3,block4",
+        "--freeze block2,fc1,block1,block3,block4,block5",
+    ]
+    trunk = Network.of(vggkit.loads("{input: 3x8x8, blocks: [[conv3-4], [conv3-4]]}"))
+    assert typed(Freezing(), StepOptions(), trunk) == ["--freeze block1"]
+
+
+def test_autocast_goes_on_or_off() -> None:
+    """It needs float32."""
+    assert typed(Autocast(), StepOptions()) == ["--autocast"]
+    assert typed(Autocast(), StepOptions(autocast=True)) == ["without --autocast"]
+    assert typed(Autocast(), StepOptions(dtype="bfloat16")) == []
+
+
+def test_expandable_segments_are_a_card_s() -> None:
+    """Other settings stay; where segments are expandable already there is nothing to change."""
+    assert typed(ExpandableSegments(), StepOptions()) == []
+    assert typed(ExpandableSegments(), StepOptions(device="cuda")) == ["--allocator expandable_segments:True"]
+    change = next(ExpandableSegments().changes(D, StepOptions(device="cuda", allocator="max_split_size_mb:64")))
+    assert change.options == {"allocator": "max_split_size_mb:64,expandable_segments:True"}
+    assert typed(ExpandableSegments(), StepOptions(device="cuda", allocator="expandable_segments:True")) == []
+
+
+@pytest.mark.parametrize("freeze", [(), ("block1", "block2"), ("block3",)], ids=str)
+def test_every_set_of_blocks_comes_with_what_torch_runs_again(freeze: tuple[str, ...]) -> None:
+    """Each set once, the cheapest first, without blocks that the backward pass does not reach."""
+    changes = list(Checkpointing().changes(D, StepOptions(batch=2, freeze=freeze)))
+    reached = BLOCKS[2:] if freeze[:1] == ("block1",) else BLOCKS
+    every = {chosen for size in range(1, len(reached) + 1) for chosen in combinations(reached, size)}
+    assert sorted(change.options["checkpoint"] for change in changes) == sorted(every)
+    costs = [change.run_again for change in changes]
+    assert costs == sorted(costs)
+    for change in changes[:: len(changes) // 6]:
+        assert change.run_again == recomputed_macs(D, change.options["checkpoint"], freeze)
+
+
+def test_checkpoints_that_are_there_stay() -> None:
+    """Further ones are added, in the blocks' order, and only they are counted."""
+    options = StepOptions(checkpoint=("block1", "block2", "block4", "block5"))
+    (change,) = Checkpointing().changes(D, options)
+    assert change.options == {"checkpoint": BLOCKS}
+    assert change.words == "block3 is run again in the backward pass"
+    assert change.run_again == recomputed_macs(D, ("block3",))
+
+
+def test_inference_has_only_what_it_can_change() -> None:
+    """There is nothing to train, and nothing is kept for a backward pass."""
+    options = StepOptions(mode="inference", optimizer="none", device="cuda")
+    assert [kind.name for kind in KINDS if typed(kind, options)] == ["autocast", "allocator"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_options_of_a_change_are_a_steps(kind: Kind) -> None:
+    """Each change makes another step, and is said in words and as it is typed."""
+    options = StepOptions(batch=2, optimizer="adamw", device="cuda")
+    for change in kind.changes(D, options):
+        assert step_of(D, options.replace(**change.options)).moments
+        assert options.replace(**change.options) != options
+        assert change.words
+        assert "--" in change.typed
+
+
+def test_sets_of_blocks_come_in_the_order_of_their_costs() -> None:
+    """Each exactly once; of equal ones the smaller first."""
+    costs = {"a": 5, "b": 0, "c": 3, "d": 3, "e": 9}
+    sets = list(cheapest_first(costs))
+    assert sorted(sets) == sorted(chosen for size in range(6) for chosen in combinations(costs, size))
+    ranks = [(sum(costs[name] for name in chosen), len(chosen)) for chosen in sets]
+    assert ranks == sorted(ranks)

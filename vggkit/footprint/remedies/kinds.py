@@ -1,0 +1,208 @@
+"""What can be changed about a step so that it takes less memory: one class for each kind of change, with all its rules.
+
+A class has which options it may change and to what, how that is said in words and on the command line, what must be run
+again for it, and whether a step computes something else then. A new kind is one class in this file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import accumulate, islice
+from typing import Any, ClassVar, NamedTuple
+
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.card_fit import EXPANDABLE
+from vggkit.footprint.optimizers import NONE, OPTIMIZERS
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.step import Step
+from vggkit.network import Network
+
+
+class Change(NamedTuple):
+    """Options that are changed.
+
+    Args:
+        options: keywords of `memory`, with their new values.
+        words: what is different then.
+        typed: the same as options of the command line.
+        run_again: multiply-accumulates that the backward pass runs again for it, for one image.
+    """
+
+    options: dict[str, Any]
+    words: str
+    typed: str
+    run_again: int = 0
+
+
+class Kind(ABC):
+    """A kind of change. `KINDS` has one of each final class."""
+
+    name: ClassVar[str]
+    """The word for it."""
+
+    of_model: ClassVar[bool] = False
+    """Whether its options are also those of `build`."""
+
+    changes_result: ClassVar[bool] = False
+    """Whether a step computes something else then, by more than the order in which numbers are added up."""
+
+    @abstractmethod
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        """Yield the changes that can be made to a step, the mildest first; none where the kind has no place."""
+
+
+class OtherOptimizer(Kind):
+    """An optimizer that keeps less between steps."""
+
+    name = "optimizer"
+    changes_result = True
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if not options.takes("optimizer"):
+            return
+
+        def kept(name: str) -> int:
+            return sum(OPTIMIZERS[name].state(SOME_BYTES, options.device))
+
+        first_of = {kept(name): name for name in reversed(OPTIMIZERS) if name != NONE}
+        for amount in sorted(first_of, reverse=True):
+            if amount < kept(options.optimizer):
+                name = first_of[amount]
+                yield Change({"optimizer": name}, f"{name} is the optimizer", f"--optimizer {name}")
+
+
+SOME_BYTES = 1 << 20
+"""Of a parameter, to compare what optimizers keep for it."""
+
+
+class Freezing(Kind):
+    """The first blocks are not trained, as where a network is fine-tuned."""
+
+    name = "freeze"
+    of_model = True
+    changes_result = True
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if not options.takes("freeze"):
+            return
+        frozen = network.parts(options.freeze, "freeze")
+        trained = {placed.name for placed in network.modules() if placed.layer.parameters(placed.input_shape)}
+        for blocks in accumulate((block,) for block in blocks_of(network)):
+            chosen = tuple(dict.fromkeys((*options.freeze, *blocks)))
+            now = network.parts(chosen, "freeze")
+            if now > frozen and not trained <= now:
+                frozen = now
+                yield Change({"freeze": chosen}, f"{_listed(blocks)} not trained", f"--freeze {','.join(chosen)}")
+
+
+class Autocast(Kind):
+    """The forward pass computes in bfloat16, or no longer does: at a small batch the weights' copies cost more."""
+
+    name = "autocast"
+    changes_result = True
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if options.autocast:
+            yield Change({"autocast": False}, "the forward pass computes in float32", "without --autocast")
+        elif options.dtype == "float32":
+            yield Change({"autocast": True}, "the forward pass computes in bfloat16", "--autocast")
+
+
+class ExpandableSegments(Kind):
+    """torch's allocator makes its segments larger instead of adding further ones, so that fewer holes are left."""
+
+    name = "allocator"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if options.device == "cuda" and not Settings.of(options.allocator).expandable_segments:
+            settings = ",".join(filter(None, (options.allocator, EXPANDABLE)))
+            yield Change({"allocator": settings}, "the allocator's segments grow", f"--allocator {settings}")
+
+
+class Checkpointing(Kind):
+    """Blocks are run again in the backward pass, so that less is kept for it."""
+
+    name = "checkpoint"
+    of_model = True
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if not options.takes("checkpoint"):
+            return
+        blocks = blocks_of(network)
+        costs = run_again(step_of(network, options.replace(checkpoint=blocks)))
+        more = {block: cost for block, cost in costs.items() if block not in options.checkpoint}
+        for added in islice(cheapest_first(more), 1, None):
+            chosen = tuple(block for block in blocks if block in added or block in options.checkpoint)
+            yield Change(
+                {"checkpoint": chosen},
+                f"{_listed(added)} run again in the backward pass",
+                f"--checkpoint {','.join(chosen)}",
+                sum(more[block] for block in added),
+            )
+
+
+KINDS: tuple[Kind, ...] = tuple(
+    kind()
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Kind) and not kind.__abstractmethods__
+)
+"""Each final class above, in the order in which they are applied: what checkpoints cost depends on the others."""
+
+
+def blocks_of(network: Network) -> tuple[str, ...]:
+    """Return the names of a network's blocks."""
+    return tuple(dict.fromkeys(placed.block for placed in network if placed.block))
+
+
+def run_again(step: Step) -> dict[str, int]:
+    """Return the multiply-accumulates that a step runs again, for one image, by block.
+
+    Returns:
+        Those of each block that the backward pass goes through. What is run again ends at the block's last saved
+        tensor, which may come before its last layers.
+
+    >>> run_again(step_of(Network.of("D"), StepOptions(checkpoint=("block1",))))["block1"]
+    1936392192
+    """
+    moments = Counter(moment.event for moment in step.moments)
+    again: dict[str, int] = {}
+    for placed in step.network:
+        if placed.block and moments[f"backward of {placed.name}"]:
+            again.setdefault(placed.block, 0)
+            times = moments[f"recomputation of {placed.name}"]
+            if times and times == moments[f"forward of {placed.name}"]:
+                again[placed.block] += placed.layer.multiply_accumulates(placed.input_shape)
+    return again
+
+
+def cheapest_first(costs: dict[str, int]) -> Iterator[tuple[str, ...]]:
+    """Yield every set of names, the cheapest first; of sets that cost the same, the smallest first.
+
+    >>> list(cheapest_first({"a": 3, "b": 1}))
+    [(), ('b',), ('a',), ('a', 'b')]
+    """
+    names = sorted(costs, key=costs.__getitem__)
+    waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
+    while waiting:
+        cost, size, chosen = heappop(waiting)
+        yield tuple(name for name in costs if name in [names[index] for index in chosen])
+        after = chosen[-1] + 1 if chosen else 0
+        if after < len(names):  # the set with the next name added, and with the last name replaced by it
+            more = cost + costs[names[after]]
+            heappush(waiting, (more, size + 1, (*chosen, after)))
+            if chosen:
+                heappush(waiting, (more - costs[names[chosen[-1]]], size, (*chosen[:-1], after)))
+
+
+def _listed(blocks: tuple[str, ...]) -> str:
+    """Write blocks as the subject of a sentence without its verb's rest.
+
+    >>> _listed(("block1", "block2")), _listed(("block1",))
+    ('block1 and block2 are', 'block1 is')
+    """
+    *others, last = blocks
+    return f"{', '.join(others)} and {last} are" if others else f"{last} is"

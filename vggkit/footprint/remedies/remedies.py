@@ -1,0 +1,290 @@
+"""What makes a step fit, the cheapest first, as values and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+
+import msgspec
+
+from vggkit.base.numbers import megabytes, percent
+from vggkit.base.tables import Column, Shown, Table, grid
+from vggkit.footprint.card_fit import Room
+from vggkit.footprint.fit import StepArguments, checked_room, size_text
+from vggkit.footprint.remedies.kinds import run_again
+from vggkit.footprint.remedies.search import MOST_KINDS, PLACES, Place, Search, Way
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.network import Network, Source
+from vggkit.notation.overrides import check_keywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to make a step smaller.
+
+    Args:
+        kinds: which kinds of change it makes: optimizer, freeze, autocast, allocator, checkpoint.
+        options: what it changes, as keywords of `memory`.
+        build_options: those of them that are keywords of `build`.
+        typed: the same as options of the command line.
+        words: what is different then.
+        changes_result: whether a step computes something else then.
+        recomputed_multiply_accumulates: what the backward pass runs again, for one image.
+        peak_bytes: most bytes alive at one moment then.
+        reserved_bytes: on CUDA, what torch's allocator reserves then: on the card, or if it does not run there, on one
+            with room for it. None on the CPU.
+        retries: on CUDA, how often the allocator gives back in each step what it has cached; None on the CPU.
+    """
+
+    kinds: tuple[str, ...]
+    options: dict[str, Any]
+    build_options: dict[str, Any]
+    typed: str
+    words: str
+    changes_result: bool
+    recomputed_multiply_accumulates: int
+    peak_bytes: int
+    reserved_bytes: int | None
+    retries: int | None
+
+    @property
+    def bytes(self) -> int:
+        """What must be there: reserved bytes on CUDA, the peak on the CPU."""
+        return self.peak_bytes if self.reserved_bytes is None else self.reserved_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        return cast("dict[str, Any]", msgspec.to_builtins(self))
+
+
+def _remedy(way: Way, place: Place) -> Remedy:
+    """Return a way with its figures."""
+    step, changes = way.step, list(zip(way.kinds, way.changes))
+    taken = place.needed(step) if way.taken is None else way.taken
+    return Remedy(
+        kinds=tuple(kind.name for kind in way.kinds),
+        options={word: value for change in way.changes for word, value in change.options.items()},
+        build_options={
+            word: value for kind, change in changes if kind.of_model for word, value in change.options.items()
+        },
+        typed=" ".join(change.typed for change in way.changes),
+        words="; ".join(change.words for change in way.changes),
+        changes_result=any(kind.changes_result for kind in way.kinds),
+        recomputed_multiply_accumulates=sum(run_again(step).values()),
+        peak_bytes=step.peak.size,
+        reserved_bytes=None if taken.retries is None else taken.bytes,
+        retries=taken.retries,
+    )
+
+
+class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
+    """The ways to make a step fit, the cheapest first.
+
+    First come those with which a step computes the same, by what they run again; then those that change its result.
+    Of equal ones the one with fewer changes comes first.
+
+    Args:
+        network: whose step it is.
+        options: what the step is like as it is.
+        room: where it must fit; on the CPU nothing is taken of it.
+        multiply_accumulates: of a forward pass, for one image.
+        fits: whether it fits as it is, so that it needs no remedy.
+        as_it_is: its figures without a change.
+        remedies: those that make it fit.
+        nearest: if nothing does, the one with the lowest peak of all that were tried; None if nothing lowers it.
+    """
+
+    network: Network
+    options: StepOptions
+    room: Room
+    multiply_accumulates: int
+    fits: bool
+    as_it_is: Remedy
+    remedies: tuple[Remedy, ...]
+    nearest: Remedy | None
+
+    def __len__(self) -> int:
+        return len(self.remedies)
+
+    def __iter__(self) -> Iterator[Remedy]:
+        return iter(self.remedies)
+
+    def __getitem__(self, index: int) -> Remedy:
+        return self.remedies[index]
+
+    @property
+    def title(self) -> str:
+        """One line that says which step is to fit where."""
+        where = self.room.card.name or size_text(self.room.card.total_bytes)
+        return f"{self.options.title(self.network.name, self.network.input_shape)}, to fit {where}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON."""
+        return {
+            "name": self.network.name,
+            "batch": self.options.batch,
+            "dtype": self.options.dtype,
+            "mode": self.options.mode,
+            "optimizer": self.options.optimizer,
+            "device": self.options.device,
+            "card": self.room.card.name,
+            "limit_bytes": self.room.card.total_bytes,
+            "context_bytes": self.room.context_bytes,
+            "workspace_bytes": self.room.workspace_bytes,
+            "multiply_accumulates": self.multiply_accumulates,
+            "fits": self.fits,
+            "as_it_is": self.as_it_is.to_dict(),
+            "remedies": [remedy.to_dict() for remedy in self.remedies],
+            "nearest": self.nearest and self.nearest.to_dict(),
+        }
+
+    def table(self) -> Table:
+        """Return a row for the step as it is and one for each remedy, and sentences on what else there is to know."""
+        rows = [self.as_it_is, *self.remedies]
+        columns: list[Column[Remedy]] = [
+            Column("remedy", lambda remedy: remedy.typed or "as it is", fold=True, style="green"),
+            Column(
+                "peak" if self.options.device == "cpu" else "reserved", lambda remedy: megabytes(remedy.bytes), "right"
+            ),
+            Column("run again", lambda remedy: self._share_again(remedy), "right", rank=2),
+            Column("result", lambda remedy: "changes" if remedy.changes_result else "the same", rank=1),
+            Column("retries", lambda remedy: str(remedy.retries or NONE), "right", rank=3),
+            Column("what is different", lambda remedy: remedy.words or NONE, rank=4),
+        ]
+        if not any(remedy.retries for remedy in rows):
+            del columns[4]
+        return Table(
+            grid(columns, rows, title=self.title),
+            records=[_record(remedy) for remedy in self.remedies],
+            columns=Remedy.__struct_fields__,
+            data=self.to_dict(),
+            notes=self._sentences(),
+        )
+
+    def _share_again(self, remedy: Remedy) -> str:
+        """Write what is run again as a share of a forward pass."""
+        again = remedy.recomputed_multiply_accumulates
+        return percent(again, self.multiply_accumulates) if again else NONE
+
+    def _sentences(self) -> list[str]:
+        there = f"There is room for {megabytes(self.room.bytes)}."
+        if self.options.device == "cuda":
+            there += (
+                f" CUDA's context takes {megabytes(self.room.context_bytes)} (--context), workspaces of cuDNN and"
+                f" cuBLAS {megabytes(self.room.workspace_bytes)} (--workspace)."
+            )
+        if self.fits:
+            return ["The step fits as it is.", there]
+        if self.remedies:
+            return [there, "Run again: the part of a forward pass that the backward pass repeats."]
+        tried = f"Nothing that was tried makes the step fit, up to {MOST_KINDS} changes at once."
+        if self.nearest is None:
+            return [there, f"{tried} Nothing lowers its peak."]
+        nearest = f"The nearest is {self.nearest.typed}, with {megabytes(self.nearest.bytes)}."
+        return [there, f"{tried} {nearest}"]
+
+
+NONE = "–"
+"""In a table: nothing of this kind."""
+
+
+def _record(remedy: Remedy) -> dict[str, Any]:
+    """Return a row of CSV, whose cells are single values."""
+    return {
+        **remedy.to_dict(),
+        "kinds": " ".join(remedy.kinds),
+        "options": _spelt(remedy.options),
+        "build_options": _spelt(remedy.build_options),
+    }
+
+
+def _spelt(options: dict[str, Any]) -> str:
+    """Write keywords as in a call.
+
+    >>> _spelt({"checkpoint": ("block1",), "autocast": True})
+    "checkpoint=('block1',), autocast=True"
+    """
+    return ", ".join(f"{word}={value!r}" for word, value in options.items())
+
+
+class RemedyArguments(StepArguments, total=False):
+    """The keywords of `memory`, for type checkers."""
+
+    batch: SupportsIndex
+
+
+def remedies(
+    source: Source,
+    limit: str | SupportsIndex,
+    *,
+    context: str | SupportsIndex | None = None,
+    workspace: str | SupportsIndex = 0,
+    **arguments: Unpack[RemedyArguments],
+) -> Remedies:
+    """Find what makes a step fit, the cheapest first.
+
+    Tried are every set of blocks to checkpoint, expandable segments, autocast, freezing the first blocks, an optimizer
+    that keeps less, and combinations of up to three of these.
+
+    Args:
+        source: a name, a path, a Config or a Network.
+        limit: a card such as "RTX 4090", a size such as "24GiB", or bytes.
+        context: what CUDA itself takes of the card; by default as documented for the card.
+        workspace: what cuDNN and cuBLAS take for themselves; not modelled, so 0 by default.
+        arguments: as for `memory`; the device is cuda if none is given.
+
+    Returns:
+        The remedies; none if the step fits as it is, or if nothing makes it fit.
+
+    Raises:
+        ConfigError: if the configuration can't be found or is wrong.
+        ArgumentError: if an argument is outside its allowed values, or torch can't run the step.
+
+    >>> [remedy.typed for remedy in remedies("D", "5GB", batch=64, device="cpu")]
+    ['--checkpoint block1', '--freeze block1', '--autocast']
+    >>> remedies("D", "8GB", batch=64)[0].options
+    {'allocator': 'expandable_segments:True'}
+    """
+    given: dict[str, Any] = {"device": "cuda", **arguments}
+    of_step = StepOptions.__struct_fields__
+    check_keywords(remedies, given, of_step)
+    network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
+    options = checked_options(network, **{word: value for word, value in given.items() if word in of_step})
+    return find_remedies(network, options, checked_room(options, limit, context, workspace))
+
+
+def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedies:
+    """Find what makes a step fit whose options have been checked.
+
+    Args:
+        network: the network.
+        options: what the step is like as it is.
+        room: where it must fit.
+
+    Raises:
+        ArgumentError: if torch refuses to run the step.
+    """
+    runnable_step(network, options)
+    place = PLACES[options.device](room)
+    search = Search(network, options, place)
+    fits = search.as_it_is.taken is not None
+    found = [] if fits else [_remedy(way, place) for way in search.ways()]
+    is_lower = not fits and not found and search.nearest.kinds
+    return Remedies(
+        network=network,
+        options=options,
+        room=room,
+        multiply_accumulates=sum(placed.layer.multiply_accumulates(placed.input_shape) for placed in network),
+        fits=fits,
+        as_it_is=_remedy(search.as_it_is, place),
+        remedies=tuple(sorted(found, key=_cost)),
+        nearest=_remedy(search.nearest, place) if is_lower else None,
+    )
+
+
+def _cost(remedy: Remedy) -> tuple[int, int, int, int]:
+    """Return what remedies are sorted by."""
+    return remedy.changes_result, remedy.recomputed_multiply_accumulates, len(remedy.kinds), remedy.bytes

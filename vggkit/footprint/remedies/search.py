@@ -1,0 +1,184 @@
+"""The search for what makes a step fit: every combination of up to three kinds of change.
+
+A combination is left out where a part of its kinds does it, too, and runs no more again. Of the changes of the same
+kinds the one that runs the least again is kept; of equal ones the mildest. What is left is every way that gives up
+something that no other one keeps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import combinations, islice
+from math import inf
+from typing import NamedTuple
+
+from vggkit.footprint.allocator_settings import Settings
+from vggkit.footprint.card import card_use
+from vggkit.footprint.card_fit import Room
+from vggkit.footprint.remedies.kinds import KINDS, Change, Kind
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.step import Step
+from vggkit.network import Network
+
+MOST_KINDS = 3
+"""A way changes at most so many kinds of options."""
+
+
+MOST_ALONE = (1 << 16) - 1
+"""Of the changes of one kind alone so many are tried at most, the mildest ones: all sets of 16 blocks to checkpoint."""
+
+MOST_COMBINED = (1 << 8) - 1
+"""And so many where several kinds are combined: all sets of 8 blocks. A step takes about a millisecond."""
+
+
+class Taken(NamedTuple):
+    """What a step takes of a memory.
+
+    Args:
+        bytes: those of its tensors, or on a card those that torch's allocator reserves.
+        retries: how often the allocator gives back in each step what it has cached; None where there is no allocator.
+    """
+
+    bytes: int
+    retries: int | None
+
+
+class Place(ABC):
+    """Memory of a given size, in which a step runs or does not.
+
+    Args:
+        room: the card, or the size of the memory.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    @abstractmethod
+    def taken(self, step: Step) -> Taken | None:
+        """Return what a loop of such steps takes, None if it does not run there."""
+
+    @abstractmethod
+    def needed(self, step: Step) -> Taken:
+        """Return what it would take of a memory with room for it."""
+
+
+class MainMemory(Place):
+    """Memory in which tensors lie anywhere."""
+
+    def taken(self, step: Step) -> Taken | None:
+        return self.needed(step) if step.peak.size <= self.room.bytes else None
+
+    def needed(self, step: Step) -> Taken:
+        return Taken(step.peak.size, None)
+
+
+class OnCard(Place):
+    """A card, whose memory torch's allocator hands out."""
+
+    def taken(self, step: Step) -> Taken | None:
+        if step.peak.size > self.room.bytes:  # what the allocator reserves is never less
+            return None
+        settings, card = Settings.of(step.options.allocator), self.room.card.total_bytes
+        use = card_use(step.loop, step.options.batch, settings, card, self.room.taken_bytes)
+        return None if use is None else Taken(use.reserved_bytes, use.retries)
+
+    def needed(self, step: Step) -> Taken:
+        use = step.card_use()
+        return Taken(use.reserved_bytes, use.retries)
+
+
+PLACES: dict[str, type[Place]] = {"cpu": MainMemory, "cuda": OnCard}
+"""The place by a step's device."""
+
+
+class Way(NamedTuple):
+    """A step with some of its options changed.
+
+    Args:
+        kinds: which kinds of change were made.
+        changes: one of each.
+        step: the step then.
+        taken: what it takes where it must run; None if it does not run there.
+    """
+
+    kinds: tuple[Kind, ...]
+    changes: tuple[Change, ...]
+    step: Step
+    taken: Taken | None
+
+    @property
+    def run_again(self) -> int:
+        """Multiply-accumulates that the changes run again, for one image."""
+        return spent(self.changes)
+
+
+class Search:
+    """A search for the ways in which a step runs.
+
+    Args:
+        network: the network.
+        options: what the step is like as it is, checked.
+        place: where it must run.
+
+    Attributes:
+        as_it_is: the step without a change.
+        nearest: the way whose tensors take the least, of all that have been tried.
+    """
+
+    def __init__(self, network: Network, options: StepOptions, place: Place) -> None:
+        self.network = network
+        self.options = options
+        self.place = place
+        self.as_it_is = self.nearest = self._way((), (), options)
+
+    def ways(self) -> list[Way]:
+        """Return the ways in which it runs: one for a combination of kinds, the small combinations first."""
+        found: list[Way] = []
+        for number in range(1, MOST_KINDS + 1):
+            for kinds in combinations(KINDS, number):
+                enough = min((way.run_again for way in found if set(way.kinds) < set(kinds)), default=inf)
+                way = self.cheapest(kinds, enough, MOST_ALONE if number == 1 else MOST_COMBINED)
+                if way is not None:
+                    found.append(way)
+        return found
+
+    def cheapest(self, kinds: tuple[Kind, ...], below: float = inf, most: int = MOST_ALONE) -> Way | None:
+        """Return the way that runs the least again, of those that change certain kinds; None if it runs in none.
+
+        Args:
+            kinds: the kinds.
+            below: the way must run less again than this.
+            most: of each kind's changes so many are tried, the mildest ones.
+        """
+
+        def found(made: tuple[Change, ...], options: StepOptions, below: float) -> Way | None:
+            """Return that way, where changes of the first of these kinds have been made to the options."""
+            if len(made) == len(kinds):
+                way = self._way(kinds, made, options)
+                return None if way.taken is None else way
+            best: Way | None = None
+            for change in islice(kinds[len(made)].changes(self.network, options), most):
+                changes = (*made, change)
+                if spent(changes) >= below:  # so have all further ones
+                    break
+                cheaper = found(changes, options.replace(**change.options), below)
+                if cheaper is not None:
+                    best, below = cheaper, cheaper.run_again
+            return best
+
+        return found((), self.options, below)
+
+    def _way(self, kinds: tuple[Kind, ...], changes: tuple[Change, ...], options: StepOptions) -> Way:
+        """Try a way."""
+        step = step_of(self.network, options)
+        way = Way(kinds, changes, step, None if step.refused else self.place.taken(step))
+        if kinds and not step.refused and step.peak.size < self.nearest.step.peak.size:
+            self.nearest = way
+        return way
+
+
+def spent(changes: Sequence[Change]) -> int:
+    """Return the multiply-accumulates that changes run again, for one image."""
+    return sum(change.run_again for change in changes)
