@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from vggkit import max_batch, memory, plot, summarize
+from vggkit import max_batch, memory, plot, remedies, summarize
 from vggkit.base.numbers import mebibytes
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, Loop, run
@@ -22,6 +22,7 @@ from vggkit.network import Network
 from vggkit.pictures import segments, style
 from vggkit.pictures.parts import MARGIN, Canvas
 from vggkit.pictures.plot import draw
+from vggkit.pictures.remedies import picture as remedies_picture
 from vggkit.pictures.timeline import picture
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def summary_svg() -> str:
 def memory_svg() -> bytes:
     """Return a training step's timeline as an SVG picture with real text."""
     return picture(memory("D", batch=16, optimizer="adam"), "svg")
+
+
+def remedies_svg() -> bytes:
+    """Return what checkpoints of E take against what they run again, and its remedies."""
+    return remedies_picture(remedies("E", "6GB", batch=64, optimizer="adamw")).to_bytes("svg")
 
 
 def architecture_svg() -> bytes:
@@ -195,6 +201,7 @@ PICTURES = {
     "summarize-D": lambda: summary_svg().encode(),
     "memory-D": memory_svg,
     "architecture-D": architecture_svg,
+    "remedies-E": remedies_svg,
     "segments-A-64": lambda: segments_svg(64, DEFAULT, UNBOUNDED),
     "segments-A-388": lambda: segments_svg(PINNED, DEFAULT, CARD),
     "segments-A-388-expandable": lambda: segments_svg(PINNED, EXPANDABLE, CARD),

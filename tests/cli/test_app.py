@@ -71,7 +71,7 @@ TESTED = {
     },
     "remedies": {
         "source", "limit", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast",
-        "settings", "allocator", "context", "device", "workspace", "format", "output",
+        "settings", "allocator", "context", "device", "workspace", "plot", "format", "output",
     },
     "compare": {
         "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",

@@ -107,6 +107,9 @@ def memory(
     write_table(plan.table(list(advice(network, step))), format, output)
 
 
+PLOT_ENDINGS = (".svg", ".png", ".pdf")
+
+
 def _step(
     source: str,
     settings: tuple[str, ...],
@@ -191,6 +194,11 @@ def _check_memory_options(
 @allocator_option
 @click.option("--context", metavar="SIZE", help="What CUDA itself takes.  [default: as documented for the card]")
 @click.option("--workspace", metavar="SIZE", help="What cuDNN and cuBLAS take.  [default: 0]")
+@click.option(
+    "--plot",
+    type=FILE,
+    help="Draw what each way takes, against what is run again for it, to a .svg, .png or .pdf file.",
+)
 @format_option()
 @output_option
 def remedies(
@@ -200,6 +208,7 @@ def remedies(
     settings: tuple[str, ...],
     context: str | None,
     workspace: str | None,
+    plot: Path | None,
     format: str | None,
     output: Path | None,
     **options: Any,
@@ -212,7 +221,13 @@ def remedies(
 
     format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, **options)
+    if plot is not None and plot.suffix.lower() not in PLOT_ENDINGS:
+        raise wrong_ending("--plot", plot, PLOT_ENDINGS)
     found = find_remedies(network, step, _room(step, "CARD", limit, context, workspace))
+    if plot is not None:
+        from vggkit.pictures.remedies import picture
+
+        put(picture(found).to_bytes(plot.suffix.lower().lstrip(".")), plot, "drawn")
     write_table(found.table(), format, output)
     click.get_current_context().exit(0 if found.fits or found.remedies else 1)
 

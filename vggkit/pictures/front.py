@@ -1,13 +1,12 @@
-"""Networks as points: two figures against one another, the Pareto front as a line."""
+"""Networks, or ways to run one, as points: two figures against one another, the Pareto front as a line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from vggkit.base.numbers import grouped
-from vggkit.figures.measures import Count
 from vggkit.pictures import style
 from vggkit.pictures.parts import MARGIN, Canvas, shortened_text
 from vggkit.pictures.scatter import Bubble, Plane, Rectangle, draw_label, places
@@ -37,8 +36,26 @@ MOST_SHAPES = 2_000
 """More points become one image inside the picture: as shapes, an SVG would have megabytes."""
 
 
+class Figured(Protocol):
+    """A figure that things are drawn by; `vggkit.figures.measures.Count` is one."""
+
+    @property
+    def words(self) -> str:
+        """What people read."""
+
+    @property
+    def unit(self) -> str:
+        """Its unit, empty for a plain number."""
+
+    def written(self, value: Any) -> str:
+        """Write a value for people."""
+
+    def key(self, value: Any) -> Any:
+        """Return the number that stands for a value."""
+
+
 class Point(NamedTuple):
-    """A network in the plane.
+    """A network, or another thing, in the plane.
 
     Args:
         label: its name.
@@ -52,21 +69,25 @@ class Point(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Networks in a plane of two figures.
+    """Networks, or other things, in a plane of two figures.
 
     Args:
-        networks: which they are, in words.
+        things: what they are, in the plural.
+        networks: which they are, or whose, in words.
         subtitle: how many they are, and under which conditions.
         measures: the figure to the right, and the one upwards.
         best: which end of each is the better one, in words.
         points: at least one.
+        limit: a value of the figure upwards at which a line is drawn; None for no line.
     """
 
+    things: str
     networks: str
     subtitle: str
-    measures: tuple[Count, Count]
+    measures: tuple[Figured, Figured]
     best: str
     points: tuple[Point, ...]
+    limit: int | None = None
 
     @property
     def front(self) -> list[Point]:
@@ -74,18 +95,18 @@ class Points(NamedTuple):
         return [point for point in self.points if point.on_front]
 
     def position(self, point: Point) -> tuple[float, float]:
-        """Return where a network stands."""
+        """Return where a point stands."""
         x, y = (float(measure.key(value)) for measure, value in zip(self.measures, point.values))
         return x, y
 
     def positions(self, points: Iterable[Point]) -> tuple[list[float], list[float]]:
-        """Return where networks stand: to the right, and upwards."""
+        """Return where points stand: to the right, and upwards."""
         both = [self.position(point) for point in points]
         return [x for x, _ in both], [y for _, y in both]
 
 
 def figure(shown: Points) -> Figure:
-    """Draw networks, those on the Pareto front in a colour and with a line of steps."""
+    """Draw points, those on the Pareto front in a colour and with a line of steps."""
     right, height = MARGIN + LEFT + PLANE.width, PLANE.height + BOTTOM
     canvas = Canvas(title(shown), shortened_text(shown.subtitle, SUBTITLE_LENGTH), _legend(shown), right, height)
     axes = canvas.plane(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
@@ -99,6 +120,8 @@ def figure(shown: Points) -> Figure:
         x, y = shown.positions(front)
         axes.plot(x, y, color=style.VERMILION, linewidth=1.0, zorder=3, drawstyle="steps-post")
         axes.scatter(x, y, s=22, color=style.VERMILION, edgecolors=style.INK, linewidths=0.5, zorder=4)
+    if shown.limit is not None:
+        axes.axhline(shown.limit, color=style.BLUE, linewidth=1.0, linestyle="--", zorder=1)
     _draw_labels(axes, shown, front)
     return canvas.figure
 
@@ -114,7 +137,9 @@ def description(shown: Points) -> str:
     first, second = (measure.words for measure in shown.measures)
     said = "; ".join(_described(shown, point) for point in shown.front[:MOST_LABELS])
     more = f"; and {len(shown.front) - MOST_LABELS} more" if len(shown.front) > MOST_LABELS else ""
-    return f"{first} against {second} of {grouped(len(shown.points))} networks. On the Pareto front: {said}{more}."
+    return (
+        f"{first} against {second} of {grouped(len(shown.points))} {shown.things}. On the Pareto front: {said}{more}."
+    )
 
 
 def _described(shown: Points, point: Point) -> str:
@@ -126,7 +151,11 @@ def _legend(shown: Points) -> dict[str, str]:
     """Return the colour of what the points are."""
     others = len(shown.points) - len(shown.front)
     legend = {f"on the Pareto front, {shown.best}: {grouped(len(shown.front))}": style.VERMILION}
-    return {**legend, f"others: {grouped(others)}": style.GREY} if others else legend
+    if others:
+        legend[f"others: {grouped(others)}"] = style.GREY
+    if shown.limit is not None:
+        legend[f"room: {shown.measures[1].written(shown.limit)}"] = style.BLUE
+    return legend
 
 
 def _labelled(front: list[Point]) -> list[Point]:

@@ -107,6 +107,7 @@ class Found(Shown, msgspec.Struct, frozen=True):
             )
         first, second = (FOUND[direction.figure] for direction in self.query.pareto)
         shown = front.Points(
+            things="networks",
             networks=self.query.networks,
             subtitle="; ".join([self.title, *map(str, self.query.conditions)]),
             measures=(first, second),

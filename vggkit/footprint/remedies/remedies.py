@@ -11,8 +11,8 @@ from vggkit.base.numbers import megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.fit import StepArguments, checked_room, size_text
-from vggkit.footprint.remedies.kinds import run_again
-from vggkit.footprint.remedies.search import MOST_KINDS, PLACES, Place, Search, Way
+from vggkit.footprint.remedies.kinds import Checkpointing, run_again
+from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network, Source
@@ -120,6 +120,20 @@ class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
         """One line that says which step is to fit where."""
         where = self.room.card.name or size_text(self.room.card.total_bytes)
         return f"{self.options.title(self.network.name, self.network.input_shape)}, to fit {where}"
+
+    def tradeoffs(self) -> tuple[Remedy, ...]:
+        """Return the step as it is, its remedies, and each set of blocks to checkpoint, fits or not.
+
+        Of the sets the 255 cheapest, which are all where there are up to eight blocks.
+
+        >>> ways = remedies("D", "5GB", batch=64, device="cpu").tradeoffs()
+        >>> len(ways), min(way.peak_bytes for way in ways if not way.changes_result)
+        (34, 4987005672)
+        """
+        place = PLACES[self.options.device](self.room)
+        search = Search(self.network, self.options, place)
+        sets = [_remedy(way, place) for way in search.each(Checkpointing(), MOST_COMBINED)]
+        return tuple({way.typed: way for way in (self.as_it_is, *self.remedies, *sets)}.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""

@@ -8,7 +8,7 @@ something that no other one keeps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
 from math import inf
 from typing import NamedTuple
@@ -143,6 +143,11 @@ class Search:
                 if way is not None:
                     found.append(way)
         return found
+
+    def each(self, kind: Kind, most: int) -> Iterator[Way]:
+        """Yield the step with each change of a kind, up to so many, whether it runs or not."""
+        for change in islice(kind.changes(self.network, self.options), most):
+            yield self._way((kind,), (change,), self.options.replace(**change.options))
 
     def cheapest(self, kinds: tuple[Kind, ...], below: float = inf, most: int = MOST_ALONE) -> Way | None:
         """Return the way that runs the least again, of those that change certain kinds; None if it runs in none.
