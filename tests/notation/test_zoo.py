@@ -51,6 +51,13 @@ def test_letter_case_and_hyphens_don_t_matter(alias: str, name: str) -> None:
     assert vggkit.load(alias).name == name
 
 
+def test_a_shipped_file_is_read_once() -> None:
+    """By whatever name; what is made of its configuration is another."""
+    config = vggkit.load("D")
+    assert vggkit.load("vgg_16") is config
+    assert vggkit.load("D", num_classes=10) != config == vggkit.load("D")
+
+
 def test_every_known_name_is_known_once() -> None:
     """No alias stands for two configurations."""
     known = zoo.known_names()

@@ -167,7 +167,7 @@ def _load(source: str, chain: tuple[str, ...], base: Path | None) -> Config:
         base: the folder that a relative path starts from; None is the working directory.
     """
     if not ("/" in source or os.sep in source or source.lower().endswith((".yaml", ".yml"))):
-        return _load_name(source, chain)
+        return _load_name(source)
     if base is None:
         return _load_file(Path(source), chain)
     return _load_file(base / source, chain, extended=True)
@@ -218,16 +218,22 @@ def _parse(text: str | bytes, file: str, chain: tuple[str, ...], base: Path) -> 
     return parse_config(text, file, lambda name: _load(name, chain, base))
 
 
-def _load_name(name: str, chain: tuple[str, ...]) -> Config:
+def _load_name(name: str) -> Config:
     wanted = _letters(name)
     if path := _find(wanted):
-        return _load_file(path, chain)
+        return _shipped(path)
     if path := _find(wanted.removesuffix("bn")):
-        config = _load_file(path, chain)
+        config = _shipped(path)
         aliases = tuple(f"{alias}_bn" for alias in config.aliases)
         return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
     known = f" Known: {', '.join(names())}; those of `vggkit list --family`; or give a path that ends in .yaml"
     raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{_advice(name) or known}")])
+
+
+@lru_cache(maxsize=128)
+def _shipped(path: Path) -> Config:
+    """Load a shipped file, which is read once; it extends shipped ones only."""
+    return _load_file(path, ())
 
 
 def _letters(name: str) -> str:
@@ -235,6 +241,7 @@ def _letters(name: str) -> str:
     return re.sub("[-_ ]", "", name).lower()
 
 
+@lru_cache(maxsize=128)
 def _find(letters: str) -> Path | None:
     """Find a shipped file by its name, or else by one of its aliases."""
     paths = [*_files().values(), *_files("family").values()]

@@ -21,9 +21,9 @@ Answer = list[Any]
 
 def figures() -> Answer:
     """Return what torch counts, and the segments with their blocks, which tile them."""
-    statistics = torch.cuda.memory_stats()
+    statistics = torch.cuda.memory_stats_as_nested_dict()
     kinds = ("allocated", "requested", "reserved")
-    peaks = [statistics[f"{kind}_bytes.all.{when}"] for when in ("current", "peak") for kind in kinds]
+    peaks = [statistics[f"{kind}_bytes"]["all"][when] for when in ("current", "peak") for kind in kinds]
     segments = [
         [
             segment["segment_type"],

@@ -36,8 +36,8 @@ GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
 """Bytes of the largest seed: of a larger one most mutations would change values alone."""
-SECONDS = 5
-"""Of processor time for one file; a guard."""
+SECONDS = 1
+"""Of processor time for one file; a guard: those that end take 0.03."""
 MEMORY = 10**9
 """Bytes of addresses beyond those of the libraries; a guard."""
 REHEARSED = "rehearsed"

@@ -13,6 +13,7 @@ import struct
 import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,20 +365,29 @@ def _(path: Path) -> None:
 
     with h5py.File(path, "w") as file:
         data = file.create_dataset("conv/kernel", (2**26,), "f4", chunks=(2**22,), compression="gzip")
-        data[...] = 0
+        packed = zlib.compress(bytes(2**24))
+        for at in range(0, 2**26, 2**22):
+            data.id.write_direct_chunk((at,), packed)
+
+
+def zeros(times: int) -> bytes:
+    """Return many times 16 MiB of zeros, compressed: behind a full flush the same bytes are packed as before it."""
+    block, header, checksum = bytes(2**24), 2, 1
+    packer = zlib.compressobj(9)
+    first = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(times):
+        checksum = zlib.adler32(block, checksum)
+    end = zlib.compressobj(9, wbits=-zlib.MAX_WBITS).flush() + checksum.to_bytes(4, "big")
+    return first + (times - 1) * first[header:] + end
 
 
 @hostile("wide.h5", "can't be read as HDF5")
 def _(path: Path) -> None:
-    import zlib
-
     import h5py
 
     with h5py.File(path, "w") as file:
         data = file.create_dataset("conv/kernel", (16,), "f4", chunks=(16,), compression="gzip")
-        packer = zlib.compressobj(9)
-        block = bytes(2**24)
-        data.id.write_direct_chunk((0,), b"".join(packer.compress(block) for _ in range(64)) + packer.flush())
+        data.id.write_direct_chunk((0,), zeros(64))
 
 
 @hostile("fifo.h5", "'model_weights' lies in another file or place")

@@ -134,19 +134,19 @@ def test_a_flipped_bit_ends_in_one_line_or_does_no_harm(layout: str, flips: int,
 
 
 @pytest.mark.parametrize(
-    ("happens", "said"),
-    [("import os; os.abort()", "reading it crashes"), ("while True: pass", "reading it never ends")],
+    ("happens", "seconds", "said"),
+    [("import os; os.abort()", 60.0, "reading it crashes"), ("while True: pass", 0.5, "reading it never ends")],
 )
 @pytest.mark.parametrize("layout", ["keras", "keras3"])
 def test_what_crashes_the_hdf5_library_is_refused(
-    layout: str, happens: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: str, happens: str, seconds: float, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file is read in a process of its own first, so that a crash or an endless loop ends in one line."""
     path = in_layout(small(), layout, tmp_path)
     script = tmp_path / "rehearsal.py"
     script.write_text(happens)
     monkeypatch.setattr(Hdf5, "REHEARSAL", script)
-    monkeypatch.setattr(Hdf5, "REHEARSAL_SECONDS", 3.0)
+    monkeypatch.setattr(Hdf5, "REHEARSAL_SECONDS", seconds)
     with pytest.raises(CheckpointError, match=f"it is damaged, {said}; save or download it again"):
         inspect(path)
 

@@ -31,6 +31,8 @@ from vggkit.model.weights.checkpoint import Flattened
 from vggkit.model.weights.conversion import convert
 from vggkit.model.weights.layouts import LAYOUTS, open_checkpoint
 
+pytestmark = pytest.mark.usefixtures("rehearsed_here")
+
 PAIRS = [(*pair, "float32") for pair in permutations(LAYOUTS, 2)]
 PAIRS += [
     (*pair, dtype) for dtype in ("float16", "bfloat16", "float64") for pair in pairwise([*LAYOUTS, next(iter(LAYOUTS))])

@@ -25,6 +25,8 @@ from vggkit.model.weights.container import CONFIG_KEY
 from vggkit.model.weights.inspection import Inspection, inspect
 from vggkit.model.weights.layouts import LAYOUTS
 
+pytestmark = pytest.mark.usefixtures("rehearsed_here")
+
 PAPERS = ["A", "A-LRN", "B", "C", "D", "E"]
 
 

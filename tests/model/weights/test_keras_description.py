@@ -21,6 +21,8 @@ from vggkit import VGG, CheckpointError
 from vggkit.model.weights.inspection import inspect
 from vggkit.model.weights.keras_description import KerasLayers, described_config, keras_layers
 
+pytestmark = pytest.mark.usefixtures("rehearsed_here")
+
 LAYERS = {
     "plain": "[conv(), pool(), conv(), pool(), flat(), dense(4), last()]",
     "nested": "[keras.Sequential([keras.Input((None, None, 3)), conv(), pool()], name='inner'), conv(), gap(), last()]",

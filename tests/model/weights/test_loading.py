@@ -28,6 +28,8 @@ from tests.model.weights.makers import LAYOUT_FILES, in_layout, scores, small, w
 from vggkit import ArgumentError, CheckpointError, VggkitError
 from vggkit.model.weights.inspection import inspect
 
+pytestmark = pytest.mark.usefixtures("rehearsed_here")
+
 
 @pytest.mark.parametrize("name", SOME)
 def test_torchvisions_checkpoint_gives_torchvisions_scores(name: str, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from vggkit.model.weights.inspection import inspect
 from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.matching import Matching, match
 
+pytestmark = pytest.mark.usefixtures("rehearsed_here")
+
 State = dict[str, Tensor]
 
 

@@ -22,7 +22,7 @@ from vggkit.notation.config import Config, Entry
 from vggkit.notation.layers import BatchNorm, Layer, Shape, elements, times
 from vggkit.notation.overrides import override
 from vggkit.notation.spelling import describe
-from vggkit.notation.zoo import family_names, load, loads, names
+from vggkit.notation.zoo import family_names, loads, names
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -143,6 +143,11 @@ def _family() -> tuple[Network, ...]:
     return tuple(map(Network.of, family_names()))
 
 
+@lru_cache
+def _shipped(name: str, batch_norm: bool) -> Network:
+    return Network.of(name, batch_norm=batch_norm or None)
+
+
 def _is_network(network: Network, shipped: Network) -> bool:
     """Tell whether a network is a shipped one in every layer."""
     return [placed.layer for placed in network] == [placed.layer for placed in shipped]
@@ -153,7 +158,7 @@ def _papers_names(network: Network) -> Iterator[str]:
     ours = _in_blocks(network)
     normed = "batchnorm" in ours
     for name in names():
-        shipped = Network.of(name, batch_norm=normed or None)
+        shipped = _shipped(name, normed)
         factor = _factor(shipped, _channels(network), _units(network))
         if factor is None:
             continue
@@ -258,7 +263,7 @@ class _Sketch:
         if any(0 in layer.shapes["weight"] for layer in (*self.convolutions, *self.fully_connected)):
             return
         papers = self._papers()
-        as_shipped = bool(papers) and self._has_tensors_of(Network.of(self._shipped(papers[0][0])))
+        as_shipped = bool(papers) and self._has_tensors_of(_shipped(papers[0][0], self.batch_norm))
         family = [] if as_shipped else self._family()
         alike = tuple(config.name for config in family)
         candidates = [_Candidate(family[0], alike)] if family else []
@@ -307,23 +312,19 @@ class _Sketch:
             return False
         return not matching.differences and not any(pair.adapted for pair in matching.pairs)
 
-    def _shipped(self, name: str) -> Config:
-        return load(name, batch_norm=True if self.batch_norm else None)
-
     def _has_layers_of(self, name: str, config: Config) -> bool:
         """Tell whether a configuration differs from the shipped one in colours, size and classes alone."""
-        return not any(_variation(Network.of(self._shipped(name)), Network.of(config)))
+        return not any(_variation(_shipped(name, self.batch_norm), Network.of(config)))
 
     def _scaled(self, name: str) -> Config | None:
         """Return a shipped configuration at the width of this file; None if it has other convolutions or pools."""
-        config = self._shipped(name)
-        network = Network.of(config)
+        network = _shipped(name, self.batch_norm)
         if not self._has_kernels_of(network):
             return None
         channels = [layer.shapes["weight"][0] for layer in self.convolutions]
         units = [layer.shapes["weight"][0] for layer in self.fully_connected]
         factor = _factor(network, channels, units)
-        return None if factor is None else override(config, {"width": factor})
+        return None if factor is None else override(network.config, {"width": factor})
 
     def _has_kernels_of(self, network: Network) -> bool:
         """Tell whether the convolutions have these kernels, in these blocks where the names tell them."""
