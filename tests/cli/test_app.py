@@ -67,10 +67,12 @@ TESTED = {
     },
     "memory": {
         "source", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings",
+        "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
         "allocator", "context", "device", "limits", "solve", "timeline", "workspace", "format", "output",
     },
     "remedies": {
         "source", "limit", "batch", "mode", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast",
+        "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
         "settings", "allocator", "context", "device", "workspace", "plot", "format", "output",
     },
     "compare": {
@@ -82,7 +84,7 @@ TESTED = {
     },
     "verify": {
         "source", "batch", "input", "dtype", "optimizer", "freeze", "checkpoint", "autocast", "settings", "device",
-        "allocator", "format", "output",
+        "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward", "allocator", "format", "output",
     },
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},

@@ -218,6 +218,7 @@ class Eager:
         events: each allocation and each end of one, in order; whoever drives the step may begin a new list.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
+        added: each gradient of a parameter that was added to one that was there, and that one.
         refused: the normalisations that torch refuses to run, because they would take statistics of a single value.
     """
 
@@ -233,6 +234,7 @@ class Eager:
         self.events: list[Event] = []
         self.kept: dict[Storage, str] = {}
         self.outputs: dict[str, int] = {}
+        self.added: dict[Storage, Storage] = {}
         self.refused: list[str] = []
         self.kind = ACTIVATIONS
         self._alive = [0] * len(MEMORY_KINDS)
@@ -245,6 +247,7 @@ class Eager:
         self._recomputed: Frame | None = None
         self._scope: dict[Storage, int] | None = None
         self._cast_in_backward = False
+        self._hook: Callable[[Parameter], None] | None = None
 
     # Storages
 
@@ -372,18 +375,19 @@ class Eager:
             step = 1 if bias else -1  # addmm makes the input's gradient first, mm the weight's
             made = [None if size is None else self.new(*size) for size in wanted[::step]][::step]
             self.note()
-            return [*made, self.hold(gradient) if of_bias else None]
+            return [made[0], self.hold(gradient) if of_bias else None, made[1]]
 
         def adjust(_: Storage, made: Gradients) -> Gradients:
             if bias is None or not of_bias:
                 return made
             total = self.new(*bias.size)  # the engine sums the gradient over the batch
             self.note()
-            self.release(made[2])
-            return [*made[:2], total]
+            self.release(made[1])
+            return [made[0], total, made[2]]
 
         keeps: list[Tensor | Parameter] = [*([x] if of_weight else []), *([weight] if of_x else [])]
-        y = self.op(x, weight, bias, shape=shape, keeps=keeps, backward=backward, adjust=adjust)
+        # the bias comes first, as the weight's gradient goes through its transpose
+        y = self.op(x, bias, weight, shape=shape, keeps=keeps, backward=backward, adjust=adjust)
         self.release(*casts)
         return y
 
@@ -827,14 +831,31 @@ class Eager:
         self.release(softmax, weight, of_likelihoods, of_scores)
         return Tensor(loss, (), likelihoods.element_bytes, node)
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first."""
+    def divide_by_number(self, loss: Tensor) -> Tensor:
+        """Run loss / number; takes over the caller's reference to the loss."""
+        size = 0, loss.storage.constant
+        node = self.node([loss.edge])
+        if node is not None:
+            node.backward = self._makes(size)
+        quotient = self.new(*size)
+        self.note()
+        self.release(loss)
+        return Tensor(quotient, loss.shape, loss.element_bytes, node)
+
+    def backward(self, loss: Tensor, hook: Callable[[Parameter], None] | None = None) -> None:
+        """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first.
+
+        Args:
+            loss: where it begins.
+            hook: is called with each parameter that has its gradient (`register_post_accumulate_grad_hook`).
+        """
         root = loss.node
         assert root is not None
         self.event = "backward of loss"
         ones = self.new(0, loss.storage.constant)
         self.note()
-        self.kind, self.autograd = TEMPORARIES, False
+        before = self.kind, self.autograd
+        self.kind, self.autograd, self._hook = TEMPORARIES, False, hook
         _count_dependencies(root)
         root.gradient = self.hold(ones)
         ready = [(-root.order, root)]
@@ -844,7 +865,7 @@ class Eager:
             for edge in self._run_node(node):
                 heapq.heappush(ready, (-edge.order, edge))
         self.release(ones)
-        self.kind = ACTIVATIONS
+        self.kind, self.autograd = before
 
     def _run_node(self, node: Node) -> list[Node]:
         """Run a node; return the nodes that are ready now."""
@@ -889,10 +910,23 @@ class Eager:
                 self.release(storage)
         for storage, edge in zip(made, node.edges):
             if storage is not None and isinstance(edge, Parameter):
-                self._move(storage, GRADIENTS)
-                edge.gradient = storage
-                self.note()
+                self._accumulate(edge, storage)
         return ready
+
+    def _accumulate(self, parameter: Parameter, gradient: Storage) -> None:
+        """Make a gradient that of a parameter, or add it to the one that it has, in place.
+
+        The latter is case 2.3 of torch/csrc/autograd/functions/accumulate_grad.h.
+        """
+        self._move(gradient, GRADIENTS)
+        self.note()
+        if parameter.gradient is None:
+            parameter.gradient = gradient
+        else:
+            self.added[gradient] = parameter.gradient
+            self.release(gradient)
+        if self._hook is not None:
+            self._hook(parameter)
 
     def _move(self, storage: Storage, kind: int) -> None:
         self._alive[storage.kind] -= storage.size

@@ -86,6 +86,14 @@ def modes(*_: object) -> Iterable[str]:
 
 
 @words_of
+def zero_grads(*_: object) -> Iterable[str]:
+    """Complete what becomes of gradients before a step."""
+    from vggkit.footprint.steps.options import ZERO_GRADS
+
+    return ZERO_GRADS
+
+
+@words_of
 def optimizers(*_: object) -> Iterable[str]:
     """Complete the name of an optimizer."""
     from vggkit.footprint.optimizers import OPTIMIZERS

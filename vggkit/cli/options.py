@@ -132,6 +132,29 @@ step_figure_options = stacked(batch_option, input_option, dtype_option(), optimi
 """The same, for commands that also show figures of a training step."""
 
 
+loop_options = stacked(
+    click.option(
+        "--zero-grad",
+        default="set_to_none",
+        show_default=True,
+        help="set_to_none or zero: whether gradients are freed before a step, or stay.",
+        shell_complete=completion.zero_grads,
+    ),
+    click.option(
+        "--accumulate",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Add up the gradients of N batches before the optimizer steps.",
+    ),
+    click.option("--ema", is_flag=True, help="Have a moving average of the parameters."),
+    click.option("--clip-grad", is_flag=True, help="Clip the gradients' norm before the optimizer steps."),
+    click.option("--step-in-backward", is_flag=True, help="Change each parameter as soon as its gradient is there."),
+)
+"""What is special about the loop of a training step."""
+
+
 step_options = stacked(
     input_option,
     dtype_option(),
@@ -141,6 +164,7 @@ step_options = stacked(
         "--checkpoint", "Blocks that are run again in the backward pass, such as block1,block2.", completion.blocks
     ),
     click.option("--autocast", is_flag=True, help="Run the forward pass in torch.autocast to bfloat16."),
+    loop_options,
     set_option,
 )
 """What a training step is like: the options of `vggkit.memory`."""

@@ -166,6 +166,11 @@ class StepArguments(Overrides, total=False):
     checkpoint: str | Iterable[str]
     autocast: bool
     allocator: str
+    zero_grad: str
+    accumulate: SupportsIndex
+    ema: bool
+    clip_grad: bool
+    step_in_backward: bool
 
 
 def max_batch(

@@ -101,6 +101,11 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             "mode": self.options.mode,
             "optimizer": self.options.optimizer,
             "device": self.options.device,
+            "zero_grad": self.options.zero_grad,
+            "accumulate": self.options.accumulate,
+            "ema": self.options.ema,
+            "clip_grad": self.options.clip_grad,
+            "step_in_backward": self.options.step_in_backward,
             "peak_bytes": self.peak_bytes,
             "peak_at": self.peak_at,
             "by_kind": self.by_kind,
@@ -216,6 +221,11 @@ def memory(
     checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
     allocator: str = "",
+    zero_grad: str = "set_to_none",
+    accumulate: SupportsIndex = 1,
+    ema: bool = False,
+    clip_grad: bool = False,
+    step_in_backward: bool = False,
     **overrides: Unpack[Overrides],
 ) -> MemoryPlan:
     """Plan the memory of a step, to the byte.
@@ -232,6 +242,13 @@ def memory(
         checkpoint: blocks that are run again in the backward pass, a name or several.
         autocast: whether `torch.autocast` to bfloat16 is on; the parameters are float32 then.
         allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF: "expandable_segments:True".
+        zero_grad: "set_to_none" frees the gradients before each step; with "zero" they stay, as with
+            `zero_grad(set_to_none=False)`, and new ones are added to them.
+        accumulate: number of batches whose gradients are added up before the optimizer steps.
+        ema: whether a second model has moving averages of the parameters.
+        clip_grad: whether `torch.nn.utils.clip_grad_norm_` is called before the optimizer steps.
+        step_in_backward: whether each parameter has an optimizer of its own, which steps in the backward pass as soon
+            as the gradient is there (`register_post_accumulate_grad_hook`), and frees it.
         overrides: changes to make, as for `load`.
 
     Returns:
@@ -260,6 +277,11 @@ def memory(
         checkpoint=checkpoint,
         autocast=autocast,
         allocator=allocator,
+        zero_grad=zero_grad,
+        accumulate=accumulate,
+        ema=ema,
+        clip_grad=clip_grad,
+        step_in_backward=step_in_backward,
     )
     return plan_step(network, options)
 

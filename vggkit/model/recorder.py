@@ -18,32 +18,9 @@ from vggkit.base.errors import VggkitError
 from vggkit.footprint.card import Figures
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.recording import Failure, Question, Recording
-from vggkit.model.steps import autocast, images_of, labels_of, learn, loss_of, model_of, optimizer_of
+from vggkit.model.steps import Training, autocast, images_of, model_of
 from vggkit.network import Network
 from vggkit.notation.zoo import loads
-
-
-class Training:
-    """A training loop. Its model, images and labels are made in this order, once for all steps.
-
-    Args:
-        network: whose model.
-        options: what a step is like.
-    """
-
-    def __init__(self, network: Network, options: StepOptions) -> None:
-        self.options = options
-        self.model = model_of(network, options)
-        self.images = images_of(network, options, options.batch)
-        self.labels = labels_of(network, options, options.batch)
-        self.optimizer = optimizer_of(self.model, options)
-        self.loss: Tensor | None = None
-
-    def step(self) -> None:
-        """Run a step. The loss of the step before lives until the new one is there, as a loop's variable does."""
-        self.model.zero_grad(set_to_none=True)
-        self.loss = loss_of(self.model, self.images, self.labels, self.options)
-        learn(self.loss, self.optimizer)
 
 
 class Inference:

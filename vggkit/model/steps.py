@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,29 +37,76 @@ def labels_of(network: Network, options: StepOptions, batch: int) -> Tensor:
     return torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=options.device)
 
 
-def optimizer_of(model: VGG, options: StepOptions) -> torch.optim.Optimizer | None:
-    """Return the optimizer of a model's trained parameters; None if there are none, or nothing changes them."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: torch.optim.Optimizer | None = None
-    if trained:
-        optimizer = OPTIMIZERS[options.optimizer].torch_optimizer(trained, torch.optim)
-    return optimizer
-
-
 def autocast(options: StepOptions) -> AbstractContextManager[Any]:
     """Return the context of the forward pass and the loss."""
     return torch.autocast(options.device, dtype=torch.bfloat16) if options.autocast else nullcontext()
 
 
-def loss_of(model: VGG, images: Tensor, labels: Tensor, options: StepOptions) -> Tensor:
-    """Run the forward pass and the loss."""
-    with autocast(options):
-        return nn.functional.cross_entropy(model(images), labels)
+class Training:
+    """A training loop, whose model, images and labels are made in this order, once for all steps.
+
+    Args:
+        network: whose model.
+        options: what a step is like.
+
+    Attributes:
+        model: what is trained.
+        average: a second model, whose parameters are moving averages; None if there is none.
+        images: the batch of every step.
+        labels: their classes.
+        optimizers: those that change the parameters; none if nothing changes them.
+        loss: the last one.
+    """
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        self.options = options
+        self.model = model_of(network, options)
+        self.average = model_of(network, options) if options.ema else None
+        self.images = images_of(network, options, options.batch)
+        self.labels = labels_of(network, options, options.batch)
+        self.optimizers = list(self._made_optimizers())
+        self.loss: Tensor | None = None
+
+    def _made_optimizers(self) -> Iterator[torch.optim.Optimizer]:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for group in [[parameter] for parameter in trained] if self.options.step_in_backward else [trained]:
+            optimizer = OPTIMIZERS[self.options.optimizer].torch_optimizer(group, torch.optim) if group else None
+            if optimizer is not None:
+                yield optimizer
+                if self.options.step_in_backward:
+                    group[0].register_post_accumulate_grad_hook(_stepping(optimizer))  # type: ignore[no-untyped-call]
+
+    def forward(self) -> Tensor:
+        """Run the forward pass and the loss."""
+        with autocast(self.options):
+            loss = nn.functional.cross_entropy(self.model(self.images), self.labels)
+            return loss / self.options.accumulate if self.options.accumulate > 1 else loss
+
+    def step(self) -> None:
+        """Run a step. The loss of the step before lives until the new one is there, as a loop's variable does."""
+        options = self.options
+        if not options.step_in_backward:
+            self.model.zero_grad(set_to_none=options.zero_grad == "set_to_none")
+        for _ in range(options.accumulate):
+            self.loss = self.forward()
+            if self.loss.requires_grad:
+                self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        if options.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=1.0)
+        if not options.step_in_backward:
+            for optimizer in self.optimizers:
+                optimizer.step()
+        if self.average is not None:
+            with torch.no_grad():
+                for average, parameter in zip(self.average.parameters(), self.model.parameters()):
+                    average.lerp_(parameter, 0.001)
 
 
-def learn(loss: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
-    """Run the backward pass, if there is one, and the optimizer's step."""
-    if loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-    if optimizer is not None:
+def _stepping(optimizer: torch.optim.Optimizer) -> Callable[[Tensor], None]:
+    """Return a hook that changes a parameter as soon as it has its gradient, and frees that."""
+
+    def step(_: Tensor) -> None:
         optimizer.step()
+        optimizer.zero_grad()
+
+    return step

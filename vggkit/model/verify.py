@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torchinfo
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,7 +28,8 @@ from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.model.build import build
 from vggkit.model.claims import Claim
-from vggkit.model.steps import autocast, images_of, labels_of, learn, loss_of, model_of, optimizer_of
+from vggkit.model.module import VGG
+from vggkit.model.steps import Training, autocast, images_of, labels_of, model_of
 from vggkit.network import Network
 
 MOST_BYTES = 2**63
@@ -122,15 +123,14 @@ class Trainer:
         self.options = options
         self.fake = FakeTensorMode()
         with self.fake:
-            self.model = model_of(network, options)
-            self.optimizer = optimizer_of(self.model, options)
+            self.training = Training(network, options)
         self.stepped = False
 
     def saved_bytes(self, batch: int) -> int:
         """Count the bytes that autograd holds between the forward and the backward pass."""
         with self.fake:
-            images, labels = self._data(batch)
-            own = {_storage(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+            self._give(batch)
+            own = {_storage(tensor) for tensor in (*self.training.model.parameters(), *self.training.model.buffers())}
             held: list[weakref.ref[_Held]] = []
 
             def pack(tensor: Tensor) -> _Held:
@@ -139,7 +139,7 @@ class Trainer:
                 return kept
 
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-                loss = loss_of(self.model, images, labels, self.options)
+                loss = self.training.forward()
             tensors = [kept.tensor for reference in held if (kept := reference()) is not None]
             sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
             del loss
@@ -148,26 +148,25 @@ class Trainer:
     def training_peak(self, batch: int) -> dict[str, int]:
         """Measure the peak of a step that is not the first one, by kind."""
         with self.fake, _no_garbage_collection():
-            images, labels = self._data(batch)
+            training = self.training
+            self._give(batch)
             if not self.stepped:
-                self._step(images, labels)
+                training.step()
+                self.stepped = True
             tracker = _Tracker()
-            optimizers = [self.optimizer] if self.optimizer else []
-            tracker.track_external(self.model, *optimizers, images, labels)
-            for parameter in self.model.parameters():
+            models = [model for model in (training.model, training.average) if model is not None]
+            tracker.track_external(*models, *training.optimizers, training.images, training.labels)
+            for parameter in training.model.parameters():
                 if not parameter.requires_grad:  # MemTracker would hook every parameter, and a frozen one can't be
                     tracker._param_to_grad_hook_handles[parameter] = (_NoHandle(), _NoHandle())
             with tracker:
-                self._step(images, labels)
+                training.step()
         return _peak(tracker)
 
-    def _data(self, batch: int) -> tuple[Tensor, Tensor]:
-        return images_of(self.network, self.options, batch), labels_of(self.network, self.options, batch)
-
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        self.model.zero_grad(set_to_none=True)
-        learn(loss_of(self.model, images, labels, self.options), self.optimizer)
-        self.stepped = True
+    def _give(self, batch: int) -> None:
+        """Give the loop a batch of so many images."""
+        self.training.images = images_of(self.network, self.options, batch)
+        self.training.labels = labels_of(self.network, self.options, batch)
 
 
 def saved_bytes(network: Network, options: StepOptions) -> int:
@@ -218,6 +217,16 @@ class _Tracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does not t
         # MemTracker makes deep copies, of numbers
         snapshots = self._curr_mem_snap if type == "current" else self._peak_mem_snap
         return {device: dict(snapshot) for device, snapshot in snapshots.items()}
+
+    def _update_and_maybe_create_winfos(self, t: Tensor | None, *arguments: Any, **options: Any) -> set[Any]:
+        """Track a tensor; a gradient that has been freed as soon as it was used is none any more."""
+        return set() if t is None else super()._update_and_maybe_create_winfos(t, *arguments, **options)
+
+    def _pre_fw_hook(self, module: nn.Module, inputs: Any) -> None:
+        """Forget an earlier forward pass of the model: MemTracker refuses a second one in a step."""
+        if isinstance(module, VGG) and not self._mod_tracker.is_bw:
+            self.reset_mod_stats()
+        super()._pre_fw_hook(module, inputs)
 
 
 class _NoHandle:

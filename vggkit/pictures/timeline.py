@@ -11,10 +11,10 @@ from string import Template
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from vggkit.base.eager import MEMORY_KINDS
+from vggkit.base.eager import MEMORY_KINDS, Moment
 from vggkit.base.numbers import grouped, megabytes, percent
 from vggkit.footprint.plan import MemoryPlan
-from vggkit.footprint.steps.step import OPTIMIZER_STEP
+from vggkit.footprint.steps.step import CLIP_GRAD, OPTIMIZER_STEP
 from vggkit.pictures import style
 from vggkit.pictures.web import beside, embedded, inline_svg, script_hash
 
@@ -97,9 +97,15 @@ def description(plan: MemoryPlan) -> str:
 
 def phase(event: str) -> str:
     """Return the phase that an event belongs to."""
-    if event == OPTIMIZER_STEP:
+    if event in (CLIP_GRAD, OPTIMIZER_STEP):
         return "optimizer"
     return "backward" if event.startswith(("backward", "recomputation")) else "forward"
+
+
+def _phase_of(plan: MemoryPlan, moment: Moment) -> str:
+    """Return the phase of a moment; the step in the backward pass is part of that."""
+    found = phase(moment.event)
+    return "backward" if plan.options.step_in_backward and found == "optimizer" else found
 
 
 def _draw(plan: MemoryPlan, axes: Any) -> None:
@@ -144,11 +150,17 @@ def _unit(size: int) -> tuple[float, str]:
 
 
 def _mark_phases(plan: MemoryPlan, axes: Any) -> None:
-    """Draw a line between phases, and name each above the axes: in its middle, or where it begins if it is narrow."""
+    """Draw a line between phases, and name each above the axes, in its middle.
+
+    A name that is wider than its phase is left out, or begins where the last phase does.
+    """
     for name, start, end in _phases(plan):
         if start:
             axes.axvline(start, color="black", linewidth=0.8, linestyle=":")
+        is_last = end == len(plan.timeline)
         wide = end - start > len(plan.timeline) / 12
+        if not wide and not is_last:
+            continue
         axes.text(
             (start + end) / 2 if wide else start,
             1.01,
@@ -163,7 +175,7 @@ def _mark_phases(plan: MemoryPlan, axes: Any) -> None:
 def _phases(plan: MemoryPlan) -> Iterator[tuple[str, int, int]]:
     """Return each phase, with the moments where it begins and ends."""
     start = 0
-    for name, group in groupby(plan.timeline, key=lambda moment: phase(moment.event)):
+    for name, group in groupby(plan.timeline, key=lambda moment: _phase_of(plan, moment)):
         end = start + len(list(group))
         yield name, start, end
         start = end

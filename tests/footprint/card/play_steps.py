@@ -13,11 +13,14 @@ import gc
 import json
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import vggkit
 from vggkit.footprint.optimizers import OPTIMIZERS
@@ -95,6 +98,14 @@ def replace(library: torch.library.Library) -> None:
     library.impl("addmm", lambda _, left, right, **_scales: product(left, right), "CUDA")
 
 
+def change(alone: weakref.ref[torch.optim.Optimizer], _: Tensor) -> None:
+    """Change a parameter, and free its gradient."""
+    optimizer = alone()
+    assert optimizer is not None
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 class Training:
     """A training loop from an empty card.
 
@@ -103,30 +114,64 @@ class Training:
         batch: number of images.
         optimizer: a key of vggkit's optimizers.
         autocast: whether autocast to bfloat16 is on.
-        mode: "training" or "inference".
         dtype: of the parameters and images.
+        zero_grad: "set_to_none" or "zero".
+        accumulate: how many batches' gradients are added up in a step.
+        ema: whether a second model's parameters follow those of the first.
+        clip_grad: whether the gradients' norm is clipped.
+        step_in_backward: whether each parameter is changed as soon as it has its gradient.
         options: of `vggkit.build`.
     """
 
     def __init__(
-        self, network: vggkit.Network, batch: int, optimizer: str, autocast: bool, dtype: str, **options: Any
+        self,
+        network: vggkit.Network,
+        batch: int,
+        optimizer: str,
+        autocast: bool,
+        dtype: str,
+        zero_grad: str = "set_to_none",
+        accumulate: int = 1,
+        ema: bool = False,
+        clip_grad: bool = False,
+        step_in_backward: bool = False,
+        **options: Any,
     ) -> None:
         self.model = vggkit.build(network, device="cuda", dtype=dtype, **options).train()
+        self.averaged = vggkit.build(network, device="cuda", dtype=dtype, **options) if ema else None
         self.images = torch.empty(batch, *network.input_shape, dtype=getattr(torch, dtype), device="cuda")
         self.labels = torch.empty(batch, *network.output_shape[1:], dtype=torch.int64, device="cuda")
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = OPTIMIZERS[optimizer].torch_optimizer(trained, torch.optim) if trained else None
-        self.autocast = autocast
+        self.optimizer = None
+        self.alone: list[torch.optim.Optimizer] = []
+        if step_in_backward:
+            for parameter in trained:
+                self.alone.append(OPTIMIZERS[optimizer].torch_optimizer([parameter], torch.optim))
+                # a parameter that held its optimizer, which holds the parameter, would never be freed
+                parameter.register_post_accumulate_grad_hook(partial(change, weakref.ref(self.alone[-1])))
+        elif trained:
+            self.optimizer = OPTIMIZERS[optimizer].torch_optimizer(trained, torch.optim)
+        self.autocast, self.zero_grad, self.accumulate, self.clip_grad = autocast, zero_grad, accumulate, clip_grad
 
     def step(self) -> None:
         """Run a step; its loss lives until the next one is there, as a variable of a loop does."""
-        self.model.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
-            self.loss = torch.nn.functional.cross_entropy(self.model(self.images), self.labels)
-        if self.loss.requires_grad:
-            self.loss.backward()
+        self.model.zero_grad(set_to_none=self.zero_grad == "set_to_none")
+        for _ in range(self.accumulate):
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
+                if self.accumulate == 1:
+                    self.loss = cross_entropy(self.model(self.images), self.labels)
+                else:
+                    self.loss = cross_entropy(self.model(self.images), self.labels) / self.accumulate
+            if self.loss.requires_grad:
+                self.loss.backward()
+        if self.clip_grad:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if self.optimizer is not None:
             self.optimizer.step()
+        if self.averaged is not None:
+            with torch.no_grad():
+                for average, parameter in zip(self.averaged.parameters(), self.model.parameters()):
+                    average.lerp_(parameter, 0.001)
 
 
 class Inference:
@@ -171,6 +216,7 @@ def train(
     freeze: Sequence[str] = (),
     checkpoint: Sequence[str] = (),
     config: str | None = None,
+    loop: dict[str, Any] | None = None,
     **overrides: Any,
 ) -> list[Any]:
     """Train for some steps.
@@ -186,16 +232,19 @@ def train(
         freeze: blocks and layers that are not trained.
         checkpoint: blocks that are run again in the backward pass.
         config: the text of a configuration file, in place of the name.
+        loop: further arguments of `Training`.
         overrides: changes to make.
     """
     network = vggkit.Network.of(name if config is None else vggkit.loads(config), **overrides)
     done: list[Any] = []
     try:
         kind = Training if mode == "training" else Inference
-        loop = kind(network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint)
+        steps_of = kind(
+            network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint, **(loop or {})
+        )
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
-            loop.step()
+            steps_of.step()
             done.append(look())
     except torch.OutOfMemoryError as error:
         REFUSED.update(message=str(error), step=len(done) + 1)

@@ -8,6 +8,7 @@ from typing import Any, Literal, SupportsIndex, TypeVar
 import msgspec
 
 from vggkit.base.errors import ArgumentError, did_you_mean, shorten
+from vggkit.base.numbers import whole
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
 from vggkit.network import Dtype, Network, check_batch, dtype_name, several
@@ -15,18 +16,41 @@ from vggkit.notation.layers import Shape, times
 
 Mode = Literal["training", "inference"]
 Device = Literal["cpu", "cuda"]
+ZeroGrad = Literal["set_to_none", "zero"]
 
 TAKEN: dict[Mode, tuple[str, ...]] = {
-    "training": ("optimizer", "freeze", "checkpoint"),
+    "training": (
+        "optimizer",
+        "freeze",
+        "checkpoint",
+        "zero_grad",
+        "accumulate",
+        "ema",
+        "clip_grad",
+        "step_in_backward",
+    ),
     "inference": (),
 }
 """The options of each mode, beside those that every mode has."""
 
-ABSENT: dict[str, Any] = {"optimizer": NONE, "freeze": (), "checkpoint": ()}
+ABSENT: dict[str, Any] = {
+    "optimizer": NONE,
+    "freeze": (),
+    "checkpoint": (),
+    "zero_grad": "set_to_none",
+    "accumulate": 1,
+    "ema": False,
+    "clip_grad": False,
+    "step_in_backward": False,
+}
 """The values of those options in a mode that does not have them."""
 
 MODES: tuple[Mode, ...] = tuple(TAKEN)
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+ZERO_GRADS: tuple[ZeroGrad, ...] = ("set_to_none", "zero")
+
+MOST_ACCUMULATED = 1000
+"""Batches whose gradients may be added up in a step: each is walked through, and played on a card."""
 
 Word = TypeVar("Word", bound=str)
 
@@ -44,6 +68,12 @@ class StepOptions(msgspec.Struct, frozen=True):
         checkpoint: blocks that are run again in the backward pass.
         autocast: whether `torch.autocast` to bfloat16 is on in the forward pass and the loss.
         allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF.
+        zero_grad: "set_to_none" if gradients are freed before each step; "zero" if they stay, and new ones are added.
+        accumulate: how many batches' gradients are added up before the optimizer steps.
+        ema: whether there is a moving average of the parameters: a copy of the model.
+        clip_grad: whether `torch.nn.utils.clip_grad_norm_` is called before the optimizer steps.
+        step_in_backward: whether each parameter has an optimizer of its own, which steps as soon as the gradient is
+            there, and then frees it.
     """
 
     batch: int = 1
@@ -55,6 +85,11 @@ class StepOptions(msgspec.Struct, frozen=True):
     checkpoint: tuple[str, ...] = ()
     autocast: bool = False
     allocator: str = ""
+    zero_grad: ZeroGrad = "set_to_none"
+    accumulate: int = 1
+    ema: bool = False
+    clip_grad: bool = False
+    step_in_backward: bool = False
 
     def takes(self, word: str) -> bool:
         """Tell whether the mode has an option that not every mode has."""
@@ -85,6 +120,16 @@ class StepOptions(msgspec.Struct, frozen=True):
             said.append(f"frozen: {', '.join(self.freeze)}")
         if self.checkpoint:
             said.append(f"checkpointed: {', '.join(self.checkpoint)}")
+        if self.zero_grad == "zero":
+            said.append("gradients set to zero")
+        if self.accumulate > 1:
+            said.append(f"accumulated {self.accumulate} times")
+        if self.ema:
+            said.append("moving average")
+        if self.clip_grad:
+            said.append("gradients clipped")
+        if self.step_in_backward:
+            said.append("stepped in backward")
         said.append(self.device)
         if self.allocator:
             said.append(self.allocator)
@@ -112,6 +157,11 @@ def checked_options(
     checkpoint: str | Iterable[str] = (),
     autocast: bool = False,
     allocator: str = "",
+    zero_grad: str = "set_to_none",
+    accumulate: SupportsIndex = 1,
+    ema: bool = False,
+    clip_grad: bool = False,
+    step_in_backward: bool = False,
 ) -> StepOptions:
     """Check arguments of a step; `memory` explains them.
 
@@ -129,6 +179,11 @@ def checked_options(
         device=_one_of(DEVICES, device, "device"),
         autocast=autocast,
         allocator=allocator,
+        zero_grad=_one_of(ZERO_GRADS, zero_grad, "zero_grad"),
+        accumulate=whole(accumulate, "accumulate", largest=MOST_ACCUMULATED),
+        ema=ema,
+        clip_grad=clip_grad,
+        step_in_backward=step_in_backward,
     )
     if options.allocator and options.device != "cuda":
         raise ArgumentError(f"allocator: needs device cuda, found {options.device}")
@@ -139,9 +194,20 @@ def checked_options(
         if not options.takes(word) and getattr(options, word) != nothing:
             having = ", ".join(other for other in MODES if word in TAKEN[other])
             raise ArgumentError(f"{word}: needs mode {having}, found {options.mode}")
+    if options.step_in_backward:
+        _check_step_in_backward(options)
     network.parts(options.freeze, "freeze")
     network.blocks(options.checkpoint, "checkpoint")
     return options
+
+
+def _check_step_in_backward(options: StepOptions) -> None:
+    """Refuse what needs the gradients of all parameters at once."""
+    if options.optimizer == NONE:
+        raise ArgumentError(f"step_in_backward: needs an optimizer, found {NONE}")
+    for word in ("zero_grad", "accumulate", "clip_grad"):
+        if getattr(options, word) != ABSENT[word]:
+            raise ArgumentError(f"{word}: can't be combined with step_in_backward, which frees each gradient at once")
 
 
 def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:

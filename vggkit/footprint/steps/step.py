@@ -26,8 +26,12 @@ from vggkit.footprint.steps.options import Mode, StepOptions
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
 from vggkit.notation.layers import elements
 
-ZERO_GRAD, OPTIMIZER_STEP = "zero_grad", "optimizer step"
-"""The events in which the gradients of the step before are freed, and in which the optimizer changes the parameters."""
+ZERO_GRAD, CLIP_GRAD, OPTIMIZER_STEP = "zero_grad", "clip_grad_norm_", "optimizer step"
+"""The events in which the gradients of the step before are freed, in which those of this step are clipped, and in which
+the optimizer changes the parameters."""
+
+Blocks = list[tuple[str | None, list[PlacedRun]]]
+"""The layers of each block, and then those outside of blocks."""
 
 
 class Step(ABC):
@@ -96,7 +100,7 @@ class Step(ABC):
 
     # What the walks are made of
 
-    def _place_layers(self) -> list[tuple[str | None, list[PlacedRun]]]:
+    def _place_layers(self) -> Blocks:
         """Allocate parameters and buffers; return the layers of each block, and then those outside of blocks."""
         frozen = self.network.parts(self.options.freeze, "freeze")
         blocks = groupby(self.network.modules(), key=lambda placed: placed.block)
@@ -127,7 +131,7 @@ class Step(ABC):
         self._eager.events = []
         return self._eager.events
 
-    def _forward(self, x: Tensor, blocks: list[tuple[str | None, list[PlacedRun]]]) -> Tensor:
+    def _forward(self, x: Tensor, blocks: Blocks) -> Tensor:
         """Run the forward pass as the model does: the caller holds a block's input until the block returns."""
         eager = self._eager
         x = eager.alias(x)

@@ -2,68 +2,233 @@
 
 from __future__ import annotations
 
-from vggkit.base.eager import GRADIENTS, INDEX_BYTES, INPUTS, OPTIMIZER
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from vggkit.base.eager import (
+    GRADIENTS,
+    INDEX_BYTES,
+    INPUTS,
+    OPTIMIZER,
+    WIDE,
+    Event,
+    Parameter,
+    Storage,
+    Tensor,
+)
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import OPTIMIZERS
-from vggkit.footprint.steps.step import OPTIMIZER_STEP, ZERO_GRAD, Step
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.step import CLIP_GRAD, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step
+from vggkit.network import Network
 from vggkit.notation.layers import elements
+
+CHUNK = 65536
+"""Elements that a block of threads goes through (aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize)."""
+
+
+class Part(NamedTuple):
+    """A part of a step.
+
+    Args:
+        events: what is allocated and freed in it.
+        updated: the parameters that an optimizer changes in it; none where no optimizer steps.
+    """
+
+    events: list[Event]
+    updated: Sequence[Parameter] = ()
+
+
+class MicroStep(NamedTuple):
+    """A forward and a backward pass; a step has one, or several whose gradients are added up.
+
+    Args:
+        forward: what is allocated and freed in the forward pass and the loss.
+        loss: what it makes last. It lives until the loss of the next one is there.
+        backward: the parts of the backward pass.
+        added: each gradient that was added to one that was there, and that one.
+    """
+
+    forward: list[Event]
+    loss: Storage
+    backward: list[Part]
+    added: dict[Storage, Storage]
 
 
 class Training(Step):
     """The second step of a training loop, when the optimizer has its state.
 
-    `zero_grad(set_to_none=True)`, forward pass, cross-entropy, backward pass, optimizer step. The loss of the step
-    before lives until the new one is there.
+    `zero_grad()`, forward pass, cross-entropy, backward pass, optimizer step. The loss of the step before lives until
+    the new one is there. `vggkit.footprint.steps.options` says what may be otherwise.
     """
 
     mode = "training"
     words = "a training step"
     is_training = True
 
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        self._copied: list[Storage] = []
+        self._loss: Tensor | None = None
+        super().__init__(network, options)
+
     def _walk(self) -> None:
         eager, options = self._eager, self.options
         blocks = self._place_layers()
+        if options.ema:
+            self._copy_model()
         images = self._images()
         places = elements(self.network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
-        optimizer = OPTIMIZERS[options.optimizer]
-        sizes = [parameter.storage.constant for parameter in self._parameters if parameter.requires_grad]
+        self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         self._record()  # the first step makes these
-        states = [state for size in sizes for state in optimizer.state(size, options.device)]
-        self._states = [eager.new(0, size, OPTIMIZER) for size in states]
-        self._gradients = [eager.new(0, size, GRADIENTS) for size in sizes]
+        self._states = {parameter: self._made_states(parameter) for parameter in self._trained}
+        if not options.step_in_backward:
+            for parameter in self._trained:
+                parameter.gradient = eager.new(0, parameter.storage.constant, GRADIENTS)
+        self._left = [parameter.gradient for parameter in self._trained if parameter.gradient is not None]
         eager.note()
-        eager.release(*self._gradients)  # zero_grad(set_to_none=True)
-        self._of_forward = self._record()
-        eager.autocast = options.autocast
+        if options.zero_grad == "set_to_none":
+            for parameter in self._trained:
+                self._free_gradient(parameter)
+        self._micro_steps = list(self._made_micro_steps(images, labels, blocks))
+        self._after: list[Part] = []
+        if options.clip_grad and self._trained:
+            self._after.append(self._clip())
+        if not options.step_in_backward:
+            self._after.append(self._update(self._trained))
+        self._record()
+        eager.release(self._loss)
+
+    def _copy_model(self) -> None:
+        """Allocate the copy of the model that has the moving averages; running statistics are copied, too."""
+        for _, storage, _ in list(self._eager.events):
+            self._copied.append(self._eager.new(0, storage.constant, storage.kind))
+
+    def _made_states(self, parameter: Parameter) -> list[Storage]:
+        sizes = OPTIMIZERS[self.options.optimizer].state(parameter.storage.constant, self.options.device)
+        return [self._eager.new(0, size, OPTIMIZER) for size in sizes]
+
+    def _free_gradient(self, parameter: Parameter) -> None:
+        self._eager.release(parameter.gradient)
+        parameter.gradient = None
+
+    def _made_micro_steps(self, images: Tensor, labels: Storage, blocks: Blocks) -> Iterator[MicroStep]:
+        """Run the forward and backward passes of a step; from the second on they are all alike."""
+        yield self._micro_step(images, labels, blocks)
+        if self.options.accumulate == 1:
+            return
+        saved, self._eager.kept = self._eager.kept, {}
+        seen = len(self.moments)
+        again = self._micro_step(images, labels, blocks)
+        self._eager.kept = saved
+        more = self.options.accumulate - 1
+        self.moments += self.moments[seen:] * (more - 1)
+        yield from [again] * more
+
+    def _micro_step(self, images: Tensor, labels: Storage, blocks: Blocks) -> MicroStep:
+        eager = self._eager
+        forward = self._record()
+        eager.autocast = self.options.autocast
         logits = self._forward(images, blocks)
         loss = eager.cross_entropy(logits, labels)
-        self._loss, self.outputs["loss"] = loss.storage, loss.storage.size
         eager.release(logits)
+        if self.options.accumulate > 1:
+            loss = eager.divide_by_number(loss)
         eager.end_autocast()
-        self._of_backward = self._record()
-        if loss.node is not None:
-            eager.backward(loss)
-        self._of_update = self._record()
-        eager.event, eager.kind = OPTIMIZER_STEP, OPTIMIZER
-        optimizer.step(sizes, eager)
         self._record()
-        eager.release(loss)
+        eager.release(self._loss)  # that of the micro-step before
+        self._loss, self.outputs["loss"] = loss, loss.storage.size
+        self._backward, eager.added = [Part(self._record())], {}
+        if loss.node is not None:
+            eager.backward(loss, self._step_at_once if self.options.step_in_backward else None)
+        return MicroStep(forward, loss.storage, self._backward, eager.added)
+
+    def _step_at_once(self, parameter: Parameter) -> None:
+        """Change a parameter, which has its gradient, and free that."""
+        self._backward.append(self._update([parameter]))
+        self._backward.append(Part(self._record()))
+        self._free_gradient(parameter)
+
+    def _clip(self) -> Part:
+        """Run `torch.nn.utils.clip_grad_norm_` (torch/nn/utils/clip_grad.py)."""
+        eager = self._eager
+        events = self._record()
+        eager.event = CLIP_GRAD
+        size = self._element_bytes
+        partial = self._partial_sums() if self.options.device == "cuda" else None
+        norms = [eager.new(0, size) for _ in self._trained]
+        eager.note()
+        eager.release(partial)
+        stacked = eager.new(0, size * len(norms))
+        eager.note()
+        total = eager.new(0, size)
+        eager.note()
+        eager.release(*norms, stacked)
+        increased, reciprocal, coefficient = (eager.new(0, size) for _ in range(3))  # max_norm / (total_norm + 1e-6)
+        eager.note()
+        eager.release(reciprocal, increased)
+        clamped = eager.new(0, size)
+        eager.note()
+        eager.release(clamped, coefficient, total)
+        return Part(events)
+
+    def _partial_sums(self) -> Storage:
+        """Allocate a sum for each chunk of each gradient (aten/src/ATen/native/cuda/ForeachReduceOp.cu)."""
+        largest = max(parameter.storage.constant for parameter in self._trained) // self._element_bytes
+        chunks = -(-largest // CHUNK)
+        return self._eager.new(0, len(self._trained) * chunks * max(self._element_bytes, WIDE))
+
+    def _update(self, parameters: Sequence[Parameter]) -> Part:
+        """Run the step of an optimizer."""
+        eager = self._eager
+        events, before = self._record(), (eager.event, eager.kind)
+        eager.event, eager.kind = OPTIMIZER_STEP, OPTIMIZER
+        OPTIMIZERS[self.options.optimizer].step([parameter.storage.constant for parameter in parameters], eager)
+        eager.event, eager.kind = before
+        return Part(events, parameters)
 
     @property
     def loop(self) -> Loop:
-        gradients = [parameter.gradient for parameter in self._parameters]
-        forward = self._of_forward
-        made = [(OPTIMIZER_STEP, state, True) for state in self._states]
-        freed = [(ZERO_GRAD, gradient, False) for gradient in gradients if gradient is not None]
-        replaced = [(forward[-1][0], self._loss, False)]
+        gradients = [parameter.gradient for parameter in self._trained]
+        is_freed = self.options.zero_grad == "set_to_none"
+        freed = [(ZERO_GRAD, gradient, False) for gradient in gradients if gradient is not None and is_freed]
         return Loop(
             before=self._before,
-            first=[*forward, *self._of_backward, *made, *self._of_update],
-            later=[*freed, *forward, *replaced, *self._of_backward, *self._of_update],
+            first=list(self._events(is_first=True)),
+            later=[*freed, *self._events(is_first=False)],
         )
+
+    def _events(self, *, is_first: bool) -> Iterator[Event]:
+        """Yield what a step allocates and frees; the first makes the gradients that stay and the optimizer's state."""
+        loss = None if is_first else self._micro_steps[-1].loss
+        for number, micro_step in enumerate(self._micro_steps):
+            yield from micro_step.forward
+            if loss is not None:
+                yield micro_step.forward[-1][0], loss, False
+            loss = micro_step.loss
+            added = micro_step.added if is_first and number == 0 else {}
+            for part in micro_step.backward:
+                yield from self._part_events(part, added, is_first)
+        for part in self._after:
+            yield from self._part_events(part, {}, is_first)
+
+    def _part_events(self, part: Part, added: dict[Storage, Storage], is_first: bool) -> Iterator[Event]:
+        for parameter in part.updated if is_first else ():
+            for state in self._states[parameter]:
+                yield OPTIMIZER_STEP, state, True
+        yield from _made(part.events, added)
 
     @property
     def steady_bytes(self) -> int:
         parameters = [parameter.storage for parameter in self._parameters]
-        return sum(storage.size for storage in (*parameters, *self._gradients, *self._states))
+        states = [state for made in self._states.values() for state in made]
+        return sum(storage.size for storage in (*parameters, *self._copied, *self._left, *states))
+
+
+def _made(events: list[Event], added: dict[Storage, Storage]) -> Iterator[Event]:
+    """Yield events in which gradients become those of parameters, which had none to add them to."""
+    for event, storage, is_allocation in events:
+        if storage not in added:
+            yield event, storage, is_allocation
+        elif is_allocation:
+            yield event, added[storage], True
