@@ -8,6 +8,7 @@ import pytest
 
 import vggkit
 from tests.cli.test_app import printed, run, told
+from tests.footprint.card import Cards
 from tests.footprint.remedies.macs import recomputed_macs
 from vggkit import Network
 from vggkit.footprint.steps.options import checked_options
@@ -35,6 +36,25 @@ def test_each_peak_is_torch_s_own() -> None:
     for remedy in found:
         options = checked_options(TINY, **{**arguments, **remedy.options})
         assert sum(training_peak(TINY, options).values()) == remedy.peak_bytes
+
+
+def test_what_is_said_to_run_on_a_card_runs_in_torch(cards: Cards) -> None:
+    """Torch trains with each remedy until the loop repeats itself, and without one runs out of memory."""
+    limit, arguments = 170 << 20, {"batch": 16, "optimizer": "adamw", "width": 0.125}
+    found = vggkit.remedies("D", limit, context=0, **arguments)
+    tried = found.remedies[:3]
+    assert {kind for remedy in tried for kind in remedy.kinds} == {"freeze", "autocast", "allocator", "checkpoint"}
+    assert cards("play_steps.py", limit, "").ask(name="D", steps=STEPS, **arguments)[-1] is None
+    for remedy in tried:
+        changed = {**arguments, **remedy.options}
+        card = cards("play_steps.py", limit, changed.pop("allocator", ""))
+        last = card.ask(name="D", steps=STEPS, **changed)[-1]
+        assert last is not None
+        assert last["reserved"] == remedy.reserved_bytes
+
+
+STEPS = 12
+"""So many steps tell in torch what runs here: each of these loops has run out by then, or repeats itself."""
 
 
 def test_a_model_is_built_with_what_concerns_it() -> None:
