@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import vggkit
 from tests.cli.test_app import run
 from tests.conftest import ROOT
-from tests.footprint.card import HERE, Cards
+from tests.footprint.card import Cards
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import OPTIMIZERS, MomentumSGD
@@ -236,9 +236,10 @@ def test_the_process_has_the_settings_of_the_option_alone(monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_the_program_records_on_a_card(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:  # the fixture
     """From the command to the process and back."""
-    for name, value in cards(PLAYER, 80 * GIB, "").environment.items():
+    for name, value in {**cards.environment, "CARD_BYTES": str(80 * GIB)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(recording, "RECORDER", (sys.executable, str(HERE / PLAYER)))
+    monkeypatch.setattr(recording, "RECORDER", (sys.executable, "-m", "tests.footprint.card.record_steps"))
+    monkeypatch.chdir(ROOT)
     result = run("verify", "A", *OPTIONS, "--device", "cuda", "--allocator", EXPANDABLE, "--format", "json")
     claims = {claim["what"]: claim for claim in json.loads(result.stdout)}
     assert (result.exit_code, result.stderr) == (0, "")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from tests.answering import Answering
+from tests.forking import Forks, Running
 from tests.judges import missing, package, program
 
 HERE = Path(__file__).parent
@@ -43,54 +42,50 @@ def _folders(module: str) -> list[str]:
     return list(spec.submodule_search_locations or ()) if spec else []
 
 
-class Card(Answering):
-    """A process in which torch runs on the card.
+MODULES = ("torch._dynamo", "vggkit.model.recorder")
+"""What the programs import, and torch when its optimizers run."""
 
-    Args:
-        library: what `build` has built.
-        player: the program that answers.
-        card_bytes: how large the card is.
-        settings: of the allocator.
-
-    Attributes:
-        environment: the variables with which torch finds the card.
-    """
-
-    def __init__(self, library: Path, player: str, card_bytes: int, settings: str = "") -> None:
-        self.environment = {
-            **os.environ,
-            "LD_PRELOAD": str(library),
-            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library.parent), os.environ.get("LD_LIBRARY_PATH")])),
-            "CARD_BYTES": str(card_bytes),
-            "PYTORCH_ALLOC_CONF": settings,
-            "TORCH_CPP_LOG_LEVEL": "ERROR",  # running out of memory is what is asked for
-        }
-        super().__init__([sys.executable, str(HERE / player)], self.environment)
+Card = Running
+"""A program in which torch runs on the card."""
 
 
-class Cards:
-    """Processes with torch on a card, by program, the card's bytes and settings: each is started once.
+class Cards(Forks):
+    """Programs with torch on a card, by the card's bytes and the allocator's settings: each is started once.
 
     Args:
         folder: where the card is built.
+
+    Attributes:
+        environment: the variables with which torch finds a card.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.library = build(folder)
+        library = build(folder)
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library.parent), os.environ.get("LD_LIBRARY_PATH")])),
+            "TORCH_CPP_LOG_LEVEL": "ERROR",  # running out of memory is what is asked for
+        }
+        super().__init__(MODULES, self.environment)
         self._running: dict[tuple[str, int, str], Card] = {}
         self._stack = ExitStack()
 
     def __call__(self, player: str, card_bytes: int, settings: str = "") -> Card:
-        """Return a process; the arguments are those of `Card`."""
+        """Return a program.
+
+        Args:
+            player: the program that answers.
+            card_bytes: how large the card is.
+            settings: of the allocator.
+        """
         key = (player, card_bytes, settings)
         if key not in self._running:
-            self._running[key] = self._stack.enter_context(Card(self.library, *key))
+            environment = {"CARD_BYTES": str(card_bytes), "PYTORCH_ALLOC_CONF": settings}
+            self._running[key] = self._stack.enter_context(self.start(HERE / player, environment))
         return self._running[key]
-
-    def __enter__(self) -> Cards:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        super().__exit__(kind, error, trace)

@@ -17,15 +17,16 @@ the same. torch also opens the driver (libcuda.so.1) and, for expandable segment
 
 typedef unsigned long long address;
 
-static size_t total, used;
+static size_t used;
 static address next = 0x700000000000ull;
 
 static struct { address start; size_t size; } records[RECORDS]; /* what is handed out: pieces of memory and handles */
 static int recorded = 1; /* a handle is an index, and 0 is none */
 
-__attribute__((constructor)) static void read_size(void) {
+/* Read when it is asked for: a process that has loaded this becomes one with a card of another size. */
+static size_t total(void) {
     const char *bytes = getenv("CARD_BYTES");
-    total = bytes ? strtoull(bytes, 0, 10) : 80ull << 30;
+    return bytes ? strtoull(bytes, 0, 10) : 80ull << 30;
 }
 
 /* Addresses are 2 MiB apart, as the driver's pages are, with a gap in which a wrong merge would show. */
@@ -36,7 +37,7 @@ static address reserve(size_t size) {
 }
 
 static int take(address start, size_t size) {
-    if (used + size > total) return 0;
+    if (used + size > total()) return 0;
     if (recorded == RECORDS) abort(); /* to say that the card is full would be a wrong verdict */
     used += size;
     records[recorded].start = start;
@@ -60,7 +61,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) { *version = 13000; return cudaS
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *card, int device) {
     memset(card, 0, sizeof *card);
     strcpy(card->name, "no card");
-    card->totalGlobalMem = total;
+    card->totalGlobalMem = total();
     card->major = 8; /* an Ampere: the first that has everything torch asks for here */
     card->multiProcessorCount = 108;
     card->warpSize = 32;
@@ -70,7 +71,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *card, int device) {
     return cudaSuccess;
 }
 
-cudaError_t cudaMemGetInfo(size_t *left, size_t *all) { *left = total - used; *all = total; return cudaSuccess; }
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all) { *left = (*all = total()) - used; return cudaSuccess; }
 
 /* Memory */
 

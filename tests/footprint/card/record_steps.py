@@ -15,11 +15,11 @@ import warnings
 from typing import Any
 
 import msgspec
-import play_steps
 import torch
 import torch._dynamo  # every optimizer imports it, which takes a second
 from torch import Tensor
 
+from tests.footprint.card import play_steps
 from vggkit.model import recorder
 from vggkit.model.recording import Question
 
