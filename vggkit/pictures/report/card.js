@@ -348,7 +348,8 @@ const UNBOUNDED = { bytes: 2 ** 50, room: 2 ** 50 };
 function loopOf(loops, dtype, step) {
   const { storages, before, first, later } = loops.of[dtype][step];
   const events = (parts) => parts.flatMap((part) => loops.parts[part]);
-  return { sizes: storages.map((size) => loops.sizes[size]), before: events(before), first: events(first), later: events(later) };
+  const sizes = storages.flatMap((list) => loops.storages[list]).map((size) => loops.sizes[size]);
+  return { sizes, before: events(before), first: events(first), later: events(later) };
 }
 
 // The bytes of each storage's block at a batch; the first storage is number 1.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from vggkit.base.eager import Event, Storage
+from vggkit.base.eager import OPTIMIZER, Event, Storage
 from vggkit.footprint.card import Loop
 
 
@@ -17,40 +18,90 @@ def loops_data(loops: Mapping[str, Mapping[str, Loop]]) -> dict[str, Any]:
         loops: by dtype and step.
 
     Returns:
-        `sizes`: constant bytes and bytes per image, each pair once. `parts`: lists of events, each once; an event is
-        the number of the storage that it allocates, counted from 1; below 0 it frees it. `of`: for each dtype and step
-        the storages by their places in `sizes`, and `before`, `first` and `later` of the loop by places in `parts`.
+        `sizes`: constant bytes and bytes per image, each pair once. `storages`: lists of storages by their places in
+        `sizes`, each list once. `parts`: lists of events, each once; an event is the number of the storage that it
+        allocates, counted from 1; below 0 it frees it. `of`: for each dtype and step the `storages`, and `before`,
+        `first` and `later` of the loop, all by the places of their lists.
     """
     sizes: dict[tuple[int, int], int] = {}
+    storages: dict[tuple[int, ...], int] = {}
     parts: dict[tuple[int, ...], int] = {}
+
+    def written(loop: Loop) -> dict[str, list[int]]:
+        of_network, of_optimizer = _network_storages(loop), _optimizer_storages(loop)
+        numbers = {one: number for number, alike in enumerate([*of_network, *of_optimizer], 1) for one in alike}
+
+        def places(events: Sequence[Event]) -> list[int]:
+            signed = (
+                tuple(numbers[storage] if is_allocation else -numbers[storage] for _, storage, is_allocation in part)
+                for _, part in groupby(events, key=_phase)
+            )
+            return [parts.setdefault(part, len(parts)) for part in signed]
+
+        def written_once(alikes: Iterable[Sequence[Storage]]) -> int:
+            listed = tuple(sizes.setdefault(_size(alike[0]), len(sizes)) for alike in alikes)
+            return storages.setdefault(listed, len(storages))
+
+        return {
+            "storages": [written_once(of_network), written_once(of_optimizer)],
+            "before": places(loop.before),
+            "first": places(loop.first),
+            "later": places(loop.later),
+        }
+
     return {
-        "of": {
-            dtype: {word: _loop_data(loop, sizes, parts) for word, loop in of_dtype.items()}
-            for dtype, of_dtype in loops.items()
-        },
+        "of": {dtype: {word: written(loop) for word, loop in of_dtype.items()} for dtype, of_dtype in loops.items()},
         "sizes": list(sizes),
+        "storages": list(storages),
         "parts": list(parts),
     }
 
 
-def _loop_data(
-    loop: Loop, sizes: dict[tuple[int, int], int], parts: dict[tuple[int, ...], int]
-) -> dict[str, list[int]]:
-    """Return a loop; its sizes and parts are added to those of the loops before."""
-    numbers: dict[Storage, int] = {}
+def _network_storages(loop: Loop) -> list[list[Storage]]:
+    """Return the storages that are not the optimizer's, each as one that shares its number with no other."""
+    every = dict.fromkeys(storage for events in loop for _, storage, _ in events)
+    return [[storage] for storage in every if storage.kind != OPTIMIZER]
 
-    def numbered(event: Event) -> int:
-        _, storage, is_allocation = event
-        number = numbers.setdefault(storage, len(numbers) + 1)
-        return number if is_allocation else -number
 
-    def places(events: Sequence[Event]) -> list[int]:
-        by_phase = groupby(events, key=_phase)
-        return [parts.setdefault(tuple(map(numbered, events)), len(parts)) for _, events in by_phase]
+def _optimizer_storages(loop: Loop) -> list[list[Storage]]:
+    """Return the optimizer's storages, together those that share a number.
 
-    written = {"before": places(loop.before), "first": places(loop.first), "later": places(loop.later)}
-    storages = [sizes.setdefault((storage.constant, storage.per_image), len(sizes)) for storage in numbers]
-    return {"storages": storages, **written}
+    A temporary one leaves its number to the next of its size, so that later steps need no more than the first one.
+    """
+    lasting = {storage for events in loop for storage in _lasting(events)}
+    shared: list[list[Storage]] = []
+    of: dict[Storage, list[Storage]] = {}
+    free: defaultdict[tuple[int, int], deque[list[Storage]]] = defaultdict(deque)
+    for events in loop:
+        for _, storage, is_allocation in events:
+            if storage.kind != OPTIMIZER:
+                continue
+            if not is_allocation:
+                free[_size(storage)].append(of[storage])
+            elif storage not in lasting and free[_size(storage)]:
+                of[storage] = free[_size(storage)].popleft()
+                of[storage].append(storage)
+            else:
+                of[storage] = [storage]
+                shared.append(of[storage])
+    return shared
+
+
+def _lasting(events: Sequence[Event]) -> Iterator[Storage]:
+    """Yield the storages that are there after events, or were before them."""
+    alive = set()
+    for _, storage, is_allocation in events:
+        if is_allocation:
+            alive.add(storage)
+        elif storage in alive:
+            alive.remove(storage)
+        else:
+            yield storage
+    yield from alive
+
+
+def _size(storage: Storage) -> tuple[int, int]:
+    return storage.constant, storage.per_image
 
 
 def _phase(event: Event) -> str:

@@ -220,16 +220,18 @@ def data(report: Report) -> dict[str, Any]:
         "element_bytes": ELEMENT_BYTES,
         "kinds": list(MEMORY_KINDS),
         "rules": RULES,
-        "networks": [
-            {
-                "steps": {
-                    dtype: {word: _step(step) for word, step in steps.items()} for dtype, steps in one.steps.items()
-                },
-                "loops": loops_data(one.loops),
-            }
-            for one in report
-        ],
+        "networks": [{**_steps_data(one.steps), "loops": loops_data(one.loops)} for one in report],
     }
+
+
+def _steps_data(steps: dict[str, dict[str, LinearStep]]) -> dict[str, Any]:
+    """Return the steps, each once, and for each dtype and step its place among them."""
+    places: dict[LinearStep, int] = {}
+    of = {
+        dtype: {word: places.setdefault(step, len(places)) for word, step in of_dtype.items()}
+        for dtype, of_dtype in steps.items()
+    }
+    return {"step_of": of, "steps": [_step(step) for step in places]}
 
 
 RULES = {

@@ -55,13 +55,17 @@ function at([constant, perImage], batch) {
   return constant + perImage * batch;
 }
 
+function stepOf(network, dtype, step) {
+  return network.steps[network.step_of[dtype][step]];
+}
+
 function peakOf(step, batch) {
   return step.moments.reduce((highest, moment) => (at(moment.size, batch) > at(highest.size, batch) ? moment : highest));
 }
 
 // Every figure of a network's tensors: its number, by which a table is sorted, and its text.
 function tensorFigures(network, chosen) {
-  const step = network.steps[chosen.dtype][chosen.step];
+  const step = stepOf(network, chosen.dtype, chosen.step);
   const peak = peakOf(step, chosen.batch);
   const size = at(peak.size, chosen.batch);
   const saved = at(step.saved_for_backward, chosen.batch);
@@ -89,7 +93,7 @@ function cardFigures(network, chosen) {
   const loop = loopOf(network.loops, chosen.dtype, chosen.step);
   const { allocated, reserved } = steadyUse(loop, chosen.batch, chosen.isExpandable);
   const holes = reserved - allocated;
-  const smallest = network.steps[chosen.dtype][chosen.step].smallest_batch;
+  const smallest = stepOf(network, chosen.dtype, chosen.step).smallest_batch;
   return {
     allocated: [allocated, megabytes(allocated)],
     reserved: [reserved, megabytes(reserved)],
@@ -123,9 +127,9 @@ let newest = 0;
 function searchOf(index, { dtype, step, card, isExpandable }) {
   const key = [index, dtype, step, card.bytes, card.room, isExpandable].join();
   if (!searches.has(key)) {
-    const { loops, steps } = data.networks[index];
-    const smallest = steps[dtype][step].smallest_batch;
-    searches.set(key, { tries: largestBatch(loopOf(loops, dtype, step), smallest, card, isExpandable), smallest, largest: null });
+    const network = data.networks[index];
+    const smallest = stepOf(network, dtype, step).smallest_batch;
+    searches.set(key, { tries: largestBatch(loopOf(network.loops, dtype, step), smallest, card, isExpandable), smallest, largest: null });
   }
   return searches.get(key);
 }
