@@ -22,7 +22,8 @@ import vggkit
 from tests import judges
 from vggkit import Network
 from vggkit.footprint.fit import StepArguments
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.optimizers import Update
+from vggkit.footprint.steps.options import STEP_KEYWORDS
 from vggkit.model.build import BuildArguments
 from vggkit.model.weights.loading import LoadArguments
 from vggkit.notation.overrides import OVERRIDES, Overrides
@@ -145,8 +146,8 @@ def test_the_typed_overrides_are_the_overrides() -> None:
     assert set(Overrides.__optional_keys__) == set(OVERRIDES)
     assert not Overrides.__required_keys__
     steps = set(vggkit.memory.__kwdefaults__) - {"batch"}
-    assert set(StepArguments.__optional_keys__) == {*OVERRIDES, *steps}
-    assert set(StepArguments.__optional_keys__) - {*OVERRIDES} == {*StepOptions.__struct_fields__} - {"batch"}
+    assert set(StepArguments.__optional_keys__) == {*OVERRIDES, *steps, *Update.__struct_fields__}
+    assert set(StepArguments.__optional_keys__) - {*OVERRIDES} == {*STEP_KEYWORDS} - {"batch"}
     builds = set(vggkit.build.__kwdefaults__) - {"softmax", "weights"}
     assert set(BuildArguments.__optional_keys__) == {*OVERRIDES, *LoadArguments.__optional_keys__, *builds}
     assert set(LoadArguments.__optional_keys__) == set(vggkit.load_weights.__kwdefaults__) - {"head"}

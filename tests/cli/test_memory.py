@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,22 @@ def test_the_json_is_the_plans() -> None:
     data = json.loads(printed("memory", "A", *options, "--format", "json"))
     plan = vggkit.memory("A", batch=3, optimizer="adamw", freeze=["block1", "block2"], checkpoint=["block4"])
     assert data == plan.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords"),
+    [
+        (("paper", "--weight-decay", "0", "--foreach"), {"weight_decay": 0, "foreach": True}),
+        (("sgd-momentum", "--nesterov", "--no-foreach"), {"nesterov": True, "foreach": False}),
+        (("adam", "--amsgrad", "--fused"), {"amsgrad": True, "fused": True}),
+        (("rmsprop", "--momentum", "0.9", "--centered"), {"momentum": 0.9, "centered": True}),
+    ],
+)
+def test_an_optimizers_options_are_the_functions_keywords(arguments: tuple[str, ...], keywords: dict[str, Any]) -> None:
+    """Each changes the plan as the keyword of its name does."""
+    data = json.loads(printed("memory", "A", "--optimizer", *arguments, "--format", "json"))
+    assert data == vggkit.memory("A", optimizer=arguments[0], **keywords).to_dict()
+    assert data != vggkit.memory("A", optimizer=arguments[0]).to_dict()
 
 
 def test_the_csv_and_the_markdown_have_the_same_bytes() -> None:
@@ -149,7 +166,12 @@ def test_the_timeline_is_written_for_the_viewer(tmp_path: Path, options: tuple[s
     [
         (("--batch", "0"), "batch: expected a whole number from 1"),
         (("--fit", "3"), "--fit: expected a number and a unit, as in 24GiB"),
-        (("--optimizer", "adan"), "optimizer: expected one of none, sgd, sgd-momentum, adam, adamw, found 'adan'"),
+        (("--optimizer", "adan"), "optimizer: expected one of none, sgd, sgd-momentum, paper, asgd, adam, "),
+        (("--optimizer", "adan"), "rprop, found 'adan'. Did you mean 'adam'?"),
+        (("--weight-decay", "-1"), "weight_decay: expected a number of 0 or more, found -1"),
+        (("--amsgrad",), "amsgrad: expected an optimizer that has it (adam, adamw), found sgd-momentum"),
+        (("--fused", "--foreach"), "fused: can't be combined with foreach; torch refuses both together"),
+        (("--mode", "inference", "--no-foreach"), "rprop), found none"),
         (("--freeze", "block9"), "freeze: D has no block or layer 'block9'"),
         (("--freeze", ""), "--freeze: expected names, such as block1,block2, found none"),
         (("--checkpoint", ","), "--checkpoint: expected names, such as block1,block2, found none"),

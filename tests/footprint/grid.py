@@ -44,11 +44,15 @@ FAMILY: list[str] = sorted(json.loads((Path(__file__).parents[1] / "data" / "fam
 
 # Grids
 
+PLAYED = tuple(word for word in OPTIMIZERS if word != "adafactor")
+"""Optimizers; on CUDA Adafactor's norms take workspaces, which are not counted."""
+USUAL = ("none", "sgd", "sgd-momentum", "adam", "adamw")
 
-def of_optimizers(names: Iterable[str], batches: Iterable[int]) -> list[Question]:
-    """Return training steps of configurations at some batches, with every optimizer."""
+
+def of_optimizers(names: Iterable[str], batches: Iterable[int], optimizers: Iterable[str] = PLAYED) -> list[Question]:
+    """Return training steps of configurations at some batches, with each of some optimizers."""
     return [
-        {"name": name, "batch": batch, "optimizer": word} for name, batch, word in product(names, batches, OPTIMIZERS)
+        {"name": name, "batch": batch, "optimizer": word} for name, batch, word in product(names, batches, optimizers)
     ]
 
 
@@ -89,7 +93,7 @@ def drawn_steps(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
     if draw(st.booleans()) and draw(st.booleans()):
         return {**question, "mode": "inference"}
     parts = [*blocks, *(placed.name for placed in network)]
-    question["optimizer"] = draw(st.sampled_from(list(OPTIMIZERS)))
+    question["optimizer"] = draw(st.sampled_from(PLAYED))
     question["freeze"] = [part for part in parts if draw(st.integers(0, 4)) > 3]
     question["checkpoint"] = [block for block in blocks if draw(st.booleans())]
     return question

@@ -20,10 +20,12 @@ from tests.footprint.grid import (
     drawn_steps,
     loop_of,
 )
+from tests.footprint.updates import NETWORKS, cases, sampled
 from vggkit.base.eager import Storage
 from vggkit.footprint.allocator import Allocator
 from vggkit.footprint.allocator_settings import MIB
 from vggkit.footprint.card import Loop, Player, State
+from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network
@@ -112,6 +114,24 @@ def test_everything_is_allocated_and_freed_in_torchs_order(card: Card, words: st
     assert training is not None
     said = card.ask(**question, steps=STEPS, events=True)
     assert in_order(numbered(training, 2)) == in_order(said)
+
+
+WAYS: list[dict[str, Any]] = [{}, {"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}]
+"""On CUDA nothing is said, or what torch's implementation is."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("name", "update"), sampled(list(cases(WAYS))))
+def test_optimizers_allocate_and_free_in_torchs_order(
+    card: Card, name: str, update: Update, network: str, dtype: str
+) -> None:
+    """From the constructor on, with all options; in the first step and in all that differ from later ones."""
+    question = {"config": NETWORKS[network], "batch": 2, "optimizer": name, "dtype": dtype, **update.given}
+    training = loop_of(question)
+    assert training is not None
+    steps = OPTIMIZERS[name].early_steps(update, "cuda") + STEPS - 1
+    assert in_order(numbered(training, 2)) == in_order(card.ask(**question, steps=steps, events=True))
 
 
 # Figures

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from tests.conftest import sample
@@ -13,7 +15,9 @@ from tests.footprint.grid import (
     CONFIGURATIONS,
     EXPANDABLE,
     FAMILY,
+    PLAYED,
     SMALL_CARD,
+    USUAL,
     WINDOWS,
     Figures,
     assert_torchs_steps,
@@ -25,6 +29,7 @@ from tests.footprint.grid import (
     plans,
 )
 from vggkit.footprint.card import MOST_STEPS
+from vggkit.footprint.optimizers import OPTIMIZERS
 
 WINDOW_STEPS = 10
 
@@ -34,15 +39,26 @@ WINDOW_STEPS = 10
 
 @pytest.mark.parametrize("name", sample(CONFIGURATIONS, ["A"]))
 def test_plans_of_a_configuration_are_torchs(cards: Cards, name: str) -> None:
-    """With every optimizer, at several batches, for both kinds of segments: allocated and reserved bytes."""
-    for check in plans(cards, of_optimizers([name], (1, 2, 8, 33))):
+    """At several batches, for both kinds of segments: allocated and reserved bytes."""
+    for check in plans(cards, of_optimizers([name], (1, 2, 8, 33), USUAL)):
         check()
+
+
+@pytest.mark.parametrize("optimizer", sample(PLAYED, ["paper", "rmsprop"]))
+def test_plans_of_an_optimizer_are_torchs(cards: Cards, optimizer: str) -> None:
+    """The same with every optimizer, all parameters together, one by one, or in one kernel."""
+    questions = of_optimizers(["A"], (3,), [optimizer])
+    ways = [{"foreach": False}, {"fused": True}] if optimizer != "radam" else []  # whose first steps are one of ours
+    for question, way in product(questions, [{}, *ways]):
+        if set(way) <= set(OPTIMIZERS[optimizer].takes):
+            for check in plans(cards, [{**question, **way}]):
+                check()
 
 
 @pytest.mark.parametrize("name", sample(FAMILY, ["cnn_m", "cifar_chengyangfu_vgg16_bn"]))
 def test_plans_of_the_family_are_torchs(cards: Cards, name: str) -> None:
     """The same for each network of the family; one of them takes 2 MiB more from its seventh step on."""
-    for check in plans(cards, of_optimizers([name], (1, 16))):
+    for check in plans(cards, of_optimizers([name], (1, 16), USUAL)):
         check()
 
 

@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 import vggkit
 from tests.cli.test_app import told
-from vggkit.footprint.optimizers import MomentumSGD
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.module import VGG
@@ -94,14 +93,10 @@ def test_a_step_of_more_bytes_than_torch_counts_is_one_line(batch: int) -> None:
     assert said.count("\n") == 1
 
 
-def test_the_papers_weight_decay_is_what_the_default_figure_is_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_papers_weight_decay_is_what_the_default_figure_is_without() -> None:
     """With it torch's SGD copies each gradient: D's peak at batch 1 is the documentation's, at batch 64 it stays."""
-
-    def with_decay(_: MomentumSGD, parameters: list[torch.nn.Parameter], __: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
-
-    monkeypatch.setattr(MomentumSGD, "torch_optimizer", with_decay)
-    trainer = Trainer(Network.of("D"), StepOptions())
+    trainer = Trainer(Network.of("D"), StepOptions(optimizer="paper"))
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [5e-4]
     peaks = {batch: sum(trainer.training_peak(batch).values()) for batch in (1, 64)}
     assert peaks == {1: 2_071_934_444, 64: plan_step(Network.of("D"), StepOptions(batch=64)).peak_bytes}
     text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")

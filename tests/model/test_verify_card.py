@@ -150,8 +150,8 @@ def broken_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the plan have a tensor that torch does not make."""
-    monkeypatch.setattr(MomentumSGD, "state", lambda _, size, __: (size, size))
+    """Let the plan have buffers before the step as well, which torch does not make."""
+    monkeypatch.setattr(MomentumSGD, "prepare", MomentumSGD.make_state)
 
 
 def broken_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:

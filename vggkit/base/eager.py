@@ -97,10 +97,11 @@ class Tensor:
 class Parameter:
     """A parameter, or its copy in another dtype that autocast made."""
 
-    __slots__ = ("element_bytes", "gradient", "node", "requires_grad", "storage")
+    __slots__ = ("element_bytes", "gradient", "node", "requires_grad", "shape", "storage")
 
-    def __init__(self, storage: Storage, element_bytes: int, requires_grad: bool) -> None:
+    def __init__(self, storage: Storage, shape: Shape, element_bytes: int, requires_grad: bool) -> None:
         self.storage = storage
+        self.shape = shape
         self.element_bytes = element_bytes
         self.requires_grad = requires_grad
         self.node: Node | None = None
@@ -767,7 +768,7 @@ class Eager:
         self.note()
         if isinstance(tensor, Tensor):
             return Tensor(storage, tensor.shape, element_bytes, node), storage
-        copy = Parameter(storage, element_bytes, requires_grad=False)
+        copy = Parameter(storage, tensor.shape, element_bytes, requires_grad=False)
         copy.node = node
         if tensor.requires_grad:
             self._casts[tensor] = copy

@@ -105,6 +105,22 @@ optimizer_option = click.option(
 )
 
 
+update_options = stacked(
+    click.option("--weight-decay", type=float, metavar="NUMBER", help="Of the optimizer.  [default: its own]"),
+    click.option(
+        "--foreach/--no-foreach",
+        default=None,
+        help="Change all parameters together, or one by one.  [default: together on cuda, one by one on cpu]",
+    ),
+    click.option("--fused", is_flag=True, default=None, help="Change all parameters in one kernel."),
+    click.option("--nesterov", is_flag=True, help="Nesterov's momentum, for SGD with momentum."),
+    click.option("--amsgrad", is_flag=True, help="Keep the largest second moment, for Adam."),
+    click.option("--momentum", type=float, default=0.0, metavar="NUMBER", help="Momentum of rmsprop.  [default: 0]"),
+    click.option("--centered", is_flag=True, help="Divide by the gradient's variance, for rmsprop."),
+)
+"""The optimizer's own options: the fields of `vggkit.footprint.optimizers.Update`."""
+
+
 set_option = click.option(
     "--set",
     "settings",
@@ -159,6 +175,7 @@ step_options = stacked(
     input_option,
     dtype_option(),
     optimizer_option,
+    update_options,
     names_option("--freeze", "Blocks and layers that are not trained, such as block1,block2.", completion.parts),
     names_option(
         "--checkpoint", "Blocks that are run again in the backward pass, such as block1,block2.", completion.blocks

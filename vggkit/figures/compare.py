@@ -131,7 +131,8 @@ def compare(
             `D:batch_norm=true,width=0.5`. Without sources, the paper's six.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw.
+        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd,
+            adam, adamw, nadam, radam, adamax, rmsprop, adagrad, adadelta, adafactor or rprop.
         sort: a figure to sort the columns by, such as parameters or macs; "-macs" sorts from the largest.
         overrides: changes to make to every network, as for `load`.
 

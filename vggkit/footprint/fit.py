@@ -16,10 +16,11 @@ from vggkit.base.numbers import mebibytes, megabytes
 from vggkit.base.tables import Column, Table, grid
 from vggkit.footprint.card import MOST_STEPS
 from vggkit.footprint.card_fit import CardFit, Room, fit_on_card, largest_on_card, room_of
+from vggkit.footprint.optimizers import UpdateArguments
 from vggkit.footprint.plan import plan_of
 from vggkit.footprint.sought import Sought, SoughtBatch
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.options import STEP_KEYWORDS, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.overrides import Overrides, check_keywords
@@ -155,7 +156,7 @@ class Fit(msgspec.Struct, frozen=True):
         return cast("dict[str, Any]", msgspec.to_builtins(self))
 
 
-class StepArguments(Overrides, total=False):
+class StepArguments(Overrides, UpdateArguments, total=False):
     """The keywords of `memory` except batch, for type checkers."""
 
     mode: str
@@ -206,10 +207,9 @@ def max_batch(
     given: dict[str, Any] = {"device": "cuda", **arguments}
     if "batch" in given:
         raise ArgumentError("batch: max_batch looks for it; leave it out")
-    of_step = StepOptions.__struct_fields__
-    check_keywords(max_batch, given, of_step)
-    network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
-    options = checked_options(network, **{word: value for word, value in given.items() if word in of_step})
+    check_keywords(max_batch, given, STEP_KEYWORDS)
+    network = Network.of(source, **{word: value for word, value in given.items() if word not in STEP_KEYWORDS})
+    options = checked_options(network, **{word: value for word, value in given.items() if word in STEP_KEYWORDS})
     room = checked_room(options, limit, context, workspace)
     sought = SoughtBatch(network, options)
     return largest_on_card(sought, room) if options.device == "cuda" else tensors_fit(sought, room.bytes).largest

@@ -16,6 +16,7 @@ from vggkit.base.eager import MEMORY_KINDS, Moment
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint import viewer
+from vggkit.footprint.optimizers import Update, UpdateArguments
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step
@@ -100,6 +101,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             "dtype": self.options.dtype,
             "mode": self.options.mode,
             "optimizer": self.options.optimizer,
+            **self.options.rules.settled(self.options.update, self.options.device),
             "device": self.options.device,
             "zero_grad": self.options.zero_grad,
             "accumulate": self.options.accumulate,
@@ -209,6 +211,10 @@ def bar(part: int, whole: int) -> str:
     return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
 
 
+class MemoryArguments(Overrides, UpdateArguments, total=False):
+    """The keywords that `memory` passes on, for type checkers."""
+
+
 def memory(
     source: Source,
     *,
@@ -226,7 +232,7 @@ def memory(
     ema: bool = False,
     clip_grad: bool = False,
     step_in_backward: bool = False,
-    **overrides: Unpack[Overrides],
+    **others: Unpack[MemoryArguments],
 ) -> MemoryPlan:
     """Plan the memory of a step, to the byte.
 
@@ -235,7 +241,9 @@ def memory(
         batch: number of images.
         mode: "training" or "inference".
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw; none in inference.
+        optimizer: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd, adam, adamw, nadam, radam,
+            adamax, rmsprop, adagrad, adadelta, adafactor or rprop; none in inference. paper is sgd-momentum with the
+            paper's weight decay.
         device: cpu, or cuda, where dropout's mask is smaller and each tensor is rounded up to 512 bytes; there the plan
             also says what torch's allocator reserves.
         freeze: blocks and layers that are not trained, a name or several.
@@ -249,7 +257,8 @@ def memory(
         clip_grad: whether `torch.nn.utils.clip_grad_norm_` is called before the optimizer steps.
         step_in_backward: whether each parameter has an optimizer of its own, which steps in the backward pass as soon
             as the gradient is there (`register_post_accumulate_grad_hook`), and frees it.
-        overrides: changes to make, as for `load`.
+        others: the optimizer's own options (weight_decay, foreach, fused, nesterov, amsgrad, momentum, centered), as
+            torch has them and `Update` explains them; and changes to make, as for `load`.
 
     Returns:
         The plan.
@@ -259,13 +268,15 @@ def memory(
         ArgumentError: if an argument is outside its allowed values, or torch can't run the step: a batch or group norm
             would have a single value to take statistics of.
 
-    >>> memory("D").peak_bytes
-    1722992880
+    >>> memory("D").peak_bytes, memory("D", optimizer="paper").peak_bytes
+    (1722992880, 2071934444)
     >>> memory("D", batch=16, device="cuda").reserved_bytes
     3474980864
     """
-    check_keywords(memory, overrides)
-    network = Network.of(source, **overrides)
+    given: dict[str, Any] = {**others}
+    of_update = Update.__struct_fields__
+    check_keywords(memory, given, of_update)
+    network = Network.of(source, **{word: value for word, value in given.items() if word not in of_update})
     options = checked_options(
         network,
         batch=batch,
@@ -282,6 +293,7 @@ def memory(
         ema=ema,
         clip_grad=clip_grad,
         step_in_backward=step_in_backward,
+        **{word: value for word, value in given.items() if word in of_update},
     )
     return plan_step(network, options)
 

@@ -70,7 +70,11 @@ class Training:
     def _made_optimizers(self) -> Iterator[torch.optim.Optimizer]:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for group in [[parameter] for parameter in trained] if self.options.step_in_backward else [trained]:
-            optimizer = OPTIMIZERS[self.options.optimizer].torch_optimizer(group, torch.optim) if group else None
+            optimizer = (
+                OPTIMIZERS[self.options.optimizer].torch_optimizer(group, self.options.update, torch.optim)
+                if group
+                else None
+            )
             if optimizer is not None:
                 yield optimizer
                 if self.options.step_in_backward:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torchinfo
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -121,10 +121,10 @@ class Trainer:
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
-        self.fake = FakeTensorMode()
+        self.fake = _FakeTensors()
         with self.fake:
             self.training = Training(network, options)
-        self.stepped = False
+        self.steps = 0
 
     def saved_bytes(self, batch: int) -> int:
         """Count the bytes that autograd holds between the forward and the backward pass."""
@@ -146,13 +146,13 @@ class Trainer:
         return sum(size for storage, size in sizes.items() if storage not in own)
 
     def training_peak(self, batch: int) -> dict[str, int]:
-        """Measure the peak of a step that is not the first one, by kind."""
+        """Measure the peak of a step that is like all later ones, by kind."""
         with self.fake, _no_garbage_collection():
             training = self.training
             self._give(batch)
-            if not self.stepped:
+            while self.steps < self.options.early_steps:
                 training.step()
-                self.stepped = True
+                self.steps += 1
             tracker = _Tracker()
             models = [model for model in (training.model, training.average) if model is not None]
             tracker.track_external(*models, *training.optimizers, training.images, training.labels)
@@ -175,7 +175,7 @@ def saved_bytes(network: Network, options: StepOptions) -> int:
 
 
 def training_peak(network: Network, options: StepOptions) -> dict[str, int]:
-    """Measure the peak of the second training step, by kind."""
+    """Measure the peak of a training step that is like all later ones, mostly the second, by kind."""
     return Trainer(network, options).training_peak(options.batch)
 
 
@@ -189,6 +189,19 @@ def inference_peak(network: Network, options: StepOptions) -> dict[str, int]:
         with tracker, torch.no_grad(), autocast(options):
             model(images)
     return _peak(tracker)
+
+
+class _FakeTensors(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
+    """Fake tensors, whose values some optimizers read: where there is none, they read 1."""
+
+    def dispatch(self, func: Any, *others: Any) -> Any:
+        """Run an operation."""
+        try:
+            return super().dispatch(func, *others)
+        except DataDependentOutputException:
+            if func is not torch.ops.aten._local_scalar_dense.default:
+                raise
+            return 1.0
 
 
 class _Held:

@@ -277,7 +277,8 @@ def find(
             parameters, and the figure that is sorted by or multiply_accumulates.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), adam or adamw.
+        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd,
+            adam, adamw, nadam, radam, adamax, rmsprop, adagrad, adadelta, adafactor or rprop.
         processes: how many processes work on a large search. Where more than one does, the calling program's main
             module must be importable, as `multiprocessing` asks.
         overrides: changes to make to every configuration, as for `load`.

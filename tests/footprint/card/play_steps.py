@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import vggkit
-from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.optimizers import OPTIMIZERS, Update
 
 
 def convolution(
@@ -46,6 +46,11 @@ def convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *others: A
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Return a product of the right shape."""
     return left.new_empty((left.shape[0], right.shape[1]))
+
+
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """Return products of the right shape, of matrices side by side."""
+    return left.new_empty((left.shape[0], left.shape[1], right.shape[2]))
 
 
 OWN: dict[str, Any] = {}
@@ -91,6 +96,8 @@ def replace(library: torch.library.Library) -> None:
     library.impl("convolution", convolution, "CUDA")
     library.impl("convolution_backward", convolution_backward, "CUDA")
     library.impl("mm", product, "CUDA")
+    library.impl("bmm", products, "CUDA")
+    library.impl("_local_scalar_dense", lambda _: 1.0, "CUDA")  # what an optimizer reads: a rate, a norm
     for name in ("native_batch_norm", "native_batch_norm_backward"):
         OWN[name] = torch.library.get_kernel(f"aten::{name}", "CUDA")
     library.impl("native_batch_norm", batch_norm, "CUDA")
@@ -113,6 +120,7 @@ class Training:
         network: what to train.
         batch: number of images.
         optimizer: a key of vggkit's optimizers.
+        update: the optimizer's options.
         autocast: whether autocast to bfloat16 is on.
         dtype: of the parameters and images.
         zero_grad: "set_to_none" or "zero".
@@ -128,6 +136,7 @@ class Training:
         network: vggkit.Network,
         batch: int,
         optimizer: str,
+        update: Update,
         autocast: bool,
         dtype: str,
         zero_grad: str = "set_to_none",
@@ -146,11 +155,11 @@ class Training:
         self.alone: list[torch.optim.Optimizer] = []
         if step_in_backward:
             for parameter in trained:
-                self.alone.append(OPTIMIZERS[optimizer].torch_optimizer([parameter], torch.optim))
+                self.alone.append(OPTIMIZERS[optimizer].torch_optimizer([parameter], update, torch.optim))
                 # a parameter that held its optimizer, which holds the parameter, would never be freed
                 parameter.register_post_accumulate_grad_hook(partial(change, weakref.ref(self.alone[-1])))
         elif trained:
-            self.optimizer = OPTIMIZERS[optimizer].torch_optimizer(trained, torch.optim)
+            self.optimizer = OPTIMIZERS[optimizer].torch_optimizer(trained, update, torch.optim)
         self.autocast, self.zero_grad, self.accumulate, self.clip_grad = autocast, zero_grad, accumulate, clip_grad
 
     def step(self) -> None:
@@ -178,7 +187,14 @@ class Inference:
     """A loop of forward passes from an empty card; the arguments are those of `Training`."""
 
     def __init__(
-        self, network: vggkit.Network, batch: int, _optimizer: str, autocast: bool, dtype: str, **_options: Any
+        self,
+        network: vggkit.Network,
+        batch: int,
+        _optimizer: str,
+        _update: Update,
+        autocast: bool,
+        dtype: str,
+        **_options: Any,
     ) -> None:
         self.model = vggkit.build(network, device="cuda", dtype=dtype).eval()
         self.images = torch.empty(batch, *network.input_shape, dtype=getattr(torch, dtype), device="cuda")
@@ -217,7 +233,7 @@ def train(
     checkpoint: Sequence[str] = (),
     config: str | None = None,
     loop: dict[str, Any] | None = None,
-    **overrides: Any,
+    **others: Any,
 ) -> list[Any]:
     """Train for some steps.
 
@@ -233,14 +249,15 @@ def train(
         checkpoint: blocks that are run again in the backward pass.
         config: the text of a configuration file, in place of the name.
         loop: further arguments of `Training`.
-        overrides: changes to make.
+        others: the optimizer's options, and changes to make.
     """
-    network = vggkit.Network.of(name if config is None else vggkit.loads(config), **overrides)
+    update = Update(**{word: others.pop(word) for word in Update.__struct_fields__ if word in others})
+    network = vggkit.Network.of(name if config is None else vggkit.loads(config), **others)
     done: list[Any] = []
     try:
         kind = Training if mode == "training" else Inference
         steps_of = kind(
-            network, batch, optimizer, autocast, dtype, freeze=freeze, checkpoint=checkpoint, **(loop or {})
+            network, batch, optimizer, update, autocast, dtype, freeze=freeze, checkpoint=checkpoint, **(loop or {})
         )
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()

@@ -8,7 +8,7 @@ import pytest
 
 import vggkit
 from tests.footprint.remedies.macs import recomputed_macs
-from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.remedies.kinds import (
     KINDS,
     Autocast,
@@ -44,6 +44,14 @@ def test_another_optimizer_keeps_less() -> None:
         ]
         own = vggkit.memory(D, optimizer=optimizer).by_kind["optimizer"]
         assert [own, *states] == sorted({own, *states}, reverse=True)
+
+
+def test_another_optimizer_has_the_options_that_were_given() -> None:
+    """None is named that torch would refuse them for."""
+    decayed, largest = Update(weight_decay=0.1), Update(amsgrad=True)
+    both = ["--optimizer sgd-momentum", "--optimizer sgd"]
+    assert typed(OtherOptimizer(), StepOptions(optimizer="adam", update=decayed)) == both
+    assert typed(OtherOptimizer(), StepOptions(optimizer="adam", update=largest)) == []
 
 
 def test_blocks_are_frozen_from_the_first_on() -> None:

@@ -13,6 +13,7 @@ import vggkit
 from tests.cli.test_app import run
 from tests.conftest import Run
 from vggkit.base.errors import ArgumentError
+from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.network import ELEMENT_BYTES
 from vggkit.pictures.report.page import CONTEXT_MIB, STEPS
 from vggkit.pictures.report.report import LARGEST_BATCH, LARGEST_BYTES, LARGEST_COUNT, MOST_REPORTED, report
@@ -40,7 +41,7 @@ def test_there_are_lines_for_every_dtype_and_step() -> None:
     (one,) = report(vggkit.loads(SMALL))
     assert set(one.steps) == set(ELEMENT_BYTES)
     for dtype, steps in one.steps.items():
-        assert set(steps) == {"inference", "none", "sgd", "sgd-momentum", "adam", "adamw"} == set(STEPS)
+        assert set(steps) == {"inference", *OPTIMIZERS} == set(STEPS)
         for word, step in steps.items():
             options = {"mode": "inference"} if word == "inference" else {"optimizer": word}
             plan = vggkit.memory(vggkit.loads(SMALL), batch=5, dtype=dtype, **options)

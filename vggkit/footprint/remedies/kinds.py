@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, ClassVar, NamedTuple
 
+from vggkit.base.eager import PARAMETERS, Parameter, Storage
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card_fit import EXPANDABLE
 from vggkit.footprint.optimizers import NONE, OPTIMIZERS
@@ -56,7 +57,7 @@ class Kind(ABC):
 
 
 class OtherOptimizer(Kind):
-    """An optimizer that keeps less between steps."""
+    """An optimizer that keeps less between steps, and has the options that were given."""
 
     name = "optimizer"
     changes_result = True
@@ -66,9 +67,11 @@ class OtherOptimizer(Kind):
             return
 
         def kept(name: str) -> int:
-            return sum(OPTIMIZERS[name].state(SOME_BYTES, options.device))
+            """Return how many tensors of a parameter's size are kept for it."""
+            return sum(OPTIMIZERS[name].state(SOME_PARAMETER, options.update, options.device)) // SOME_BYTES
 
-        first_of = {kept(name): name for name in reversed(OPTIMIZERS) if name != NONE}
+        able = [name for name, rules in OPTIMIZERS.items() if set(options.update.given) <= set(rules.takes)]
+        first_of = {kept(name): name for name in reversed(able) if name != NONE}
         for amount in sorted(first_of, reverse=True):
             if amount < kept(options.optimizer):
                 name = first_of[amount]
@@ -76,7 +79,8 @@ class OtherOptimizer(Kind):
 
 
 SOME_BYTES = 1 << 20
-"""Of a parameter, to compare what optimizers keep for it."""
+SOME_PARAMETER = Parameter(Storage(0, SOME_BYTES, SOME_BYTES, PARAMETERS), (SOME_BYTES // 4,), 4, requires_grad=True)
+"""A parameter, to compare what optimizers keep for it."""
 
 
 class Freezing(Kind):

@@ -13,7 +13,7 @@ from vggkit.footprint.card_fit import Room
 from vggkit.footprint.fit import StepArguments, checked_room, size_text
 from vggkit.footprint.remedies.kinds import Checkpointing, run_again
 from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
-from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.options import STEP_KEYWORDS, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network, Source
 from vggkit.notation.overrides import check_keywords
@@ -263,10 +263,9 @@ def remedies(
     {'allocator': 'expandable_segments:True'}
     """
     given: dict[str, Any] = {"device": "cuda", **arguments}
-    of_step = StepOptions.__struct_fields__
-    check_keywords(remedies, given, of_step)
-    network = Network.of(source, **{word: value for word, value in given.items() if word not in of_step})
-    options = checked_options(network, **{word: value for word, value in given.items() if word in of_step})
+    check_keywords(remedies, given, STEP_KEYWORDS)
+    network = Network.of(source, **{word: value for word, value in given.items() if word not in STEP_KEYWORDS})
+    options = checked_options(network, **{word: value for word, value in given.items() if word in STEP_KEYWORDS})
     return find_remedies(network, options, checked_room(options, limit, context, workspace))
 
 

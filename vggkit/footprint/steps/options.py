@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import msgspec
 
 from vggkit.base.errors import ArgumentError, did_you_mean, shorten
-from vggkit.base.numbers import whole
+from vggkit.base.numbers import plain, whole
 from vggkit.footprint.allocator_settings import Settings
-from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS
+from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS, Optimizer, Update, UpdateArguments, check_update
 from vggkit.network import Dtype, Network, check_batch, dtype_name, several
 from vggkit.notation.layers import Shape, times
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Mode = Literal["training", "inference"]
 Device = Literal["cpu", "cuda"]
@@ -21,6 +24,7 @@ ZeroGrad = Literal["set_to_none", "zero"]
 TAKEN: dict[Mode, tuple[str, ...]] = {
     "training": (
         "optimizer",
+        "update",
         "freeze",
         "checkpoint",
         "zero_grad",
@@ -35,6 +39,7 @@ TAKEN: dict[Mode, tuple[str, ...]] = {
 
 ABSENT: dict[str, Any] = {
     "optimizer": NONE,
+    "update": Update(),
     "freeze": (),
     "checkpoint": (),
     "zero_grad": "set_to_none",
@@ -63,6 +68,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         mode: "training" or "inference".
         dtype: of parameters, images and activations.
         optimizer: a key of `OPTIMIZERS`; "none" in inference.
+        update: the optimizer's own options.
         device: "cpu" or "cuda".
         freeze: blocks and layers that are not trained; their batch norms use running statistics.
         checkpoint: blocks that are run again in the backward pass.
@@ -80,6 +86,7 @@ class StepOptions(msgspec.Struct, frozen=True):
     mode: Mode = "training"
     dtype: str = "float32"
     optimizer: str = DEFAULT
+    update: Update = Update()
     device: Device = "cpu"
     freeze: tuple[str, ...] = ()
     checkpoint: tuple[str, ...] = ()
@@ -94,6 +101,16 @@ class StepOptions(msgspec.Struct, frozen=True):
     def takes(self, word: str) -> bool:
         """Tell whether the mode has an option that not every mode has."""
         return word in TAKEN[self.mode]
+
+    @property
+    def rules(self) -> Optimizer:
+        """The rules of the optimizer."""
+        return OPTIMIZERS[self.optimizer]
+
+    @property
+    def early_steps(self) -> int:
+        """How many steps of a loop differ from all later ones."""
+        return self.rules.early_steps(self.update, self.device)
 
     @property
     def has_backward(self) -> bool:
@@ -113,7 +130,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         """The step in words, for a title; the batch is not included."""
         said: list[str] = [self.dtype, self.mode]
         if self.takes("optimizer"):
-            said.append(self.optimizer)
+            said += [self.optimizer, *self.update.words]
         if self.autocast:
             said.append("autocast to bfloat16")
         if self.freeze:
@@ -162,8 +179,9 @@ def checked_options(
     ema: bool = False,
     clip_grad: bool = False,
     step_in_backward: bool = False,
+    **of_update: Unpack[UpdateArguments],
 ) -> StepOptions:
-    """Check arguments of a step; `memory` explains them.
+    """Check arguments of a step; `memory` and `Update` explain them.
 
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
@@ -176,6 +194,7 @@ def checked_options(
         freeze=several(freeze, "freeze"),
         checkpoint=several(checkpoint, "checkpoint"),
         optimizer=_one_of(OPTIMIZERS, optimizer or (DEFAULT if "optimizer" in TAKEN[kind] else NONE), "optimizer"),
+        update=Update(**{word: plain(given) for word, given in of_update.items()}),
         device=_one_of(DEVICES, device, "device"),
         autocast=autocast,
         allocator=allocator,
@@ -190,6 +209,7 @@ def checked_options(
     Settings.of(options.allocator)  # refuses what is wrong
     if options.autocast and options.dtype != "float32":
         raise ArgumentError(f"autocast: needs dtype float32, found {options.dtype}")
+    check_update(options.optimizer, options.update)
     for word, nothing in ABSENT.items():
         if not options.takes(word) and getattr(options, word) != nothing:
             having = ", ".join(other for other in MODES if word in TAKEN[other])
@@ -199,6 +219,10 @@ def checked_options(
     network.parts(options.freeze, "freeze")
     network.blocks(options.checkpoint, "checkpoint")
     return options
+
+
+STEP_KEYWORDS = (*(checked_options.__kwdefaults__ or {}), *Update.__struct_fields__)
+"""The keywords of `checked_options`."""
 
 
 def _check_step_in_backward(options: StepOptions) -> None:

@@ -26,6 +26,9 @@ from vggkit.footprint.steps.options import Mode, StepOptions
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
 from vggkit.notation.layers import elements
 
+CONSTRUCTION = "construction of the optimizer"
+"""The event in which the optimizer is made, before the first step."""
+
 ZERO_GRAD, CLIP_GRAD, OPTIMIZER_STEP = "zero_grad", "clip_grad_norm_", "optimizer step"
 """The events in which the gradients of the step before are freed, in which those of this step are clipped, and in which
 the optimizer changes the parameters."""
@@ -112,7 +115,7 @@ class Step(ABC):
         for name, shape in placed.layer.parameters(placed.input_shape).items():
             storage = self._eager.new(0, elements(shape) * self._element_bytes, PARAMETERS)
             storage.is_parameter = True
-            parameters[name] = Parameter(storage, self._element_bytes, requires_grad=not frozen)
+            parameters[name] = Parameter(storage, shape, self._element_bytes, requires_grad=not frozen)
         self._parameters += parameters.values()
         for shape in placed.layer.buffers(placed.input_shape).values():
             # the buffer without a shape is batch norm's counter of batches

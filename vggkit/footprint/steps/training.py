@@ -11,15 +11,16 @@ from vggkit.base.eager import (
     INPUTS,
     OPTIMIZER,
     WIDE,
+    Eager,
     Event,
     Parameter,
     Storage,
     Tensor,
 )
 from vggkit.footprint.card import Loop
-from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.optimizers import Call
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.footprint.steps.step import CLIP_GRAD, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step
+from vggkit.footprint.steps.step import CLIP_GRAD, CONSTRUCTION, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step
 from vggkit.network import Network
 from vggkit.notation.layers import elements
 
@@ -80,7 +81,7 @@ class Training(Step):
         places = elements(self.network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
         self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
-        self._record()  # the first step makes these
+        self._record()  # `loop` says when these are made
         self._states = {parameter: self._made_states(parameter) for parameter in self._trained}
         if not options.step_in_backward:
             for parameter in self._trained:
@@ -105,7 +106,8 @@ class Training(Step):
             self._copied.append(self._eager.new(0, storage.constant, storage.kind))
 
     def _made_states(self, parameter: Parameter) -> list[Storage]:
-        sizes = OPTIMIZERS[self.options.optimizer].state(parameter.storage.constant, self.options.device)
+        options = self.options
+        sizes = options.rules.state(parameter, options.update, options.device)
         return [self._eager.new(0, size, OPTIMIZER) for size in sizes]
 
     def _free_gradient(self, parameter: Parameter) -> None:
@@ -183,7 +185,8 @@ class Training(Step):
         eager = self._eager
         events, before = self._record(), (eager.event, eager.kind)
         eager.event, eager.kind = OPTIMIZER_STEP, OPTIMIZER
-        OPTIMIZERS[self.options.optimizer].step([parameter.storage.constant for parameter in parameters], eager)
+        options = self.options
+        options.rules.step(Call(eager, parameters, options.update, options.early_steps + 1))
         eager.event, eager.kind = before
         return Part(events, parameters)
 
@@ -192,31 +195,54 @@ class Training(Step):
         gradients = [parameter.gradient for parameter in self._trained]
         is_freed = self.options.zero_grad == "set_to_none"
         freed = [(ZERO_GRAD, gradient, False) for gradient in gradients if gradient is not None and is_freed]
+        first, *early = (list(self._events(number)) for number in range(1, self.options.early_steps + 1))
+        for events in early:
+            first += [*freed, *events]
         return Loop(
-            before=self._before,
-            first=list(self._events(is_first=True)),
-            later=[*freed, *self._events(is_first=False)],
+            before=[*self._before, *self._construction()],
+            first=first,
+            later=[*freed, *self._events(self.options.early_steps + 1)],
         )
 
-    def _events(self, *, is_first: bool) -> Iterator[Event]:
-        """Yield what a step allocates and frees; the first makes the gradients that stay and the optimizer's state."""
+    def _construction(self) -> Iterator[Event]:
+        """Yield what the constructors of the optimizers allocate and free."""
+        alone = [[parameter] for parameter in self._trained]
+        for group in alone if self.options.step_in_backward else [self._trained]:
+            call = self._early_call(group, 0)
+            self.options.rules.construct(call)
+            yield from call.eager.events
+
+    def _early_call(self, parameters: Sequence[Parameter], number: int) -> Call:
+        """Return a call of an optimizer that is not part of the walk; it has events of its own."""
+        eager = Eager(self.options.batch, self.options.device)
+        eager.event, eager.kind = OPTIMIZER_STEP if number else CONSTRUCTION, OPTIMIZER
+        return Call(eager, parameters, self.options.update, number)
+
+    def _events(self, number: int) -> Iterator[Event]:
+        """Yield what a step allocates and frees, counted from 1.
+
+        The first one makes the gradients that stay and the optimizer's state.
+        """
+        is_first = number == 1
         loss = None if is_first else self._micro_steps[-1].loss
-        for number, micro_step in enumerate(self._micro_steps):
+        for position, micro_step in enumerate(self._micro_steps):
             yield from micro_step.forward
             if loss is not None:
                 yield micro_step.forward[-1][0], loss, False
             loss = micro_step.loss
-            added = micro_step.added if is_first and number == 0 else {}
+            added = micro_step.added if is_first and position == 0 else {}
             for part in micro_step.backward:
-                yield from self._part_events(part, added, is_first)
+                yield from self._part_events(part, added, number)
         for part in self._after:
-            yield from self._part_events(part, {}, is_first)
+            yield from self._part_events(part, {}, number)
 
-    def _part_events(self, part: Part, added: dict[Storage, Storage], is_first: bool) -> Iterator[Event]:
-        for parameter in part.updated if is_first else ():
-            for state in self._states[parameter]:
-                yield OPTIMIZER_STEP, state, True
-        yield from _made(part.events, added)
+    def _part_events(self, part: Part, added: dict[Storage, Storage], number: int) -> Iterator[Event]:
+        if part.updated and number <= self.options.early_steps:
+            call = self._early_call(part.updated, number)
+            self.options.rules.step(call)
+            yield from call.eager.events
+        else:
+            yield from _made(part.events, added)
 
     @property
     def steady_bytes(self) -> int:
