@@ -89,6 +89,19 @@ def test_what_people_do_not_expect_is_said(arguments: tuple[str, ...], sentence:
     assert sentence in printed("memory", "D", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ((), "parameters, gradients, optimizer"),
+        (("--step-in-backward",), "parameters, optimizer"),
+        (("--ema",), "parameters, gradients, optimizer, moving average"),
+    ],
+)
+def test_what_is_kept_between_steps_is_named(options: tuple[str, ...], kept: str) -> None:
+    """A step in the backward pass leaves no gradients, and a moving average is kept as well."""
+    assert f"({kept})." in printed("memory", "A", *options)
+
+
 def test_autocast_at_a_large_batch_is_no_surprise() -> None:
     """Where autocast saves memory nothing is said of it."""
     assert "Autocast holds more" not in printed("memory", "D", "--autocast", "--batch", "64")

@@ -179,9 +179,14 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             f" {share} of it are {MEMORY_KINDS[largest]}."
         ]
         if self.options.has_backward:
+            kept = ["parameters", "gradients", "optimizer", "moving average"]
+            if self.options.step_in_backward:  # each is given up as soon as it is used
+                kept.remove("gradients")
+            if not self.options.ema:
+                kept.remove("moving average")
             said.append(
                 f"Kept for the backward pass: {megabytes(self.saved_for_backward_bytes)}. Kept between steps:"
-                f" {megabytes(self.steady_bytes)} (parameters, gradients, optimizer)."
+                f" {megabytes(self.steady_bytes)} ({', '.join(kept)})."
             )
         if self.peak_at == OPTIMIZER_STEP:
             said.append("At this batch the optimizer's own temporaries, not the activations, make the peak.")
