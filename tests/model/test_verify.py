@@ -96,7 +96,8 @@ def test_a_step_of_more_bytes_than_torch_counts_is_one_line(batch: int) -> None:
 def test_the_papers_weight_decay_is_what_the_default_figure_is_without() -> None:
     """With it torch's SGD copies each gradient: D's peak at batch 1 is the documentation's, at batch 64 it stays."""
     trainer = Trainer(Network.of("D"), StepOptions(optimizer="paper"))
-    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [5e-4]
+    (optimizer,) = trainer.training.optimizers
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4]
     peaks = {batch: sum(trainer.training_peak(batch).values()) for batch in (1, 64)}
     assert peaks == {1: 2_071_934_444, 64: plan_step(Network.of("D"), StepOptions(batch=64)).peak_bytes}
     text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")

@@ -38,7 +38,7 @@ def whole(number: object, argument: str, least: int = 1, largest: int | None = N
     """
     found = plain(number)
     if isinstance(found, bool) or not isinstance(found, int) or found < least or (largest and found > largest):
-        limit = f" to {largest:g}" if largest else ""
+        limit = "" if not largest else f" to {largest:.0e}" if largest > 10**6 else f" to {largest}"
         raise ArgumentError(f"{argument}: expected a whole number from {least}{limit}, found {shorten(number)}")
     return found
 

@@ -259,7 +259,7 @@ def remedies(
 
     >>> [remedy.typed for remedy in remedies("D", "5GB", batch=64, device="cpu")]
     ['--checkpoint block1', '--freeze block1', '--autocast']
-    >>> remedies("D", "8GB", batch=64)[0].options
+    >>> remedies("E", "8GB", batch=64, optimizer="adamw")[0].options
     {'allocator': 'expandable_segments:True'}
     """
     given: dict[str, Any] = {"device": "cuda", **arguments}

@@ -24,6 +24,6 @@ def step_of(network: Network, options: StepOptions) -> Step:
         options: what the step is like, checked.
 
     >>> step_of(Network.of("D"), StepOptions()).peak.event
-    'optimizer step'
+    'backward of block3_relu3'
     """
     return STEPS[options.mode](network, options)
