@@ -19,9 +19,10 @@ import vggkit
 from tests.cli.test_app import run
 from tests.conftest import ROOT
 from tests.footprint.card import Cards
+from tests.footprint.grid import PLAYED
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
-from vggkit.footprint.optimizers import OPTIMIZERS, MomentumSGD
+from vggkit.footprint.optimizers import MomentumSGD
 from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.step import ZERO_GRAD
 from vggkit.footprint.steps.training import Training
@@ -68,7 +69,7 @@ def measured(network: Network, **options: Any) -> dict[str, Claim]:
 CASES = [
     (name, optimizer, text)
     for name in ("A", "A-LRN", "B", "C", "D", "E")
-    for optimizer in OPTIMIZERS
+    for optimizer in PLAYED
     for text in ("", EXPANDABLE)
 ]
 OFTEN = [("A", "adamw", ""), ("B", "none", ""), ("D", "sgd-momentum", "")]
