@@ -11,8 +11,11 @@ import vggkit
 from tests.conftest import sample
 from tests.footprint.card import Card, Cards
 from tests.footprint.grid import EXPANDABLE, ROOMY, assert_torchs_steps
-from tests.footprint.test_card import SMALL, STEPS, in_order, loop, numbered
+from tests.footprint.test_card import SMALL, STEPS, WAYS, in_order, loop, numbered
+from tests.footprint.updates import NETWORKS as SMALLEST
+from tests.footprint.updates import cases, few, fewer, sampled
 from vggkit.base.errors import ArgumentError
+from vggkit.footprint.optimizers import NONE, OPTIMIZERS, Update
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.steps.options import MOST_ACCUMULATED, checked_options
 from vggkit.model import verify
@@ -83,6 +86,21 @@ def test_each_loop_is_allocated_and_freed_in_torchs_order(card: Card, case: str)
     question = {"name": "A", "batch": 2, **SMALL, **overrides, **options}
     said = card.ask(**question, loop=LOOPS[word], steps=STEPS, events=True)
     assert in_order(numbered(training, 2)) == in_order(said)
+
+
+@pytest.mark.parametrize("word", ["set to zero", "in backward", "all that go together"])
+@pytest.mark.parametrize(("name", "update"), sampled(few(list(cases(WAYS))), fewer))
+def test_each_optimizer_meets_each_loop(card: Card, name: str, update: Update, word: str) -> None:
+    """With its options, in each of torch's implementations: MemTracker's peak, and torch's order on the card."""
+    if (name, word) == (NONE, "in backward"):
+        return  # refused
+    network = Network.of(vggkit.loads(SMALLEST["weights first"]))
+    options = checked_options(network, batch=2, optimizer=name, **update.given, **LOOPS[word])
+    assert plan_step(network, options).by_kind == verify.training_peak(network, options)
+    question = {"config": SMALLEST["weights first"], "batch": 2, "optimizer": name, **update.given}
+    steps = OPTIMIZERS[name].early_steps(update, "cuda") + STEPS - 1
+    said = card.ask(**question, loop=LOOPS[word], steps=steps, events=True)
+    assert in_order(numbered(loop(network, optimizer=name, **update.given, **LOOPS[word]), 2)) == in_order(said)
 
 
 @pytest.mark.parametrize("word", LOOPS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -44,13 +44,18 @@ def few(every: Sequence[Case]) -> list[Case]:
     alike: dict[Any, list[Case]] = {}
     for name, update in every:
         alike.setdefault((name, update.foreach, update.fused), []).append((name, update))
-    return [case for group in alike.values() for case in (*group[:2], group[-1])]
+    return [case for group in alike.values() for case in dict.fromkeys((*group[:2], group[-1]))]
 
 
-def sampled(every: Sequence[Case]) -> list[Any]:
+def fewer(every: Sequence[Case]) -> list[Case]:
+    """Return a case of each optimizer: the first."""
+    return list({name: (name, update) for name, update in reversed(every)}.values())
+
+
+def sampled(every: Sequence[Case], often: Callable[[Sequence[Case]], list[Case]] = few) -> list[Any]:
     """Return cases as parameters, of which all but a few are slow."""
-    often = few(every)
-    return [pytest.param(*case, id=words(case), marks=[] if case in often else [pytest.mark.slow]) for case in every]
+    quick = often(every)
+    return [pytest.param(*case, id=words(case), marks=[] if case in quick else [pytest.mark.slow]) for case in every]
 
 
 NETWORKS = {

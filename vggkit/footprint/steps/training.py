@@ -57,7 +57,7 @@ class MicroStep(NamedTuple):
 
 
 class Training(Step):
-    """The second step of a training loop, when the optimizer has its state.
+    """The second step of a training loop, when the optimizer has its state, or the first that is like all later ones.
 
     `zero_grad()`, forward pass, cross-entropy, backward pass, optimizer step. The loss of the step before lives until
     the new one is there. `vggkit.footprint.steps.options` says what may be otherwise.
