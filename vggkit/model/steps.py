@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.build import build
 from vggkit.model.module import VGG
@@ -70,11 +69,8 @@ class Training:
     def _made_optimizers(self) -> Iterator[torch.optim.Optimizer]:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for group in [[parameter] for parameter in trained] if self.options.step_in_backward else [trained]:
-            optimizer = (
-                OPTIMIZERS[self.options.optimizer].torch_optimizer(group, self.options.update, torch.optim)
-                if group
-                else None
-            )
+            rules, update = self.options.rules, self.options.update
+            optimizer = rules.torch_optimizer(group, update, torch.optim) if group else None
             if optimizer is not None:
                 yield optimizer
                 if self.options.step_in_backward:

@@ -93,7 +93,7 @@ class ASGD(Optimizer):
 
     def prepare(self, call: Call) -> None:
         """Make the state; eta is a copy of another number."""
-        for parameter in call.parameters if call.number == 1 else ():
+        for parameter in call.parameters if call.is_first else ():
             step, *others = self.state(parameter, call.update, call.eager.device)
             call.keep(step)
             call.new("lr", NUMBER_BYTES)

@@ -101,6 +101,11 @@ class Call:
         self._variables: dict[str, list[Storage]] = {}
 
     @property
+    def is_first(self) -> bool:
+        """Whether the state is made in it, if not before."""
+        return self.number <= 1
+
+    @property
     def is_on_cpu(self) -> bool:
         """Whether it runs on the CPU, so that a number on the CPU is beside the parameters."""
         return self.eager.device == "cpu"
@@ -139,9 +144,8 @@ class Call:
 
     def keep(self, *sizes: int) -> None:
         """Make tensors of the state, if they aren't there yet."""
-        if self.number <= 1:
-            for size in sizes:
-                self.eager.new(0, size)
+        for size in sizes if self.is_first else ():
+            self.eager.new(0, size)
 
     def end(self) -> None:
         """Return from the function."""
@@ -219,7 +223,7 @@ class Optimizer(ABC):
 
     def make_state(self, call: Call) -> None:
         """Make the state of each parameter, one after the other."""
-        for parameter in call.parameters:
+        for parameter in call.parameters if call.is_first else ():
             call.keep(*self.state(parameter, call.update, call.eager.device))
 
     def step(self, call: Call) -> None:
@@ -228,20 +232,15 @@ class Optimizer(ABC):
         call.eager.note()
         if call.update.fused:
             return
-        if self.is_foreach(call.update, call.eager.device):
-            self._decay(call.parameters, call)
-            self.foreach(call.parameters, call)
-        else:
-            for parameter in call.parameters:
-                call.delete("grad")
-                self._decay([parameter], call)
-                self.single([parameter], call)
+        is_foreach = self.is_foreach(call.update, call.eager.device)
+        is_decayed = self.decays_gradients and self.decay(call.update) != 0
+        change = self.foreach if is_foreach else self.single
+        for group in [call.parameters] if is_foreach else [[parameter] for parameter in call.parameters]:
+            call.delete("grad")
+            if is_decayed:
+                call.like("grad", group)  # grad = grad.add(param, alpha=weight_decay)
+            change(group, call)
         call.end()
-
-    def _decay(self, group: Sequence[Parameter], call: Call) -> None:
-        """Add weight decay: `grad = grad.add(param, alpha=weight_decay)`."""
-        if self.decays_gradients and self.decay(call.update):
-            call.like("grad", group)
 
     def decay(self, update: Update) -> float:
         """Return the weight decay."""
