@@ -71,7 +71,7 @@ class Context(NamedTuple):
         in_use: all that the process has on the card.
         allocated: what of it torch has allocated.
         unallocated: what of it torch has reserved besides.
-        source: the thread on GitHub.
+        source: the thread on GitHub, or the page of this project.
     """
 
     card: str
@@ -91,16 +91,20 @@ CONTEXTS = {
     "8.0": Context("A100-80GB", "9.25 GiB", "8.27 GiB", "500.38 MiB", "lianqi1008/Control-GIC#6"),
     "8.6": Context("RTX 3090", "7.46 GiB", "7.13 GiB", "87.15 MiB", "Stable-X/StableNormal#33"),
     "8.9": Context("RTX 4090", "14.56 GiB", "13.86 GiB", "213.20 MiB", "3DTopia/Phidias-Diffusion#8"),
+    "9.0": Context("H200", "7439450112 B", "6633291776 B", "0 B", "card.md#on-a-real-card"),
 }
-"""The context by compute capability, each measured once, in somebody's program. So they are rough: the kernels that a
-program runs, the driver and the number of multiprocessors make a difference. Others measured 0.40 GiB on an A100
-(HiDream-ai/VAREdit#6), 0.20 GiB on an RTX A4000 (DengKaiCQ/VGGT-Long#6), and 426 MiB on an RTX 6000 Ada before the
-first kernel (unslothai/unsloth-zoo#1053). Since CUDA 11.7 a kernel is loaded when it is first run. Earlier, or with
-CUDA_MODULE_LOADING=EAGER, all are loaded at once, which takes several hundred MiB more (pytorch/pytorch#86509).
+"""The context by compute capability, each measured once, in somebody's program.
+
+The H200's is from `vggkit verify E --batch 32 --optimizer sgd --device cuda`, where all that torch had reserved is
+listed as allocated. They are rough: the kernels that a program runs, the driver and the number of multiprocessors
+make a difference. Others measured 0.40 GiB on an A100 (HiDream-ai/VAREdit#6), 0.20 GiB on an RTX A4000
+(DengKaiCQ/VGGT-Long#6), and 426 MiB on an RTX 6000 Ada before the first kernel (unslothai/unsloth-zoo#1053). Since
+CUDA 11.7 a kernel is loaded when it is first run. Earlier, or with CUDA_MODULE_LOADING=EAGER, all are loaded at once,
+which takes several hundred MiB more (pytorch/pytorch#86509).
 """
 
-DEFAULT_CONTEXT_BYTES = max(context.total_bytes for context in CONTEXTS.values())
-"""For a plain size, and for a card whose compute capability has no measurement: the largest of them."""
+DEFAULT_CONTEXT_BYTES = CONTEXTS["8.9"].total_bytes
+"""For a plain size, which is mostly a desktop's card, and for a card whose compute capability has no measurement."""
 
 
 # The cards
