@@ -197,6 +197,40 @@ def test_layers_of_one_kind_are_numbered_as_they_come(monkeypatch: pytest.Monkey
     assert 2000 <= steps < 5 * 2000
 
 
+# Taps
+
+
+def test_what_is_built_for_taps_has_no_classifier_that_nobody_asks_for() -> None:
+    """A tap in the classifier needs it; the layers of the blocks are the same in either way."""
+    network = Network.of("A")
+    trunk = network.trunk_of(["relu1_1", "features.3", "block4_pool"])
+    assert trunk.layers == tuple(placed for placed in network if placed.block)
+    assert network.trunk_of(["relu1_1", "fc6"]) is network
+    with pytest.raises(ArgumentError, match="A has no layer 'relu9_1'"):
+        network.trunk_of(["relu9_1"])
+
+
+@pytest.mark.parametrize(
+    ("taps", "new"),
+    [
+        (["conv1_1"], []),
+        (["conv1_1", "relu2_1"], ["block1_relu1"]),
+        (["relu1_1", "conv3_1", "pool3"], ["block3_relu1"]),
+        (["pool5", "relu6"], []),
+        (["flatten", "prob"], []),
+        (["fc6", "drop6", "fc7", "relu7"], ["relu1", "relu2"]),
+    ],
+)
+def test_nothing_overwrites_what_is_handed_out(taps: list[str], new: list[str]) -> None:
+    """The layers end with the last tap; the activations behind a tap that would overwrite it work in new memory."""
+    network = Network.of("A")
+    layers = network.up_to(taps)
+    assert layers[-1].name == network.layer(taps[-1]).name
+    changed = [run for placed, run in zip(network, layers) if run != placed]
+    assert [run.name for run in changed] == new
+    assert all(run.layer.storage() == "new" for run in changed)
+
+
 # The names that a layer has elsewhere, against those who gave them
 
 SHARED = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}

@@ -292,6 +292,47 @@ class Network(msgspec.Struct, frozen=True):
                 raise ArgumentError(f"{argument}: {allowed}, found {shorten(name)}")
         return frozenset(named)
 
+    def trunk_of(self, taps: Iterable[str]) -> Network:
+        """Return the network that is built for the activations of some layers: this one, or without its classifier.
+
+        Args:
+            taps: the layers' names; the classifier is left out if none of them is in it.
+
+        Raises:
+            ArgumentError: if no layer has one of the names.
+
+        >>> [placed.name for placed in Network.of("D").trunk_of(["relu1_2"])][-1]
+        'block5_pool'
+        """
+        if any(self.layer(name).block is None for name in taps):
+            return self
+        return place(msgspec.structs.replace(self.config, classifier=()))
+
+    def up_to(self, taps: Iterable[str]) -> tuple[PlacedLayer, ...]:
+        """Return the layers as they run to hand out the activations of some of them: up to the last.
+
+        An activation function that would overwrite what is handed out works in new memory. That costs what a copy of
+        the activation would, and is faster by the copying.
+
+        Args:
+            taps: the layers' names, at least one.
+
+        Raises:
+            ArgumentError: if no layer has one of the names.
+
+        >>> [placed.layer.storage() for placed in Network.of("A").up_to(["conv1_1", "relu2_1"])]
+        ['new', 'new', 'new', 'new', 'in place']
+        """
+        wanted = {self.layer(name).name for name in taps}
+        last = max(index for index, placed in enumerate(self) if placed.name in wanted)
+        layers: list[PlacedLayer] = []
+        handed_out = False
+        for placed in self.layers[: last + 1]:
+            layer = placed.layer.settled(placed.input_shape, writable=not handed_out)
+            layers.append(msgspec.structs.replace(placed, layer=layer))
+            handed_out = placed.name in wanted or (handed_out and layer.storage() == "view")
+        return tuple(layers)
+
     def notes(self) -> list[str]:
         """Return what a user should know of this network, one line each."""
         flatten = next((index for index, placed in enumerate(self.layers) if placed.layer.flattens), None)

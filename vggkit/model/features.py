@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
@@ -37,15 +36,13 @@ class Features(nn.Module):
     def __init__(self, model: VGG, layers: Sequence[str], *, frozen: bool = False) -> None:
         super().__init__()
         network = model.network
-        placed = {name: network.layer(name) for name in layers}
         wanted: dict[str, list[str]] = {}
-        for name, layer in placed.items():
-            wanted.setdefault(layer.name, []).append(name)
-        last = max(index for index, layer in enumerate(network) if layer.name in wanted)
-        steps = network.layers[: last + 1]
+        for name in dict.fromkeys(layers):
+            wanted.setdefault(network.layer(name).name, []).append(name)
+        steps = network.up_to(layers)
         self.layers = tuple(layers)
         modules = {placed.name: module for placed, module in model.layers()}
-        self.body = nn.Sequential(*(_step(modules, step, taken, frozen) for step, taken in _with_taken(steps, wanted)))
+        self.body = nn.Sequential(*(_step(modules, placed, step, frozen) for placed, step in zip(network, steps)))
         self.frozen = frozen
         self.input_shape = network.input_shape
         if frozen and (held := [step.name for step in steps if step.held]):
@@ -114,24 +111,21 @@ def _parts(steps: Sequence[PlacedLayer]) -> Iterator[tuple[str | None, range]]:
         yield block, range(first, first + 1 + len(more))
 
 
-def _with_taken(steps: Sequence[PlacedLayer], wanted: dict[str, list[str]]) -> Iterator[tuple[PlacedLayer, bool]]:
-    """Return each layer, and whether its input was returned to the caller and must not be overwritten."""
-    taken = False
-    for step in steps:
-        yield step, taken
-        taken = step.name in wanted or (taken and step.layer.storage() == "view")
+def _step(modules: dict[str, nn.Module], placed: PlacedLayer, step: PlacedLayer, frozen: bool) -> nn.Module:
+    """Return the module of a layer: the model's own, or a new one where the layer runs in another way here.
 
+    A model that gives scores has no soft-max of its own. A frozen dropout must not drop when the model goes back to
+    training.
 
-def _step(modules: dict[str, nn.Module], step: PlacedLayer, taken: bool, frozen: bool) -> nn.Module:
-    """Return the module of a layer; an activation that would overwrite what is handed out works in new memory.
-
-    That costs what a copy of the activation would, and is faster by the copying. A model that gives scores has no
-    soft-max of its own. A frozen dropout must not drop when the model goes back to training.
+    Args:
+        modules: the model's, by the layers' names.
+        placed: the layer as it runs in the model.
+        step: the layer as it runs here.
+        frozen: whether it is frozen.
     """
-    layer = step.layer.settled(step.input_shape, writable=not taken)
-    if layer == step.layer and step.name in modules and not (frozen and layer.is_dropout):
+    if step == placed and step.name in modules and not (frozen and step.layer.is_dropout):
         return modules[step.name]
-    module: nn.Module = layer.module(step.input_shape, nn)
+    module: nn.Module = step.layer.module(step.input_shape, nn)
     return module
 
 
@@ -185,10 +179,10 @@ def features(
     check_keywords(features, further, BuildArguments.__optional_keys__)
     overrides = {word: further.pop(word) for word in OVERRIDES if word in further and further[word] != "new"}
     network = Network.of(model, **overrides)
-    if all(network.layer(name).block for name in names):  # a classifier that nobody asks for is never given memory
+    trunk = network.trunk_of(names)
+    if trunk is not network:  # a classifier that nobody asks for is never given memory
         still = network.parts(further.get("freeze", ()), "freeze")
-        network = Network.of(replace(network.config, classifier=()))
-        further["freeze"] = [placed.name for placed in network if placed.name in still]
+        further["freeze"] = [placed.name for placed in trunk if placed.name in still]
         if weights is not None:
             further["include_top"] = False
-    return Features(build(network, weights=weights, **further), names, frozen=frozen).train(False)
+    return Features(build(trunk, weights=weights, **further), names, frozen=frozen).train(False)
