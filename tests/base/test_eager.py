@@ -37,6 +37,25 @@ def test_memory_is_what_the_trackers_see(
     assert plan.by_kind == verify.training_peak(network, options)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "blocks: [[conv3-4], [batchnorm]], classifier: [FC-3]",
+        "blocks: [[conv3-4], [conv3-4, {batchnorm: {affine: false}}]], classifier: [FC-3]",
+        "blocks: [[conv3-4, maxpool]], classifier: [FC-6, flatten, {relu: {inplace: true}}, flatten, FC-5]",
+    ],
+)
+def test_what_keeps_nothing_is_exact(text: str) -> None:
+    """A frozen batch norm at a checkpoint's end keeps empty statistics; what is flat already is not made a view."""
+    network = Network.of(vggkit.loads(f"{{name: x, input: 3x8x8, {text}}}"))
+    blocks = tuple(dict.fromkeys(placed.block for placed in network if placed.block))
+    for checkpoint in ((), blocks):
+        options = StepOptions(batch=3, freeze=blocks[1:], checkpoint=checkpoint)
+        plan = plan_step(network, options)
+        assert plan.saved_for_backward_bytes == verify.saved_bytes(network, options)
+        assert plan.by_kind == verify.training_peak(network, options)
+
+
 @pytest.mark.parametrize("activation", ["relu", "leaky-relu", "elu", "hardtanh", "gelu"])
 @pytest.mark.parametrize("flatten", ["flatten", "{flatten: hwc}"])
 def test_an_activation_on_flattened_maps_is_exact(flatten: str, activation: str) -> None:

@@ -62,18 +62,19 @@ def printed(*arguments: str, **environment: str) -> str:
 # every command and option
 
 UPDATE = ("weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered")
+PERCEPTUAL = ("taps", "cached_target", "trainable")
 TESTED = {
     "summarize": {
         "source", "batch", "input", "dtype", "settings", "formula", "expand", "training", "format", "output",
     },
     "memory": {
-        "source", "batch", "mode", "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast",
-        "settings", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
+        "source", "batch", "mode", *PERCEPTUAL, "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint",
+        "autocast", "settings", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
         "allocator", "context", "device", "limits", "solve", "timeline", "workspace", "format", "output",
     },
     "remedies": {
-        "source", "limit", "batch", "mode", "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast",
-        "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
+        "source", "limit", "batch", "mode", *PERCEPTUAL, "input", "dtype", "optimizer", *UPDATE, "freeze",
+        "checkpoint", "autocast", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
         "settings", "allocator", "context", "device", "workspace", "plot", "format", "output",
     },
     "compare": {
@@ -84,8 +85,9 @@ TESTED = {
         "settings", "format", "output",
     },
     "verify": {
-        "source", "batch", "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast", "settings",
-        "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward", "device", "allocator", "format", "output",
+        "source", "batch", "mode", *PERCEPTUAL, "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint",
+        "autocast", "settings", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward", "device",
+        "allocator", "format", "output",
     },
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},

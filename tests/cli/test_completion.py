@@ -37,6 +37,7 @@ def offered(*words: str) -> list[str]:
         *(((command, "D", "--optimizer", ""), OPTIMIZERS) for command in ("memory", "verify", "compare", "find")),
         (("plot", "D", "--kind", ""), PICTURE_KINDS),
         (("memory", "D", "--mode", ""), MODES),
+        (("memory", "D", "--mode", "perceptual", "--taps", "relu1_1,relu1_"), ["relu1_1,relu1_1", "relu1_1,relu1_2"]),
         *(((command, "D", "--device", ""), DEVICES) for command in ("memory", "verify")),
         (("memory", "D", "--fit", ""), [card.name.replace(" ", "-") for card in CARDS]),
         (("find", "--sort", ""), FOUND),

@@ -99,8 +99,45 @@ def drawn_steps(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
     return question
 
 
-def of_drawn_networks(count: int) -> list[Question]:
-    """Return as many drawn steps that torch can run."""
+TAPS = (["relu1_1"], ["conv1_1", "relu1_1", "pool1", "relu3_1"], ["relu2_1", "relu5_1"], ["pool5", "fc6", "relu7"])
+
+
+def of_perceptual_losses(name: str) -> list[Question]:
+    """Return perceptual losses of a configuration, at a batch as it trains a network and at one of a single image."""
+    questions: list[Question] = []
+    for taps, batch, checkpoint in product(TAPS, (1, 8), ([], ["block1", "block3"])):
+        loss = {"name": name, "mode": "perceptual", "batch": batch, "taps": taps, "checkpoint": checkpoint}
+        for changes in ({}, {"cached_target": True}, {"trainable": True}, {"cached_target": True, "trainable": True}):
+            questions += [{**loss, **changes}, {**loss, **changes, "autocast": True}]
+        questions.append({**loss, "dtype": "bfloat16"})
+    return questions
+
+
+@st.composite
+def drawn_perceptual_losses(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
+    """Draw a perceptual loss of a drawn network, which compares up to four of its layers."""
+    text = draw(configs())
+    network = Network.of(vggkit.loads(text))
+    question: Question = {"config": text, "batch": draw(batches), "mode": "perceptual", "autocast": draw(st.booleans())}
+    if not question["autocast"]:
+        question["dtype"] = draw(st.sampled_from(["float32", "bfloat16", "float16", "float64"]))
+    names = st.sampled_from([placed.name for placed in network])
+    question["taps"] = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    blocks = sorted({placed.block for placed in network if placed.block})
+    question["checkpoint"] = [block for block in blocks if draw(st.booleans())]
+    question["cached_target"], question["trainable"] = draw(st.booleans()), draw(st.booleans())
+    return question
+
+
+def of_drawn_networks(
+    count: int, drawn: Callable[[st.SearchStrategy[int]], st.SearchStrategy[Question]] = drawn_steps
+) -> list[Question]:
+    """Return as many drawn steps that torch can run.
+
+    Args:
+        count: how many.
+        drawn: draws them, with batches that it is given.
+    """
     questions: list[Question] = []
 
     @settings(
@@ -110,7 +147,7 @@ def of_drawn_networks(count: int) -> list[Question]:
         suppress_health_check=list(HealthCheck),
         phases=(Phase.generate,),
     )
-    @given(drawn_steps(st.integers(1, 4) | st.integers(100, 20_000)))
+    @given(drawn(st.integers(1, 4) | st.integers(100, 20_000)))
     def collect(question: Question) -> None:
         if len(questions) < count and loop_of(question) is not None:
             questions.append(question)
@@ -225,7 +262,8 @@ PARTS: dict[str, Callable[[Cards], Iterator[Check]]] = {
     ),
     "family": lambda cards: plans(cards, of_optimizers(FAMILY, (1, 2, 5, 16, 64, 128))),
     "options": lambda cards: plans(cards, chain.from_iterable(map(of_options, CONFIGURATIONS))),
-    "drawn": lambda cards: plans(cards, of_drawn_networks(400)),
+    "perceptual": lambda cards: plans(cards, chain.from_iterable(map(of_perceptual_losses, CONFIGURATIONS))),
+    "drawn": lambda cards: plans(cards, [*of_drawn_networks(400), *of_drawn_networks(400, drawn_perceptual_losses)]),
     "verdicts": verdicts,
 }
 """What is played by hand, by the word that asks for it."""

@@ -17,6 +17,7 @@ from tests.footprint.grid import (
     ROOMY,
     Question,
     assert_torchs_steps,
+    drawn_perceptual_losses,
     drawn_steps,
     loop_of,
 )
@@ -77,6 +78,7 @@ def in_order(said: list[int]) -> list[tuple[list[int], int]]:
 
 
 SMALL = {"input": "3x32x32", "width": 0.25, "num_classes": 10}
+PERCEPTUAL = {"mode": "perceptual"}
 CASES: dict[str, dict[str, Any]] = {
     "A": {},
     "A-LRN": {},
@@ -102,8 +104,16 @@ CASES: dict[str, dict[str, Any]] = {
     "A, batch norm, bfloat16": {"batch_norm": True, "dtype": "bfloat16"},
     "A, batch norm, float64": {"batch_norm": True, "dtype": "float64"},
     "A, all frozen": {"freeze": [*BLOCKS, "fc1", "fc2", "predictions"]},
-}
-"""Training loops, by words that begin with the configuration; of all of them the input is small."""
+    "A, perceptual": {**PERCEPTUAL, "taps": ["conv1_1", "relu1_1", "pool1", "relu3_1"]},
+    "A-LRN, perceptual, cached, a block checkpointed": {
+        **PERCEPTUAL, "taps": ["relu2_1", "relu5_1"], "cached_target": True, "checkpoint": ["block1", "block2"],
+    },
+    "A, perceptual, trainable, batch norm": {
+        **PERCEPTUAL, "taps": ["relu5_1", "fc6"], "trainable": True, "batch_norm": True,
+    },
+    "A, perceptual, trainable, autocast": {**PERCEPTUAL, "taps": ["relu2_1"], "trainable": True, "autocast": True},
+}  # fmt: skip
+"""Loops of steps, by words that begin with the configuration; of all of them the input is small."""
 
 
 @pytest.mark.parametrize("words", CASES)
@@ -227,6 +237,12 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
         {"autocast": True},
         {"mode": "inference"},
         {"mode": "inference", "dtype": "bfloat16"},
+        *(
+            {"mode": "perceptual", "taps": names, "trainable": trainable, "dtype": dtype}
+            for names in ([network.layers[-1].name], [placed.name for placed in network])
+            for trainable in (False, True)
+            for dtype in ("float32", "bfloat16")
+        ),
     ]
     for options in steps:
         said = card.ask(name="x", config=config, batch=3, steps=STEPS, events=True, **options)
@@ -239,7 +255,7 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink takes minutes
 )
-@given(drawn_steps(st.integers(2, 4)))
+@given(drawn_steps(st.integers(2, 4)) | drawn_perceptual_losses(st.integers(2, 4)))
 def test_drawn_networks_allocate_and_free_in_torchs_order(card: Card, question: Question) -> None:
     """The same for networks of every kind of layer, with blocks and layers frozen, checkpointed, in every dtype."""
     training = loop_of(question)

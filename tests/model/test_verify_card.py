@@ -98,6 +98,9 @@ STEPS: list[dict[str, Any]] = [
     {"checkpoint": ["block1", "block3"], "optimizer": "adamw"},
     {"autocast": True},
     {"dtype": "bfloat16", "optimizer": "sgd"},
+    {"mode": "inference"},
+    {"mode": "perceptual", "taps": ["relu1_1", "relu3_1"]},
+    {"mode": "perceptual", "taps": ["pool2"], "trainable": True, "cached_target": True, "checkpoint": ["block1"]},
 ]
 
 
@@ -108,6 +111,9 @@ def test_so_they_are_in_other_steps(on_card: OnCard, options: dict[str, Any], wo
     on_card(workspaces=workspaces)
     claims = measured(Network.of("A", **SMALL), batch=3, **options)
     assert all(claim.holds for claim in claims.values())
+    mode = options.get("mode", "training")
+    modes = ("inference", mode) if mode == "training" else (mode,)
+    assert list(dict.fromkeys(what.split(",")[0] for what in claims)) == [*modes]
 
 
 @pytest.mark.parametrize("text", ["", pytest.param(EXPANDABLE, marks=pytest.mark.slow)])

@@ -25,7 +25,7 @@ MEMORY_KINDS = {
     "optimizer": "optimizer",
     "activations": "activations",
     "temporaries": "temporaries",
-    "inputs": "images and labels",
+    "inputs": "images and targets",
 }
 """What memory is used for, and the words for it in tables."""
 
@@ -40,8 +40,14 @@ WIDE = 4
 INDEX_BYTES = 8
 """An int64: labels, and the indices of max pooling."""
 
+LEAF_ORDER = 2**64 - 1
+"""A leaf's node runs as soon as it is ready (torch/csrc/autograd/functions/accumulate_grad.cpp, sequence_nr)."""
+
+RECOMPUTATION = "recomputation"
+"""What a forward pass is called that a checkpointed block runs in the backward pass."""
+
 START = "start"
-"""The event before any operation: what is there already is counted, images and labels are made."""
+"""The event before any operation: what is there already is counted, images and targets are made."""
 
 
 class Storage:
@@ -65,6 +71,11 @@ class Storage:
         self.is_parameter = False
 
 
+NOTHING = Storage(0, 0, 0, ACTIVATIONS)
+"""The memory of an empty tensor, which is kept, too: that of statistics where a normalisation computes none."""
+NOTHING.is_parameter = True  # it is never freed
+
+
 class Tensor:
     """A tensor: where it lives, its shape for one image, its bytes per element, and the node that made it."""
 
@@ -83,6 +94,11 @@ class Tensor:
     def edge(self) -> Edge:
         """Where its gradient goes."""
         return self.node
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it requires a gradient, and no operation made it."""
+        return self.node is not None and not self.node.edges
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,6 +129,11 @@ class Parameter:
         if self.node is not None:
             return self.node
         return self if self.requires_grad else None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it requires a gradient, and no operation made it."""
+        return self.requires_grad
 
     @property
     def size(self) -> tuple[int, int]:
@@ -220,6 +241,7 @@ class Eager:
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory.
         added: each gradient of a parameter that was added to one that was there, and that one.
+        run_again: names of the layers that a backward pass has run again to their end.
         refused: the normalisations that torch refuses to run, because they would take statistics of a single value.
     """
 
@@ -236,6 +258,7 @@ class Eager:
         self.kept: dict[Storage, str] = {}
         self.outputs: dict[str, int] = {}
         self.added: dict[Storage, Storage] = {}
+        self.run_again: set[str] = set()
         self.refused: list[str] = []
         self.kind = ACTIVATIONS
         self._alive = [0] * len(MEMORY_KINDS)
@@ -243,7 +266,7 @@ class Eager:
         self._constant = 0
         self._order = 0
         self._layer = ""
-        self._casts: dict[Parameter, Parameter] = {}
+        self._casts: dict[Tensor | Parameter, Tensor | Parameter] = {}
         self._frame: Frame | None = None
         self._recomputed: Frame | None = None
         self._scope: dict[Storage, int] | None = None
@@ -409,18 +432,24 @@ class Eager:
         extras = self._statistics(x, statistics, wide)
         # cuDNN takes affine ones of maps (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend)
         by_cudnn = len(x.shape) > 1 and "weight" in parameters and x.element_bytes >= WIDE
+        of_x, of_parameters = x.size if x.edge else None, _wanted(parameters)
+        of_cudnn = by_cudnn and bool(statistics)
         # torch's own kernels add up apart where channels lie side by side (aten/src/ATen/native/cuda/Normalization.cu)
-        adds_apart = not by_cudnn and 1 in (x.shape[0], elements(x.shape[1:]))
-        of_x = x.size if x.edge or (by_cudnn and statistics) else None  # cuDNN makes it even if nobody wants it
-        backward = self._makes(of_x, *_wanted(parameters))
-        if by_cudnn and not statistics:  # torch's own kernel comes behind cuDNN's, which has kept nothing
-            backward = self._makes(of_x, *_wanted(parameters), first=[of_channel])
-        elif adds_apart and statistics:
-            makes = self._makes(*_wanted(parameters), of_x, first=[of_channel, of_channel])
+        adds_up = bool(statistics) or any(of_parameters)
+        adds_apart = not of_cudnn and adds_up and 1 in (x.shape[0], elements(x.shape[1:]))
+        # behind cuDNN's, which has kept nothing, they work the deviation out again, unless one kernel does everything
+        does_everything = of_x and adds_up and not adds_apart
+        first = [of_channel] if by_cudnn and not of_cudnn and not does_everything else []
+        of_all = [parameter.size for parameter in parameters.values()]  # made even if nobody wants them
+        backward = self._makes(of_x, *of_parameters, first=first)
+        if of_cudnn:
+            backward = self._makes(x.size, *of_all)
+        elif adds_apart:
+            makes = self._makes(*of_all, of_x, first=[*first, of_channel, of_channel])
 
             def backward(gradient: Storage) -> Gradients:
-                *of_parameters, made = makes(gradient)
-                return [made, *of_parameters]
+                *others, made = makes(gradient)
+                return [made, *others]
 
         if not statistics and not by_cudnn:
             extras = [of_channel, of_channel]
@@ -478,7 +507,7 @@ class Eager:
         temporaries: Sequence[tuple[int, int]] = (),
     ) -> Tensor:
         keeps: list[Tensor | Parameter] = [x, *([parameters["weight"]] if "weight" in parameters else [])]
-        return self.op(
+        y = self.op(
             x,
             *parameters.values(),
             keeps=keeps,
@@ -487,6 +516,9 @@ class Eager:
             backward=backward,
             adjust=adjust,
         )
+        if y.node is not None and not extras:
+            self.keep(y.node, NOTHING)
+        return y
 
     def softmax(self, x: Tensor) -> Tensor:
         """Run soft-max y; on CUDA its gradient needs g · y (aten/src/ATen/native/cuda/SoftMax.cu)."""
@@ -608,12 +640,33 @@ class Eager:
         self.note()
         return Tensor(storage, x.shape, x.element_bytes)
 
-    def node(self, edges: Sequence[Edge]) -> Node | None:
-        """Record a node, if any of its inputs needs a gradient."""
-        if not self.autograd or not any(edge is not None for edge in edges):
+    def node(self, edges: Sequence[Edge], *, always: bool = False) -> Node | None:
+        """Record a node, if any of its inputs needs a gradient.
+
+        Args:
+            edges: where the inputs' gradients go.
+            always: whether it is recorded without gradients, too, as are casts that autocast keeps.
+        """
+        if not (self.autograd or always) or not any(edge is not None for edge in edges):
             return None
         self._order += 1
         return Node(self._layer, self._order, edges, self._frame)
+
+    def leaf(self, gradients: list[Storage]) -> Node:
+        """Return the node of a tensor that requires a gradient, and that no operation made.
+
+        Args:
+            gradients: a list to put the gradient into.
+        """
+
+        def backward(gradient: Storage) -> Gradients:
+            gradients.append(self.hold(gradient))
+            self.note()
+            return []
+
+        node = Node("images", LEAF_ORDER, (), None)
+        node.backward = backward
+        return node
 
     def keep(self, node: Node, storage: Storage) -> None:
         """Keep a storage for the backward pass; inside a checkpointed block only note that it will be needed."""
@@ -656,6 +709,10 @@ class Eager:
             return made
 
         return backward
+
+    def _passes_on(self, edges: Sequence[Edge]) -> Backward:
+        """Return a backward pass in which the inputs' gradients are the output's own."""
+        return lambda gradient: [None if edge is None else self.hold(gradient) for edge in edges]
 
     # Layers
 
@@ -715,17 +772,19 @@ class Eager:
             y = placed.layer.run(x, placed.parameters, self)
             if word == "forward":
                 self.outputs[placed.name] = 0 if y.storage is x.storage else y.storage.size
+            elif word == RECOMPUTATION:
+                self.run_again.add(placed.name)
             self.release(x)
             x = y
         return x
 
-    def run_checkpoint(self, layers: Sequence[PlacedRun], x: Tensor) -> Tensor:
+    def run_checkpoint(self, layers: Sequence[PlacedRun], x: Tensor, word: str = "forward") -> Tensor:
         """Run layers as `torch.utils.checkpoint.checkpoint(…, use_reentrant=False)` does."""
         if not self.autograd:
-            return self.run_layers(layers, x)
+            return self.run_layers(layers, x, word)
         self._frame = frame = Frame(x, layers)
         self.hold(x.storage)  # the frame's own
-        y = self.run_layers(layers, x)
+        y = self.run_layers(layers, x, word)
         self._frame = None
         if frame.alive == 0:
             self.release(x)
@@ -739,7 +798,7 @@ class Eager:
         self._recomputed, self._scope = frame, {}
         self.kind, self.autograd, self._casts, self.autocast = ACTIVATIONS, True, {}, self._cast_in_backward
         with suppress(_RecomputedEnough):
-            self.run_layers(frame.layers, self.alias(frame.x), "recomputation")
+            self.run_layers(frame.layers, self.alias(frame.x), RECOMPUTATION)
         scope, self._scope, self._recomputed = self._scope, None, None
         self.event, self.kind, self._casts, self.autocast, self._layer = before
         self.autograd = False
@@ -754,23 +813,25 @@ class Eager:
         """Cast an operand as autocast does.
 
         Returns:
-            The operand, and what must be released when the operation has returned. The cast of a parameter that
-            is trained is kept until autocast ends, so the operation must not release it.
+            The operand, and what must be released when the operation has returned. The cast of a leaf that requires a
+            gradient is kept until autocast ends, so the operation must not release it.
         """
         if tensor is None or tensor.element_bytes == element_bytes:
             return tensor, None
-        if isinstance(tensor, Parameter) and tensor in self._casts:
+        if tensor in self._casts:
             return self._casts[tensor], None
-        node = self.node([tensor.edge])
+        node = self.node([tensor.edge], always=tensor.is_leaf)
         if node is not None:
             node.backward = self._makes(tensor.size)
         storage = self.new(*tensor.cast_size(element_bytes))
         self.note()
+        copy: Tensor | Parameter
         if isinstance(tensor, Tensor):
-            return Tensor(storage, tensor.shape, element_bytes, node), storage
-        copy = Parameter(storage, tensor.shape, element_bytes, requires_grad=False)
-        copy.node = node
-        if tensor.requires_grad:
+            copy = Tensor(storage, tensor.shape, element_bytes, node)
+        else:
+            copy = Parameter(storage, tensor.shape, element_bytes, requires_grad=False)
+            copy.node = node
+        if tensor.is_leaf:
             self._casts[tensor] = copy
             return copy, None
         return copy, storage
@@ -831,6 +892,42 @@ class Eager:
             self.keep(node, weight)
         self.release(softmax, weight, of_likelihoods, of_scores)
         return Tensor(loss, (), likelihoods.element_bytes, node)
+
+    def mse_loss(self, x: Tensor, target: Tensor) -> Tensor:
+        """Run `torch.nn.functional.mse_loss`, whose mean is over all values."""
+        self._layer, self.event = "loss", "forward of loss"
+        wide_target, of_target = self.raise_precision(target)
+        wide_x, of_x = self.raise_precision(x)
+        node = self.node([wide_x.edge])
+        if node is not None:
+            node.backward = self._makes(wide_x.size)
+            self.keep(node, wide_x.storage)
+            self.keep(node, wide_target.storage)
+        if self.device == "cpu":
+            loss = self.new(0, wide_x.element_bytes)
+            self.note()
+        else:
+            # the output is made as large as the input and then made a single value, in the memory that it has
+            # (aten/src/ATen/native/BinaryOps.cpp, mse_loss); the squares, of which the mean is taken, are another
+            loss, squares = self.new(*wide_x.size), self.new(*wide_x.size)
+            self.note()
+            self.release(squares)
+        self.release(of_x, of_target)
+        return Tensor(loss, (), wide_x.element_bytes, node)
+
+    def add_losses(self, losses: Iterable[Tensor]) -> Tensor:
+        """Run `sum(losses)`, which begins with 0 + the first. Takes over the caller's references to them."""
+        total: Tensor | None = None
+        for loss in losses:
+            node = self.node([loss.edge, *([total.edge] if total else [])])
+            if node is not None:
+                node.backward = self._passes_on(node.edges)
+            storage = self.new(0, loss.element_bytes)
+            self.note()
+            self.release(total, loss)
+            total = Tensor(storage, (), loss.element_bytes, node)
+        assert total is not None
+        return total
 
     def divide_by_number(self, loss: Tensor) -> Tensor:
         """Run loss / number; takes over the caller's reference to the loss."""
@@ -919,7 +1016,7 @@ class Eager:
 
         The latter is case 2.3 of torch/csrc/autograd/functions/accumulate_grad.h.
         """
-        self._move(gradient, GRADIENTS)
+        self.move(gradient, GRADIENTS)
         self.note()
         if parameter.gradient is None:
             parameter.gradient = gradient
@@ -929,7 +1026,8 @@ class Eager:
         if self._hook is not None:
             self._hook(parameter)
 
-    def _move(self, storage: Storage, kind: int) -> None:
+    def move(self, storage: Storage, kind: int) -> None:
+        """Change what memory is for."""
         self._alive[storage.kind] -= storage.size
         storage.kind = kind
         self._alive[kind] += storage.size

@@ -17,11 +17,13 @@ from vggkit.cli.options import (
     batch_option,
     format_of,
     format_option,
+    names_option,
     output_option,
     overrides,
     put,
     source_argument,
     split,
+    stacked,
     step_options,
     write_table,
     wrong_ending,
@@ -35,15 +37,29 @@ if TYPE_CHECKING:
     from vggkit.network import Network
 
 
-mode_option = click.option(
-    "--mode", default="training", show_default=True, help="training or inference.", shell_complete=completion.modes
+mode_options = stacked(
+    click.option(
+        "--mode",
+        default="training",
+        show_default=True,
+        help="training, inference, or perceptual: the network as a loss.",
+        shell_complete=completion.modes,
+    ),
+    names_option(
+        "--taps", "Of a perceptual loss: layers that it compares, such as relu1_2,relu2_2.", completion.layers
+    ),
+    click.option(
+        "--cached-target", is_flag=True, help="Of a perceptual loss: the target is run once, before the loop."
+    ),
+    click.option("--trainable", is_flag=True, help="Of a perceptual loss: the network's parameters get gradients."),
 )
+"""What a step is for: the other options of `vggkit.memory`."""
 
 
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
-@mode_option
+@mode_options
 @step_options
 @click.option("--device", help="cpu or cuda.  [default: cpu; with --fit: cuda]", shell_complete=completion.devices)
 @allocator_option
@@ -117,6 +133,7 @@ def _step(
     *,
     freeze: tuple[str, ...],
     checkpoint: tuple[str, ...],
+    taps: tuple[str, ...],
     **options: Any,
 ) -> tuple[Network, StepOptions]:
     """Return the network and what its step is like, checked."""
@@ -126,7 +143,8 @@ def _step(
     network = Network.of(source, **overrides(settings, input=input))
     frozen = split(freeze, "--freeze", "block1,block2")
     checkpointed = split(checkpoint, "--checkpoint", "block1,block2")
-    return network, checked_options(network, freeze=frozen, checkpoint=checkpointed, **options)
+    tapped = split(taps, "--taps", "relu1_2,relu2_2")
+    return network, checked_options(network, freeze=frozen, checkpoint=checkpointed, taps=tapped, **options)
 
 
 def _room(step: StepOptions, argument: str, card: str, context: str | None, workspace: str | None) -> Room:
@@ -188,7 +206,7 @@ def _check_memory_options(
 @source_argument
 @click.argument("limit", metavar="CARD", shell_complete=completion.cards)
 @batch_option
-@mode_option
+@mode_options
 @step_options
 @click.option("--device", default="cuda", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
 @allocator_option
@@ -235,6 +253,7 @@ def remedies(
 @main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")
 @source_argument
 @batch_option
+@mode_options
 @step_options
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
 @allocator_option

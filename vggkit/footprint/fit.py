@@ -165,6 +165,9 @@ class StepArguments(Overrides, UpdateArguments, total=False):
     device: str
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
+    taps: str | Iterable[str]
+    cached_target: bool
+    trainable: bool
     autocast: bool
     allocator: str
     zero_grad: str

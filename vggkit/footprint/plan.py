@@ -1,8 +1,7 @@
 """Network → MemoryPlan: every byte that a step of eager PyTorch holds, when, and for what.
 
-The step is the second one of a training loop, when the optimizer has its state: `zero_grad(set_to_none=True)`, forward
-pass, cross-entropy, backward pass, optimizer step. Or, for inference, one forward pass in `eval()` mode without
-gradients. Workspaces of cuDNN and cuBLAS are not included, because they are not tensors of the network.
+`vggkit.footprint.steps` has what a step is in each mode. Workspaces of cuDNN and cuBLAS are not included, because they
+are not tensors of the network.
 """
 
 from __future__ import annotations
@@ -230,6 +229,9 @@ def memory(
     device: str = "cpu",
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
+    taps: str | Iterable[str] = (),
+    cached_target: bool = False,
+    trainable: bool = False,
     autocast: bool = False,
     allocator: str = "",
     zero_grad: str = "set_to_none",
@@ -244,7 +246,7 @@ def memory(
     Args:
         source: a name, a path, a Config or a Network.
         batch: number of images.
-        mode: "training" or "inference".
+        mode: "training", "inference" or "perceptual": the network as a loss, as `Perceptual` has it.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
         optimizer: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd, adam, adamw, nadam, radam,
             adamax, rmsprop, adagrad, adadelta, adafactor or rprop; none in inference. paper is sgd-momentum with the
@@ -253,6 +255,10 @@ def memory(
             also says what torch's allocator reserves.
         freeze: blocks and layers that are not trained, a name or several.
         checkpoint: blocks that are run again in the backward pass, a name or several.
+        taps: of a perceptual loss: layers whose activations it compares, a name or several.
+        cached_target: of a perceptual loss: whether the target's activations are computed once, before the loop.
+        trainable: of a perceptual loss: whether the network's parameters require gradients, as they do unless somebody
+            freezes them.
         autocast: whether `torch.autocast` to bfloat16 is on; the parameters are float32 then.
         allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF: "expandable_segments:True".
         zero_grad: "set_to_none" frees the gradients before each step; with "zero" they stay, as with
@@ -277,6 +283,8 @@ def memory(
     (1722992880, 2071934444)
     >>> memory("D", batch=16, device="cuda").reserved_bytes
     3474980864
+    >>> memory("D", mode="perceptual", taps=["relu1_2", "relu2_2"]).peak_bytes
+    95371528
     """
     given: dict[str, Any] = {**others}
     of_update = Update.__struct_fields__
@@ -291,6 +299,9 @@ def memory(
         device=device,
         freeze=freeze,
         checkpoint=checkpoint,
+        taps=taps,
+        cached_target=cached_target,
+        trainable=trainable,
         autocast=autocast,
         allocator=allocator,
         zero_grad=zero_grad,

@@ -12,7 +12,7 @@ import msgspec
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.card import Loop
 from vggkit.footprint.plan import peak_bytes
-from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps import STEPS, step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.footprint.steps.step import Step
@@ -124,8 +124,8 @@ class SoughtImage(Sought):
     next_title = "next side"
 
     def __init__(self, network: Network, options: StepOptions) -> None:
-        super().__init__(network, options)
-        if not _takes_any_size(network):
+        super().__init__(STEPS[options.mode].part(network, options), options)
+        if not _takes_any_size(self.network):
             raise ArgumentError(
                 f"image: {network.name} has parameters that depend on the image's size: its FC layers are made for one"
                 " size of maps. Expected head=gap, a trunk, or an adaptive pool before them; or ask for the largest"

@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 import torch
+import torch._dynamo  # torch imports it in the first step, and so keeps the variables of that step
 from torch import Tensor
 
 from vggkit.base.errors import VggkitError
 from vggkit.footprint.card import Figures
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.recording import Failure, Question, Recording
-from vggkit.model.steps import Training, autocast, images_of, model_of
+from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, model_of
 from vggkit.network import Network
 from vggkit.notation.zoo import loads
 
@@ -38,7 +39,7 @@ class Inference:
             self.scores = self.model(self.images)
 
 
-LOOPS: dict[str, Any] = {"training": Training, "inference": Inference}
+LOOPS: dict[str, Any] = {"training": Training, "inference": Inference, "perceptual": PerceptualLoop}
 """The loop of each mode of a step."""
 
 

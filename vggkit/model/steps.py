@@ -1,16 +1,17 @@
-"""What a step is made of in torch: the model, its images and labels, the loss and the optimizer."""
+"""What a step is made of in torch: the model, its images and labels, the loss and the optimizer; a perceptual loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.build import build
+from vggkit.model.features import features
 from vggkit.model.module import VGG
 from vggkit.network import Network
 
@@ -110,3 +111,87 @@ def _stepping(optimizer: torch.optim.Optimizer) -> Callable[[Tensor], None]:
         optimizer.zero_grad()
 
     return step
+
+
+class Compared(NamedTuple):
+    """The variables of a step that compares images with a target.
+
+    Args:
+        loss: how much they differ.
+        found: the images' activations.
+        wanted: the target's.
+    """
+
+    loss: Tensor
+    found: dict[str, Tensor]
+    wanted: dict[str, Tensor]
+
+
+class PerceptualLoss(nn.Module):
+    """The loss of `vggkit.footprint.steps.perceptual`.
+
+    Args:
+        network: whose activations are compared.
+        options: what a step is like.
+    """
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.extractor = features(
+            network,
+            options.taps,
+            frozen=not options.trainable,
+            device=options.device,
+            dtype=options.dtype,
+            checkpoint=options.checkpoint,
+        )
+
+    def activations(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the activations of images without a graph."""
+        with torch.no_grad():
+            found: dict[str, Tensor] = self.extractor(images)
+        return found
+
+    def forward(self, images: Tensor, target: Tensor, cached: dict[str, Tensor] | None) -> Compared:
+        """Compare images with a target.
+
+        Args:
+            images: require a gradient.
+            target: other images.
+            cached: the target's activations, if they were kept.
+        """
+        with autocast(self.options):
+            wanted = self.activations(target) if cached is None else cached
+            found = self.extractor(images)
+            losses = (nn.functional.mse_loss(found[tap], wanted[tap]) for tap in self.options.taps)
+            return Compared(cast(Tensor, sum(losses)), found, wanted)
+
+
+class PerceptualLoop:
+    """Steps that compare images with a target.
+
+    Args:
+        network: whose activations are compared.
+        options: what a step is like.
+    """
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        self.loss = PerceptualLoss(network, options)
+        self.images = images_of(network, options, options.batch).requires_grad_()
+        self.target = images_of(network, options, options.batch)
+        self.cached: dict[str, Tensor] | None = None
+        if options.cached_target:
+            with autocast(options):
+                self.cached = self.loss.activations(self.target)
+
+    def compared(self) -> Compared:
+        """Run the forward passes."""
+        compared: Compared = self.loss(self.images, self.target, self.cached)
+        return compared
+
+    def step(self) -> None:
+        """Run a step, whose variables live until it returns."""
+        self.images.grad = None
+        compared = self.compared()
+        compared.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here

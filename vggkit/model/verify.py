@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,12 +24,12 @@ from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
 from vggkit.figures.summary import summarize
 from vggkit.footprint.plan import MemoryPlan, plan_step
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import Mode, StepOptions
 from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.model.build import build
 from vggkit.model.claims import Claim
 from vggkit.model.module import VGG
-from vggkit.model.steps import Training, autocast, images_of, labels_of, model_of
+from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, labels_of, model_of
 from vggkit.network import Network
 
 MOST_BYTES = 2**63
@@ -41,18 +41,18 @@ def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
 
     Args:
         network: whose claims.
-        options: what the training step is like; on the CPU.
+        options: what the step is like; on the CPU.
 
     Raises:
         ArgumentError: if torch refuses to run the step, or it has more bytes than torch counts.
     """
-    training, inference = plan_step(network, options), plan_step(network, options.forward_only())
-    if training.peak_bytes >= MOST_BYTES:
+    plan = plan_step(network, options)
+    if plan.peak_bytes >= MOST_BYTES:
         raise ArgumentError(
-            f"batch: expected a step of less than 2^63 bytes, as torch counts no more; found {training.peak_bytes:,}"
+            f"batch: expected a step of less than 2^63 bytes, as torch counts no more; found {plan.peak_bytes:,}"
         )
-    yield from _static_claims(network, smallest_batch(network, inference.options))
-    yield from _memory_claims(network, training, inference)
+    yield from _static_claims(network, smallest_batch(network, options.forward_only()))
+    yield from MEMORY_CLAIMS[options.mode](plan)
 
 
 # Parameters, shapes and multiply-accumulates, by the real model on as few images as torch takes
@@ -81,12 +81,33 @@ def _static_claims(network: Network, batch: int) -> Iterator[Claim]:
 # Memory, by autograd's hooks and MemTracker on fake tensors
 
 
-def _memory_claims(network: Network, training: MemoryPlan, inference: MemoryPlan) -> Iterator[Claim]:
-    options = training.options
-    judge = "saved-tensor hooks"
-    yield Claim("saved for backward", training.saved_for_backward_bytes, saved_bytes(network, options), judge)
-    yield from _peak_claims("inference peak", inference, inference_peak(network, options))
-    yield from _peak_claims("training peak", training, training_peak(network, options))
+def _training_claims(plan: MemoryPlan) -> Iterator[Claim]:
+    """Measure a training step, and a forward pass of the same network."""
+    network, options = plan.network, plan.options
+    yield _saved_claim(plan, saved_bytes(network, options))
+    yield from _inference_claims(plan_step(network, options.forward_only()))
+    yield from _peak_claims("training peak", plan, training_peak(network, options))
+
+
+def _inference_claims(plan: MemoryPlan) -> Iterator[Claim]:
+    yield from _peak_claims("inference peak", plan, inference_peak(plan.network, plan.options))
+
+
+def _perceptual_claims(plan: MemoryPlan) -> Iterator[Claim]:
+    yield _saved_claim(plan, perceptual_saved_bytes(plan.network, plan.options))
+    yield from _peak_claims("perceptual peak", plan, perceptual_peak(plan.network, plan.options))
+
+
+MEMORY_CLAIMS: dict[Mode, Callable[[MemoryPlan], Iterator[Claim]]] = {
+    "training": _training_claims,
+    "inference": _inference_claims,
+    "perceptual": _perceptual_claims,
+}
+"""What is measured in each mode of a step."""
+
+
+def _saved_claim(plan: MemoryPlan, measured: int) -> Claim:
+    return Claim("saved for backward", plan.saved_for_backward_bytes, measured, "saved-tensor hooks")
 
 
 def _peak_claims(what: str, plan: MemoryPlan, measured: dict[str, int]) -> Iterator[Claim]:
@@ -130,20 +151,7 @@ class Trainer:
         """Count the bytes that autograd holds between the forward and the backward pass."""
         with self.fake:
             self._give(batch)
-            own = {_storage(tensor) for tensor in (*self.training.model.parameters(), *self.training.model.buffers())}
-            held: list[weakref.ref[_Held]] = []
-
-            def pack(tensor: Tensor) -> _Held:
-                kept = _Held(tensor)
-                held.append(weakref.ref(kept))
-                return kept
-
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-                loss = self.training.forward()
-            tensors = [kept.tensor for reference in held if (kept := reference()) is not None]
-            sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-            del loss
-        return sum(size for storage, size in sizes.items() if storage not in own)
+            return _saved_bytes(self.training.model, self.training.forward)
 
     def training_peak(self, batch: int) -> dict[str, int]:
         """Measure the peak of a step that is like all later ones, by kind."""
@@ -153,12 +161,8 @@ class Trainer:
             while self.steps < self.options.early_steps:
                 training.step()
                 self.steps += 1
-            tracker = _Tracker()
-            models = [model for model in (training.model, training.average) if model is not None]
-            tracker.track_external(*models, *training.optimizers, training.images, training.labels)
-            for parameter in training.model.parameters():
-                if not parameter.requires_grad:  # MemTracker would hook every parameter, and a frozen one can't be
-                    tracker._param_to_grad_hook_handles[parameter] = (_NoHandle(), _NoHandle())
+            average = [] if training.average is None else [training.average]
+            tracker = _Tracker(training.model, *average, *training.optimizers, training.images, training.labels)
             with tracker:
                 training.step()
         return _peak(tracker)
@@ -184,11 +188,51 @@ def inference_peak(network: Network, options: StepOptions) -> dict[str, int]:
     with FakeTensorMode(), _no_garbage_collection():
         model = model_of(network, options.forward_only()).eval()
         images = images_of(network, options, options.batch)
-        tracker = _Tracker()
-        tracker.track_external(model, images)
+        tracker = _Tracker(model, images)
         with tracker, torch.no_grad(), autocast(options):
             model(images)
     return _peak(tracker)
+
+
+def perceptual_saved_bytes(network: Network, options: StepOptions) -> int:
+    """Count the bytes that autograd holds between the passes and the backward pass of a perceptual loss."""
+    with _FakeTensors():
+        loop = PerceptualLoop(network, options)
+        return _saved_bytes(loop.loss, loop.compared)
+
+
+def perceptual_peak(network: Network, options: StepOptions) -> dict[str, int]:
+    """Measure the peak of the second step of a perceptual loss, by kind."""
+    with _FakeTensors(), _no_garbage_collection():
+        loop = PerceptualLoop(network, options)
+        loop.step()
+        tracker = _Tracker(loop.loss, loop.images, loop.target, *(loop.cached or {}).values())
+        with tracker:
+            loop.step()
+    return _peak(tracker)
+
+
+def _saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
+    """Count the bytes that autograd holds after a forward pass, each storage once, the model's own left out.
+
+    Args:
+        model: the model.
+        forward: runs it, and returns what has the graph.
+    """
+    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    held: list[weakref.ref[_Held]] = []
+
+    def pack(tensor: Tensor) -> _Held:
+        kept = _Held(tensor)
+        held.append(weakref.ref(kept))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        graph = forward()
+    tensors = [kept.tensor for reference in held if (kept := reference()) is not None]
+    sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+    del graph
+    return sum(size for storage, size in sizes.items() if storage not in own)
 
 
 class _FakeTensors(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
@@ -216,7 +260,19 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _Tracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
-    """MemTracker without the figures of each module, which nobody asks for and which take a third of its time."""
+    """MemTracker without the figures of each module, which nobody asks for and which take a third of its time.
+
+    Args:
+        model: what is measured.
+        others: optimizers and tensors that are there before.
+    """
+
+    def __init__(self, model: nn.Module, *others: Any) -> None:
+        super().__init__()
+        self.track_external(model, *others)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # MemTracker would hook every parameter, and a frozen one can't be
+                self._param_to_grad_hook_handles[parameter] = (_NoHandle(), _NoHandle())
 
     def _update_peak_stats(self, peak_state: Any) -> None:
         modules, self.memory_tracking = self.memory_tracking, WeakIdKeyDictionary()

@@ -31,17 +31,18 @@ HISTORY, ALLOCATED, RESERVED, USED = "memory history", "max_memory_allocated", "
 
 
 def verify_card(network: Network, options: StepOptions) -> Iterator[Claim]:
-    """Measure on this machine's card what a plan says of it, for a forward pass and for a training step.
+    """Measure on this machine's card what a plan says of it; with a training step, for a forward pass as well.
 
     Args:
         network: whose plan.
-        options: what the training step is like; on CUDA.
+        options: what the step is like; on CUDA.
 
     Raises:
         ArgumentError: if torch refuses to run the step.
         BuildError: if there is no card, or it has no room for the step.
     """
-    for step in (runnable_step(network, options.forward_only()), runnable_step(network, options)):
+    steps = (options.forward_only(), options) if options.mode == "training" else (options,)
+    for step in [runnable_step(network, one) for one in steps]:
         yield from claims(step, record(network, step.options, steps_of(step)))
 
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._dynamo  # torch imports it in the first step, and so keeps the variables of that step
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -103,6 +104,7 @@ def replace(library: torch.library.Library) -> None:
     library.impl("native_batch_norm", batch_norm, "CUDA")
     library.impl("native_batch_norm_backward", batch_norm_backward, "CUDA")
     library.impl("addmm", lambda _, left, right, **_scales: product(left, right), "CUDA")
+    library.impl("mean.out", lambda *_, out, **_options: out, "CUDA")  # its workspace grows with the multiprocessors
 
 
 def change(alone: weakref.ref[torch.optim.Optimizer], _: Tensor) -> None:
@@ -206,6 +208,59 @@ class Inference:
             self.scores = self.model(self.images)
 
 
+class Perceptual:
+    """A loop in which an image is changed until its activations are a target's, from an empty card.
+
+    The arguments are those of `Training`; and which activations, whether the target's are made once, and whether
+    somebody forgot to freeze the network.
+    """
+
+    def __init__(
+        self,
+        network: vggkit.Network,
+        batch: int,
+        _optimizer: str,
+        _update: Update,
+        autocast: bool,
+        dtype: str,
+        taps: Sequence[str],
+        checkpoint: Sequence[str],
+        cached_target: bool,
+        trainable: bool,
+    ) -> None:
+        options: dict[str, Any] = {"device": "cuda", "dtype": dtype, "checkpoint": checkpoint}
+        self.extractor = vggkit.features(network, taps, frozen=not trainable, **options)
+        made = {"dtype": getattr(torch, dtype), "device": "cuda"}
+        self.image = torch.empty(batch, *network.input_shape, requires_grad=True, **made)
+        self.target = torch.empty(batch, *network.input_shape, **made)
+        self.taps = taps
+        self.autocast = autocast
+        if cached_target:
+            with self.context(), torch.no_grad():
+                cached = self.extractor(self.target)
+        self.cached = cached if cached_target else None
+
+    def context(self) -> Any:
+        """Return the context of everything but the backward pass."""
+        return torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast)
+
+    def step(self) -> None:
+        """Run a step; its variables live until it returns."""
+        self.image.grad = None
+        with self.context():
+            if self.cached is None:
+                with torch.no_grad():
+                    wanted = self.extractor(self.target)
+            else:
+                wanted = self.cached
+            found = self.extractor(self.image)
+            loss: Any = sum(torch.nn.functional.mse_loss(found[tap], wanted[tap]) for tap in self.taps)
+        loss.backward()
+
+
+LOOPS: dict[str, Any] = {"training": Training, "inference": Inference, "perceptual": Perceptual}
+
+
 def figures() -> dict[str, int]:
     """Return the most bytes since the peaks were reset, and how often everything cached was given back."""
     statistics = torch.cuda.memory_stats()
@@ -231,6 +286,9 @@ def train(
     dtype: str = "float32",
     freeze: Sequence[str] = (),
     checkpoint: Sequence[str] = (),
+    taps: Sequence[str] = (),
+    cached_target: bool = False,
+    trainable: bool = False,
     config: str | None = None,
     loop: dict[str, Any] | None = None,
     **others: Any,
@@ -244,9 +302,13 @@ def train(
         optimizer: a key of vggkit's optimizers.
         steps: how many.
         autocast: whether autocast to bfloat16 is on.
+        mode: a key of `LOOPS`.
         dtype: of the parameters and images.
         freeze: blocks and layers that are not trained.
         checkpoint: blocks that are run again in the backward pass.
+        taps: layers whose activations a perceptual loss compares.
+        cached_target: whether the target's are made once.
+        trainable: whether the network of a perceptual loss is not frozen.
         config: the text of a configuration file, in place of the name.
         loop: further arguments of `Training`.
         others: the optimizer's options, and changes to make.
@@ -255,10 +317,12 @@ def train(
     network = vggkit.Network.of(name if config is None else vggkit.loads(config), **others)
     done: list[Any] = []
     try:
-        kind = Training if mode == "training" else Inference
-        steps_of = kind(
-            network, batch, optimizer, update, autocast, dtype, freeze=freeze, checkpoint=checkpoint, **(loop or {})
-        )
+        options: dict[str, Any] = {"checkpoint": checkpoint, **(loop or {})}
+        if mode == "perceptual":
+            options |= {"taps": taps, "cached_target": cached_target, "trainable": trainable}
+        else:
+            options |= {"freeze": freeze}
+        steps_of = LOOPS[mode](network, batch, optimizer, update, autocast, dtype, **options)
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
             steps_of.step()

@@ -53,6 +53,11 @@ def take_workspaces(library: torch.library.Library) -> None:
             OF_THREADS[thread] = torch.empty(CUBLAS_WORKSPACE, dtype=torch.uint8, device="cuda")
         return y
 
+    def mean(x: Tensor, *_others: Any, out: Tensor, **_options: Any) -> Tensor:
+        x.new_empty(128)
+        return out
+
+    library.impl("mean.out", mean, "CUDA", allow_override=True)
     library.impl("convolution", convolution, "CUDA", allow_override=True)
     library.impl("convolution_backward", convolution_backward, "CUDA", allow_override=True)
     library.impl("mm", product, "CUDA", allow_override=True)

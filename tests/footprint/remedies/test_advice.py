@@ -10,6 +10,7 @@ import vggkit
 from tests.cli.test_app import printed
 from tests.conftest import sample
 from tests.footprint.remedies.macs import recomputed_macs
+from vggkit.base.numbers import megabytes
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.remedies import search
 from vggkit.footprint.remedies.advice import cheapest_checkpoints
@@ -46,6 +47,21 @@ def test_the_advised_checkpoints_are_the_cheapest_that_do(name: str, batch: int)
     """Every set of blocks is tried, and torch's counter says what it runs again."""
     assert_no_cheaper_checkpoints(
         Network.of(name, input="3x64x64", num_classes=10, width=0.25), StepOptions(batch=batch)
+    )
+
+
+def test_a_network_that_nobody_froze_is_told() -> None:
+    """With the peak that it would have frozen; the share that is run again is one of the layers that are run at all."""
+    arguments = ("memory", "D", "--batch", "8", "--mode", "perceptual", "--taps", "relu2_2")
+    frozen = vggkit.memory("D", batch=8, mode="perceptual", taps="relu2_2")
+    said = f"Nobody needs the parameters' gradients: with frozen=True the peak would be {megabytes(frozen.peak_bytes)}."
+    assert said in " ".join(printed(*arguments, "--trainable").split())
+    assert "Nobody needs" not in printed(*arguments)
+    network = Network.of("D")
+    options = StepOptions(batch=8, mode="perceptual", optimizer="none", taps=("relu5_3",), checkpoint=("block1",))
+    convolutions = [placed for placed in network if placed.block]
+    assert step_of(network, options).multiply_accumulates == sum(
+        placed.layer.multiply_accumulates(placed.input_shape) for placed in convolutions
     )
 
 

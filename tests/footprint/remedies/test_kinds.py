@@ -12,9 +12,11 @@ from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.remedies.kinds import (
     KINDS,
     Autocast,
+    CachedTarget,
     Checkpointing,
     ExpandableSegments,
     Freezing,
+    FrozenLoss,
     Kind,
     OtherOptimizer,
     cheapest_first,
@@ -107,6 +109,20 @@ def test_checkpoints_that_are_there_stay() -> None:
     assert change.run_again == recomputed_macs(D, ("block3",))
 
 
+def test_a_perceptual_loss_has_its_own_changes() -> None:
+    """Its network is frozen and its target is kept; nothing of it is trained."""
+    options = StepOptions(mode="perceptual", optimizer="none", taps=("relu2_2", "relu3_1"), trainable=True)
+    assert [kind.name for kind in KINDS if typed(kind, options)] == [
+        "trainable", "cached_target", "autocast", "checkpoint",
+    ]  # fmt: skip
+    assert typed(FrozenLoss(), options) == ["without --trainable"]
+    assert typed(CachedTarget(), options) == ["--cached-target"]
+    changed = options.replace(trainable=False, cached_target=True)
+    assert typed(FrozenLoss(), changed) == typed(CachedTarget(), changed) == []
+    chosen = {name for change in Checkpointing().changes(D, options) for name in change.options["checkpoint"]}
+    assert chosen == {"block1", "block2", "block3"}  # no others are run
+
+
 def test_inference_has_only_what_it_can_change() -> None:
     """There is nothing to train, and nothing is kept for a backward pass."""
     options = StepOptions(mode="inference", optimizer="none", device="cuda")
@@ -116,8 +132,11 @@ def test_inference_has_only_what_it_can_change() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_options_of_a_change_are_a_steps(kind: Kind) -> None:
     """Each change makes another step, and is said in words and as it is typed."""
-    options = StepOptions(batch=2, optimizer="adamw", device="cuda")
-    for change in kind.changes(D, options):
+    training = StepOptions(batch=2, optimizer="adamw", device="cuda")
+    loss = StepOptions(batch=2, mode="perceptual", optimizer="none", taps=("relu2_2",), trainable=True)
+    changes = [(options, change) for options in (training, loss) for change in kind.changes(D, options)]
+    assert changes
+    for options, change in changes:
         assert step_of(D, options.replace(**change.options)).moments
         assert options.replace(**change.options) != options
         assert change.words

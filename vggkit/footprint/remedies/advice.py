@@ -28,6 +28,9 @@ def advice(network: Network, options: StepOptions) -> Iterator[str]:
     if not options.has_backward:
         return
     peak = step_of(network, options).peak.size
+    if options.trainable:
+        frozen = step_of(network, options.replace(trainable=False)).peak.size
+        yield f"Nobody needs the parameters' gradients: with frozen=True the peak would be {megabytes(frozen)}."
     plain = step_of(network, options.replace(autocast=False)).peak.size
     if plain < peak:
         yield (
@@ -38,7 +41,7 @@ def advice(network: Network, options: StepOptions) -> Iterator[str]:
         return
     step = cheapest_checkpoints(network, options)
     if step.peak.size < peak:
-        macs = sum(placed.layer.multiply_accumulates(placed.input_shape) for placed in network)
+        macs = step.multiply_accumulates
         share = percent(sum(run_again(step).values()), macs) if macs else "0 %"
         yield (
             f"With --checkpoint {','.join(step.options.checkpoint)} it would be {megabytes(step.peak.size)}, at the"

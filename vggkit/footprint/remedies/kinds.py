@@ -7,7 +7,6 @@ again for it, and whether a step computes something else then. A new kind is one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import accumulate, islice
@@ -103,6 +102,26 @@ class Freezing(Kind):
                 yield Change({"freeze": chosen}, f"{_listed(blocks)} not trained", f"--freeze {','.join(chosen)}")
 
 
+class FrozenLoss(Kind):
+    """The network of a perceptual loss gets no gradients, which nobody uses."""
+
+    name = "trainable"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if options.trainable:
+            yield Change({"trainable": False}, "the network is frozen", "without --trainable")
+
+
+class CachedTarget(Kind):
+    """A target that stays the same goes through the network of a perceptual loss once."""
+
+    name = "cached_target"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if options.takes("cached_target") and not options.cached_target:
+            yield Change({"cached_target": True}, "the target is compared from memory", "--cached-target")
+
+
 class Autocast(Kind):
     """The forward pass computes in bfloat16, or no longer does: at a small batch the weights' copies cost more."""
 
@@ -172,14 +191,12 @@ def run_again(step: Step) -> dict[str, int]:
     >>> run_again(step_of(Network.of("D"), StepOptions(checkpoint=("block1",))))["block1"]
     1936392192
     """
-    moments = Counter(moment.event for moment in step.moments)
+    events = {moment.event for moment in step.moments}
     again: dict[str, int] = {}
     for placed in step.network:
-        if placed.block and moments[f"backward of {placed.name}"]:
-            again.setdefault(placed.block, 0)
-            times = moments[f"recomputation of {placed.name}"]
-            if times and times == moments[f"forward of {placed.name}"]:
-                again[placed.block] += placed.layer.multiply_accumulates(placed.input_shape)
+        if placed.block and f"backward of {placed.name}" in events:
+            macs = placed.layer.multiply_accumulates(placed.input_shape) if placed.name in step.run_again else 0
+            again[placed.block] = again.get(placed.block, 0) + macs
     return again
 
 

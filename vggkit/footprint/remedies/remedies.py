@@ -26,7 +26,8 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     """One way to make a step smaller.
 
     Args:
-        kinds: which kinds of change it makes: optimizer, freeze, autocast, allocator, checkpoint.
+        kinds: which kinds of change it makes: optimizer, freeze, trainable, cached_target, autocast, allocator,
+            checkpoint.
         options: what it changes, as keywords of `memory`.
         build_options: those of them that are keywords of `build`.
         typed: the same as options of the command line.
@@ -241,7 +242,8 @@ def remedies(
     """Find what makes a step fit, the cheapest first.
 
     Tried are every set of blocks to checkpoint, expandable segments, autocast, freezing the first blocks, an optimizer
-    that keeps less, and combinations of up to three of these.
+    that keeps less, in a perceptual loss freezing the network and caching the target, and combinations of up to three
+    of these.
 
     Args:
         source: a name, a path, a Config or a Network.
@@ -290,7 +292,7 @@ def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedie
         network=network,
         options=options,
         room=room,
-        multiply_accumulates=sum(placed.layer.multiply_accumulates(placed.input_shape) for placed in network),
+        multiply_accumulates=search.as_it_is.step.multiply_accumulates,
         fits=fits,
         as_it_is=_remedy(search.as_it_is, place),
         remedies=tuple(sorted(found, key=_cost)),

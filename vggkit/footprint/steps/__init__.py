@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from vggkit.footprint.steps.inference import Inference
 from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.perceptual import Perceptual
 from vggkit.footprint.steps.step import Step
 from vggkit.footprint.steps.training import Training
 from vggkit.network import Network
 
-STEPS: dict[str, type[Step]] = {kind.mode: kind for kind in (Training, Inference)}
+STEPS: dict[str, type[Step]] = {kind.mode: kind for kind in (Training, Inference, Perceptual)}
 """Every kind of step by its mode."""
 
 

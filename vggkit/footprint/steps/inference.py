@@ -18,7 +18,7 @@ class Inference(Step):
 
     def _walk(self) -> None:
         eager = self._eager
-        blocks = self._place_layers()
+        blocks = self._place(self.network.modules())
         images = self._images()
         eager.note()
         eager.autocast = self.options.autocast

@@ -17,7 +17,7 @@ from vggkit.notation.layers import Shape, times
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Mode = Literal["training", "inference"]
+Mode = Literal["training", "inference", "perceptual"]
 Device = Literal["cpu", "cuda"]
 ZeroGrad = Literal["set_to_none", "zero"]
 
@@ -34,6 +34,7 @@ TAKEN: dict[Mode, tuple[str, ...]] = {
         "step_in_backward",
     ),
     "inference": (),
+    "perceptual": ("taps", "cached_target", "trainable", "checkpoint"),
 }
 """The options of each mode, beside those that every mode has."""
 
@@ -42,6 +43,9 @@ ABSENT: dict[str, Any] = {
     "update": Update(),
     "freeze": (),
     "checkpoint": (),
+    "taps": (),
+    "cached_target": False,
+    "trainable": False,
     "zero_grad": "set_to_none",
     "accumulate": 1,
     "ema": False,
@@ -65,13 +69,16 @@ class StepOptions(msgspec.Struct, frozen=True):
 
     Args:
         batch: number of images.
-        mode: "training" or "inference".
+        mode: "training", "inference" or "perceptual".
         dtype: of parameters, images and activations.
-        optimizer: a key of `OPTIMIZERS`; "none" in inference.
+        optimizer: a key of `OPTIMIZERS`; "none" if nothing is trained.
         update: the optimizer's own options.
         device: "cpu" or "cuda".
         freeze: blocks and layers that are not trained; their batch norms use running statistics.
         checkpoint: blocks that are run again in the backward pass.
+        taps: layers whose activations a perceptual loss compares.
+        cached_target: whether the target's are computed once, before the loop.
+        trainable: whether the parameters that a perceptual loss runs through require gradients.
         autocast: whether `torch.autocast` to bfloat16 is on in the forward pass and the loss.
         allocator: settings of torch's CUDA allocator, as in PYTORCH_ALLOC_CONF.
         zero_grad: "set_to_none" if gradients are freed before each step; "zero" if they stay, and new ones are added.
@@ -90,6 +97,9 @@ class StepOptions(msgspec.Struct, frozen=True):
     device: Device = "cpu"
     freeze: tuple[str, ...] = ()
     checkpoint: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
+    cached_target: bool = False
+    trainable: bool = False
     autocast: bool = False
     allocator: str = ""
     zero_grad: ZeroGrad = "set_to_none"
@@ -131,6 +141,12 @@ class StepOptions(msgspec.Struct, frozen=True):
         said: list[str] = [self.dtype, self.mode]
         if self.takes("optimizer"):
             said += [self.optimizer, *self.update.words]
+        if self.taps:
+            said.append(f"taps: {', '.join(self.taps)}")
+        if self.cached_target:
+            said.append("cached target")
+        if self.trainable:
+            said.append("trainable")
         if self.autocast:
             said.append("autocast to bfloat16")
         if self.freeze:
@@ -172,6 +188,9 @@ def checked_options(
     device: str = "cpu",
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
+    taps: str | Iterable[str] = (),
+    cached_target: bool = False,
+    trainable: bool = False,
     autocast: bool = False,
     allocator: str = "",
     zero_grad: str = "set_to_none",
@@ -193,6 +212,9 @@ def checked_options(
         dtype=dtype_name(dtype),
         freeze=several(freeze, "freeze"),
         checkpoint=several(checkpoint, "checkpoint"),
+        taps=several(taps, "taps"),
+        cached_target=cached_target,
+        trainable=trainable,
         optimizer=_one_of(OPTIMIZERS, optimizer or (DEFAULT if "optimizer" in TAKEN[kind] else NONE), "optimizer"),
         update=Update(**{word: plain(given) for word, given in of_update.items()}),
         device=_one_of(DEVICES, device, "device"),
@@ -212,12 +234,16 @@ def checked_options(
     check_update(options.optimizer, options.update)
     for word, nothing in ABSENT.items():
         if not options.takes(word) and getattr(options, word) != nothing:
-            having = ", ".join(other for other in MODES if word in TAKEN[other])
+            having = " or ".join(other for other in MODES if word in TAKEN[other])
             raise ArgumentError(f"{word}: needs mode {having}, found {options.mode}")
     if options.step_in_backward:
         _check_step_in_backward(options)
     network.parts(options.freeze, "freeze")
     network.blocks(options.checkpoint, "checkpoint")
+    if options.takes("taps") and not options.taps:
+        raise ArgumentError(f"taps: mode {options.mode} needs names of layers, such as relu1_2,relu2_2; found none")
+    for name in options.taps:
+        _check_layer(network, name, "taps")
     return options
 
 
@@ -232,6 +258,13 @@ def _check_step_in_backward(options: StepOptions) -> None:
     for word in ("zero_grad", "accumulate", "clip_grad"):
         if getattr(options, word) != ABSENT[word]:
             raise ArgumentError(f"{word}: can't be combined with step_in_backward, which frees each gradient at once")
+
+
+def _check_layer(network: Network, name: str, argument: str) -> None:
+    try:
+        network.layer(name)
+    except ArgumentError as error:
+        raise ArgumentError(f"{argument}: {error}") from None
 
 
 def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:

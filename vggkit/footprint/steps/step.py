@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Container, Iterable, Iterator
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from vggkit.base.eager import (
     Moment,
     Parameter,
     PlacedRun,
+    Storage,
     Tensor,
 )
 from vggkit.footprint import viewer
@@ -48,6 +50,7 @@ class Step(ABC):
         moments: the alive bytes after each operation.
         saved: each storage that is kept for the backward pass, and the first layer that keeps it.
         outputs: bytes of each layer's output, 0 if that is in another's memory; the loss is the last, if there is one.
+        run_again: names of the layers that the backward pass runs again to their end.
         refused: names of the normalisations that torch refuses to run.
     """
 
@@ -64,7 +67,8 @@ class Step(ABC):
         self.network = network
         self.options = options
         self._eager = eager = Eager(options.batch, options.device, training=self.is_training)
-        self.moments, self.saved, self.outputs, self.refused = eager.moments, eager.kept, eager.outputs, eager.refused
+        self.moments, self.saved, self.outputs = eager.moments, eager.kept, eager.outputs
+        self.run_again, self.refused = eager.run_again, eager.refused
         self._element_bytes = ELEMENT_BYTES[options.dtype]
         self._parameters: list[Parameter] = []
         self._before = eager.events
@@ -83,6 +87,17 @@ class Step(ABC):
     @abstractmethod
     def steady_bytes(self) -> int:
         """Bytes of what the network has between steps: parameters, gradients and optimizer state."""
+
+    @classmethod
+    def part(cls, network: Network, options: StepOptions) -> Network:  # noqa: ARG003  # a kind may need them
+        """Return the part of a network that is built for a step: all of it, unless a kind needs less."""
+        return network
+
+    @property
+    def multiply_accumulates(self) -> int:
+        """Those of a forward pass, for one image."""
+        run = (placed for placed in self.network if placed.name in self.outputs)
+        return sum(placed.layer.multiply_accumulates(placed.input_shape) for placed in run)
 
     @property
     def peak(self) -> Moment:
@@ -103,27 +118,31 @@ class Step(ABC):
 
     # What the walks are made of
 
-    def _place_layers(self) -> Blocks:
-        """Allocate parameters and buffers; return the layers of each block, and then those outside of blocks."""
-        frozen = self.network.parts(self.options.freeze, "freeze")
-        blocks = groupby(self.network.modules(), key=lambda placed: placed.block)
-        return [(block, [self._placed_run(one, one.name in frozen) for one in layers]) for block, layers in blocks]
+    def _place(self, layers: Iterable[PlacedLayer], frozen: Container[str] = ()) -> Blocks:
+        """Allocate the parameters and buffers of layers, of which some may be frozen; return the layers by block."""
+        blocks = groupby(layers, key=lambda placed: placed.block)
+        return [(block, [self._placed_run(one, one.name in frozen) for one in inside]) for block, inside in blocks]
 
     def _placed_run(self, placed: PlacedLayer, frozen: bool) -> PlacedRun:
-        self._eager.event = f"construction of {placed.name}"
-        parameters = {}
-        for name, shape in placed.layer.parameters(placed.input_shape).items():
-            storage = self._eager.new(0, elements(shape) * self._element_bytes, PARAMETERS)
-            storage.is_parameter = True
-            parameters[name] = Parameter(storage, shape, self._element_bytes, requires_grad=not frozen)
+        parameters, _ = self._construct(placed, frozen=frozen)
         self._parameters += parameters.values()
-        for shape in placed.layer.buffers(placed.input_shape).values():
-            # the buffer without a shape is batch norm's counter of batches
-            self._eager.new(0, elements(shape) * self._element_bytes if shape else INDEX_BYTES, BUFFERS)
         return PlacedRun(placed.name, placed.layer, parameters, frozen)
 
+    def _construct(self, placed: PlacedLayer, *, frozen: bool) -> tuple[dict[str, Parameter], list[Storage]]:
+        """Allocate and return a layer's parameters, by name, and its buffers."""
+        eager, size = self._eager, self._element_bytes
+        eager.event = f"construction of {placed.name}"
+        parameters = {}
+        for name, shape in placed.layer.parameters(placed.input_shape).items():
+            storage = eager.new(0, elements(shape) * size, PARAMETERS)
+            storage.is_parameter = True
+            parameters[name] = Parameter(storage, shape, size, requires_grad=not frozen)
+        # the buffer without a shape is batch norm's counter of batches
+        shapes = placed.layer.buffers(placed.input_shape).values()
+        return parameters, [eager.new(0, elements(shape) * size if shape else INDEX_BYTES, BUFFERS) for shape in shapes]
+
     def _images(self) -> Tensor:
-        """Allocate the images."""
+        """Allocate images."""
         self._eager.event = START
         shape = self.network.input_shape
         storage = self._eager.new(elements(shape) * self._element_bytes, kind=INPUTS)
@@ -134,15 +153,35 @@ class Step(ABC):
         self._eager.events = []
         return self._eager.events
 
-    def _forward(self, x: Tensor, blocks: Blocks) -> Tensor:
-        """Run the forward pass as the model does: the caller holds a block's input until the block returns."""
+    def _forward(self, x: Tensor, blocks: Blocks, word: str = "forward") -> Tensor:
+        """Run the forward pass as the model does: the caller holds a block's input until the block returns.
+
+        Args:
+            x: the images.
+            blocks: the layers.
+            word: what the events are called.
+        """
         eager = self._eager
         x = eager.alias(x)
         for block, layers in blocks:
             if block is None:
-                return eager.run_layers(layers, x)
+                return eager.run_layers(layers, x, word)
             run = eager.run_checkpoint if block in self.options.checkpoint else eager.run_layers
-            y = run(layers, eager.alias(x))
+            y = run(layers, eager.alias(x), word)
             eager.release(x)
             x = y
         return x
+
+
+def made_first(events: Iterable[Event], added: dict[Storage, Storage]) -> Iterator[Event]:
+    """Yield the events of a first step, whose gradients become those of parameters that had none to add them to.
+
+    Args:
+        events: those of a later step.
+        added: each gradient that was added to one that was there, and that one.
+    """
+    for event, storage, is_allocation in events:
+        if storage not in added:
+            yield event, storage, is_allocation
+        elif is_allocation:
+            yield event, added[storage], True

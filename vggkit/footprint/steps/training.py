@@ -20,7 +20,7 @@ from vggkit.base.eager import (
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import Call
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.footprint.steps.step import CLIP_GRAD, CONSTRUCTION, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step
+from vggkit.footprint.steps.step import CLIP_GRAD, CONSTRUCTION, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step, made_first
 from vggkit.network import Network
 from vggkit.notation.layers import elements
 
@@ -74,7 +74,7 @@ class Training(Step):
 
     def _walk(self) -> None:
         eager, options = self._eager, self.options
-        blocks = self._place_layers()
+        blocks = self._place(self.network.modules(), self.network.parts(options.freeze, "freeze"))
         if options.ema:
             self._copy_model()
         images = self._images()
@@ -242,19 +242,10 @@ class Training(Step):
             self.options.rules.step(call)
             yield from call.eager.events
         else:
-            yield from _made(part.events, added)
+            yield from made_first(part.events, added)
 
     @property
     def steady_bytes(self) -> int:
         parameters = [parameter.storage for parameter in self._parameters]
         states = [state for made in self._states.values() for state in made]
         return sum(storage.size for storage in (*parameters, *self._copied, *self._left, *states))
-
-
-def _made(events: list[Event], added: dict[Storage, Storage]) -> Iterator[Event]:
-    """Yield events in which gradients become those of parameters, which had none to add them to."""
-    for event, storage, is_allocation in events:
-        if storage not in added:
-            yield event, storage, is_allocation
-        elif is_allocation:
-            yield event, added[storage], True

@@ -97,6 +97,8 @@ class Flatten(Untrained, frozen=True):
         return nn.Sequential(nn.Flatten(), nn.Unflatten(1, (elements(x), 1)), nn.ChannelShuffle(x[0]), nn.Flatten())
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        if len(x.shape) == 1:
+            return eager.alias(x)  # torch returns what is flat already as it is
         if self.order == "chw":
             return eager.view(x, self.output_shape(x.shape))
         shuffled = self.as_one_operation(x, parameters, eager)
