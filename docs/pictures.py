@@ -55,7 +55,7 @@ def memory_svg() -> bytes:
 
 def remedies_svg() -> bytes:
     """Return what checkpoints of E take against what they run again, and its remedies."""
-    return remedies_picture(remedies("E", "6GB", batch=64, optimizer="adamw")).to_bytes("svg")
+    return remedies_picture(remedies("E", "6GB", batch=64, optimizer="adamw", device="cuda")).to_bytes("svg")
 
 
 def architecture_svg() -> bytes:

@@ -452,7 +452,7 @@ TABLES = [
     ("names", "vgg19_bn"),
     ("memory", "D", "--batch", "64", "--optimizer", "adamw"),
     ("memory", "D", "--fit", "T4", "--fit", "8GB"),
-    ("remedies", "E", "6GB", "--batch", "64", "--optimizer", "adamw"),
+    ("remedies", "E", "RTX 3070", "--batch", "80", "--optimizer", "adamw"),
     ("verify", "A", "--set", "width=0.125", "--input", "3x32x32"),
     ("compare", "C", "vgg16_bn"),
     ("compare", "A", "E", "--diff"),

@@ -24,7 +24,7 @@ BLOCKS = ("block1", "block2", "block3", "block4", "block5")
 def found() -> Remedies:
     """Return what makes a small step fit."""
     whole = vggkit.memory(TINY, batch=64).peak_bytes
-    return vggkit.remedies(TINY, whole * 8 // 10, batch=64, device="cpu")
+    return vggkit.remedies(TINY, whole * 8 // 10, batch=64)
 
 
 def test_every_set_of_blocks_is_a_point(found: Remedies) -> None:
@@ -59,9 +59,9 @@ def test_the_room_is_a_line(found: Remedies) -> None:
 def test_the_command_draws_it(ending: str, tmp_path: Path) -> None:
     """Beside the table that it prints; a set on a card has what its allocator reserves."""
     file = tmp_path / f"ways.{ending}"
-    result = run("remedies", "A", "5GB", "--batch", "64", "--plot", str(file))
+    result = run("remedies", "A", "5GB", "--context", "0", "--batch", "64", "--plot", str(file))
     assert result.exit_code == 0
-    assert result.stdout == printed("remedies", "A", "5GB", "--batch", "64")
+    assert result.stdout == printed("remedies", "A", "5GB", "--context", "0", "--batch", "64")
     assert result.stderr == f"{file} drawn\n"
     assert file.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r", b"%PDF-")
 

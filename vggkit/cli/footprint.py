@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +161,15 @@ def _room(step: StepOptions, argument: str, card: str, context: str | None, work
     """
     from vggkit.footprint.fit import checked_room
 
-    try:
+    with _speaking_of(argument):
         return checked_room(step, card, context, workspace or 0)
+
+
+@contextmanager
+def _speaking_of(argument: str) -> Iterator[None]:
+    """Name the argument of the command in what is said of a card, --context or --workspace."""
+    try:
+        yield
     except ArgumentError as error:
         text = str(error)
         is_named = text.startswith(("context:", "workspace:"))
@@ -208,7 +217,11 @@ def _check_memory_options(
 @batch_option
 @mode_options
 @step_options
-@click.option("--device", default="cuda", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
+@click.option(
+    "--device",
+    help="cpu or cuda.  [default: cpu; for a card by name, or with --context or --workspace: cuda]",
+    shell_complete=completion.devices,
+)
 @allocator_option
 @click.option("--context", metavar="SIZE", help="What CUDA itself takes.  [default: as documented for the card]")
 @click.option("--workspace", metavar="SIZE", help="What cuDNN and cuBLAS take.  [default: 0]")
@@ -224,6 +237,7 @@ def remedies(
     limit: str,
     input: str | None,
     settings: tuple[str, ...],
+    device: str | None,
     context: str | None,
     workspace: str | None,
     plot: Path | None,
@@ -235,10 +249,12 @@ def remedies(
 
     The CARD is a name (RTX 4090, T4) or a size (8GiB). Exit 1 if nothing makes the step fit.
     """
-    from vggkit.footprint.remedies.remedies import find_remedies
+    from vggkit.footprint.remedies.remedies import device_for, find_remedies
 
     format = format_of(format, output, TABLE_FORMATS)
-    network, step = _step(source, settings, input, **options)
+    with _speaking_of("CARD"):
+        device = device or device_for(limit, context, workspace)
+    network, step = _step(source, settings, input, device=device, **options)
     if plot is not None and plot.suffix.lower() not in PLOT_ENDINGS:
         raise wrong_ending("--plot", plot, PLOT_ENDINGS)
     found = find_remedies(network, step, _room(step, "CARD", limit, context, workspace))

@@ -249,6 +249,11 @@ def tensors_fit(sought: Sought, limit: int) -> Fit:
 
 # Their tables
 
+TENSORS_ARE_COUNTED = (
+    "Tensors are counted, wherever they lie. A card must have more: --device cuda plays torch's allocator."
+)
+"""What is said where something is to fit in so many bytes on the CPU."""
+
 
 def fits(sought: Sought, rooms: Iterable[Room]) -> list[Fit] | list[CardFit]:
     """Find the largest number for each card, on the device of the step."""
@@ -279,8 +284,9 @@ def _tensors_table(sought: Sought, fits: Sequence[Fit]) -> Table:
         Column(sought.next_title, lambda fit: str(fit.next), "right", rank=3),
         Column("memory it lacks", lambda fit: megabytes(fit.missing_bytes), "right", rank=4),
     ]
-    note = "Tensors are counted, wherever they lie. A card must have more: --device cuda plays torch's allocator."
-    return Table(grid(columns, fits, title=sought.title), records=[fit.to_dict() for fit in fits], notes=[note])
+    return Table(
+        grid(columns, fits, title=sought.title), records=[fit.to_dict() for fit in fits], notes=[TENSORS_ARE_COUNTED]
+    )
 
 
 def _cards_table(sought: Sought, fits: Sequence[CardFit]) -> Table:

@@ -19,12 +19,32 @@ TINY = Network.of("D", input="3x64x64", num_classes=10, width=0.25)
 
 def test_block1_is_the_cheapest_for_d_in_5_gb() -> None:
     """The tensors of 64 images fit with its checkpoint alone, and the result is the same."""
-    first = vggkit.remedies("D", "5GB", batch=64, device="cpu")[0]
+    first = vggkit.remedies("D", "5GB", batch=64)[0]
     assert first.options == first.build_options == {"checkpoint": ("block1",)}
     assert first.kinds == ("checkpoint",)
     assert (first.peak_bytes, first.reserved_bytes, first.retries) == (4_987_005_672, None, None)
     assert first.recomputed_multiply_accumulates == recomputed_macs(Network.of("D"), ("block1",)) == 1_936_392_192
     assert not first.changes_result
+
+
+@pytest.mark.parametrize(
+    ("given", "device"),
+    [
+        (("24GiB",), "cpu"),
+        (("RTX 4090",), "cuda"),
+        (("24GiB", "--context", "0"), "cuda"),
+        (("24GiB", "--workspace", "1GB"), "cuda"),
+        (("RTX 4090", "--device", "cpu"), "cpu"),
+        (("24GiB", "--device", "cuda"), "cuda"),
+    ],
+)
+def test_a_card_by_name_is_a_card(given: tuple[str, ...], device: str) -> None:
+    """So it is with what CUDA takes of it; in so many bytes tensors are counted. The notes say how to ask for both."""
+    keywords = {option.removeprefix("--"): value for option, value in zip(given[1::2], given[2::2])}
+    assert vggkit.remedies("A", given[0], **keywords).options.device == device
+    said = " ".join(printed("remedies", "A", *given).split())
+    assert ("--device cuda plays torch's allocator" in said) == (device == "cpu")
+    assert ("--device cpu counts tensors alone" in said) == (device == "cuda")
 
 
 def test_each_peak_is_torch_s_own() -> None:
@@ -59,7 +79,7 @@ STEPS = 12
 
 def test_a_model_is_built_with_what_concerns_it() -> None:
     """Checkpoints and frozen blocks are the model's; the optimizer is the loop's."""
-    found = vggkit.remedies("E", "6GB", batch=64, optimizer="adamw")
+    found = vggkit.remedies("E", "6GB", batch=64, optimizer="adamw", device="cuda")
     both = next(remedy for remedy in found if set(remedy.kinds) == {"optimizer", "checkpoint"})
     assert set(both.options) == {"optimizer", "checkpoint"}
     assert set(both.build_options) == {"checkpoint"}
@@ -68,7 +88,7 @@ def test_a_model_is_built_with_what_concerns_it() -> None:
 
 def test_a_step_that_fits_needs_no_remedy() -> None:
     """It says so, and exits with 0."""
-    found = vggkit.remedies("D", "24GiB", batch=64)
+    found = vggkit.remedies("D", "24GiB", batch=64, device="cuda")
     assert found.fits
     assert (len(found), found.nearest) == (0, None)
     assert found.as_it_is.reserved_bytes == vggkit.memory("D", batch=64, device="cuda").reserved_bytes
@@ -87,14 +107,14 @@ def test_where_nothing_fits_the_nearest_is_said() -> None:
 
 def test_where_nothing_lowers_the_peak_there_is_no_nearest() -> None:
     """Inference of a single image in bfloat16 has nothing to change."""
-    found = vggkit.remedies("D", "1MB", mode="inference", dtype="bfloat16", device="cpu")
+    found = vggkit.remedies("D", "1MB", mode="inference", dtype="bfloat16")
     assert (found.fits, len(found), found.nearest) == (False, 0, None)
     assert "Nothing lowers its peak." in str(found)
 
 
 def test_what_keeps_the_result_comes_first() -> None:
     """Then what runs less again, then fewer changes."""
-    found = vggkit.remedies("E", "5.5GB", batch=64, optimizer="adamw")
+    found = vggkit.remedies("E", "5.5GB", batch=64, optimizer="adamw", device="cuda")
     costs = [
         (remedy.changes_result, remedy.recomputed_multiply_accumulates, len(remedy.kinds), remedy.bytes)
         for remedy in found
@@ -105,8 +125,8 @@ def test_what_keeps_the_result_comes_first() -> None:
 
 def test_the_json_has_every_figure() -> None:
     """The same as the value's."""
-    data = json.loads(printed("remedies", "D", "5GB", "--batch", "64", "--device", "cpu", "--format", "json"))
-    found = vggkit.remedies("D", "5GB", batch=64, device="cpu")
+    data = json.loads(printed("remedies", "D", "5GB", "--batch", "64", "--format", "json"))
+    found = vggkit.remedies("D", "5GB", batch=64)
     assert data == json.loads(json.dumps(found.to_dict()))
     assert data["remedies"][0]["options"] == {"checkpoint": ["block1"]}
     assert (data["limit_bytes"], data["context_bytes"], data["fits"]) == (5_000_000_000, 0, False)
@@ -115,7 +135,7 @@ def test_the_json_has_every_figure() -> None:
 
 def test_a_row_of_csv_has_single_values() -> None:
     """Options are written as in a call; no cell is a formula."""
-    lines = printed("remedies", "D", "5GB", "--batch", "64", "--device", "cpu", "--format", "csv").splitlines()
+    lines = printed("remedies", "D", "5GB", "--batch", "64", "--format", "csv").splitlines()
     assert lines[0].startswith("kinds,options,build_options,typed")
     assert lines[1].startswith("checkpoint,\"checkpoint=('block1',)\",\"checkpoint=('block1',)\",'--checkpoint block1,")
     assert printed("remedies", "D", "24GiB", "--format", "csv").splitlines() == lines[:1]
@@ -127,6 +147,7 @@ def test_a_row_of_csv_has_single_values() -> None:
         (("D", "RTX"), "Error: CARD: expected a size such as 24GiB, or a card such as 'RTX 4090', found 'RTX'."),
         (("D", "8GB", "--batch", "0"), "Error: batch: expected a whole number from 1 to"),
         (("D", "8GB", "--context", "x"), "Error: --context: expected"),
+        (("D", "8GB", "--workspace", "x"), "Error: --workspace: expected"),
         (("D", "8GB", "--device", "cpu", "--context", "1GB"), "Error: --context: needs device cuda, found cpu"),
         (
             ("D", "8GB", "--device", "cpu", "--allocator", "expandable_segments:True"),

@@ -10,10 +10,11 @@ import msgspec
 from vggkit.base.numbers import megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.card_fit import Room
-from vggkit.footprint.fit import StepArguments, checked_room, size_text
+from vggkit.footprint.cards import card_of
+from vggkit.footprint.fit import TENSORS_ARE_COUNTED, StepArguments, checked_room, size_text
 from vggkit.footprint.remedies.kinds import Checkpointing, run_again
 from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
-from vggkit.footprint.steps.options import STEP_KEYWORDS, StepOptions, checked_options
+from vggkit.footprint.steps.options import STEP_KEYWORDS, Device, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network, Source
 from vggkit.notation.overrides import check_keywords
@@ -127,7 +128,7 @@ class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
 
         Of the sets the 255 cheapest, which are all where there are up to eight blocks.
 
-        >>> ways = remedies("D", "5GB", batch=64, device="cpu").tradeoffs()
+        >>> ways = remedies("D", "5GB", batch=64).tradeoffs()
         >>> len(ways), min(way.peak_bytes for way in ways if not way.changes_result)
         (34, 4987005672)
         """
@@ -185,11 +186,12 @@ class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
         return percent(again, self.multiply_accumulates) if again else NONE
 
     def _sentences(self) -> list[str]:
-        there = f"There is room for {megabytes(self.room.bytes)}."
+        there = f"There is room for {megabytes(self.room.bytes)}. {TENSORS_ARE_COUNTED}"
         if self.options.device == "cuda":
-            there += (
-                f" CUDA's context takes {megabytes(self.room.context_bytes)} (--context), workspaces of cuDNN and"
-                f" cuBLAS {megabytes(self.room.workspace_bytes)} (--workspace)."
+            there = (
+                f"There is room for {megabytes(self.room.bytes)} in torch's allocator; --device cpu counts tensors"
+                f" alone. CUDA's context takes {megabytes(self.room.context_bytes)} (--context), workspaces of cuDNN"
+                f" and cuBLAS {megabytes(self.room.workspace_bytes)} (--workspace)."
             )
         if self.fits:
             return ["The step fits as it is.", there]
@@ -250,7 +252,8 @@ def remedies(
         limit: a card such as "RTX 4090", a size such as "24GiB", or bytes.
         context: what CUDA itself takes of the card; by default as documented for the card.
         workspace: what cuDNN and cuBLAS take for themselves; not modelled, so 0 by default.
-        arguments: as for `memory`; the device is cuda if none is given.
+        arguments: as for `memory`. If no device is given, it is cuda for a card by name, and where `context` or
+            `workspace` is given; else cpu, where tensors are counted.
 
     Returns:
         The remedies; none if the step fits as it is, or if nothing makes it fit.
@@ -259,16 +262,27 @@ def remedies(
         ConfigError: if the configuration can't be found or is wrong.
         ArgumentError: if an argument is outside its allowed values, or torch can't run the step.
 
-    >>> [remedy.typed for remedy in remedies("D", "5GB", batch=64, device="cpu")]
+    >>> [remedy.typed for remedy in remedies("D", "5GB", batch=64)]
     ['--checkpoint block1', '--freeze block1', '--autocast']
-    >>> remedies("E", "8GB", batch=64, optimizer="adamw")[0].options
+    >>> remedies("E", "8GB", batch=64, optimizer="adamw", device="cuda")[0].options
     {'allocator': 'expandable_segments:True'}
     """
-    given: dict[str, Any] = {"device": "cuda", **arguments}
+    given: dict[str, Any] = {"device": device_for(limit, context, workspace), **arguments}
     check_keywords(remedies, given, STEP_KEYWORDS)
     network = Network.of(source, **{word: value for word, value in given.items() if word not in STEP_KEYWORDS})
     options = checked_options(network, **{word: value for word, value in given.items() if word in STEP_KEYWORDS})
     return find_remedies(network, options, checked_room(options, limit, context, workspace))
+
+
+def device_for(
+    limit: str | SupportsIndex, context: str | SupportsIndex | None, workspace: str | SupportsIndex | None
+) -> Device:
+    """Return the device on which a step is to fit, if nobody says which; `remedies` explains the arguments.
+
+    >>> device_for("RTX 4090", None, 0), device_for("24GiB", None, 0), device_for("24GiB", "300MiB", 0)
+    ('cuda', 'cpu', 'cuda')
+    """
+    return "cuda" if card_of(limit).name or context is not None or workspace else "cpu"
 
 
 def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedies:
