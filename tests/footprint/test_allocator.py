@@ -224,3 +224,15 @@ def test_what_torch_reads_is_read(card: Card, text: str) -> None:
     """Spaces, a comma at the end, a setting said twice, and what concerns other memory are no mistakes."""
     Settings.of(text)
     assert card.ask(settings=text, share=1.0, events=[]) == []
+
+
+def test_known_addresses_decide_between_blocks_of_the_same_size() -> None:
+    """The free block at the lowest address is taken, as in torch before 2.13; else the one that was there first."""
+    taken = []
+    for addresses in ((), (64 * MIB, 32 * MIB)):
+        allocator = Allocator(CARD, Settings(), addresses=addresses)
+        blocks = [allocator.allocate(20 * MIB) for _ in range(3)]
+        allocator.free(blocks[0])
+        allocator.free(blocks[1])
+        taken.append(blocks.index(allocator.allocate(20 * MIB)))
+    assert taken == [0, 1]

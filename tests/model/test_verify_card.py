@@ -116,6 +116,16 @@ def test_so_they_are_in_other_steps(on_card: OnCard, options: dict[str, Any], wo
     assert list(dict.fromkeys(what.split(",")[0] for what in claims)) == [*modes]
 
 
+SENSITIVE: dict[str, Any] = {"batch": 16, "checkpoint": ["block1", "block3"]}
+"""A step of D in which free blocks of the same size decide what is reserved."""
+
+
+def test_the_drivers_addresses_do_not_matter(on_card: OnCard) -> None:
+    """Wherever the driver puts segments, of free blocks of the same size torch takes the one in the oldest."""
+    on_card(workspaces=True, scatters=True)
+    assert all(claim.holds for claim in measured(Network.of("D"), **SENSITIVE).values())
+
+
 @pytest.mark.parametrize("text", ["", pytest.param(EXPANDABLE, marks=pytest.mark.slow)])
 def test_workspaces_are_told_from_tensors(on_card: OnCard, text: str) -> None:
     """The plan is found among torch's allocations, the others are measured, and with them the figures are torch's."""

@@ -5,15 +5,15 @@ card must have is the segments, not the tensors. The rules are those of torch 2.
 whose names stand behind each rule here, with the constants of c10/core/AllocatorConfig.h. They know nothing of layers.
 
 One stream and one card are modelled, as a plain training loop has them, and no private pools of CUDA graphs. Addresses
-ascend and none is given twice: which addresses a driver hands out decides between
-blocks of the same size alone.
+ascend and none is given twice, so that of free blocks of the same size the first is in the oldest segment. Before torch
+2.13 the driver's addresses decided that (pytorch/pytorch#183591), which may leave other holes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -34,6 +34,9 @@ SEGMENT_ROUNDING = 2 * MIB
 
 GAP = 2 * MIB
 """Addresses between two segments: they never touch."""
+
+BEYOND = 1 << 57
+"""Above all addresses of a process: its page tables have five levels at most (Intel's manual, volume 3A, 4.5)."""
 
 
 class OutOfMemory(Exception):  # noqa: N818  # a verdict for whoever plays the events, not an error of vggkit's
@@ -214,6 +217,8 @@ class Allocator:
         card_bytes: what the card has.
         settings: as in PYTORCH_ALLOC_CONF; torch's own defaults if absent.
         taken: bytes of the card that others have: CUDA's context, libraries.
+        addresses: where a driver has put segments, in the order in which they were asked for, to decide as torch did
+            before 2.13; all further ones lie above.
 
     Attributes:
         allocated: bytes of the blocks that are handed out (allocated_bytes).
@@ -228,7 +233,9 @@ class Allocator:
     (3000320, 20971520)
     """
 
-    def __init__(self, card_bytes: int, settings: Settings | None = None, taken: int = 0) -> None:
+    def __init__(
+        self, card_bytes: int, settings: Settings | None = None, taken: int = 0, *, addresses: Sequence[int] = ()
+    ) -> None:
         self.card_bytes = card_bytes
         self.room = card_bytes - taken
         self.settings = settings = settings or Settings()
@@ -237,7 +244,8 @@ class Allocator:
         self.retries = self.ooms = 0
         self.small = Pool(SMALL_SEGMENT)
         self.large = Pool(settings.large_segment)
-        self._next_address = 0
+        self._known_addresses = iter(addresses)
+        self._next_address = BEYOND if addresses else 0
         self._live: dict[int, Block] = {}
         self._segments: Segments = (ExpandableSegments if settings.expandable_segments else PlainSegments)(self)
         self._ages = self.limit is not None and settings.garbage_collection_threshold > 0
@@ -351,7 +359,10 @@ class Allocator:
         return self._segments.obtain(pool, size, segment)
 
     def address_for(self, size: int, unit: int = SEGMENT_ROUNDING) -> int:
-        """Return where a new segment begins: at a multiple of a unit, beyond a gap."""
+        """Return where a new segment begins: where the driver has put it, or at a multiple of a unit, beyond a gap."""
+        known = next(self._known_addresses, None)
+        if known is not None:
+            return known
         address = _units(self._next_address + GAP, unit)
         self._next_address = address + size
         return address

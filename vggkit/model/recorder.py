@@ -23,6 +23,10 @@ from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, mo
 from vggkit.network import Network
 from vggkit.notation.zoo import loads
 
+IS_BY_ADDRESS = torch.__version__ < "2.13"  # compared as versions, not as texts
+"""Whether the address decides between free blocks of the same size, and not the age of their segments; CUDA wheels have
+had BlockComparatorSizeCounterAddress since 2.13.0 (pytorch/pytorch#183591)."""
+
 
 class Inference:
     """A loop of forward passes in `eval()` mode without gradients; the arguments are those of `Training`."""
@@ -50,6 +54,7 @@ class Events:
         seen: how many entries of torch's history have been read.
         numbers: of each address that is allocated, which allocation it is, counted from 1.
         count: how many allocations there were.
+        addresses: of each segment that was asked for, where it is.
     """
 
     def __init__(self) -> None:
@@ -57,6 +62,7 @@ class Events:
         self.seen = 0
         self.numbers: dict[int, int] = {}
         self.count = 0
+        self.addresses: list[int] = []
 
     def read(self) -> list[int]:
         """Return what is new: bytes that are allocated (> 0), or that the n-th allocation is freed (-n)."""
@@ -69,6 +75,8 @@ class Events:
                 events.append(entry["size"])
             elif entry["action"] == "free_completed":
                 events.append(-self.numbers.pop(entry["addr"]))
+            elif entry["action"] == "segment_alloc":
+                self.addresses.append(entry["addr"])
         self.seen = len(history)
         return events
 
@@ -112,6 +120,7 @@ def _recording(network: Network, options: StepOptions, count: int) -> Recording 
         used_bytes=total - free,
         reserved_bytes=torch.cuda.memory_reserved(),
         parts=parts,
+        addresses=events.addresses if IS_BY_ADDRESS else [],
         figures=figures,
     )
 

@@ -52,6 +52,8 @@ class Recording(msgspec.Struct, frozen=True, tag=True):
         reserved_bytes: what this process's allocator has of that.
         parts: what was asked for before the first step, and in each step: bytes (> 0), or that the n-th allocation of
             all is freed (-n).
+        addresses: where the driver has put the allocator's segments, in order, if that decides which block is taken;
+            else none.
         figures: the most bytes in each step.
     """
 
@@ -60,6 +62,7 @@ class Recording(msgspec.Struct, frozen=True, tag=True):
     used_bytes: int
     reserved_bytes: int
     parts: list[list[int]]
+    addresses: list[int]
     figures: list[Figures]
 
 

@@ -199,7 +199,7 @@ def most_at_once(allocations: Mapping[int, Lifetime]) -> int:
 
 def played(recording: Recording, settings: Settings) -> tuple[int, int]:
     """Return the most allocated and reserved bytes of the last step, if our allocator is asked for all of it."""
-    allocator = Allocator(UNBOUNDED, settings)
+    allocator = Allocator(UNBOUNDED, settings, addresses=recording.addresses)
     blocks: dict[int, Block] = {}
     count = 0
     for events in recording.parts:

@@ -3,8 +3,9 @@
 Loaded before torch (LD_PRELOAD), it takes the place of those functions of libcudart that torch calls on the way to its
 caching allocator: how many devices there are, how large they are, and what cudaMalloc and cuMemCreate still have to
 give of CARD_BYTES. All else that torch calls succeeds and does nothing. Addresses only ever grow, so that two runs are
-the same. torch also opens the driver (libcuda.so.1) and, for expandable segments, the library that watches over cards
-(libnvidia-ml.so.1): links of these names lead here. Needs gcc and the headers that come with a CUDA build of torch. */
+the same; with CARD_SCATTERS they come in any order, as a driver's do. torch also opens the driver (libcuda.so.1) and,
+for expandable segments, the library that watches over cards (libnvidia-ml.so.1): links of these names lead here. Needs
+gcc and the headers that come with a CUDA build of torch. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,9 @@ static size_t total(void) {
 
 /* Addresses are 2 MiB apart, as the driver's pages are, with a gap in which a wrong merge would show. */
 static address reserve(size_t size) {
+    static address count;
     address start = next;
+    if (getenv("CARD_SCATTERS")) return next + (count++ * 2531 % 4096 << 33); /* odd: 4096 different ones */
     next += (size + 3 * MIB) / (2 * MIB) * (2 * MIB) + 2 * MIB;
     return start;
 }

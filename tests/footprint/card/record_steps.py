@@ -1,7 +1,7 @@
 """Let vggkit's own recorder run on the card, each question in a new process that has not used it.
 
 A question is one of `vggkit.model.recording`, and what part of the card there is. It may say besides that kernels take
-workspaces, as those of a real card do. The answer is the recorder's.
+workspaces, as those of a real card do, and that the driver's addresses come in any order. The answer is the recorder's.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def answer(line: str) -> None:
     question = json.loads(line)
     if question.pop("workspaces", False):
         take_workspaces(library)
+    if question.pop("scatters", False):
+        os.environ["CARD_SCATTERS"] = "1"
     torch.cuda.set_per_process_memory_fraction(float(question.pop("share", 1)))
     sys.stdout.buffer.write(msgspec.json.encode(recorder.answer(msgspec.convert(question, Question))) + b"\n")
     sys.stdout.flush()
