@@ -21,9 +21,10 @@ import torch
 import vggkit
 from tests import judges
 from vggkit import Network
-from vggkit.footprint.fit import StepArguments
+from vggkit.figures.compare import CompareArguments
+from vggkit.footprint.fit import FitArguments
 from vggkit.footprint.optimizers import Update
-from vggkit.footprint.steps.options import STEP_KEYWORDS
+from vggkit.footprint.steps.options import STEP_KEYWORDS, TRAINING_KEYWORDS
 from vggkit.model.build import BuildArguments
 from vggkit.model.weights.loading import LoadArguments
 from vggkit.notation.overrides import OVERRIDES, Overrides
@@ -146,18 +147,26 @@ def test_the_typed_overrides_are_the_overrides() -> None:
     assert set(Overrides.__optional_keys__) == set(OVERRIDES)
     assert not Overrides.__required_keys__
     steps = set(vggkit.memory.__kwdefaults__) - {"batch"}
-    assert set(StepArguments.__optional_keys__) == {*OVERRIDES, *steps, *Update.__struct_fields__}
-    assert set(StepArguments.__optional_keys__) - {*OVERRIDES} == {*STEP_KEYWORDS} - {"batch"}
+    assert set(FitArguments.__optional_keys__) == {*OVERRIDES, *steps, *Update.__struct_fields__}
+    assert set(FitArguments.__optional_keys__) - {*OVERRIDES} == {*STEP_KEYWORDS} - {"batch"}
+    assert set(CompareArguments.__optional_keys__) == {*OVERRIDES, *TRAINING_KEYWORDS}
     builds = set(vggkit.build.__kwdefaults__) - {"softmax", "weights"}
     assert set(BuildArguments.__optional_keys__) == {*OVERRIDES, *LoadArguments.__optional_keys__, *builds}
     assert set(LoadArguments.__optional_keys__) == set(vggkit.load_weights.__kwdefaults__) - {"head"}
 
 
-@pytest.mark.parametrize("function", [vggkit.build, vggkit.load])
-def test_help_names_each_keyword_of_a_group(function: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (vggkit.build, {*OVERRIDES, *LoadArguments.__optional_keys__}),
+        (vggkit.load, {*OVERRIDES}),
+        (vggkit.memory, {*STEP_KEYWORDS}),
+        (vggkit.compare, {*TRAINING_KEYWORDS}),
+    ],
+)
+def test_help_names_each_keyword_of_a_group(function: Callable[..., Any], words: set[str]) -> None:
     """What `help` prints of a function says the overrides, and of `build` the keywords of loading as well."""
     text = inspect.getdoc(function) or ""
-    words = {*OVERRIDES, *(LoadArguments.__optional_keys__ if function is vggkit.build else ())}
     assert {word for word in words if not re.search(rf"\b{word}\b", text)} == set()
 
 

@@ -13,6 +13,7 @@ import pytest
 from docs import pictures
 from vggkit.classify.predictions import Classified, Prediction, Predictions
 from vggkit.cli import main
+from vggkit.footprint.steps.options import STEP_KEYWORDS
 from vggkit.notation.layers import KINDS
 from vggkit.notation.overrides import OVERRIDES
 from vggkit.notation.reading import BUDGET, KEYS
@@ -53,6 +54,13 @@ def test_the_json_of_classify_is_documented() -> None:
     (picture,) = Predictions([Classified(image="a.jpg", predictions=(prediction,))]).table().data
     section = JSON.split("## The JSON of `vggkit classify --format json`")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [*picture, *picture["predictions"][0]]
+
+
+def test_every_option_of_a_step_is_documented() -> None:
+    """The page of the JSON has each of them, once for all commands."""
+    section = JSON.split("## What a step is like")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    assert {word for row in rows for word in re.findall(r"`(\w+)`", row)} == {*STEP_KEYWORDS}
 
 
 def test_exactly_two_commands_set_everything_up() -> None:

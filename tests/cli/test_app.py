@@ -63,32 +63,25 @@ def printed(*arguments: str, **environment: str) -> str:
 
 UPDATE = ("weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered")
 PERCEPTUAL = ("taps", "cached_target", "trainable")
+TRAINING = (
+    "batch", "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast", "zero_grad", "accumulate",
+    "ema", "clip_grad", "step_in_backward", "settings", "allocator",
+)  # fmt: skip
 TESTED = {
     "summarize": {
         "source", "batch", "input", "dtype", "settings", "formula", "expand", "training", "format", "output",
     },
     "memory": {
-        "source", "batch", "mode", *PERCEPTUAL, "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint",
-        "autocast", "settings", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
-        "allocator", "context", "device", "limits", "solve", "timeline", "workspace", "format", "output",
+        "source", "mode", *PERCEPTUAL, *TRAINING, "context", "device", "limits", "solve", "timeline", "workspace",
+        "format", "output",
     },
     "remedies": {
-        "source", "limit", "batch", "mode", *PERCEPTUAL, "input", "dtype", "optimizer", *UPDATE, "freeze",
-        "checkpoint", "autocast", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
-        "settings", "allocator", "context", "device", "workspace", "plot", "format", "output",
+        "source", "limit", "mode", *PERCEPTUAL, *TRAINING, "context", "device", "workspace", "plot", "format",
+        "output",
     },
-    "compare": {
-        "sources", "batch", "input", "dtype", "optimizer", "settings", "sort", "only", "diff", "format", "output",
-    },
-    "find": {
-        "sources", "vary", *FOUND, "only", "sort", "limit", "pareto", "batch", "input", "dtype", "optimizer",
-        "settings", "format", "output",
-    },
-    "verify": {
-        "source", "batch", "mode", *PERCEPTUAL, "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint",
-        "autocast", "settings", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward", "device",
-        "allocator", "format", "output",
-    },
+    "compare": {"sources", *TRAINING, "sort", "only", "diff", "format", "output"},
+    "find": {"sources", "vary", *FOUND, "only", "sort", "limit", "pareto", *TRAINING, "format", "output"},
+    "verify": {"source", "mode", *PERCEPTUAL, *TRAINING, "device", "format", "output"},
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},
     "reconcile": {"source", "number", "batch", "input", "dtype", "settings", "format", "output"},

@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_counted_on_stderr(size: int, monkeypatch: pytest.M
     result = run("find", "A", "D", "--vary", "input=3x16x16,3x32x32", "--format", "csv")
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "2 of 4 skipped: the input, an override or the batch does not fit them; the first: A:input=3x16"
+        "2 of 4 skipped: the input, an override or the step does not fit them; the first: A:input=3x16"
     )
     assert len(result.stderr.splitlines()) == 1
     assert len(result.stdout.splitlines()) == 3

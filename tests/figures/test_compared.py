@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.figures.beside import of
 from vggkit import Network, compare
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.figures.compared import split_changes
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import checked_options
 from vggkit.model import verify
 
 NAMES = ["A", "A-LRN", "B", "C", "D", "E"]
@@ -96,16 +97,25 @@ def test_activations_and_receptive_fields_are_the_published_ones() -> None:
     assert [one.receptive_field for one in networks] == [(side, side) for side in (150, 150, 156, 156, 212, 268)]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
-def test_peaks_are_what_the_tracker_measures(optimizer: str) -> None:
-    """Inference and training peak of two small networks are MemTracker's, at the batch and with the optimizer asked."""
+STEPS: list[dict[str, Any]] = [
+    {},
+    {"optimizer": "adamw", "fused": True, "ema": True},
+    {"optimizer": "paper", "accumulate": 2, "checkpoint": ["block1"], "freeze": "block2"},
+    {"optimizer": "rmsprop", "momentum": 0.9, "step_in_backward": True, "autocast": True},
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.get("optimizer", "default"))
+def test_peaks_are_what_the_tracker_measures(step: dict[str, Any]) -> None:
+    """Inference and training peak of two small networks are MemTracker's, at the batch and in the loop asked."""
     sources = [Network.of(name, width=0.05, input="3x32x32") for name in ("A-LRN", "B")]
-    comparison = compare(*sources, batch=3, optimizer=optimizer)
+    comparison = compare(*sources, batch=3, **step)
     for network, one in zip(sources, comparison.networks):
-        options = StepOptions(batch=3, optimizer=optimizer)
-        assert one.training_peak_bytes == sum(verify.training_peak(network, options).values())
-        options = StepOptions(batch=3, mode="inference", optimizer="none")
-        assert one.inference_peak_bytes == sum(verify.inference_peak(network, options).values())
+        training = checked_options(network, batch=3, **step)
+        assert one.training_peak_bytes == sum(verify.training_peak(network, training).values())
+        assert one.saved_for_backward_bytes == verify.saved_bytes(network, training)
+        inference = checked_options(network, batch=3, mode="inference", autocast=training.autocast)
+        assert one.inference_peak_bytes == sum(verify.inference_peak(network, inference).values())
 
 
 @pytest.mark.parametrize(

@@ -202,11 +202,10 @@ def test_type_checkers_know_every_option() -> None:
     assert tuple(UpdateArguments.__annotations__) == Update.__struct_fields__
 
 
-@pytest.mark.parametrize("function", [vggkit.memory, vggkit.compare, vggkit.find])
-def test_every_optimizer_is_in_the_docstring_of_what_takes_one(function: Any) -> None:
-    """The docstrings name them all, and which is the default."""
+def test_every_optimizer_is_in_the_docstring_of_memory() -> None:
+    """It names them all, and which is the default."""
     named = either(OPTIMIZERS).replace("sgd-momentum", "sgd-momentum (the default; without weight decay)")
-    assert named in " ".join(function.__doc__.split())
+    assert named in " ".join(str(vggkit.memory.__doc__).split())
 
 
 # A new one

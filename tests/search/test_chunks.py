@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vggkit
 from tests.drawn import networks
 from tests.footprint.card import Cards
+from tests.footprint.test_loops import LOOPS
 from vggkit.base.errors import VggkitError
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.steps.options import StepOptions
@@ -28,12 +29,17 @@ from vggkit.search import chunks, query
 ALL = tuple(FOUND)
 
 
-def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", optimizer: str | None = None) -> Any:
+def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", allocator: str = "", **options: Any) -> Any:
     """Return the figures of one network, by the functions for one."""
     summary = vggkit.summarize(network, batch=batch, dtype=dtype, expand=True)
-    training = vggkit.memory(network, batch=batch, dtype=dtype, optimizer=optimizer)
-    on_card = vggkit.memory(network, batch=batch, dtype=dtype, optimizer=optimizer, device="cuda")
-    [compared] = vggkit.compare(network, batch=batch, dtype=dtype, optimizer=optimizer).networks
+    training = vggkit.memory(network, batch=batch, dtype=dtype, **options)
+    on_card = vggkit.memory(network, batch=batch, dtype=dtype, device="cuda", allocator=allocator, **options)
+    autocast = options.get("autocast", False)
+    inference = vggkit.memory(network, batch=batch, dtype=dtype, mode="inference", autocast=autocast)
+    [compared] = vggkit.compare(network, batch=batch, dtype=dtype, allocator=allocator, **options).networks
+    assert compared.inference_peak_bytes == inference.peak_bytes
+    assert compared.training_peak_bytes == training.peak_bytes
+    assert compared.reserved_bytes == on_card.reserved_bytes
     return {
         "weight_layers": summary.totals.weight_layers,
         "parameters": summary.totals.parameters,
@@ -44,7 +50,7 @@ def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", opti
         "multiply_accumulates": summary.totals.multiply_accumulates,
         "activation_bytes": summary.totals.activation_bytes,
         "receptive_field": compared.receptive_field,
-        "inference_peak_bytes": vggkit.memory(network, batch=batch, dtype=dtype, mode="inference").peak_bytes,
+        "inference_peak_bytes": inference.peak_bytes,
         "training_peak_bytes": training.peak_bytes,
         "saved_for_backward_bytes": training.saved_for_backward_bytes,
         "reserved_bytes": on_card.reserved_bytes,
@@ -106,12 +112,42 @@ def test_each_figure_is_that_of_the_variant_alone(
     st.sampled_from(["A", "A-LRN", "C", "cifar_vgg16_gn", "panns_cnn14_trunk", "allcnn_c"]),
     axes(),
     st.sampled_from(["none", "sgd", "adamw"]),
+    st.sampled_from(list(LOOPS.values())),
 )
 def test_each_figure_of_the_zoos_variants_is_that_of_the_variant_alone(
-    name: str, varied: dict[str, list[Any]], optimizer: str
+    name: str, varied: dict[str, list[Any]], optimizer: str, loop: dict[str, Any]
 ) -> None:
-    """Whatever is varied, with each sort of optimizer."""
-    assert_exact(vggkit.load(name), varied, optimizer=optimizer)
+    """Whatever is varied, with each sort of optimizer, in each loop."""
+    if optimizer != "none" or "step_in_backward" not in loop:
+        assert_exact(vggkit.load(name), varied, optimizer=optimizer, **loop)
+
+
+TRAINED: dict[str, dict[str, Any]] = {
+    "checkpoint": {"checkpoint": ["block1", "block3"]},
+    "freeze": {"freeze": ["block1", "fc1"]},
+    "autocast": {"autocast": True},
+    "allocator": {"allocator": "expandable_segments:True"},
+    "foreach": {"optimizer": "adam", "foreach": True, "amsgrad": True},
+    "single": {"optimizer": "paper", "foreach": False, "nesterov": True},
+    "fused": {"optimizer": "adagrad", "fused": True, "weight_decay": 0.1},
+    "rmsprop": {"optimizer": "rmsprop", "momentum": 0.9, "centered": True},
+    "adafactor": {"optimizer": "adafactor"},
+    **{word: loop for word, loop in LOOPS.items() if loop},
+}
+
+
+@pytest.mark.parametrize("word", TRAINED)
+def test_each_option_of_the_training_step_reaches_every_figure(word: str) -> None:
+    """Of variants that are worked out together, and of one alone in `compare`."""
+    varied = {"width": [0.05, 0.2, 0.4], "num_classes": [2, 5], "batch_norm": [True, False]}
+    assert_exact(vggkit.load("A", input="3x32x32"), varied, batch=3, **TRAINED[word])
+
+
+def test_a_network_without_a_block_or_layer_that_is_named_is_left_out() -> None:
+    """The reason says which it is."""
+    found = vggkit.find("A", "allcnn_c", "D", figures="training_peak", freeze="fc1", batch=2)
+    assert [variant.name for variant in found] == ["A", "D"]
+    assert found.reason == "allcnn_c: freeze: allcnn_c has no block or layer 'fc1'. `vggkit names allcnn_c` lists them"
 
 
 def test_the_peak_may_be_at_another_moment_in_each_variant() -> None:
@@ -145,9 +181,13 @@ def test_reserved_bytes_are_those_of_torchs_allocator(cards: Cards) -> None:
     same: dict[str, Any] = {"input": "3x32x32", "num_classes": 10}
     varied = {"width": [0.25, 0.6], "batch_norm": [True, False]}
     reserved = set()
-    for batch, optimizer in ((2, "adamw"), (64, "sgd-momentum")):
-        for variant in vggkit.find("A", vary=varied, figures="reserved", batch=batch, optimizer=optimizer, **same):
-            question = {"name": "A", "batch": batch, "optimizer": optimizer, "steps": 6, **same, **variant.changes}
+    asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"batch": 2, "optimizer": "adamw", "foreach": False}, {"ema": True}),
+        ({"batch": 64, "optimizer": "sgd-momentum", "checkpoint": ["block1"]}, {"accumulate": 2}),
+    ]
+    for step, loop in asked:
+        for variant in vggkit.find("A", vary=varied, figures="reserved", **step, **loop, **same):
+            question = {"name": "A", "steps": 6, **step, "loop": loop, **same, **variant.changes}
             assert variant.figures["reserved_bytes"] == card.ask(**question)[-1]["reserved"], variant.label
             reserved.add(variant.figures["reserved_bytes"])
     assert len(reserved) > 4
@@ -273,7 +313,7 @@ def test_a_search_does_not_run_ahead() -> None:
         "dropout": [i / 1000 for i in range(1000)],
     }
     options: dict[str, Any] = {"where": {}, "figures": ["parameters"], "sort": None, "limit": None, "pareto": None}
-    asked = query.prepared(["A"], {}, vary=vary, batch=1, dtype="float32", optimizer=None, **options)
+    asked = query.prepared(["A"], {}, vary=vary, batch=1, dtype="float32", training={}, **options)
     assert asked.total == 10**12
     assert next(chunks.chunks(asked)).examined == chunks.CHUNK
 
@@ -378,9 +418,7 @@ def test_processes_and_chunks_change_no_reserved_bytes(monkeypatch: pytest.Monke
 def test_a_chunk_can_be_stopped_between_variants(asked: list[int]) -> None:
     """That of variants worked out alone takes long enough to."""
     options: dict[str, Any] = {"figures": [], "limit": None, "pareto": None, "batch": 1, "dtype": "float32"}
-    wanted = query.prepared(
-        ["A"], {}, vary={"num_classes": CLASSES}, where={}, sort="reserved", optimizer=None, **options
-    )
+    wanted = query.prepared(["A"], {}, vary={"num_classes": CLASSES}, where={}, sort="reserved", training={}, **options)
     with pytest.raises(chunks.Stopped):
         chunks.chunk(wanted, range(wanted.total), stopped=lambda: len(asked) == 5)
     assert len(asked) == 5

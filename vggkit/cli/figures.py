@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,6 +25,7 @@ from vggkit.cli.options import (
     source_argument,
     sources_argument,
     split,
+    step_arguments,
     step_figure_options,
     write,
     write_table,
@@ -163,16 +165,14 @@ def reconcile(
 @output_option
 def compare(
     sources: tuple[str, ...],
-    batch: int,
     input: str | None,
-    dtype: str,
-    optimizer: str | None,
     settings: tuple[str, ...],
     sort: str | None,
     only: tuple[str, ...],
     diff: bool,
     format: str | None,
     output: Path | None,
+    **options: Any,
 ) -> None:
     """Set networks side by side, as the paper's Table 1 does, and their figures.
 
@@ -192,5 +192,5 @@ def compare(
     shown = [figure_name(word, "--only", COMPARED, others=(LAYERS,)) for word in words] or SHOWN
     if sort is not None:
         direction(sort, "--sort", COMPARED)
-    made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, sort=sort, **overrides(settings, input=input))
+    made = call(*sources, sort=sort, **step_arguments(options), **overrides(settings, input=input))
     write_table(made.diff().table() if diff else made.table(shown), format, output)

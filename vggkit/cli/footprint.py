@@ -24,8 +24,8 @@ from vggkit.cli.options import (
     overrides,
     put,
     source_argument,
-    split,
     stacked,
+    step_arguments,
     step_options,
     write_table,
     wrong_ending,
@@ -132,10 +132,6 @@ def _step(
     source: str,
     settings: tuple[str, ...],
     input: str | None,
-    *,
-    freeze: tuple[str, ...],
-    checkpoint: tuple[str, ...],
-    taps: tuple[str, ...],
     **options: Any,
 ) -> tuple[Network, StepOptions]:
     """Return the network and what its step is like, checked."""
@@ -143,10 +139,7 @@ def _step(
     from vggkit.network import Network
 
     network = Network.of(source, **overrides(settings, input=input))
-    frozen = split(freeze, "--freeze", "block1,block2")
-    checkpointed = split(checkpoint, "--checkpoint", "block1,block2")
-    tapped = split(taps, "--taps", "relu1_2,relu2_2")
-    return network, checked_options(network, freeze=frozen, checkpoint=checkpointed, taps=tapped, **options)
+    return network, checked_options(network, **step_arguments(options))
 
 
 def _room(step: StepOptions, argument: str, card: str, context: str | None, workspace: str | None) -> Room:

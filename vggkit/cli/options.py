@@ -144,10 +144,6 @@ figure_options = stacked(batch_option, input_option, dtype_option(), set_option)
 """The options that a network's figures depend on."""
 
 
-step_figure_options = stacked(batch_option, input_option, dtype_option(), optimizer_option, set_option)
-"""The same, for commands that also show figures of a training step."""
-
-
 loop_options = stacked(
     click.option(
         "--zero-grad",
@@ -193,6 +189,22 @@ allocator_option = click.option(
     metavar="SETTINGS",
     help="On cuda: settings of torch's allocator, as in PYTORCH_ALLOC_CONF (expandable_segments:True).",
 )
+
+
+step_figure_options = stacked(batch_option, step_options, allocator_option)
+"""The options that figures of a training step depend on, on the CPU or a card."""
+
+
+NAMED_PARTS = {"freeze": "block1,block2", "checkpoint": "block1,block2", "taps": "relu1_2,relu2_2"}
+"""Options of a step that take names, and what would be right."""
+
+
+def step_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's options as keywords, with each name of those that take several."""
+    return {
+        word: split(given, f"--{word}", NAMED_PARTS[word]) if word in NAMED_PARTS else given
+        for word, given in options.items()
+    }
 
 
 def format_of(format: str | None, output: Path | None, formats: Formats = TABLE_FORMATS) -> str:

@@ -28,6 +28,7 @@ from vggkit.cli.options import (
     sources_argument,
     split,
     stacked,
+    step_arguments,
     step_figure_options,
     with_bar,
     write_table,
@@ -86,11 +87,10 @@ def find(
     batch: int,
     input: str | None,
     dtype: str,
-    optimizer: str | None,
     settings: tuple[str, ...],
     format: str | None,
     output: Path | None,
-    **conditions: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Search for networks that meet conditions: in the zoo, or among variants.
 
@@ -109,6 +109,7 @@ def find(
         figure_name(word, "--only", FOUND)
     if sort is not None:
         direction(sort, "--sort", FOUND)
+    conditions = {figure: options.pop(figure) for figure in FOUND}
     query = prepared(
         sources,
         overrides(settings, input=input),
@@ -120,7 +121,7 @@ def find(
         pareto=None if pareto is None else split((pareto,), "--pareto", "parameters,macs"),
         batch=batch,
         dtype=dtype,
-        optimizer=optimizer,
+        training=step_arguments(options),
     )
     if note := time_note(query):
         click.echo(f"{click.style('Note:', fg='yellow')} {note}", err=True)

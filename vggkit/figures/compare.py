@@ -15,13 +15,13 @@ from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
 from vggkit.base.tables import Column, DrawnTable, Shown, data_frame, grid
 from vggkit.figures.alignment import AlignedRow, aligned
-from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_title
+from vggkit.figures.compared import Compared, changed_network, compared, refusals, split_changes, step_dict, step_title
 from vggkit.figures.diff import Diff, changes
 from vggkit.figures.measures import COMPARED, UNKNOWN, USUAL, Direction, Measure, ReportedError, direction
-from vggkit.footprint.optimizers import DEFAULT
-from vggkit.network import Dtype, Source, check_batch, dtype_name, each_source
+from vggkit.footprint.steps.options import TRAINING_KEYWORDS, StepOptions, TrainingArguments, training_options
+from vggkit.network import Dtype, Source, each_source
 from vggkit.notation.config import SingleScale
-from vggkit.notation.overrides import Overrides, check_keywords
+from vggkit.notation.overrides import Overrides, divided
 from vggkit.notation.zoo import names
 
 if TYPE_CHECKING:
@@ -44,16 +44,12 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
     """Networks side by side.
 
     Args:
-        batch: number of images.
-        dtype: of parameters, images and activations.
-        optimizer: of the training step whose peak is given.
+        options: what the training step is like whose memory is given.
         networks: the columns.
         rows: their layers, aligned.
     """
 
-    batch: int
-    dtype: str
-    optimizer: str
+    options: StepOptions
     networks: tuple[Compared, ...]
     rows: tuple[AlignedRow, ...]
 
@@ -66,18 +62,16 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         if len(self.networks) != 2:
             raise ArgumentError(f"diff: expected two networks, found {len(self.networks)}")
         changed = [change for row in self.rows if row.shown for change in changes(*row.cells)]
-        return Diff(self.batch, self.dtype, self.optimizer, *self.networks, tuple(changed))
+        return Diff(self.options, *self.networks, tuple(changed))
 
     def to_dict(self, only: Sequence[str] = SHOWN) -> dict[str, Any]:
-        """Return the documented JSON: batch, dtype, optimizer, networks and rows.
+        """Return the documented JSON: what the step is like, networks and rows.
 
         Args:
             only: what it has: "layers" and names of figures, in any order.
         """
         data: dict[str, Any] = {
-            "batch": self.batch,
-            "dtype": self.dtype,
-            "optimizer": self.optimizer,
+            **step_dict(self.options),
             "networks": [
                 {"name": one.label, "input": list(one.summary.input), **one.figures(only)} for one in self.networks
             ],
@@ -116,13 +110,16 @@ class Comparison(Shown, msgspec.Struct, frozen=True):
         return ComparisonTable(self, only)
 
 
+class CompareArguments(Overrides, TrainingArguments, total=False):
+    """The keywords that `compare` and `find` pass on, for type checkers."""
+
+
 def compare(
     *sources: Source | Iterable[Source],
     batch: SupportsIndex = 1,
     dtype: Dtype = "float32",
-    optimizer: str | None = None,
     sort: str | None = None,
-    **overrides: Unpack[Overrides],
+    **others: Unpack[CompareArguments],
 ) -> Comparison:
     """Set networks side by side, as the paper's Table 1 does.
 
@@ -131,10 +128,11 @@ def compare(
             `D:batch_norm=true,width=0.5`. Without sources, the paper's six.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd,
-            adam, adamw, nadam, radam, adamax, rmsprop, adagrad, adadelta, adafactor or rprop.
         sort: a figure to sort the columns by, such as parameters or macs; "-macs" sorts from the largest.
-        overrides: changes to make to every network, as for `load`.
+        others: what is special about the training step, as for `memory`: optimizer and its own options (weight_decay,
+            foreach, fused, nesterov, amsgrad, momentum, centered), freeze, checkpoint, autocast, allocator (for
+            reserved_bytes), zero_grad, accumulate, ema, clip_grad and step_in_backward; and changes to make to every
+            network, as for `load`.
 
     Returns:
         The comparison.
@@ -146,20 +144,18 @@ def compare(
     >>> [one.training_peak_bytes for one in compare("A", "D:batch_norm=true,head=gap", batch=64).networks]
     [4749085928, 8306309968]
     """
-    check_keywords(compare, overrides)
-    batch, dtype = check_batch(batch), dtype_name(dtype)
+    overrides, of_training = divided(compare, others, TRAINING_KEYWORDS)
+    options = training_options(batch=batch, dtype=dtype, **of_training)
     order = None if sort is None else direction(sort, "sort", COMPARED)
     chosen = each_source(sources)
     changed = [changed_network(source, overrides) for source in chosen or names()]
-    columns = [compared(*one, batch=batch, dtype=dtype, optimizer=optimizer) for one in changed]
+    columns = [compared(*one, options) for one in changed]
     columns = _told_apart(columns, chosen)
     if order is not None:
         columns = _sorted(columns, order)
     first = columns[0].summary.totals.parameters
     return Comparison(
-        batch=batch,
-        dtype=dtype,
-        optimizer=optimizer or DEFAULT,
+        options=options,
         networks=tuple(
             replace(one, relative_parameters=one.summary.totals.parameters / first if first else None)
             for one in columns
@@ -219,7 +215,7 @@ class ComparisonTable(DrawnTable):
         data = comparison.to_dict(only)
         self.networks = comparison.networks
         self.only = only
-        self.heading = step_title(comparison.batch, comparison.dtype, comparison.optimizer)
+        self.heading = step_title(comparison.options)
         rows = [
             *(_layer_rows(comparison.rows) if LAYERS in only else ()),
             *_figure_rows(self.networks, [measure for name, measure in COMPARED.items() if name in only]),

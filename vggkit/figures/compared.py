@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,14 +13,14 @@ import msgspec
 from vggkit.base.errors import ArgumentError, shorten
 from vggkit.figures.measures import COMPARED, USUAL
 from vggkit.figures.summary import Summary, summarize
+from vggkit.footprint.optimizers import NONE
 from vggkit.footprint.plan import plan_step, reserved_on_card
-from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.options import AUTOCAST, TRAINING_KEYWORDS, StepOptions
 from vggkit.footprint.steps.refusals import refusal
 from vggkit.network import Network, Source
 from vggkit.notation.config import SingleScale
 from vggkit.notation.document import setting, split_outside
 from vggkit.notation.layers import Pair
-from vggkit.notation.overrides import Overrides
 
 
 class Compared(msgspec.Struct, frozen=True, dict=True):
@@ -92,25 +92,18 @@ class Compared(msgspec.Struct, frozen=True, dict=True):
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: str, optimizer: str | None) -> Compared:
+def compared(network: Network, changes: tuple[str, ...], training: StepOptions) -> Compared:
     """Work out the figures of a network, except those relative to another.
 
     Args:
         network: the network.
         changes: what was changed in it.
-        batch: number of images.
-        dtype: torch's name of the numbers' type.
-        optimizer: of the training step; None for the default.
+        training: what the training step is like, checked except for the names of blocks and layers.
 
     Raises:
-        ArgumentError: if there is no such optimizer.
+        ArgumentError: if the network does not have a block or layer that the step names.
     """
-    training = checked_options(
-        network,
-        batch=batch,
-        dtype=dtype,
-        optimizer=optimizer,
-    )
+    training.check_names(network)
     inference = training.forward_only()
     not_inferred, not_trained = refusal(network, inference), refusal(network, training)
     trained = None if not_trained else plan_step(network, training)
@@ -118,7 +111,7 @@ def compared(network: Network, changes: tuple[str, ...], *, batch: int, dtype: s
         name=network.name,
         changes=changes,
         network=network,
-        summary=summarize(network, batch=batch, dtype=dtype, expand=True),
+        summary=summarize(network, batch=training.batch, dtype=training.dtype, expand=True),
         training=training,
         relative_parameters=None,
         inference_peak_bytes=None if not_inferred else plan_step(network, inference).peak_bytes,
@@ -133,10 +126,27 @@ def refusals(networks: Iterable[Compared]) -> list[str]:
     return [f"{one.refusal}." for one in networks if one.refusal]
 
 
-def step_title(batch: int, dtype: str, optimizer: str) -> str:
-    """Say what the figures are for: `batch 1, float32, training with adam`."""
-    step = f"batch {batch}, {dtype}"
-    return step if optimizer == "none" else f"{step}, training with {optimizer}"
+def step_title(options: StepOptions, *, trained: bool = True) -> str:
+    """Say what figures are for: `batch 1, float32, training with adam, clipped gradients`.
+
+    Args:
+        options: what the training step is like.
+        trained: whether one of the figures is of that step.
+    """
+    said = [f"batch {options.batch}", options.dtype]
+    if trained:
+        optimizer, *others = options.loop_words
+        with_it = f"training with {'no optimizer' if optimizer == NONE else optimizer}"
+        said += [with_it, *others, *filter(None, [options.allocator])]
+    elif options.autocast:
+        said.append(AUTOCAST)
+    return ", ".join(said)
+
+
+def step_dict(options: StepOptions) -> dict[str, Any]:
+    """Return what figures are for, as the documented JSON has it: a training step, on the device of each figure."""
+    every = {**options.to_dict(), "foreach": options.update.foreach}
+    return {word: value for word, value in every.items() if word in ("batch", "dtype", *TRAINING_KEYWORDS)}
 
 
 def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
@@ -154,7 +164,7 @@ def split_changes(text: str) -> tuple[str, tuple[str, ...]]:
     return source, tuple(change.strip() for change in split_outside(changes, ","))
 
 
-def changed_network(source: Source, overrides: Overrides) -> tuple[Network, tuple[str, ...]]:
+def changed_network(source: Source, overrides: Mapping[str, Any]) -> tuple[Network, tuple[str, ...]]:
     """Make a network with the changes after its name, and return both. They win over the changes to every network."""
     if not isinstance(source, (str, os.PathLike)):
         return Network.of(source, **overrides), ()

@@ -10,9 +10,10 @@ import msgspec
 from vggkit.base.numbers import signed, signed_megabytes
 from vggkit.base.tables import Column, Shown, Table, grid, html
 from vggkit.figures.alignment import Cell, sort_of
-from vggkit.figures.compared import Compared, refusals, step_title
+from vggkit.figures.compared import Compared, refusals, step_dict, step_title
 from vggkit.figures.measures import FOUND, Count
 from vggkit.figures.summary import Row
+from vggkit.footprint.steps.options import StepOptions
 from vggkit.notation.layers import times
 
 TOTALS = tuple(
@@ -110,17 +111,13 @@ class Diff(Shown, msgspec.Struct, frozen=True):
     """What a network adds to another, removes and changes.
 
     Args:
-        batch: number of images.
-        dtype: of parameters, images and activations.
-        optimizer: of the training step whose peak is given.
+        options: what the training step is like whose peak is given.
         before: the first network.
         after: the second network.
         changes: layer by layer; their costs add up to the difference of the totals.
     """
 
-    batch: int
-    dtype: str
-    optimizer: str
+    options: StepOptions
     before: Compared
     after: Compared
     changes: tuple[Change, ...]
@@ -132,13 +129,11 @@ class Diff(Shown, msgspec.Struct, frozen=True):
         return tuple(pair for pair in pairs if pair.before is not None and pair.after is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the documented JSON: before, after, batch, dtype, optimizer, changes and totals."""
+        """Return the documented JSON: before, after, what the step is like, changes and totals."""
         return {
             "before": self.before.label,
             "after": self.after.label,
-            "batch": self.batch,
-            "dtype": self.dtype,
-            "optimizer": self.optimizer,
+            **step_dict(self.options),
             "changes": [change.to_dict() for change in self.changes],
             "totals": {total.name: [total.before, total.after, total.more] for total in self.totals},
         }
@@ -154,7 +149,7 @@ class Diff(Shown, msgspec.Struct, frozen=True):
             signed(more["multiply_accumulates"]),
             signed_megabytes(more["activation_bytes"]),
         ]
-        title = f"{self.before.label} → {self.after.label}: {step_title(self.batch, self.dtype, self.optimizer)}"
+        title = f"{self.before.label} → {self.after.label}: {step_title(self.options)}"
         return DiffTable(
             grid(CHANGE_COLUMNS, self.changes, footer, title=title),
             grid(TOTAL_COLUMNS, self.totals),

@@ -16,14 +16,13 @@ from vggkit.base.numbers import mebibytes, megabytes
 from vggkit.base.tables import Column, Table, grid
 from vggkit.footprint.card import MOST_STEPS
 from vggkit.footprint.card_fit import CardFit, Room, fit_on_card, largest_on_card, room_of
-from vggkit.footprint.optimizers import UpdateArguments
 from vggkit.footprint.plan import plan_of
 from vggkit.footprint.sought import Sought, SoughtBatch
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import STEP_KEYWORDS, StepOptions, checked_options
+from vggkit.footprint.steps.options import STEP_KEYWORDS, StepArguments, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import smallest_batch
-from vggkit.network import Dtype, Network, Source
-from vggkit.notation.overrides import Overrides, check_keywords
+from vggkit.network import Network, Source
+from vggkit.notation.overrides import Overrides, divided
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -156,25 +155,8 @@ class Fit(msgspec.Struct, frozen=True):
         return cast("dict[str, Any]", msgspec.to_builtins(self))
 
 
-class StepArguments(Overrides, UpdateArguments, total=False):
+class FitArguments(Overrides, StepArguments, total=False):
     """The keywords of `memory` except batch, for type checkers."""
-
-    mode: str
-    dtype: Dtype
-    optimizer: str | None
-    device: str
-    freeze: str | Iterable[str]
-    checkpoint: str | Iterable[str]
-    taps: str | Iterable[str]
-    cached_target: bool
-    trainable: bool
-    autocast: bool
-    allocator: str
-    zero_grad: str
-    accumulate: SupportsIndex
-    ema: bool
-    clip_grad: bool
-    step_in_backward: bool
 
 
 def max_batch(
@@ -183,7 +165,7 @@ def max_batch(
     *,
     context: str | SupportsIndex | None = None,
     workspace: str | SupportsIndex = 0,
-    **arguments: Unpack[StepArguments],
+    **arguments: Unpack[FitArguments],
 ) -> int:
     """Return the largest batch that runs on a card: such that it and every smaller one run.
 
@@ -210,9 +192,9 @@ def max_batch(
     given: dict[str, Any] = {"device": "cuda", **arguments}
     if "batch" in given:
         raise ArgumentError("batch: max_batch looks for it; leave it out")
-    check_keywords(max_batch, given, STEP_KEYWORDS)
-    network = Network.of(source, **{word: value for word, value in given.items() if word not in STEP_KEYWORDS})
-    options = checked_options(network, **{word: value for word, value in given.items() if word in STEP_KEYWORDS})
+    overrides, of_step = divided(max_batch, given, STEP_KEYWORDS)
+    network = Network.of(source, **overrides)
+    options = checked_options(network, **of_step)
     room = checked_room(options, limit, context, workspace)
     sought = SoughtBatch(network, options)
     return largest_on_card(sought, room) if options.device == "cuda" else tensors_fit(sought, room.bytes).largest

@@ -22,7 +22,7 @@ from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.footprint.steps.step import OPTIMIZER_STEP, Step
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.layers import Shape
-from vggkit.notation.overrides import Overrides, check_keywords
+from vggkit.notation.overrides import Overrides, divided
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -96,17 +96,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         """Return the documented JSON."""
         return {
             "name": self.name,
-            "batch": self.options.batch,
-            "dtype": self.options.dtype,
-            "mode": self.options.mode,
-            "optimizer": self.options.optimizer,
-            **self.options.rules.settled(self.options.update, self.options.device),
-            "device": self.options.device,
-            "zero_grad": self.options.zero_grad,
-            "accumulate": self.options.accumulate,
-            "ema": self.options.ema,
-            "clip_grad": self.options.clip_grad,
-            "step_in_backward": self.options.step_in_backward,
+            **self.options.to_dict(),
             "peak_bytes": self.peak_bytes,
             "peak_at": self.peak_at,
             "by_kind": self.by_kind,
@@ -286,10 +276,8 @@ def memory(
     >>> memory("D", mode="perceptual", taps=["relu1_2", "relu2_2"]).peak_bytes
     95371528
     """
-    given: dict[str, Any] = {**others}
-    of_update = Update.__struct_fields__
-    check_keywords(memory, given, of_update)
-    network = Network.of(source, **{word: value for word, value in given.items() if word not in of_update})
+    overrides, of_update = divided(memory, others, Update.__struct_fields__)
+    network = Network.of(source, **overrides)
     options = checked_options(
         network,
         batch=batch,
@@ -309,7 +297,7 @@ def memory(
         ema=ema,
         clip_grad=clip_grad,
         step_in_backward=step_in_backward,
-        **{word: value for word, value in given.items() if word in of_update},
+        **of_update,
     )
     return plan_step(network, options)
 

@@ -58,6 +58,8 @@ def build(
 ) -> VGG:
     """Build a network as a PyTorch model.
 
+    Of the options of `memory` a model has dtype, freeze and checkpoint. All others are of the loop that trains it.
+
     Args:
         config: a name, a path, a Config or a Network.
         init: "kaiming" (torchvision's), "paper" or "xavier".

@@ -143,6 +143,27 @@ def check_keywords(function: Callable[..., Any], given: Iterable[str], more: Ite
             raise ArgumentError(f"{function.__name__}: unknown keyword {shorten(word)}.{advice}")
 
 
+def divided(
+    function: Callable[..., Any], given: Mapping[str, Any], more: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check the keywords that a function collected, and divide them.
+
+    Args:
+        function: the function.
+        given: the keywords.
+        more: names that are allowed beside its own arguments and the overrides.
+
+    Returns:
+        The overrides, and the others.
+
+    Raises:
+        ArgumentError: if a name is unknown; names the nearest one, or all.
+    """
+    check_keywords(function, given, more)
+    overrides = {word: value for word, value in given.items() if word not in more}
+    return overrides, {word: value for word, value in given.items() if word in more}
+
+
 def apply_override(config: Config, word: str, value: Any) -> Config:
     """Make one change, whose value has been read.
 

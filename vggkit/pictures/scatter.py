@@ -175,7 +175,7 @@ def figure(comparison: Comparison) -> Figure:
 def title(comparison: Comparison) -> str:
     """Return one line that says what is drawn."""
     names = style.printable(", ".join(one.label for one in comparison.networks))
-    options = f"batch {comparison.batch}, {comparison.dtype}, {comparison.optimizer}"
+    options = f"batch {comparison.options.batch}, {comparison.options.dtype}, {comparison.options.optimizer}"
     return f"{shortened_text(names, NAMES_LENGTH)}: {options}"
 
 

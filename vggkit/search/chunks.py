@@ -83,7 +83,7 @@ class Chunk(NamedTuple):
     Args:
         variants: those that meet the conditions, in order.
         examined: how many there were.
-        left_out: how many of them were skipped, because the input, an override or the batch does not fit them.
+        left_out: how many of them were skipped, because the input, an override or the step does not fit them.
         reason: why the first of those was.
     """
 
@@ -156,6 +156,7 @@ def _costs(query: Query, places: Any, group: Any) -> Iterator[tuple[Any, dict[st
 def _values(query: Query, places: Any) -> dict[str, Any]:
     """Work out the figures of variants for which every rule decides alike."""
     costs = LazyCosts(place(_config(query, places)), query.options)
+    costs.options.check_names(costs.network)
     if query.alone or query.last:
         runnable_step(costs.network, costs.options)  # their figures are of a step that torch must run
     return {name: FOUND[name].value(costs) for name in query.together}
@@ -230,7 +231,7 @@ class LazyCosts:
 
     Args:
         network: it may stand for many networks.
-        options: batch, dtype and optimizer.
+        options: what the training step is like.
     """
 
     relative_parameters: float | None = None

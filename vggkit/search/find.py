@@ -13,10 +13,12 @@ from vggkit.base import tables
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import grouped, whole
 from vggkit.base.tables import Column, DrawnTable, FittedTable, Grid, Shown, grid
-from vggkit.figures.compared import step_title
+from vggkit.figures.compare import CompareArguments
+from vggkit.figures.compared import step_dict, step_title
 from vggkit.figures.measures import FOUND, Direction
+from vggkit.footprint.steps.options import TRAINING_KEYWORDS
 from vggkit.network import Dtype, Source, each_source
-from vggkit.notation.overrides import Overrides, check_keywords
+from vggkit.notation.overrides import divided
 from vggkit.search.chunks import Chunk, Variant, chunks, is_large, with_figures
 from vggkit.search.query import Amount, Query, labelled, prepared, spelt
 
@@ -33,7 +35,7 @@ class Found(Shown, msgspec.Struct, frozen=True):
         query: what was asked.
         variants: those that meet the conditions, sorted, with the Pareto front marked.
         matches: how many there are without the limit.
-        left_out: how many variants were skipped, because the input, an override or the batch does not fit them.
+        left_out: how many variants were skipped, because the input, an override or the step does not fit them.
         reason: why the first of those was.
     """
 
@@ -63,16 +65,14 @@ class Found(Shown, msgspec.Struct, frozen=True):
         query = self.query
         cut = "" if len(self) == self.matches else f" ({grouped(len(self))} shown)"
         trained = any(FOUND[name].step == "training" for name in query.figures)
-        step = step_title(query.options.batch, query.options.dtype, query.options.optimizer if trained else "none")
+        step = step_title(query.options, trained=trained)
         return f"{grouped(self.matches)} of {grouped(query.total)}{cut}: {step}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""
         query = self.query
         return {
-            "batch": query.options.batch,
-            "dtype": query.options.dtype,
-            "optimizer": query.options.optimizer,
+            **step_dict(query.options),
             "pareto": [str(direction) for direction in query.pareto],
             "examined": query.total,
             "left_out": self.left_out,
@@ -233,7 +233,7 @@ def left_out(count: int, total: int, reason: str | None) -> str:
     why = (reason or "").splitlines()[0]
     first = f"the first: {why}" if count > 1 else why
     skipped = f"{grouped(count)} of {grouped(total)} skipped"
-    return f"{skipped}: the input, an override or the batch does not fit {'them' if count > 1 else 'it'}; {first}"
+    return f"{skipped}: the input, an override or the step does not fit {'them' if count > 1 else 'it'}; {first}"
 
 
 def time_note(query: Query) -> str | None:
@@ -257,9 +257,8 @@ def find(
     pareto: str | Sequence[str] | None = None,
     batch: SupportsIndex = 1,
     dtype: Dtype = "float32",
-    optimizer: str | None = None,
     processes: SupportsIndex = 1,
-    **overrides: Unpack[Overrides],
+    **others: Unpack[CompareArguments],
 ) -> Found:
     """Search the zoo, or every combination of overrides, for networks that meet conditions.
 
@@ -277,11 +276,10 @@ def find(
             parameters, and the figure that is sorted by or multiply_accumulates.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
-        optimizer: of the training step: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd,
-            adam, adamw, nadam, radam, adamax, rmsprop, adagrad, adadelta, adafactor or rprop.
         processes: how many processes work on a large search. Where more than one does, the calling program's main
             module must be importable, as `multiprocessing` asks.
-        overrides: changes to make to every configuration, as for `load`.
+        others: what is special about the training step, as for `compare`, and changes to make to every configuration,
+            as for `load`. What does not have a block or layer that freeze or checkpoint names is skipped.
 
     Returns:
         What was found, in an order that is always the same.
@@ -294,7 +292,7 @@ def find(
     >>> [variant.label for variant in found]
     ['A:head=gap,width=0.5', 'A:head=gap,width=1', 'D:head=gap,width=0.5']
     """
-    check_keywords(find, overrides)
+    overrides, of_training = divided(find, others, TRAINING_KEYWORDS)
     processes = whole(processes, "processes")
     query = prepared(
         each_source(sources),
@@ -307,7 +305,7 @@ def find(
         pareto=pareto,
         batch=batch,
         dtype=dtype,
-        optimizer=optimizer,
+        training=of_training,
     )
     return collected(query, chunks(query, processes))
 

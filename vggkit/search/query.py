@@ -18,7 +18,7 @@ from vggkit.base.many import Disagreement, many
 from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
 from vggkit.figures.measures import FOUND, Count, Direction, direction, figure_name
-from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.options import StepOptions, training_options
 from vggkit.network import Dtype, Network, Source, several
 from vggkit.notation.config import Config
 from vggkit.notation.document import setting
@@ -210,7 +210,7 @@ class Query(msgspec.Struct, frozen=True):
         sort: what comes first; None for the order of the variants.
         limit: how many are kept; None for all.
         pareto: the two figures of the front.
-        options: batch, dtype and optimizer.
+        options: what the training step is like, checked except for the names of blocks and layers.
     """
 
     sources: tuple[Origin, ...]
@@ -272,7 +272,7 @@ def prepared(
     pareto: str | Sequence[str] | None,
     batch: SupportsIndex,
     dtype: Dtype,
-    optimizer: str | None,
+    training: Mapping[str, Any],
 ) -> Query:
     """Check the arguments of `find`.
 
@@ -305,12 +305,7 @@ def prepared(
         sort=order,
         limit=None if limit is None else whole(limit, "limit"),
         pareto=front,
-        options=checked_options(
-            Network(origins[0].config, ()),  # what is checked does not depend on the network
-            batch=batch,
-            dtype=dtype,
-            optimizer=optimizer,
-        ),
+        options=training_options(batch=batch, dtype=dtype, **training),
     )
     if query.total > MOST:
         raise ArgumentError(f"vary: expected up to {MOST:.0e} variants, found {query.total:.1e}")

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import get_args
 
 import pytest
 
 import vggkit
 from vggkit.base.errors import ArgumentError
+from vggkit.footprint.optimizers import Update
 from vggkit.footprint.steps import STEPS
-from vggkit.footprint.steps.options import ABSENT, DEVICES, MODES, TAKEN, Device, Mode, StepOptions
+from vggkit.footprint.steps.options import (
+    ABSENT,
+    DEVICES,
+    MODES,
+    STEP_KEYWORDS,
+    TAKEN,
+    TRAINING_KEYWORDS,
+    Device,
+    Mode,
+    StepOptions,
+    step_options,
+)
 
 
 def test_each_mode_has_a_step_and_says_which_options_it_has() -> None:
@@ -17,6 +30,34 @@ def test_each_mode_has_a_step_and_says_which_options_it_has() -> None:
     assert get_args(Mode) == MODES == tuple(STEPS)
     assert get_args(Device) == DEVICES
     assert {word for taken in TAKEN.values() for word in taken} == set(ABSENT) <= set(StepOptions.__struct_fields__)
+
+
+def test_type_checkers_know_every_keyword() -> None:
+    """They are those that are checked, the fields of the options, and the keywords of `memory`."""
+    checked = {*inspect.signature(step_options).parameters, *Update.__struct_fields__} - {"of_update"}
+    assert checked == {*StepOptions.__struct_fields__, *Update.__struct_fields__} - {"update"} == {*STEP_KEYWORDS}
+    explained = {*inspect.signature(vggkit.memory).parameters, *Update.__struct_fields__} - {"source", "others"}
+    assert explained == {*STEP_KEYWORDS}
+
+
+def test_a_training_steps_keywords_are_those_that_the_mode_takes() -> None:
+    """And those of every mode, apart from what each figure of `compare` and `find` has of its own."""
+    of_every_mode = {*StepOptions.__struct_fields__} - {*ABSENT}
+    taken = {*TAKEN["training"], *Update.__struct_fields__} - {"update"}
+    assert {*TRAINING_KEYWORDS} == taken | of_every_mode - {"batch", "mode", "dtype", "device"}
+
+
+def test_the_json_has_every_option() -> None:
+    """As it was given, or as torch chooses it."""
+    step = vggkit.memory("D", device="cuda", freeze="block1", accumulate=2, optimizer="paper").to_dict()
+    options = {word: step[word] for word in STEP_KEYWORDS}
+    assert options == {
+        "batch": 1, "mode": "training", "dtype": "float32", "device": "cuda", "optimizer": "paper",
+        "freeze": ["block1"], "checkpoint": [], "taps": [], "cached_target": False, "trainable": False,
+        "autocast": False, "allocator": "", "zero_grad": "set_to_none", "accumulate": 2, "ema": False,
+        "clip_grad": False, "step_in_backward": False, "weight_decay": 5e-4, "foreach": True, "fused": False,
+        "nesterov": False, "amsgrad": None, "momentum": None, "centered": None,
+    }  # fmt: skip
 
 
 PERCEPTUAL = {"mode": "perceptual", "taps": ["relu1_2"]}
@@ -37,6 +78,12 @@ PERCEPTUAL = {"mode": "perceptual", "taps": ["relu1_2"]}
         ({"device": "tpu"}, "device: expected one of cpu, cuda, found 'tpu'"),
         ({"freeze": ["block9"]}, "freeze: D has no block or layer 'block9'"),
         ({"checkpoint": ["fc1"]}, "checkpoint: expected block1 … block5 of D, found 'fc1'"),
+        ({"ema": 1}, "ema: expected True or False, found 1"),
+        ({"clip_grad": 1.0}, "clip_grad: expected True or False, found 1.0"),
+        ({"autocast": "bfloat16"}, "autocast: expected True or False, found 'bfloat16'"),
+        ({"step_in_backward": None}, "step_in_backward: expected True or False, found None"),
+        ({**PERCEPTUAL, "cached_target": "yes"}, "cached_target: expected True or False, found 'yes'"),
+        ({**PERCEPTUAL, "trainable": 0}, "trainable: expected True or False, found 0"),
         ({"autocast": True, "dtype": "float16"}, "autocast: needs dtype float32, found float16"),
         ({"mode": "inference", "optimizer": "adam"}, "optimizer: needs mode training, found inference"),
         ({"mode": "inference", "freeze": ["block1"]}, "freeze: needs mode training, found inference"),

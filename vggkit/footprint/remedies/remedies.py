@@ -11,13 +11,13 @@ from vggkit.base.numbers import megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.cards import card_of
-from vggkit.footprint.fit import TENSORS_ARE_COUNTED, StepArguments, checked_room, size_text
+from vggkit.footprint.fit import TENSORS_ARE_COUNTED, FitArguments, checked_room, size_text
 from vggkit.footprint.remedies.kinds import Checkpointing, run_again
 from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
 from vggkit.footprint.steps.options import STEP_KEYWORDS, Device, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network, Source
-from vggkit.notation.overrides import check_keywords
+from vggkit.notation.overrides import divided
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -141,11 +141,7 @@ class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
         """Return the documented JSON."""
         return {
             "name": self.network.name,
-            "batch": self.options.batch,
-            "dtype": self.options.dtype,
-            "mode": self.options.mode,
-            "optimizer": self.options.optimizer,
-            "device": self.options.device,
+            **self.options.to_dict(),
             "card": self.room.card.name,
             "limit_bytes": self.room.card.total_bytes,
             "context_bytes": self.room.context_bytes,
@@ -227,7 +223,7 @@ def _spelt(options: dict[str, Any]) -> str:
     return ", ".join(f"{word}={value!r}" for word, value in options.items())
 
 
-class RemedyArguments(StepArguments, total=False):
+class RemedyArguments(FitArguments, total=False):
     """The keywords of `memory`, for type checkers."""
 
     batch: SupportsIndex
@@ -268,9 +264,9 @@ def remedies(
     {'allocator': 'expandable_segments:True'}
     """
     given: dict[str, Any] = {"device": device_for(limit, context, workspace), **arguments}
-    check_keywords(remedies, given, STEP_KEYWORDS)
-    network = Network.of(source, **{word: value for word, value in given.items() if word not in STEP_KEYWORDS})
-    options = checked_options(network, **{word: value for word, value in given.items() if word in STEP_KEYWORDS})
+    overrides, of_step = divided(remedies, given, STEP_KEYWORDS)
+    network = Network.of(source, **overrides)
+    options = checked_options(network, **of_step)
     return find_remedies(network, options, checked_room(options, limit, context, workspace))
 
 

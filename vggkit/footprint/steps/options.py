@@ -58,6 +58,9 @@ MODES: tuple[Mode, ...] = tuple(TAKEN)
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 ZERO_GRADS: tuple[ZeroGrad, ...] = ("set_to_none", "zero")
 
+AUTOCAST = "autocast to bfloat16"
+"""What titles say."""
+
 MOST_ACCUMULATED = 1000
 """Batches whose gradients may be added up in a step: each is walked through, and played on a card."""
 
@@ -138,7 +141,12 @@ class StepOptions(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """The step in words, for a title; the batch is not included."""
-        said: list[str] = [self.dtype, self.mode]
+        return ", ".join([self.dtype, self.mode, *self.loop_words, self.device, *filter(None, [self.allocator])])
+
+    @property
+    def loop_words(self) -> list[str]:
+        """The optimizer and what is special about the loop, in words."""
+        said: list[str] = []
         if self.takes("optimizer"):
             said += [self.optimizer, *self.update.words]
         if self.taps:
@@ -148,7 +156,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         if self.trainable:
             said.append("trainable")
         if self.autocast:
-            said.append("autocast to bfloat16")
+            said.append(AUTOCAST)
         if self.freeze:
             said.append(f"frozen: {', '.join(self.freeze)}")
         if self.checkpoint:
@@ -163,10 +171,7 @@ class StepOptions(msgspec.Struct, frozen=True):
             said.append("gradients clipped")
         if self.step_in_backward:
             said.append("stepped in backward")
-        said.append(self.device)
-        if self.allocator:
-            said.append(self.allocator)
-        return ", ".join(said)
+        return said
 
     def title(self, name: str, image: Shape) -> str:
         """Return one line that describes the step of a network.
@@ -177,9 +182,82 @@ class StepOptions(msgspec.Struct, frozen=True):
         """
         return f"{name}: {times(image)}, batch {self.batch}, {self.words}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON, with the optimizer's options as they apply."""
+        every = msgspec.structs.asdict(self)
+        del every["update"]
+        listed = {word: list(value) if isinstance(value, tuple) else value for word, value in every.items()}
+        return {**listed, **self.rules.settled(self.update, self.device)}
 
-def checked_options(
-    network: Network,
+    def check_names(self, network: Network) -> None:
+        """Refuse names of blocks and layers that a network does not have.
+
+        Raises:
+            ArgumentError: names the option, what was found and what is allowed.
+        """
+        network.parts(self.freeze, "freeze")
+        network.blocks(self.checkpoint, "checkpoint")
+        for name in self.taps:
+            _check_layer(network, name, "taps")
+
+
+class TrainingArguments(UpdateArguments, total=False):
+    """The keywords of a training step on any device, for type checkers; `memory` explains them."""
+
+    optimizer: str | None
+    freeze: str | Iterable[str]
+    checkpoint: str | Iterable[str]
+    autocast: bool
+    allocator: str
+    zero_grad: str
+    accumulate: SupportsIndex
+    ema: bool
+    clip_grad: bool
+    step_in_backward: bool
+
+
+class StepArguments(TrainingArguments, total=False):
+    """The keywords of a step except batch, for type checkers; `memory` explains them."""
+
+    mode: str
+    dtype: Dtype
+    device: str
+    taps: str | Iterable[str]
+    cached_target: bool
+    trainable: bool
+
+
+TRAINING_KEYWORDS = tuple(TrainingArguments.__annotations__)
+"""The keywords of a training step on any device."""
+
+STEP_KEYWORDS = ("batch", *StepArguments.__annotations__)
+"""The keywords of a step."""
+
+
+def checked_options(network: Network, *, batch: SupportsIndex = 1, **arguments: Unpack[StepArguments]) -> StepOptions:
+    """Check arguments of a step of a network; `memory` and `Update` explain them.
+
+    Raises:
+        ArgumentError: names the argument, what was found and what is allowed.
+    """
+    options = step_options(batch=batch, **arguments)
+    options.check_names(network)
+    return options
+
+
+def training_options(*, batch: SupportsIndex, dtype: Dtype, **arguments: Unpack[TrainingArguments]) -> StepOptions:
+    """Check arguments of a training step whose figures are of several devices.
+
+    Its tensors are counted on the CPU; `allocator` is for figures of a card. The names of blocks and layers are not
+    checked, as they depend on the network.
+
+    Raises:
+        ArgumentError: names the argument, what was found and what is allowed.
+    """
+    return step_options(batch=batch, dtype=dtype, device="cuda", **arguments).replace(device="cpu")
+
+
+def step_options(
     *,
     batch: SupportsIndex = 1,
     mode: str = "training",
@@ -200,7 +278,7 @@ def checked_options(
     step_in_backward: bool = False,
     **of_update: Unpack[UpdateArguments],
 ) -> StepOptions:
-    """Check arguments of a step; `memory` and `Update` explain them.
+    """Check arguments of a step, except the names of blocks and layers: those depend on the network.
 
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
@@ -213,18 +291,18 @@ def checked_options(
         freeze=several(freeze, "freeze"),
         checkpoint=several(checkpoint, "checkpoint"),
         taps=several(taps, "taps"),
-        cached_target=cached_target,
-        trainable=trainable,
+        cached_target=_flag(cached_target, "cached_target"),
+        trainable=_flag(trainable, "trainable"),
         optimizer=_one_of(OPTIMIZERS, optimizer or (DEFAULT if "optimizer" in TAKEN[kind] else NONE), "optimizer"),
         update=Update(**{word: plain(given) for word, given in of_update.items()}),
         device=_one_of(DEVICES, device, "device"),
-        autocast=autocast,
+        autocast=_flag(autocast, "autocast"),
         allocator=allocator,
         zero_grad=_one_of(ZERO_GRADS, zero_grad, "zero_grad"),
         accumulate=whole(accumulate, "accumulate", largest=MOST_ACCUMULATED),
-        ema=ema,
-        clip_grad=clip_grad,
-        step_in_backward=step_in_backward,
+        ema=_flag(ema, "ema"),
+        clip_grad=_flag(clip_grad, "clip_grad"),
+        step_in_backward=_flag(step_in_backward, "step_in_backward"),
     )
     if options.allocator and options.device != "cuda":
         raise ArgumentError(f"allocator: needs device cuda, found {options.device}")
@@ -238,17 +316,9 @@ def checked_options(
             raise ArgumentError(f"{word}: needs mode {having}, found {options.mode}")
     if options.step_in_backward:
         _check_step_in_backward(options)
-    network.parts(options.freeze, "freeze")
-    network.blocks(options.checkpoint, "checkpoint")
     if options.takes("taps") and not options.taps:
         raise ArgumentError(f"taps: mode {options.mode} needs names of layers, such as relu1_2,relu2_2; found none")
-    for name in options.taps:
-        _check_layer(network, name, "taps")
     return options
-
-
-STEP_KEYWORDS = (*(checked_options.__kwdefaults__ or {}), *Update.__struct_fields__)
-"""The keywords of `checked_options`."""
 
 
 def _check_step_in_backward(options: StepOptions) -> None:
@@ -265,6 +335,13 @@ def _check_layer(network: Network, name: str, argument: str) -> None:
         network.layer(name)
     except ArgumentError as error:
         raise ArgumentError(f"{argument}: {error}") from None
+
+
+def _flag(given: object, argument: str) -> bool:
+    """Return an argument that is on or off; refuse any other."""
+    if not isinstance(found := plain(given), bool):
+        raise ArgumentError(f"{argument}: expected True or False, found {shorten(given)}")
+    return found
 
 
 def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:

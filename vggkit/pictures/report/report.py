@@ -71,13 +71,13 @@ def report(
     check_keywords(report, overrides)
     batch, dtype = check_batch(batch), dtype_name(dtype)
     comparison = compare(*chosen, batch=batch, dtype=dtype, **overrides)
-    networks = tuple(_of_network(one, batch, dtype, comparison.optimizer) for one in comparison.networks)
+    networks = tuple(_of_network(one, batch, dtype, comparison.options.optimizer) for one in comparison.networks)
     steps = [step for one in networks for steps in one.steps.values() for step in steps.values()]
     name = file_name("compare", [one.label for one in comparison.networks])
     return Report(
         batch=batch,
         dtype=dtype,
-        step=comparison.optimizer,
+        step=comparison.options.optimizer,
         smallest_batch=max(step.smallest_batch for step in steps),
         largest_batch=_largest_batch(networks, batch),
         networks=networks,
