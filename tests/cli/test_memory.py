@@ -184,7 +184,7 @@ def test_the_timeline_is_written_for_the_viewer(tmp_path: Path, options: tuple[s
         (("--weight-decay", "-1"), "weight_decay: expected a number of 0 or more, found -1"),
         (("--amsgrad",), "amsgrad: expected an optimizer that has it (adam, adamw), found sgd-momentum"),
         (("--fused", "--foreach"), "fused: can't be combined with foreach; torch refuses both together"),
-        (("--mode", "inference", "--no-foreach"), "rprop), found none"),
+        (("--mode", "inference", "--no-foreach"), "foreach: needs mode training, found inference"),
         (("--freeze", "block9"), "freeze: D has no block or layer 'block9'"),
         (("--freeze", ""), "--freeze: expected names, such as block1,block2, found none"),
         (("--checkpoint", ","), "--checkpoint: expected names, such as block1,block2, found none"),

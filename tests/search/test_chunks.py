@@ -145,9 +145,13 @@ def test_each_option_of_the_training_step_reaches_every_figure(word: str) -> Non
 
 def test_a_network_without_a_block_or_layer_that_is_named_is_left_out() -> None:
     """The reason says which it is."""
-    found = vggkit.find("A", "allcnn_c", "D", figures="training_peak", freeze="fc1", batch=2)
-    assert [variant.name for variant in found] == ["A", "D"]
-    assert found.reason == "allcnn_c: freeze: allcnn_c has no block or layer 'fc1'. `vggkit names allcnn_c` lists them"
+    for step, why in (
+        ({"freeze": "fc1"}, "freeze: allcnn_c has no block or layer 'fc1'. `vggkit names allcnn_c` lists them"),
+        ({"checkpoint": "block5"}, "checkpoint: expected block1 … block3 of allcnn_c, found 'block5'"),
+    ):
+        found = vggkit.find("A", "allcnn_c", "D", figures="training_peak", batch=2, **step)
+        assert ([variant.name for variant in found], found.left_out) == (["A", "D"], 1)
+        assert found.reason == f"allcnn_c: {why}"
 
 
 def test_the_peak_may_be_at_another_moment_in_each_variant() -> None:

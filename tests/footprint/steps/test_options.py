@@ -91,6 +91,13 @@ PERCEPTUAL = {"mode": "perceptual", "taps": ["relu1_2"]}
             {"mode": "inference", "checkpoint": "block1"},
             "checkpoint: needs mode training or perceptual, found inference",
         ),
+        ({"mode": "inference", "weight_decay": 0.1}, "weight_decay: needs mode training, found inference"),
+        ({"mode": "inference", "fused": True}, "fused: needs mode training, found inference"),
+        ({**PERCEPTUAL, "foreach": False}, "foreach: needs mode training, found perceptual"),
+        (
+            {"optimizer": "sgd", "momentum": 0.9},
+            "momentum: expected an optimizer that has it (rmsprop; set in sgd-momentum, paper), found sgd",
+        ),
         ({"taps": ["relu1_2"]}, "taps: needs mode perceptual, found training"),
         ({"mode": "inference", "cached_target": True}, "cached_target: needs mode perceptual, found inference"),
         ({"trainable": True}, "trainable: needs mode perceptual, found training"),

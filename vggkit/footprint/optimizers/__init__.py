@@ -46,7 +46,9 @@ def check_update(name: str, update: Update) -> None:
     for word, given in update.given.items():
         if word not in OPTIMIZERS[name].takes:
             having = ", ".join(other.name for other in OPTIMIZERS.values() if word in other.takes)
-            raise ArgumentError(f"{word}: expected an optimizer that has it ({having}), found {name}")
+            fixed = ", ".join(other.name for other in OPTIMIZERS.values() if word in other.fixed)
+            also = f"; set in {fixed}" if fixed else ""
+            raise ArgumentError(f"{word}: expected an optimizer that has it ({having}{also}), found {name}")
         if word in Update.NUMBERS:
             if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < float("inf"):
                 raise ArgumentError(f"{word}: expected a number of 0 or more, found {shorten(given)}")

@@ -309,11 +309,12 @@ def step_options(
     Settings.of(options.allocator)  # refuses what is wrong
     if options.autocast and options.dtype != "float32":
         raise ArgumentError(f"autocast: needs dtype float32, found {options.dtype}")
-    check_update(options.optimizer, options.update)
     for word, nothing in ABSENT.items():
         if not options.takes(word) and getattr(options, word) != nothing:
             having = " or ".join(other for other in MODES if word in TAKEN[other])
-            raise ArgumentError(f"{word}: needs mode {having}, found {options.mode}")
+            named = next(iter(options.update.given)) if word == "update" else word
+            raise ArgumentError(f"{named}: needs mode {having}, found {options.mode}")
+    check_update(options.optimizer, options.update)
     if options.step_in_backward:
         _check_step_in_backward(options)
     if options.takes("taps") and not options.taps:
