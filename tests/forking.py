@@ -16,6 +16,8 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -96,8 +98,13 @@ def _run(program: str, environment: dict[str, str], connection: int) -> int:
     os.close(connection)
     sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
     sys.argv = [program]
+    return status_of(partial(runpy.run_path, program, run_name="__main__"))
+
+
+def status_of(program: Callable[[], Any]) -> int:
+    """Run a program to its end; return its status, and say on standard error what went wrong."""
     try:
-        runpy.run_path(program, run_name="__main__")
+        program()
     except BaseException:
         traceback.print_exc()
         return 1

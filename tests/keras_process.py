@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import tempfile
-import traceback
+from functools import partial
 from pathlib import Path
 
-from tests.forking import Forks
+from tests.forking import Forks, status_of
 
 MOST_SECONDS = 300
 """For one program; against hanging."""
@@ -35,15 +35,7 @@ def _run(code: str, folder: str) -> int:
     """Run a program in a folder; return its status."""
     signal.alarm(MOST_SECONDS)
     os.chdir(folder)
-    try:
-        exec(code, {"__name__": "__main__"})
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
+    return status_of(partial(exec, code, {"__name__": "__main__"}))
 
 
 def main() -> None:

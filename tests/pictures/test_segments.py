@@ -89,6 +89,7 @@ def test_every_byte_is_drawn_once_in_its_colour(case: str) -> None:
         drawn[to_hex(polygon.get_facecolor()).upper()] += right - left
     whole = sum(drawn.values())
     for colour, size in bytes_of.items():
+        # a width is the difference of two positions in floating point
         assert drawn[colour] == pytest.approx(size / seen.reserved_bytes * whole if size else 0)
     assert sum(bytes_of.values()) == seen.reserved_bytes
 

@@ -165,7 +165,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         share = percent(self.by_kind[largest], self.peak_bytes)
         said = [
             f"The peak is {megabytes(self.peak_bytes)} ({mebibytes(self.peak_bytes)}), in the {self.peak_at};"
-            f" {share} of it are {MEMORY_KINDS[largest]}."
+            f" {share} of it are {KINDS_IN_SENTENCES.get(largest, MEMORY_KINDS[largest])}."
         ]
         if self.options.has_backward:
             kept = ["parameters", "gradients", "optimizer", "moving average"]
@@ -193,6 +193,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             said.append("Workspaces of cuDNN and cuBLAS and the CUDA context are not included.")
         return said
 
+
+KINDS_IN_SENTENCES = {"optimizer": "the optimizer's"}
+"""A kind of memory that is one thing, in a sentence on its bytes."""
 
 BAR = 24
 """Width of a bar of 100 %, in characters."""

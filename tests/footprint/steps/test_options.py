@@ -60,6 +60,13 @@ def test_the_json_has_every_option() -> None:
     }  # fmt: skip
 
 
+def test_a_name_that_is_given_twice_counts_once() -> None:
+    """In what a title says, too."""
+    plan = vggkit.memory("D", freeze=["block1", "fc1", "block1"], checkpoint=["block2", "block2"])
+    assert "frozen: block1, fc1, checkpointed: block2, cpu" in plan.title
+    assert plan.options == vggkit.memory("D", freeze=["block1", "fc1"], checkpoint="block2").options
+
+
 PERCEPTUAL = {"mode": "perceptual", "taps": ["relu1_2"]}
 
 
@@ -73,6 +80,7 @@ PERCEPTUAL = {"mode": "perceptual", "taps": ["relu1_2"]}
         ),
         ({"dtype": "int8"}, "dtype: expected one of float32, float16, bfloat16, float64"),
         ({"optimizer": "adan"}, "Did you mean 'adam'?"),
+        ({"optimizer": ""}, "rprop, found ''."),
         ({"allocator": "expandable_segments:True"}, "allocator: needs device cuda, found cpu"),
         ({"device": "cuda", "allocator": "expandable:True"}, "allocator: expected one of expandable_segments, "),
         ({"device": "tpu"}, "device: expected one of cpu, cuda, found 'tpu'"),

@@ -284,16 +284,17 @@ def step_options(
         ArgumentError: names the argument, what was found and what is allowed.
     """
     kind = _one_of(MODES, mode, "mode")
+    usual = DEFAULT if "optimizer" in TAKEN[kind] else NONE
     options = StepOptions(
         batch=check_batch(batch),
         mode=kind,
         dtype=dtype_name(dtype),
-        freeze=several(freeze, "freeze"),
-        checkpoint=several(checkpoint, "checkpoint"),
-        taps=several(taps, "taps"),
+        freeze=_distinct(freeze, "freeze"),
+        checkpoint=_distinct(checkpoint, "checkpoint"),
+        taps=_distinct(taps, "taps"),
         cached_target=_flag(cached_target, "cached_target"),
         trainable=_flag(trainable, "trainable"),
-        optimizer=_one_of(OPTIMIZERS, optimizer or (DEFAULT if "optimizer" in TAKEN[kind] else NONE), "optimizer"),
+        optimizer=_one_of(OPTIMIZERS, usual if optimizer is None else optimizer, "optimizer"),
         update=Update(**{word: plain(given) for word, given in of_update.items()}),
         device=_one_of(DEVICES, device, "device"),
         autocast=_flag(autocast, "autocast"),
@@ -336,6 +337,11 @@ def _check_layer(network: Network, name: str, argument: str) -> None:
         network.layer(name)
     except ArgumentError as error:
         raise ArgumentError(f"{argument}: {error}") from None
+
+
+def _distinct(names: str | Iterable[str], argument: str) -> tuple[str, ...]:
+    """Return one name, or several, each once."""
+    return tuple(dict.fromkeys(several(names, argument)))
 
 
 def _flag(given: object, argument: str) -> bool:
