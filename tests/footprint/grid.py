@@ -22,6 +22,7 @@ from hypothesis.strategies import DrawFn
 import vggkit
 from tests.drawn import configs
 from tests.footprint.card import Card, Cards
+from vggkit.base.eager import Storage
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import MOST_STEPS, Loop, run
 from vggkit.footprint.optimizers import OPTIMIZERS
@@ -34,8 +35,8 @@ Question = dict[str, Any]
 Figures = list[dict[str, int] | None]
 
 GIB = 1 << 30
-ROOMY, SMALL_CARD = 80 * GIB, 24 * GIB
-"""Bytes of a card with room for all that is asked here, and of one that the windows fill."""
+ROOMY, SMALL_CARD, FULL_CARD = 80 * GIB, 24 * GIB, 4 * GIB
+"""Bytes of cards: with room for all that is asked here, and of two that the windows and the family fill."""
 EXPANDABLE = "expandable_segments:True"
 CONFIGURATIONS = ("A", "A-LRN", "B", "C", "D", "E")
 BLOCKS = [f"block{number}" for number in range(1, 6)]
@@ -156,6 +157,7 @@ def of_drawn_networks(
     return questions
 
 
+WINDOW_STEPS = 10
 WINDOWS: list[tuple[str, range, str, str]] = [
     *(
         (name, range(first, last + 1), optimizer, "")
@@ -178,7 +180,8 @@ WINDOWS: list[tuple[str, range, str, str]] = [
 def split(question: Question) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the overrides of a question, and what its steps are like."""
     overrides = {word: question[word] for word in question if word in Overrides.__annotations__}
-    return overrides, {word: question[word] for word in question if word not in (*overrides, "name", "config")}
+    options = {word: question[word] for word in question if word not in (*overrides, "name", "config", "loop")}
+    return overrides, {**options, **question.get("loop", {})}
 
 
 def network_of(question: Question) -> Network:
@@ -199,6 +202,51 @@ def figures(training: Loop, batch: int, card_bytes: int, text: str, steps: int |
     """Return what the card's process returns: the figures of each step, None for one that ran out of memory."""
     done = run(training, batch, card_bytes, Settings.of(text), steps)
     return [None if step is None else step._asdict() for step in done]
+
+
+def numbered(training: Loop, batch: int, steps: int) -> list[int]:
+    """Return what the card's process returns: bytes (> 0), or that the n-th allocation is freed (-n)."""
+    numbers: dict[Storage, list[int]] = {}
+    said: list[int] = []
+    count = 0
+    training = training.at(batch)
+    for part in (training.before, *(training.step(number) for number in range(steps))):
+        for _, storage, is_allocation in part:
+            if is_allocation:
+                count += 1
+                numbers.setdefault(storage, []).append(count)
+                said.append(storage.bytes_at(batch))
+            else:
+                said.append(-numbers[storage].pop(0))
+    return said
+
+
+def in_order(said: list[int]) -> list[tuple[list[int], int]]:
+    """Return each allocation with what is freed before it, whose order makes no difference; no frees at the end."""
+    freed: list[int] = []
+    allocations = []
+    for event in said:
+        if event > 0:
+            allocations.append((sorted(freed), event))
+            freed = []
+        else:
+            freed.append(event)
+    return allocations
+
+
+def assert_torchs_order(card: Card, question: Question, steps: int = 3, early: int = 1) -> None:
+    """Hold what is asked of the allocator and given back to it, from an empty card on, against torch's.
+
+    Args:
+        card: with room, and torch's own settings.
+        question: the steps; torch can run them.
+        steps: how many the loop has.
+        early: how many of torch's the first of them stands for.
+    """
+    training = loop_of(question)
+    assert training is not None
+    said = card.ask(**question, steps=early + steps - 1, events=True)
+    assert in_order(numbered(training, question["batch"], steps)) == in_order(said), question
 
 
 def assert_torchs_steps(
@@ -256,6 +304,20 @@ def verdicts(cards: Cards) -> Iterator[Check]:
             yield partial(assert_torchs_steps, card, training, question, SMALL_CARD, text, MOST_STEPS)
 
 
+def full_cards(cards: Cards, names: Iterable[str], optimizers: Iterable[str], tries: int) -> Iterator[Check]:
+    """Return a check of about so many batches that nearly fill a card, for both kinds of segments."""
+    for name, optimizer in product(names, optimizers):
+        bound = vggkit.max_batch(name, FULL_CARD, device="cpu", optimizer=optimizer)
+        training = loop_of({"name": name, "batch": 2, "optimizer": optimizer})
+        assert training is not None
+        for text, share in (("", 0.75), (EXPANDABLE, 0.93)):
+            card = cards("play_steps.py", FULL_CARD, text)
+            least = max(1, round(share * bound))
+            for batch in range(least, bound + 1, max(1, (bound - least) // tries)):
+                question = {"name": name, "batch": batch, "optimizer": optimizer}
+                yield partial(assert_torchs_steps, card, training, question, FULL_CARD, text, WINDOW_STEPS)
+
+
 PARTS: dict[str, Callable[[Cards], Iterator[Check]]] = {
     "configurations": lambda cards: plans(
         cards, of_optimizers(CONFIGURATIONS, (1, 2, 3, 7, 8, 16, 32, 33, 64, 100, 128, 200))
@@ -265,6 +327,7 @@ PARTS: dict[str, Callable[[Cards], Iterator[Check]]] = {
     "perceptual": lambda cards: plans(cards, chain.from_iterable(map(of_perceptual_losses, CONFIGURATIONS))),
     "drawn": lambda cards: plans(cards, [*of_drawn_networks(400), *of_drawn_networks(400, drawn_perceptual_losses)]),
     "verdicts": verdicts,
+    "full cards": lambda cards: full_cards(cards, FAMILY, ("none", "sgd-momentum", "adamw"), 15),
 }
 """What is played by hand, by the word that asks for it."""
 

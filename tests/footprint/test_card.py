@@ -16,6 +16,7 @@ from tests.footprint.grid import (
     GIB,
     ROOMY,
     Question,
+    assert_torchs_order,
     assert_torchs_steps,
     drawn_perceptual_losses,
     drawn_steps,
@@ -31,8 +32,6 @@ from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network
 
-STEPS = 3
-
 
 @pytest.fixture(scope="session")
 def card(cards: Cards) -> Card:
@@ -43,35 +42,6 @@ def card(cards: Cards) -> Card:
 def loop(network: Network, **options: Any) -> Loop:
     """Return the loop of a network's steps."""
     return runnable_step(network, checked_options(network, device="cuda", **options)).loop
-
-
-def numbered(training: Loop, batch: int) -> list[int]:
-    """Return what the card's process returns: bytes (> 0), or that the n-th allocation is freed (-n)."""
-    numbers: dict[Storage, list[int]] = {}
-    said: list[int] = []
-    count = 0
-    for part in (training.before, *(training.step(number) for number in range(STEPS))):
-        for _, storage, is_allocation in part:
-            if is_allocation:
-                count += 1
-                numbers.setdefault(storage, []).append(count)
-                said.append(storage.per_image * batch + storage.constant)
-            else:
-                said.append(-numbers[storage].pop(0))
-    return said
-
-
-def in_order(said: list[int]) -> list[tuple[list[int], int]]:
-    """Return each allocation with what is freed before it, whose order makes no difference; no frees at the end."""
-    freed: list[int] = []
-    allocations = []
-    for event in said:
-        if event > 0:
-            allocations.append((sorted(freed), event))
-            freed = []
-        else:
-            freed.append(event)
-    return allocations
 
 
 # Order
@@ -119,11 +89,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("words", CASES)
 def test_everything_is_allocated_and_freed_in_torchs_order(card: Card, words: str) -> None:
     """From an empty card through three steps torch asks for the same bytes, and gives the same back in between."""
-    question = {"name": words.split(",")[0], "batch": 2, **SMALL, **CASES[words]}
-    training = loop_of(question)
-    assert training is not None
-    said = card.ask(**question, steps=STEPS, events=True)
-    assert in_order(numbered(training, 2)) == in_order(said)
+    assert_torchs_order(card, {"name": words.split(",")[0], "batch": 2, **SMALL, **CASES[words]})
 
 
 WAYS: list[dict[str, Any]] = [{}, {"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}]
@@ -138,10 +104,7 @@ def test_optimizers_allocate_and_free_in_torchs_order(
 ) -> None:
     """From the constructor on, with all options; in the first step and in all that differ from later ones."""
     question = {"config": NETWORKS[network], "batch": 2, "optimizer": name, "dtype": dtype, **update.given}
-    training = loop_of(question)
-    assert training is not None
-    steps = OPTIMIZERS[name].early_steps(update, "cuda") + STEPS - 1
-    assert in_order(numbered(training, 2)) == in_order(card.ask(**question, steps=steps, events=True))
+    assert_torchs_order(card, question, early=OPTIMIZERS[name].early_steps(update, "cuda"))
 
 
 # Figures
@@ -218,6 +181,8 @@ KERNELS = [
     *(f"input: 4x5x6, classifier: [FC-4, {norm}, tanh, {{FC: 3, bias: false}}]" for norm in NORMS),
     "input: 4x5x6, blocks: [[{conv: 4, padding_mode: reflect}, {conv: 4, padding_mode: circular}, soft-max, conv3-2]]",
     "input: 4x5x6, blocks: [[conv3-4, batchnorm]], classifier: [flatten, relu, {leaky-relu: {}}, tanh, FC-3]",
+    "input: 4x5x6, blocks: [[conv3-4, {batchnorm: {track_running_stats: false}}, conv3-2, batchnorm]]",
+    "input: 4x1x1, classifier: [FC-4, {batchnorm: {track_running_stats: false}}, flatten, {hardtanh: {inplace: true}}]",
     "input: 4x5x6, blocks: [[conv3-4, silu, log-softmax, LRN, {dropout: 0.5}, conv3-2]]",
 ]
 """Networks whose layers have several kernels on CUDA, by their sizes and options."""
@@ -228,11 +193,14 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
     """Normalisations, padding and soft-max take the kernels that torch takes, with all that these allocate."""
     config = f"{{name: x, {text}}}"
     network = Network.of(vggkit.loads(config))
+    norms = [placed.name for placed in network if placed.layer.role == "norm"]
+    blocks = sorted({placed.block for placed in network if placed.block})
     steps: list[dict[str, Any]] = [
         {},
         {"dtype": "bfloat16"},
         {"dtype": "float64"},
-        {"freeze": [placed.name for placed in network if placed.layer.role == "norm"]},
+        {"freeze": norms},
+        {"freeze": norms, "checkpoint": blocks},
         {"freeze": [network.layers[0].name], "dtype": "bfloat16"},
         {"autocast": True},
         {"mode": "inference"},
@@ -245,8 +213,7 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
         ),
     ]
     for options in steps:
-        said = card.ask(name="x", config=config, batch=3, steps=STEPS, events=True, **options)
-        assert in_order(numbered(loop(network, batch=3, **options), 3)) == in_order(said), options
+        assert_torchs_order(card, {"config": config, "batch": 3, **options})
 
 
 @settings(
@@ -258,7 +225,5 @@ def test_each_kernels_own_tensors_are_counted(card: Card, text: str) -> None:
 @given(drawn_steps(st.integers(2, 4)) | drawn_perceptual_losses(st.integers(2, 4)))
 def test_drawn_networks_allocate_and_free_in_torchs_order(card: Card, question: Question) -> None:
     """The same for networks of every kind of layer, with blocks and layers frozen, checkpointed, in every dtype."""
-    training = loop_of(question)
-    assume(training is not None)
-    said = card.ask(**question, steps=STEPS, events=True)
-    assert in_order(numbered(training, question["batch"])) == in_order(said)
+    assume(loop_of(question) is not None)
+    assert_torchs_order(card, question)

@@ -18,10 +18,12 @@ from tests.footprint.grid import (
     PLAYED,
     SMALL_CARD,
     USUAL,
+    WINDOW_STEPS,
     WINDOWS,
     Figures,
     assert_torchs_steps,
     figures,
+    full_cards,
     loop_of,
     of_drawn_networks,
     of_optimizers,
@@ -30,9 +32,6 @@ from tests.footprint.grid import (
 )
 from vggkit.footprint.card import MOST_STEPS
 from vggkit.footprint.optimizers import OPTIMIZERS
-
-WINDOW_STEPS = 10
-
 
 # Figures
 
@@ -93,6 +92,13 @@ def test_the_batches_that_run_are_those_that_run_in_torch(
     for batch in batches:
         question = {"name": name, "batch": batch, "optimizer": optimizer}
         assert_torchs_steps(card, training, question, SMALL_CARD, text, WINDOW_STEPS)
+
+
+@pytest.mark.parametrize("name", sample(FAMILY, ["cifar_chengyangfu_vgg16_bn"]))
+def test_batches_that_nearly_fill_a_card_run_as_in_torch(cards: Cards, name: str) -> None:
+    """The same for each network of the family on 4 GiB, where batches are as large as thousands."""
+    for check in full_cards(cards, [name], ["sgd-momentum"], 5):
+        check()
 
 
 @pytest.mark.parametrize(

@@ -127,9 +127,26 @@ def test_the_tensors_of_the_largest_batch_have_room_and_of_one_more_have_not(
     assert vggkit.memory("D", batch=fit.largest + 1, **arguments).peak_bytes == size + fit.missing_bytes > size
 
 
+WIDE = "{name: wide, input: 4x1x1, classifier: [{fc: 4096, activation: none, dropout: 0}, FC-10]}"
+SUMS = StepOptions(device="cuda", freeze=("predictions",))
+"""Most is alive while CUDA adds up the gradient of fc1's bias: from 1,021 images on, 32 MiB and more for that alone."""
+
+
+@pytest.mark.parametrize("limit", ["50MB", "200MB", "8GiB"])
+def test_so_have_they_where_kernels_add_up_in_parts(limit: str) -> None:
+    """What the parts take is no line over the batch; it is found in few walks through a step all the same."""
+    sought, size = SoughtBatch(Network.of(vggkit.loads(WIDE)), SUMS), parse_bytes(limit)
+    fit = tensors_fit(sought, size)
+    assert fit.largest >= 1020
+    assert sought.peak_bytes(fit.largest) == fit.peak_bytes <= size < sought.peak_bytes(fit.largest + 1)
+
+
 def test_peaks_grow_with_the_batch() -> None:
     """A larger batch never needs less, so that the largest one that fits is well defined."""
     sizes = [vggkit.memory("C", batch=batch, checkpoint=BLOCKS).peak_bytes for batch in range(1, 40)]
+    assert all(small <= large for small, large in pairwise(sizes))
+    network = Network.of(vggkit.loads(WIDE))
+    sizes = [plan_step(network, SUMS.replace(batch=batch)).peak_bytes for batch in range(1000, 5000, 7)]
     assert all(small <= large for small, large in pairwise(sizes))
 
 

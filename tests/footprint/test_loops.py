@@ -10,8 +10,8 @@ import pytest
 import vggkit
 from tests.conftest import sample
 from tests.footprint.card import Card, Cards
-from tests.footprint.grid import EXPANDABLE, ROOMY, assert_torchs_steps
-from tests.footprint.test_card import SMALL, STEPS, WAYS, in_order, loop, numbered
+from tests.footprint.grid import EXPANDABLE, ROOMY, assert_torchs_order, assert_torchs_steps
+from tests.footprint.test_card import SMALL, WAYS, loop
 from tests.footprint.updates import NETWORKS as SMALLEST
 from tests.footprint.updates import cases, few, fewer, sampled
 from vggkit.base.errors import ArgumentError
@@ -81,11 +81,8 @@ def test_each_loop_has_memtrackers_peak(case: str) -> None:
 def test_each_loop_is_allocated_and_freed_in_torchs_order(card: Card, case: str) -> None:
     """From an empty card through three steps torch asks for the same bytes, and gives the same back in between."""
     word, network, step = case.split("; ")
-    overrides, options = NETWORKS[network], OPTIONS[step]
-    training = loop(Network.of("A", **SMALL, **overrides), **options, **LOOPS[word])
-    question = {"name": "A", "batch": 2, **SMALL, **overrides, **options}
-    said = card.ask(**question, loop=LOOPS[word], steps=STEPS, events=True)
-    assert in_order(numbered(training, 2)) == in_order(said)
+    question = {"name": "A", "batch": 2, **SMALL, **NETWORKS[network], **OPTIONS[step]}
+    assert_torchs_order(card, {**question, "loop": LOOPS[word]})
 
 
 @pytest.mark.parametrize("word", ["set to zero", "in backward", "all that go together"])
@@ -98,9 +95,8 @@ def test_each_optimizer_meets_each_loop(card: Card, name: str, update: Update, w
     options = checked_options(network, batch=2, optimizer=name, **update.given, **LOOPS[word])
     assert plan_step(network, options).by_kind == verify.training_peak(network, options)
     question = {"config": SMALLEST["weights first"], "batch": 2, "optimizer": name, **update.given}
-    steps = OPTIMIZERS[name].early_steps(update, "cuda") + STEPS - 1
-    said = card.ask(**question, loop=LOOPS[word], steps=steps, events=True)
-    assert in_order(numbered(loop(network, optimizer=name, **update.given, **LOOPS[word]), 2)) == in_order(said)
+    early = OPTIMIZERS[name].early_steps(update, "cuda")
+    assert_torchs_order(card, {**question, "loop": LOOPS[word]}, early=early)
 
 
 @pytest.mark.parametrize("word", LOOPS)

@@ -210,6 +210,8 @@ ODDITIES = {
     "norms behind FC layers": "[conv3-8, {fc: 16, norm: batch}, {fc: 16, norm: {groupnorm: 4}}]",
     "global pool": "[conv3-8, global-avgpool]",
     "soft-max in the middle": "[conv3-8, soft-max, conv3-8]",
+    "flatten of what is flat": "[{conv: 1, kernel: 12x10, padding: 0}, flatten,"
+    " {fc: 90, activation: none}, flatten, {hardtanh: {inplace: true}}, FC-1]",
 }
 """Blocks that each hold something that the six don't."""
 

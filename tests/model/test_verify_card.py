@@ -20,6 +20,7 @@ from tests.cli.test_app import run
 from tests.conftest import ROOT
 from tests.footprint.card import Cards
 from tests.footprint.grid import PLAYED
+from vggkit.base.sums import column_sums
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import MomentumSGD
@@ -102,6 +103,18 @@ STEPS: list[dict[str, Any]] = [
     {"mode": "perceptual", "taps": ["relu1_1", "relu3_1"]},
     {"mode": "perceptual", "taps": ["pool2"], "trainable": True, "cached_target": True, "checkpoint": ["block1"]},
 ]
+
+
+def test_sums_in_parts_are_workspaces(on_card: OnCard) -> None:
+    """How many parts there are depends on the card, so that they are none of the plan's allocations."""
+    on_card()
+    network = Network.of(vggkit.loads("{name: wide, input: 4x1x1, classifier: [FC-4096, FC-1]}"))
+    claims = measured(network, batch=2000)
+    sums = column_sums(4096, FLOAT_BYTES)
+    assert sums is not None
+    workspaces = sums.split.parts(2000) * sums.part_bytes + sums.counter_bytes
+    assert claims["training, workspaces of cuDNN and cuBLAS"].measured == workspaces
+    assert all(claim.holds for claim in claims.values())
 
 
 @pytest.mark.parametrize("options", STEPS, ids=str)

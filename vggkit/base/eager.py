@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol
 
 from vggkit.base.shapes import Kept, Shape, elements
+from vggkit.base.sums import PartialSums, Split, channel_sums, column_sums
 
 MEMORY_KINDS = {
     "parameters": "parameters",
@@ -69,6 +70,43 @@ class Storage:
         self.kind = kind
         self.references = 1
         self.is_parameter = False
+
+    @property
+    def rule(self) -> tuple[int, ...]:
+        """The numbers that give its bytes at any batch: those that don't grow, and those for one image."""
+        return self.constant, self.per_image
+
+    def bytes_at(self, batch: int) -> int:
+        """Return its bytes at a batch."""
+        return self.per_image * batch + self.constant
+
+
+class Scratch(Storage):
+    """What a kernel takes for itself to add up rows in parts. It has no bytes where the rows are added up at once.
+
+    Args:
+        split: into how many parts.
+        constant_bytes: bytes, if there are parts.
+        part_bytes: bytes of each part.
+        size: bytes in all, rounded as the device rounds them.
+    """
+
+    __slots__ = ("constant_bytes", "part_bytes", "split")
+
+    def __init__(self, split: Split, constant_bytes: int, part_bytes: int, size: int) -> None:
+        super().__init__(0, 0, size, TEMPORARIES)
+        self.split = split
+        self.constant_bytes = constant_bytes
+        self.part_bytes = part_bytes
+
+    @property
+    def rule(self) -> tuple[int, ...]:
+        """The numbers that give its bytes at any batch: those if there are parts, those of each part, and the split."""
+        return self.constant_bytes, self.part_bytes, *self.split
+
+    def bytes_at(self, batch: int) -> int:
+        parts = self.split.parts(batch)
+        return self.constant_bytes + parts * self.part_bytes if parts else 0
 
 
 NOTHING = Storage(0, 0, 0, ACTIVATIONS)
@@ -277,14 +315,28 @@ class Eager:
 
     def new(self, per_image: int, constant: int = 0, kind: int | None = None) -> Storage:
         """Allocate; the caller holds the first reference."""
-        size = per_image * self.batch + constant
-        if self.device == "cuda":
-            size = -(-size // CUDA_BLOCK) * CUDA_BLOCK
-        storage = Storage(per_image, constant, size, self.kind if kind is None else kind)
+        size = self._rounded(per_image * self.batch + constant)
+        return self._allocate(Storage(per_image, constant, size, self.kind if kind is None else kind))
+
+    def scratch(self, sums: PartialSums | None) -> list[Storage]:
+        """Allocate what a kernel of CUDA's takes for itself to add up in parts: their sums, and the counters."""
+        if sums is None or self.device == "cpu":
+            return []
+        split, of_parts, of_counters = sums
+        parts = split.parts(self.batch)
+        return [
+            self._allocate(Scratch(split, 0, of_parts, self._rounded(parts * of_parts))),
+            self._allocate(Scratch(split, of_counters, 0, self._rounded(of_counters if parts else 0))),
+        ]
+
+    def _rounded(self, size: int) -> int:
+        return -(-size // CUDA_BLOCK) * CUDA_BLOCK if self.device == "cuda" else size
+
+    def _allocate(self, storage: Storage) -> Storage:
         self.events.append((self.event, storage, True))
-        self._alive[storage.kind] += size
-        self._per_image += per_image
-        self._constant += constant
+        self._alive[storage.kind] += storage.size
+        self._per_image += storage.per_image
+        self._constant += storage.constant
         if self._scope is not None:
             self._scope[storage] = 1
         return storage
@@ -329,6 +381,7 @@ class Eager:
         extras_before: Sequence[tuple[int, int]] = (),
         extras: Sequence[tuple[int, int]] = (),
         temporaries: Sequence[tuple[int, int]] = (),
+        sums: PartialSums | None = None,
         in_place: bool = False,
         backward: Backward | None = None,
         adjust: Callable[[Storage, Gradients], Gradients] | None = None,
@@ -346,6 +399,7 @@ class Eager:
                 pass, before it makes the output.
             extras: the same, after it has made the output.
             temporaries: the same of each tensor that it frees again when it has run.
+            sums: those that it makes, perhaps in parts.
             in_place: whether the output is written over the input.
             backward: makes the inputs' gradients from the output's; if absent, one as large as each input.
             adjust: what the engine does to those gradients before it passes them on.
@@ -375,6 +429,7 @@ class Eager:
         storage = self.hold(x.storage) if in_place else self.new(elements(shape) * element_bytes)
         made += [self.new(*extra) for extra in extras]
         used = [self.new(*temporary) for temporary in temporaries]
+        used += self.scratch(sums)
         self.note()
         self.release(*used)
         if node is not None:
@@ -393,6 +448,7 @@ class Eager:
         """Run `torch.nn.functional.linear`: addmm, or mm without a bias."""
         x, weight, bias, casts = self.lower(x, weight, bias)
         of_x, of_weight, of_bias = x.edge, weight.edge, bias.edge if bias else None
+        sums = column_sums(elements(shape), max(x.element_bytes, WIDE))
 
         def backward(gradient: Storage) -> Gradients:
             wanted = [x.size if of_x else None, weight.size if of_weight else None]
@@ -405,8 +461,9 @@ class Eager:
             if bias is None or not of_bias:
                 return made
             total = self.new(*bias.size)  # the engine sums the gradient over the batch
+            scratch = self.scratch(sums)
             self.note()
-            self.release(made[1])
+            self.release(*scratch, made[1])
             return [made[0], total, made[2]]
 
         keeps: list[Tensor | Parameter] = [*([x] if of_weight else []), *([weight] if of_x else [])]
@@ -445,15 +502,24 @@ class Eager:
         if of_cudnn:
             backward = self._makes(x.size, *of_all)
         elif adds_apart:
-            makes = self._makes(*of_all, of_x, first=[*first, of_channel, of_channel])
+            sums = channel_sums(x.shape[0], elements(x.shape[1:]), 2 * wide)
 
-            def backward(gradient: Storage) -> Gradients:
-                *others, made = makes(gradient)
+            def backward(_: Storage) -> Gradients:
+                temporaries = [self.new(*size) for size in (*first, of_channel, of_channel)]
+                others = [self.new(*size) for size in of_all]
+                scratch = self.scratch(sums)
+                self.note()
+                self.release(*scratch)
+                made = self.new(*of_x) if of_x else None
+                self.note()
+                self.release(*temporaries)
                 return [made, *others]
 
         if not statistics and not by_cudnn:
             extras = [of_channel, of_channel]
-        return self._normalize(x, parameters, extras, backward)
+        is_flat = not by_cudnn and statistics and elements(x.shape[1:]) == 1
+        sums_of_x = channel_sums(x.shape[0], 1, 4 * wide) if is_flat else None
+        return self._normalize(x, parameters, extras, backward, sums=sums_of_x)
 
     def group_norm(self, x: Tensor, parameters: dict[str, Parameter], statistics: Sequence[Kept]) -> Tensor:
         """Run a group normalisation; the arguments are those of `batch_norm`."""
@@ -505,6 +571,7 @@ class Eager:
         backward: Backward,
         adjust: Callable[[Storage, Gradients], Gradients] | None = None,
         temporaries: Sequence[tuple[int, int]] = (),
+        sums: PartialSums | None = None,
     ) -> Tensor:
         keeps: list[Tensor | Parameter] = [x, *([parameters["weight"]] if "weight" in parameters else [])]
         y = self.op(
@@ -513,6 +580,7 @@ class Eager:
             keeps=keeps,
             extras=extras,
             temporaries=temporaries,
+            sums=sums,
             backward=backward,
             adjust=adjust,
         )

@@ -52,6 +52,10 @@ class Loop(NamedTuple):
     first: Sequence[Event]
     later: Sequence[Event]
 
+    def at(self, batch: int) -> Loop:
+        """Return it without the storages that have no bytes at a batch."""
+        return Loop(*([event for event in events if event[1].bytes_at(batch)] for events in self))
+
     def step(self, number: int) -> Sequence[Event]:
         """Return the events of a step, counted from 0."""
         return self.later if number else self.first
@@ -95,11 +99,12 @@ class Player:
         allocator: of the memory.
 
     Attributes:
+        loop: the loop at this batch.
         blocks: those that each storage has; of two, the older one comes first.
     """
 
     def __init__(self, loop: Loop, batch: int, allocator: HandsOut) -> None:
-        self.loop = loop
+        self.loop = loop.at(batch)
         self.batch = batch
         self.allocator = allocator
         self.blocks: defaultdict[Storage, list[Block]] = defaultdict(list)
@@ -122,7 +127,7 @@ class Player:
         allocate, free, blocks, batch = self.allocator.allocate, self.allocator.free, self.blocks, self.batch
         for _, storage, is_allocation in events:
             if is_allocation:
-                blocks[storage].append(allocate(storage.per_image * batch + storage.constant))
+                blocks[storage].append(allocate(storage.bytes_at(batch)))
             else:
                 free(blocks[storage].pop(0))
 
@@ -145,6 +150,7 @@ def run(
     """
     allocator = Allocator(card_bytes, settings, taken)
     player = Player(loop, batch, allocator)
+    loop = player.loop  # at this batch
     done: list[Figures | None] = []
     left: set[State] = set()
     try:

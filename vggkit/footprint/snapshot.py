@@ -107,12 +107,12 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
     player = Player(step.loop, options.batch, allocator)
     refusal: Refusal | None = None
     number, operation = 0, ""
-    for number, event in _from_an_empty_card(step.loop):
+    for number, event in _from_an_empty_card(player.loop):
         operation, storage, _ = event
         try:
             player.play([event])
         except OutOfMemory:
-            refusal = Refusal(storage.per_image * options.batch + storage.constant, KINDS[storage.kind])
+            refusal = Refusal(storage.bytes_at(options.batch), KINDS[storage.kind])
             break
         if last is not None and number > len(before) and allocator.allocated.current == last.allocated:
             break

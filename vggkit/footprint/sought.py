@@ -72,7 +72,7 @@ class Sought(ABC):
 
 
 class SoughtBatch(Sought):
-    """The number of images: every moment's bytes are a line over it, so that one walk answers for all."""
+    """The number of images: the bytes of nearly every storage are a line over it, so that one walk answers for all."""
 
     word = "batch"
     spelled = "batch {}"
@@ -103,10 +103,10 @@ class SoughtBatch(Sought):
         moments = self._step.moments
         if any(moment.constant > limit for moment in moments):
             return self.smallest - 1
-        largest = min((limit - moment.constant) // moment.per_image for moment in moments if moment.per_image)
-        while largest >= self.smallest and self.peak_bytes(largest) > limit:
-            largest -= 1  # CUDA rounds each tensor up, to a little more than the line says
-        return max(largest, self.smallest - 1)
+        above = 1 + min((limit - moment.constant) // moment.per_image for moment in moments if moment.per_image)
+        # on CUDA tensors are rounded up and kernels add up in parts, which takes more than the lines say
+        fewer = _first(lambda fewer: above - fewer < self.smallest or self.peak_bytes(above - fewer) <= limit, 1)
+        return max(above - fewer, self.smallest - 1)
 
     def loop(self, number: int) -> LoopAtBatch:
         return LoopAtBatch(self._loop, number)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from vggkit.base.eager import Event, Storage
+from vggkit.base.eager import Event, Scratch, Storage
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator import Allocator, Block
 from vggkit.footprint.allocator_settings import Settings
@@ -64,7 +64,7 @@ def claims(step: Step, recording: Recording) -> Iterator[Claim]:
     plan, mode, torchs = plan_of(step), step.options.mode, recording.figures[-1]
     assert plan.allocated_bytes is not None
     assert plan.reserved_bytes is not None
-    parts = [step.loop.before, *map(step.loop.step, range(len(recording.figures)))]
+    parts = list(map(of_tensors, (step.loop.before, *map(step.loop.step, range(len(recording.figures))))))
     moments = [moment for moment, _, is_allocation in chain.from_iterable(parts) if is_allocation]
     planned, made = lifetimes(numbered(parts, step.options.batch)), lifetimes(recording.parts)
     found = places(planned, made)
@@ -127,6 +127,11 @@ def lifetimes(parts: Iterable[Iterable[int]]) -> list[Lifetime]:
     return [Lifetime(part, size, ends.get(number, len(made))) for number, (part, size) in enumerate(made, 1)]
 
 
+def of_tensors(events: Iterable[Event]) -> list[Event]:
+    """Return events without what kernels take for themselves, which depends on the card: it is found as a workspace."""
+    return [event for event in events if not isinstance(event[1], Scratch)]
+
+
 def numbered(parts: Iterable[Iterable[Event]], batch: int) -> Iterator[list[int]]:
     """Return the parts of a planned loop as a recording has them."""
     numbers: dict[Storage, list[int]] = {}
@@ -137,7 +142,7 @@ def numbered(parts: Iterable[Iterable[Event]], batch: int) -> Iterator[list[int]
             if is_allocation:
                 count += 1
                 numbers.setdefault(storage, []).append(count)
-                events.append(storage.per_image * batch + storage.constant)
+                events.append(storage.bytes_at(batch))
             else:
                 events.append(-numbers[storage].pop(0))
         yield events

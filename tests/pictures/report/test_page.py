@@ -203,20 +203,20 @@ def test_so_they_are_of_any_network(network: Network) -> None:
     assert_loops_are_the_steps(script, network)
 
 
-def in_sizes(loop: Loop) -> list[tuple[int, int]]:
-    """Return three steps of a loop: of an allocation its constant bytes and bytes per image, of an end -1 and which."""
+def in_sizes(loop: Loop) -> list[tuple[int, ...]]:
+    """Return three steps of a loop: of an allocation what its size follows from, of an end -1 and which."""
     allocations: dict[Storage, list[int]] = {}
     said = []
     for count, (_, storage, is_allocation) in enumerate([*loop.before, *loop.first, *loop.later, *loop.later]):
         if is_allocation:
             allocations.setdefault(storage, []).append(count)
-            said.append((storage.constant, storage.per_image))
+            said.append(storage.rule)
         else:
             said.append((-1, allocations[storage].pop(0)))
     return said
 
 
-def read_in_sizes(loops: Any, dtype: str, step: str) -> list[tuple[int, int]]:
+def read_in_sizes(loops: Any, dtype: str, step: str) -> list[tuple[int, ...]]:
     """Return the same, as a page's script reads it."""
     read = loops["of"][dtype][step]
     storages = [size for place in read["storages"] for size in loops["storages"][place]]

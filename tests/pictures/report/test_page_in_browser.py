@@ -223,6 +223,19 @@ def test_loops_run_as_in_vggkits_allocator(two: Tab) -> None:
     assert two.play(cases) == wanted
 
 
+def test_sums_that_are_made_at_once_take_no_block(two: Tab) -> None:
+    """A storage without bytes at a batch asks for no segment; at a larger batch it has one."""
+    split = [1, 16, 256, 432, 256]
+    reserved = two.page.evaluate(
+        """size => [1, 5000].map(batch => {
+            const loop = { sizes: [size], before: [], first: [1, -1], later: [1, -1] };
+            return steadyUse(loop, batch, false).reserved;
+        })""",
+        [0, 512, *split],
+    )
+    assert reserved == [0, 2 << 20]
+
+
 @pytest.mark.parametrize(("allocator", "batches"), [("", (64, 292, 293, 294)), (EXPANDABLE, (64, 324, 325))])
 def test_loops_run_as_in_torchs_allocator(two: Tab, cards: Cards, allocator: str, batches: tuple[int, ...]) -> None:
     """On 24 GiB the same batches of D run, with the same figures in each step, and the same run out of memory."""

@@ -354,7 +354,19 @@ function loopOf(loops, dtype, step) {
 
 // The bytes of each storage's block at a batch; the first storage is number 1.
 function blockSizes(loop, batch) {
-  return [0, ...loop.sizes.map((size) => units(at(size, batch), rules.block))];
+  return [0, ...loop.sizes.map((size) => units(bytesAt(size, batch), rules.block))];
+}
+
+// The bytes of a storage at a batch. Its size is constant bytes and bytes per image. That of what a kernel takes to add up
+// rows in parts is its bytes if there are parts, those of each part, and the split of sums.py in vggkit's base.
+function bytesAt(size, batch) {
+  if (size.length === 2) {
+    return at(size, batch);
+  }
+  const [constant, ofPart, rowsPerImage, height, least, most, longest] = size;
+  const rows = Math.ceil((rowsPerImage * batch) / height);
+  const parts = Math.min(Math.max(most, Math.ceil(rows / longest)), Math.ceil(rows / rules.fewest_rows));
+  return rows < least || parts === 1 ? 0 : constant + parts * ofPart;
 }
 
 // A loop that runs on an empty card.
@@ -369,6 +381,9 @@ class Player {
   // Allocates and frees in order, and tells whether the card had room.
   plays(events) {
     for (const event of events) {
+      if (this.sizes[Math.abs(event)] === 0) {
+        continue; // it is not there at this batch
+      }
       if (event < 0) {
         this.allocator.free(this.blocks[-event].shift());
         continue;

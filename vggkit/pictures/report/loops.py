@@ -18,12 +18,12 @@ def loops_data(loops: Mapping[str, Mapping[str, Loop]]) -> dict[str, Any]:
         loops: by dtype and step.
 
     Returns:
-        `sizes`: constant bytes and bytes per image, each pair once. `storages`: lists of storages by their places in
-        `sizes`, each list once. `parts`: lists of events, each once; an event is the number of the storage that it
-        allocates, counted from 1; below 0 it frees it. `of`: for each dtype and step the `storages`, and `before`,
-        `first` and `later` of the loop, all by the places of their lists.
+        `sizes`: the numbers that give the bytes of a storage (`Storage.rule`), each once. `storages`: lists of storages
+        by their places in `sizes`, each list once. `parts`: lists of events, each once; an event is the number of the
+        storage that it allocates, counted from 1; below 0 it frees it. `of`: for each dtype and step the `storages`,
+        and `before`, `first` and `later` of the loop, all by the places of their lists.
     """
-    sizes: dict[tuple[int, int], int] = {}
+    sizes: dict[tuple[int, ...], int] = {}
     storages: dict[tuple[int, ...], int] = {}
     parts: dict[tuple[int, ...], int] = {}
 
@@ -39,7 +39,7 @@ def loops_data(loops: Mapping[str, Mapping[str, Loop]]) -> dict[str, Any]:
             return [parts.setdefault(part, len(parts)) for part in signed]
 
         def written_once(alikes: Iterable[Sequence[Storage]]) -> int:
-            listed = tuple(sizes.setdefault(_size(alike[0]), len(sizes)) for alike in alikes)
+            listed = tuple(sizes.setdefault(alike[0].rule, len(sizes)) for alike in alikes)
             return storages.setdefault(listed, len(storages))
 
         return {
@@ -71,15 +71,15 @@ def _optimizer_storages(loop: Loop) -> list[list[Storage]]:
     lasting = {storage for events in loop for storage in _lasting(events)}
     shared: list[list[Storage]] = []
     of: dict[Storage, list[Storage]] = {}
-    free: defaultdict[tuple[int, int], deque[list[Storage]]] = defaultdict(deque)
+    free: defaultdict[tuple[int, ...], deque[list[Storage]]] = defaultdict(deque)
     for events in loop:
         for _, storage, is_allocation in events:
             if storage.kind != OPTIMIZER:
                 continue
             if not is_allocation:
-                free[_size(storage)].append(of[storage])
-            elif storage not in lasting and free[_size(storage)]:
-                of[storage] = free[_size(storage)].popleft()
+                free[storage.rule].append(of[storage])
+            elif storage not in lasting and free[storage.rule]:
+                of[storage] = free[storage.rule].popleft()
                 of[storage].append(storage)
             else:
                 of[storage] = [storage]
@@ -98,10 +98,6 @@ def _lasting(events: Sequence[Event]) -> Iterator[Storage]:
         else:
             yield storage
     yield from alive
-
-
-def _size(storage: Storage) -> tuple[int, int]:
-    return storage.constant, storage.per_image
 
 
 def _phase(event: Event) -> str:

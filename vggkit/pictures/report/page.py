@@ -12,6 +12,7 @@ import msgspec
 
 from vggkit.base.eager import CUDA_BLOCK, MEMORY_KINDS
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
+from vggkit.base.sums import FEWEST_ROWS
 from vggkit.base.tables import Shown, Table
 from vggkit.base.version import __version__
 from vggkit.figures.compare import LAYERS, REPORTED_ERRORS, Comparison, ComparisonTable
@@ -241,6 +242,7 @@ RULES = {
     "large_segment": LARGE_SEGMENT,
     "own_segment_from": OWN_SEGMENT_FROM,
     "segment_rounding": SEGMENT_ROUNDING,
+    "fewest_rows": FEWEST_ROWS,
     "most_steps": MOST_STEPS,
     "most_tried": MOST_TRIED,
     "finer": FINER,
