@@ -24,8 +24,9 @@ from tests.footprint.grid import (
 )
 from tests.footprint.updates import NETWORKS, cases, sampled
 from vggkit.base.eager import Storage
+from vggkit.footprint import card as card_module
 from vggkit.footprint.allocator import Allocator
-from vggkit.footprint.allocator_settings import MIB
+from vggkit.footprint.allocator_settings import MIB, Settings
 from vggkit.footprint.card import Loop, Player, State
 from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.steps.options import checked_options
@@ -227,3 +228,22 @@ def test_drawn_networks_allocate_and_free_in_torchs_order(card: Card, question: 
     """The same for networks of every kind of layer, with blocks and layers frozen, checkpointed, in every dtype."""
     assume(loop_of(question) is not None)
     assert_torchs_order(card, question)
+
+
+# Batches whose gradients are added up
+
+
+@pytest.mark.parametrize("setting", ["", EXPANDABLE, "garbage_collection_threshold:0.6", "max_split_size_mb:32"])
+@pytest.mark.parametrize("times", [4, 9, 33])
+def test_rounds_that_are_left_out_change_nothing(monkeypatch: pytest.MonkeyPatch, times: int, setting: str) -> None:
+    """The figures of each step are those of all its batches, played one by one, on a roomy card and on full ones."""
+    network = Network.of("vgg11_bn", **SMALL)
+    options = {"accumulate": times, "optimizer": "adamw", "checkpoint": ["block2"], "ema": times == 9}
+    training, allocator = loop(network, batch=2, **options), Settings.of(setting)
+    assert len(card_module.repeated(training.later)) == times - 2
+    roomy = card_module.run(training, 2, card_module.UNBOUNDED, allocator)
+    assert roomy[-1] is not None
+    sizes = [card_module.UNBOUNDED, *(roomy[-1].reserved * part // 100 for part in (100, 97, 94, 80))]
+    found = [card_module.run(training, 2, size, allocator) for size in sizes]
+    monkeypatch.setattr(card_module, "repeated", lambda events: range(0))  # noqa: ARG005  # as its caller names it
+    assert found == [card_module.run(training, 2, size, allocator) for size in sizes]

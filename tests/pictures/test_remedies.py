@@ -38,12 +38,22 @@ def test_every_set_of_blocks_is_a_point(found: Remedies) -> None:
         for one in at.values()
         if not any(two != one and two[0] <= one[0] and two[1] <= one[1] for two in at.values())
     }
-    changing = {(0.0, float(way.peak_bytes)) for way in found if way.changes_result and "checkpoint" not in way.kinds}
     axes = picture(found).figure.axes[1]
     drawn = points(axes)
     assert set(drawn[style.VERMILION]) == front
+    assert {*drawn[style.GREY], *drawn[style.VERMILION]} == {*at.values()}
+    assert [(way.recomputed_multiply_accumulates, way.peak_bytes) for way in found.front()] == sorted(front)
+
+
+def test_another_loop_and_another_result_are_points_beside_the_front(found: Remedies) -> None:
+    """Each in its colour: every divisor of the batch, a step in the backward pass; autocast and what is not trained."""
+    drawn = points(picture(found).figure.axes[1])
+    loops = [{"batch": 64 // parts, "accumulate": parts} for parts in (2, 4, 8, 16, 32, 64)]
+    peaks = [vggkit.memory(TINY, **{"batch": 64, **loop}).peak_bytes for loop in [*loops, {"step_in_backward": True}]]
+    assert set(drawn[style.GREEN]) == {(0.0, float(peak)) for peak in peaks}
+    changing = {(way.recomputed_multiply_accumulates, way.peak_bytes) for way in found if way.changes_result}
     assert changing
-    assert {*drawn[style.GREY], *drawn[style.VERMILION]} >= {*at.values(), *changing}
+    assert set(drawn[style.ORANGE]) >= changing
 
 
 def test_the_room_is_a_line(found: Remedies) -> None:

@@ -157,7 +157,7 @@ def run(
         player.play(loop.before)
         for number in range(steps or MOST_STEPS):
             allocator.reset_peaks()
-            player.play(loop.step(number))
+            _play_step(player, allocator, loop.step(number))
             peaks = allocator.allocated.peak, allocator.requested.peak, allocator.reserved.peak
             done.append(Figures(*peaks, allocator.retries))
             if steps is not None:
@@ -169,6 +169,51 @@ def run(
     except OutOfMemory:
         done.append(None)
     return done
+
+
+def _play_step(player: Player, allocator: Allocator, events: Sequence[Event]) -> None:
+    """Play a step.
+
+    Equal parts are played until the card is as it was after an earlier one. From there on they go round in circles, and
+    whole rounds are left out.
+    """
+    again = repeated(events)
+    player.play(events[: again.start])
+    played, parts = 0, len(again)
+    left: dict[tuple[State, int], int] = {}
+    while played < parts:
+        player.play(events[again.start : again.start + again.step])
+        played += 1
+        before = left.setdefault((player.state, allocator.retries), played)
+        if before < played:
+            parts = played + (parts - played) % (played - before)
+    player.play(events[again.stop :])
+
+
+def repeated(events: Sequence[Event]) -> range:
+    """Return where the parts of a step begin that are equal and follow each other.
+
+    They are the batches whose gradients are added to those of earlier ones.
+
+    >>> one, two = (("forward", Storage(8, 0, 8, 0), is_allocation) for is_allocation in (True, False))
+    >>> repeated([one, two]), repeated([two, two, one, two, one, two, one])
+    (range(0, 0), range(1, 7, 2))
+    """
+    last_seen: dict[Event, int] = {}
+    length = equal = 0  # so many events before this place are equal to those that stand so far before them
+    for place, event in enumerate(events):
+        apart = place - last_seen.get(event, place)
+        if apart != length:
+            if 1 < length <= equal:
+                break
+            length, equal = apart, 0
+        equal += 1
+        last_seen[event] = place
+    else:
+        place = len(events)
+    if not 1 < length <= equal:
+        return range(0)
+    return range(place - length - equal, place - equal % length, length)
 
 
 class CardUse(NamedTuple):

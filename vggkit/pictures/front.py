@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -61,11 +61,13 @@ class Point(NamedTuple):
         label: its name.
         values: its two figures.
         on_front: whether it is on the Pareto front.
+        kind: what it is if it is not; a key of `Points.kinds`.
     """
 
     label: str
     values: tuple[Any, Any]
     on_front: bool
+    kind: str = "others"
 
 
 class Points(NamedTuple):
@@ -79,6 +81,7 @@ class Points(NamedTuple):
         best: which end of each is the better one, in words.
         points: at least one.
         limit: a value of the figure upwards at which a line is drawn; None for no line.
+        kinds: what those are that are not on the front, in words, each with its colour.
     """
 
     things: str
@@ -88,11 +91,16 @@ class Points(NamedTuple):
     best: str
     points: tuple[Point, ...]
     limit: int | None = None
+    kinds: Mapping[str, str] = {"others": style.GREY}  # a default that nothing changes
 
     @property
     def front(self) -> list[Point]:
         """Those on the Pareto front."""
         return [point for point in self.points if point.on_front]
+
+    def others(self, kind: str) -> list[Point]:
+        """Those of a kind that are not on it."""
+        return [point for point in self.points if not point.on_front and point.kind == kind]
 
     def position(self, point: Point) -> tuple[float, float]:
         """Return where a point stands."""
@@ -111,11 +119,12 @@ def figure(shown: Points) -> Figure:
     canvas = Canvas(title(shown), shortened_text(shown.subtitle, SUBTITLE_LENGTH), _legend(shown), right, height)
     axes = canvas.plane(MARGIN + LEFT, MARGIN + BOTTOM, *PLANE)
     _draw_axes(axes, shown)
-    others = [point for point in shown.points if not point.on_front]
     front = sorted(shown.front, key=shown.position)
-    if others:
-        x, y = shown.positions(others)
-        axes.scatter(x, y, s=9, color=style.GREY, linewidths=0, zorder=2, rasterized=len(others) > MOST_SHAPES)
+    for kind, colour in shown.kinds.items():
+        others = shown.others(kind)
+        if others:
+            x, y = shown.positions(others)
+            axes.scatter(x, y, s=9, color=colour, linewidths=0, zorder=2, rasterized=len(others) > MOST_SHAPES)
     if front:
         x, y = shown.positions(front)
         axes.plot(x, y, color=style.VERMILION, linewidth=1.0, zorder=3, drawstyle="steps-post")
@@ -149,10 +158,10 @@ def _described(shown: Points, point: Point) -> str:
 
 def _legend(shown: Points) -> dict[str, str]:
     """Return the colour of what the points are."""
-    others = len(shown.points) - len(shown.front)
     legend = {f"on the Pareto front, {shown.best}: {grouped(len(shown.front))}": style.VERMILION}
-    if others:
-        legend[f"others: {grouped(others)}"] = style.GREY
+    for kind, colour in shown.kinds.items():
+        if others := shown.others(kind):
+            legend[f"{kind}: {grouped(len(others))}"] = colour
     if shown.limit is not None:
         legend[f"room: {shown.measures[1].written(shown.limit)}"] = style.BLUE
     return legend

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vggkit.base.numbers import grouped, megabytes
-from vggkit.footprint.remedies.remedies import Remedies, Remedy
-from vggkit.pictures import front
+from vggkit.footprint.remedies.kinds import Price
+from vggkit.footprint.remedies.remedies import Remedies, front_of
+from vggkit.pictures import front, style
 from vggkit.pictures.plot import Picture, draw, file_name
 
 
@@ -33,16 +34,28 @@ class Figure(NamedTuple):
         return value
 
 
-def picture(found: Remedies) -> Picture:
-    """Draw the remedies, and every set of blocks to checkpoint, whether it makes the step fit or not.
+OTHERS = {
+    "others with this loop": style.GREY,
+    "another loop, the result the same": style.GREEN,
+    "another result": style.ORANGE,
+}
+"""What ways are that are not on the front, and their colours."""
 
-    The Pareto front is of those with which the step computes the same.
+LOOP, RESULT = list(OTHERS)[1:]
+KINDS = {Price.LOOP.word: LOOP, Price.RESULT.word: RESULT}
+"""What they are by their price, if it is not one of this loop."""
+
+
+def picture(found: Remedies) -> Picture:
+    """Draw the remedies, and every change alone, whether it makes the step fit or not.
+
+    The Pareto front is of those that leave the loop and the result as they are.
 
     Args:
         found: the remedies of a step.
     """
     ways = found.tradeoffs()
-    same = [way for way in ways if not way.changes_result]
+    best = {way.typed for way in front_of(ways)}
     shown = front.Points(
         things="ways to run the step",
         networks=found.network.name,
@@ -51,22 +64,17 @@ def picture(found: Remedies) -> Picture:
             Figure("MACs that are run again for an image", "", grouped),
             Figure("peak" if found.as_it_is.reserved_bytes is None else "reserved CUDA memory", "B", megabytes),
         ),
-        best="the result the same",
+        best="the loop and the result the same",
         points=tuple(
             front.Point(
                 way.typed or "as it is",
                 (way.recomputed_multiply_accumulates, way.bytes),
-                on_front=not way.changes_result and not any(_beats(other, way) for other in same),
+                on_front=way.typed in best,
+                kind=KINDS.get(way.price, next(iter(OTHERS))),
             )
             for way in ways
         ),
         limit=found.room.bytes,
+        kinds=OTHERS,
     )
     return draw(front, shown, file_name("remedies", [found.network.name]))
-
-
-def _beats(other: Remedy, way: Remedy) -> bool:
-    """Tell whether another way is as good in both figures and better in one."""
-    theirs = other.recomputed_multiply_accumulates, other.bytes
-    ours = way.recomputed_multiply_accumulates, way.bytes
-    return theirs != ours and all(one <= two for one, two in zip(theirs, ours))

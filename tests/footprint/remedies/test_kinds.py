@@ -5,20 +5,26 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+import torch
 
 import vggkit
 from tests.footprint.remedies.macs import recomputed_macs
 from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.remedies.kinds import (
     KINDS,
+    Accumulation,
     Autocast,
     CachedTarget,
     Checkpointing,
     ExpandableSegments,
     Freezing,
     FrozenLoss,
+    Fused,
     Kind,
+    OneByOne,
     OtherOptimizer,
+    Price,
+    StepInBackward,
     cheapest_first,
 )
 from vggkit.footprint.steps import step_of
@@ -78,6 +84,79 @@ def test_autocast_goes_on_or_off() -> None:
     assert typed(Autocast(), StepOptions(dtype="bfloat16")) == []
 
 
+def test_an_optimizer_is_fused_where_torch_can() -> None:
+    """Each that has it; what was asked for together is not asked for any more."""
+    for optimizer, rules in OPTIMIZERS.items():
+        assert typed(Fused(), StepOptions(optimizer=optimizer)) == ["--fused"] * ("fused" in rules.takes)
+    assert typed(Fused(), StepOptions(optimizer="adamw", update=Update(fused=True))) == []
+    change = next(Fused().changes(D, StepOptions(optimizer="adamw", update=Update(foreach=True))))
+    assert (change.typed, change.options) == ("--fused without --foreach", {"fused": True, "foreach": None})
+
+
+def test_parameters_are_changed_one_by_one_where_they_were_not() -> None:
+    """On a card they are together if nobody says anything."""
+    assert typed(OneByOne(), StepOptions()) == []
+    assert typed(OneByOne(), StepOptions(device="cuda")) == ["--no-foreach"]
+    assert typed(OneByOne(), StepOptions(update=Update(foreach=True))) == ["--no-foreach"]
+    assert typed(OneByOne(), StepOptions(device="cuda", update=Update(fused=True))) == []
+    assert typed(OneByOne(), StepOptions(device="cuda", optimizer="none")) == []
+
+
+def test_a_step_in_the_backward_pass_needs_each_gradient_alone() -> None:
+    """It can't be where all are clipped, added up or kept, nor where nothing steps."""
+    assert typed(StepInBackward(), StepOptions()) == ["--step-in-backward"]
+    for changes in ({"step_in_backward": True}, {"accumulate": 2}, {"clip_grad": True}, {"zero_grad": "zero"}):
+        assert typed(StepInBackward(), StepOptions().replace(**changes)) == []
+    assert typed(StepInBackward(), StepOptions(optimizer="none")) == []
+
+
+def test_a_batch_is_parted_by_each_of_its_divisors() -> None:
+    """What was added up before is added up as often in each part; no more than a step may have."""
+    assert typed(Accumulation(), StepOptions(batch=6, accumulate=2)) == [
+        "--batch 3 --accumulate 4",
+        "--batch 2 --accumulate 6",
+        "--batch 1 --accumulate 12",
+    ]
+    assert typed(Accumulation(), StepOptions(batch=7)) == ["--batch 1 --accumulate 7"]
+    assert typed(Accumulation(), StepOptions(batch=1009)) == []
+    assert typed(Accumulation(), StepOptions(batch=4, accumulate=500)) == ["--batch 2 --accumulate 1000"]
+    assert typed(Accumulation(), StepOptions(batch=6, step_in_backward=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "freeze", "price"),
+    [
+        ("[[conv3-4, conv3-4]]", (), Price.LOOP),
+        ("[[{conv: 4, norm: batch}, conv3-4]]", (), Price.RESULT),
+        ("[[{conv: 4, norm: batch}], [conv3-4]]", ("block1",), Price.LOOP),
+        ("[[{conv: 4, norm: batch}], [{conv: 4, norm: batch}]]", ("block1",), Price.RESULT),
+        ("[[conv3-4, {groupnorm: 2}]]", (), Price.LOOP),
+        ("[[conv3-4, LRN, {dropout: 0.5}]]", (), Price.LOOP),
+    ],
+)
+def test_statistics_of_each_part_are_another_result(text: str, freeze: tuple[str, ...], price: Price) -> None:
+    """Torch's gradients of a batch are those of its parts, added up, unless a batch norm is trained."""
+    config = vggkit.loads(f"{{input: 3x8x8, blocks: {text}, classifier: [FC-3]}}")
+    network = Network.of(config)
+    change = next(Accumulation().changes(network, StepOptions(batch=4, freeze=freeze)))
+    assert change.price is price
+    model = vggkit.build(config, seed=0, dtype="float64", freeze=freeze)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # what is dropped differs from pass to pass
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 0])
+    of_parts = []
+    for parts in (1, change.options["accumulate"]):
+        model.zero_grad()
+        for part, wanted in zip(images.chunk(parts), labels.chunk(parts)):
+            (torch.nn.functional.cross_entropy(model(part), wanted) / parts).backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        of_parts.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    # sums in another order: float64 has 16 digits, and the sums are of some hundreds of values
+    assert torch.allclose(*of_parts, rtol=1e-9, atol=1e-12) == (price is Price.LOOP)
+
+
 def test_expandable_segments_are_a_card_s() -> None:
     """Other settings stay; where segments are expandable already there is nothing to change."""
     assert typed(ExpandableSegments(), StepOptions()) == []
@@ -125,7 +204,7 @@ def test_a_perceptual_loss_has_its_own_changes() -> None:
 
 def test_inference_has_only_what_it_can_change() -> None:
     """There is nothing to train, and nothing is kept for a backward pass."""
-    options = StepOptions(mode="inference", optimizer="none", device="cuda")
+    options = StepOptions(mode="inference", optimizer="none", device="cuda", batch=4)
     assert [kind.name for kind in KINDS if typed(kind, options)] == ["autocast", "allocator"]
 
 
@@ -141,6 +220,7 @@ def test_the_options_of_a_change_are_a_steps(kind: Kind) -> None:
         assert options.replace(**change.options) != options
         assert change.words
         assert "--" in change.typed
+        assert (change.price is Price.AGAIN) == (change.run_again > 0)
 
 
 def test_sets_of_blocks_come_in_the_order_of_their_costs() -> None:

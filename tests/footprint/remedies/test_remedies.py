@@ -49,10 +49,12 @@ def test_a_card_by_name_is_a_card(given: tuple[str, ...], device: str) -> None:
 
 def test_each_peak_is_torch_s_own() -> None:
     """MemTracker measures the step of each remedy of a small network."""
-    arguments = {"batch": 8, "optimizer": "adamw", "device": "cpu"}
-    whole = vggkit.memory(TINY, batch=8, optimizer="adamw").peak_bytes
+    arguments = {"batch": 8, "optimizer": "adamw", "foreach": True, "device": "cpu"}
+    whole = vggkit.memory(TINY, **arguments).peak_bytes
     found = [remedy for part in (95, 60) for remedy in vggkit.remedies(TINY, whole * part // 100, **arguments)]
-    assert {kind for remedy in found for kind in remedy.kinds} == {"optimizer", "freeze", "autocast", "checkpoint"}
+    assert {kind for remedy in found for kind in remedy.kinds} == {
+        "optimizer", "freeze", "autocast", "fused", "foreach", "step_in_backward", "accumulate", "checkpoint",
+    }  # fmt: skip
     for remedy in found:
         options = checked_options(TINY, **{**arguments, **remedy.options})
         assert sum(training_peak(TINY, options).values()) == remedy.peak_bytes
@@ -62,13 +64,16 @@ def test_what_is_said_to_run_on_a_card_runs_in_torch(cards: Cards) -> None:
     """Torch trains with each remedy until the loop repeats itself, and without one runs out of memory."""
     limit, arguments = 170 << 20, {"batch": 16, "optimizer": "adamw", "width": 0.125}
     found = vggkit.remedies("D", limit, context=0, **arguments)
-    tried = found.remedies[:3]
-    assert {kind for remedy in tried for kind in remedy.kinds} == {"freeze", "autocast", "allocator", "checkpoint"}
+    tried = found.remedies[:6]
+    assert {kind for remedy in tried for kind in remedy.kinds} == {
+        "freeze", "autocast", "allocator", "checkpoint", "step_in_backward", "accumulate", "optimizer",
+    }  # fmt: skip
     assert cards("play_steps.py", limit, "").ask(name="D", steps=STEPS, **arguments)[-1] is None
     for remedy in tried:
         changed = {**arguments, **remedy.options}
         card = cards("play_steps.py", limit, changed.pop("allocator", ""))
-        last = card.ask(name="D", steps=STEPS, **changed)[-1]
+        loop = {word: changed.pop(word) for word in ("accumulate", "step_in_backward") if word in changed}
+        last = card.ask(name="D", steps=STEPS, loop=loop, **changed)[-1]
         assert last is not None
         assert last["reserved"] == remedy.reserved_bytes
 
@@ -112,15 +117,19 @@ def test_where_nothing_lowers_the_peak_there_is_no_nearest() -> None:
     assert "Nothing lowers its peak." in str(found)
 
 
-def test_what_keeps_the_result_comes_first() -> None:
-    """Then what runs less again, then fewer changes."""
-    found = vggkit.remedies("E", "5.5GB", batch=64, optimizer="adamw", device="cuda")
+PRICES = ["setting", "again", "loop", "result"]
+
+
+def test_the_cheapest_comes_first() -> None:
+    """A setting costs nothing; then what runs less again, then fewer changes."""
+    found = vggkit.remedies("E", "8GB", batch=64, optimizer="adamw", device="cuda")
     costs = [
-        (remedy.changes_result, remedy.recomputed_multiply_accumulates, len(remedy.kinds), remedy.bytes)
+        (PRICES.index(remedy.price), remedy.recomputed_multiply_accumulates, len(remedy.kinds), remedy.bytes)
         for remedy in found
     ]
-    assert len(costs) > 3
     assert costs == sorted(costs)
+    assert [remedy.price for remedy in found] == ["setting", "again", "loop", "loop", "result", "result", "result"]
+    assert [remedy.changes_result for remedy in found] == [remedy.price == "result" for remedy in found]
 
 
 def test_the_json_has_every_figure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain, combinations, product
@@ -29,16 +30,35 @@ BLOCKS = ("block1", "block2", "block3")
 Choice = dict[str, Any]
 
 
+BATCH = 49
+"""It has two divisors that make it smaller."""
+
+
 def choices(device: str) -> dict[str, list[Choice]]:
     """Return what each kind may change of a step with AdamW in float32, the mildest first, as its page has it."""
+    is_cuda = device == "cuda"
     kinds: dict[str, list[Choice]] = {
         "optimizer": [{"optimizer": "sgd-momentum"}, {"optimizer": "sgd"}],
         "freeze": [{"freeze": BLOCKS[:number]} for number in (1, 2, 3)],
         "autocast": [{"autocast": True}],
-        "allocator": [{"allocator": "expandable_segments:True"}] if device == "cuda" else [],
+        "fused": [{"fused": True}],
+        "foreach": [{"foreach": False}] if is_cuda else [],
+        "step_in_backward": [{"step_in_backward": True}],
+        "accumulate": [{"batch": 7, "accumulate": 7}, {"batch": 1, "accumulate": 49}],
+        "allocator": [{"allocator": "expandable_segments:True"}] if is_cuda else [],
         "checkpoint": [{"checkpoint": chosen} for size in (1, 2, 3) for chosen in combinations(BLOCKS, size)],
     }
     return kinds
+
+
+EXCLUSIVE = [{"fused", "foreach"}, {"step_in_backward", "accumulate"}]
+"""Kinds of which torch, or the loop, has one at a time."""
+
+
+def computes_something_else(options: Choice) -> bool:
+    """Tell whether a step has another result; the batch norm is in the first block."""
+    parts_its_statistics = "accumulate" in options and "block1" not in options.get("freeze", ())
+    return parts_its_statistics or not {"optimizer", "freeze", "autocast"}.isdisjoint(options)
 
 
 @cache
@@ -47,28 +67,38 @@ def macs(checkpoint: tuple[str, ...], freeze: tuple[str, ...]) -> int:
     return recomputed_macs(TINY, checkpoint, freeze)
 
 
-def runs(batch: int, device: str, limit: int, options: Choice) -> bool:
+def runs(device: str, limit: int, options: Choice) -> bool:
     """Tell whether a step runs: by the plan's peak, or in a whole loop on a card."""
-    given = {"batch": batch, "optimizer": "adamw", **options}
+    given: Choice = {"batch": BATCH, "optimizer": "adamw", **options}
+    if peak(device, str(options)) > limit:  # an allocator can't have less
+        return False
     if device == "cpu":
-        return vggkit.memory(TINY, **given).peak_bytes <= limit
+        return True
     step = step_of(TINY, checked_options(TINY, device=device, **given))
-    return run(step.loop, batch, limit, Settings.of(options.get("allocator", "")))[-1] is not None
+    return run(step.loop, given["batch"], limit, Settings.of(options.get("allocator", "")))[-1] is not None
+
+
+@cache
+def peak(device: str, options: str) -> int:
+    """Return the peak of a plan with changed options, which are written as Python has them."""
+    given: Choice = {"batch": BATCH, "optimizer": "adamw", "device": device, **literal_eval(options)}
+    return step_of(TINY, checked_options(TINY, **given)).peak.size
 
 
 def every_way(device: str) -> Iterator[tuple[tuple[str, ...], Choice]]:
     """Yield each combination of up to three kinds with each of their choices."""
     kinds = choices(device)
     for names in chain.from_iterable(combinations(kinds, number) for number in (1, 2, 3)):
-        for chosen in product(*(kinds[name] for name in names)):
+        exclusive = any(pair <= set(names) for pair in EXCLUSIVE)
+        for chosen in product(*(kinds[name] for name in names)) if not exclusive else ():
             yield names, {word: value for choice in chosen for word, value in choice.items()}
 
 
-def searched_by_hand(batch: int, device: str, limit: int) -> set[tuple[tuple[str, ...], int]]:
+def searched_by_hand(device: str, limit: int) -> set[tuple[tuple[str, ...], int]]:
     """Return the kinds and the cost of each way that gives up something which no other one keeps."""
     cheapest: dict[tuple[str, ...], int] = {}
     for names, options in every_way(device):
-        if runs(batch, device, limit, options):
+        if runs(device, limit, options):
             cost = macs(options.get("checkpoint", ()), options.get("freeze", ()))
             cheapest[names] = min(cost, cheapest.get(names, cost))
     return {
@@ -82,30 +112,28 @@ def limits(device: str) -> list[int]:
     """Return sizes from what hardly anything makes fit to what nearly everything does."""
     if device == "cuda":
         return [number << 20 for number in range(1, 9)]
-    lowest = min(
-        vggkit.memory(TINY, **{"batch": 64, "optimizer": "adamw", **way}).peak_bytes for _, way in every_way(device)
-    )
-    highest = vggkit.memory(TINY, batch=64, optimizer="adamw").peak_bytes
+    lowest = min(peak(device, str(way)) for _, way in every_way(device))
+    highest = peak(device, "{}")
     return [lowest + (highest - 1 - lowest) * number // 7 for number in range(8)]
 
 
 CASES = [("cpu", number) for number in range(8)] + [("cuda", number) for number in range(8)]
 
 
-@pytest.mark.parametrize("case", sample(CASES, [("cpu", 0), ("cpu", 3), ("cpu", 7), ("cuda", 3), ("cuda", 5)]))
+@pytest.mark.parametrize("case", sample(CASES, [("cpu", 0), ("cpu", 1), ("cpu", 4), ("cuda", 0), ("cuda", 3)]))
 def test_the_remedies_are_those_of_a_search_by_hand(case: tuple[str, int]) -> None:
     """Every combination is tried by itself, and torch's counter says what it runs again."""
     device, number = case
     limit = limits(device)[number]
-    arguments: Choice = {"batch": 64, "optimizer": "adamw", "device": device}
+    arguments: Choice = {"batch": BATCH, "optimizer": "adamw", "device": device}
     found = vggkit.remedies(TINY, limit, context=0, **arguments)
-    expected = set() if found.fits else searched_by_hand(64, device, limit)
+    expected = set() if found.fits else searched_by_hand(device, limit)
     assert {(remedy.kinds, remedy.recomputed_multiply_accumulates) for remedy in found} == expected
     for remedy in found:
-        assert runs(64, device, limit, remedy.options)
+        assert runs(device, limit, remedy.options)
         plan = vggkit.memory(TINY, **{**arguments, **remedy.options})
         assert remedy.peak_bytes == plan.peak_bytes
+        assert remedy.changes_result == computes_something_else(remedy.options)
     if not expected and not found.fits:
-        peaks = [vggkit.memory(TINY, **{**arguments, **options}).peak_bytes for _, options in every_way(device)]
         assert found.nearest is not None
-        assert found.nearest.peak_bytes == min(peaks)
+        assert found.nearest.peak_bytes == min(peak(device, str(options)) for _, options in every_way(device))

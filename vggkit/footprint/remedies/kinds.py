@@ -1,13 +1,15 @@
 """What can be changed about a step so that it takes less memory: one class for each kind of change, with all its rules.
 
-A class has which options it may change and to what, how that is said in words and on the command line, what must be run
-again for it, and whether a step computes something else then. A new kind is one class in this file.
+A class has which options it may change and to what, how that is said in words and on the command line, and the price:
+what must be run again for it, what is to be done about the loop, and whether a step computes something else then. A new
+kind is one class in this file.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from enum import IntEnum
 from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, ClassVar, NamedTuple
@@ -17,9 +19,35 @@ from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card_fit import EXPANDABLE
 from vggkit.footprint.optimizers import NONE, OPTIMIZERS
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import MOST_ACCUMULATED, StepOptions
+from vggkit.footprint.steps.refusals import is_over_the_batch
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
+
+
+class Price(IntEnum):
+    """What a change is paid for with, from the cheapest to the dearest; each computes the same except the last one."""
+
+    SETTING = 0
+    """Nothing: it is a setting."""
+
+    AGAIN = 1
+    """Time: a part of the network is run again."""
+
+    LOOP = 2
+    """Another loop: code to write, and more kernels, which are smaller."""
+
+    RESULT = 3
+    """Another result, by more than the order in which numbers are added up."""
+
+    @property
+    def word(self) -> str:
+        """The word for it.
+
+        >>> Price.AGAIN.word
+        'again'
+        """
+        return self.name.lower()
 
 
 class Change(NamedTuple):
@@ -29,12 +57,14 @@ class Change(NamedTuple):
         options: keywords of `memory`, with their new values.
         words: what is different then.
         typed: the same as options of the command line.
+        price: what it is paid for with.
         run_again: multiply-accumulates that the backward pass runs again for it, for one image.
     """
 
     options: dict[str, Any]
     words: str
     typed: str
+    price: Price
     run_again: int = 0
 
 
@@ -47,9 +77,6 @@ class Kind(ABC):
     of_model: ClassVar[bool] = False
     """Whether its options are also those of `build`."""
 
-    changes_result: ClassVar[bool] = False
-    """Whether a step computes something else then, by more than the order in which numbers are added up."""
-
     @abstractmethod
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         """Yield the changes that can be made to a step, the mildest first; none where the kind has no place."""
@@ -59,7 +86,6 @@ class OtherOptimizer(Kind):
     """An optimizer that keeps less between steps, and has the options that were given."""
 
     name = "optimizer"
-    changes_result = True
 
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if not options.takes("optimizer"):
@@ -74,7 +100,7 @@ class OtherOptimizer(Kind):
         for amount in sorted(first_of, reverse=True):
             if amount < kept(options.optimizer):
                 name = first_of[amount]
-                yield Change({"optimizer": name}, f"{name} is the optimizer", f"--optimizer {name}")
+                yield Change({"optimizer": name}, f"{name} is the optimizer", f"--optimizer {name}", Price.RESULT)
 
 
 SOME_BYTES = 1 << 20
@@ -87,7 +113,6 @@ class Freezing(Kind):
 
     name = "freeze"
     of_model = True
-    changes_result = True
 
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if not options.takes("freeze"):
@@ -99,7 +124,8 @@ class Freezing(Kind):
             now = network.parts(chosen, "freeze")
             if now > frozen and not trained <= now:
                 frozen = now
-                yield Change({"freeze": chosen}, f"{_listed(blocks)} not trained", f"--freeze {','.join(chosen)}")
+                words, typed = f"{_listed(blocks)} not trained", f"--freeze {','.join(chosen)}"
+                yield Change({"freeze": chosen}, words, typed, Price.RESULT)
 
 
 class FrozenLoss(Kind):
@@ -109,7 +135,7 @@ class FrozenLoss(Kind):
 
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if options.trainable:
-            yield Change({"trainable": False}, "the network is frozen", "without --trainable")
+            yield Change({"trainable": False}, "the network is frozen", "without --trainable", Price.SETTING)
 
 
 class CachedTarget(Kind):
@@ -119,20 +145,81 @@ class CachedTarget(Kind):
 
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if options.takes("cached_target") and not options.cached_target:
-            yield Change({"cached_target": True}, "the target is compared from memory", "--cached-target")
+            words = "the target is compared from memory"
+            yield Change({"cached_target": True}, words, "--cached-target", Price.LOOP)
 
 
 class Autocast(Kind):
     """The forward pass computes in bfloat16, or no longer does: at a small batch the weights' copies cost more."""
 
     name = "autocast"
-    changes_result = True
 
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if options.autocast:
-            yield Change({"autocast": False}, "the forward pass computes in float32", "without --autocast")
+            words = "the forward pass computes in float32"
+            yield Change({"autocast": False}, words, "without --autocast", Price.RESULT)
         elif options.dtype == "float32":
-            yield Change({"autocast": True}, "the forward pass computes in bfloat16", "--autocast")
+            yield Change({"autocast": True}, "the forward pass computes in bfloat16", "--autocast", Price.RESULT)
+
+
+class Fused(Kind):
+    """A single kernel changes all parameters, without temporaries."""
+
+    name = "fused"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        update = options.update
+        if options.takes("update") and "fused" in options.rules.takes and not update.fused:
+            together = {"foreach": None} if update.foreach else {}  # torch refuses both
+            typed = "--fused without --foreach" if together else "--fused"
+            yield Change({"fused": True, **together}, "one kernel changes all parameters", typed, Price.SETTING)
+
+
+class OneByOne(Kind):
+    """The optimizer changes one parameter after the other, so that it has the temporaries of one alone."""
+
+    name = "foreach"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        rules = options.rules
+        if options.takes("update") and "foreach" in rules.takes and rules.is_foreach(options.update, options.device):
+            words = "the parameters are changed one by one"
+            yield Change({"foreach": False}, words, "--no-foreach", Price.SETTING)
+
+
+class StepInBackward(Kind):
+    """Each parameter is changed as soon as its gradient is there, so that few gradients are there at a time."""
+
+    name = "step_in_backward"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if options.can_step_in_backward and not options.step_in_backward:
+            words = "each parameter is changed as soon as its gradient is there"
+            yield Change({"step_in_backward": True}, words, "--step-in-backward", Price.LOOP)
+
+
+class Accumulation(Kind):
+    """The batch goes through the network in equal parts, whose gradients are added up.
+
+    A batch norm that is trained takes the statistics of each part.
+    """
+
+    name = "accumulate"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        if not options.takes("accumulate") or options.step_in_backward:
+            return
+        frozen = network.parts(options.freeze, "freeze")
+        same = all(placed.name in frozen for placed in network if is_over_the_batch(placed))
+        for parts in range(2, MOST_ACCUMULATED // options.accumulate + 1):
+            if options.batch % parts == 0:
+                batch, times = options.batch // parts, options.accumulate * parts
+                yield Change(
+                    {"batch": batch, "accumulate": times},
+                    f"{batch} image{'s' * (batch > 1)} at a time, {times} times",
+                    f"--batch {batch} --accumulate {times}",
+                    Price.LOOP if same else Price.RESULT,
+                )
 
 
 class ExpandableSegments(Kind):
@@ -143,7 +230,8 @@ class ExpandableSegments(Kind):
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if options.device == "cuda" and not Settings.of(options.allocator).expandable_segments:
             settings = ",".join(filter(None, (options.allocator, EXPANDABLE)))
-            yield Change({"allocator": settings}, "the allocator's segments grow", f"--allocator {settings}")
+            words = "the allocator's segments grow"
+            yield Change({"allocator": settings}, words, f"--allocator {settings}", Price.SETTING)
 
 
 class Checkpointing(Kind):
@@ -164,6 +252,7 @@ class Checkpointing(Kind):
                 {"checkpoint": chosen},
                 f"{_listed(added)} run again in the backward pass",
                 f"--checkpoint {','.join(chosen)}",
+                Price.AGAIN,
                 sum(more[block] for block in added),
             )
 

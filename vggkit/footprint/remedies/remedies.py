@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import msgspec
@@ -12,7 +12,7 @@ from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.cards import card_of
 from vggkit.footprint.fit import TENSORS_ARE_COUNTED, FitArguments, checked_room, size_text
-from vggkit.footprint.remedies.kinds import Checkpointing, run_again
+from vggkit.footprint.remedies.kinds import KINDS, Price, run_again
 from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
 from vggkit.footprint.steps.options import STEP_KEYWORDS, Device, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step
@@ -27,12 +27,14 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     """One way to make a step smaller.
 
     Args:
-        kinds: which kinds of change it makes: optimizer, freeze, trainable, cached_target, autocast, allocator,
-            checkpoint.
+        kinds: which kinds of change it makes: optimizer, freeze, trainable, cached_target, autocast, fused, foreach,
+            step_in_backward, accumulate, allocator, checkpoint.
         options: what it changes, as keywords of `memory`.
         build_options: those of them that are keywords of `build`.
         typed: the same as options of the command line.
         words: what is different then.
+        price: what it is paid for with: setting (nothing), again (a part is run again), loop (other code, and more
+            kernels) or result.
         changes_result: whether a step computes something else then.
         recomputed_multiply_accumulates: what the backward pass runs again, for one image.
         peak_bytes: most bytes alive at one moment then.
@@ -46,6 +48,7 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     build_options: dict[str, Any]
     typed: str
     words: str
+    price: str
     changes_result: bool
     recomputed_multiply_accumulates: int
     peak_bytes: int
@@ -74,7 +77,8 @@ def _remedy(way: Way, place: Place) -> Remedy:
         },
         typed=" ".join(change.typed for change in way.changes),
         words="; ".join(change.words for change in way.changes),
-        changes_result=any(kind.changes_result for kind in way.kinds),
+        price=way.price.word,
+        changes_result=way.price is Price.RESULT,
         recomputed_multiply_accumulates=sum(run_again(step).values()),
         peak_bytes=step.peak.size,
         reserved_bytes=None if taken.retries is None else taken.bytes,
@@ -85,8 +89,9 @@ def _remedy(way: Way, place: Place) -> Remedy:
 class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
     """The ways to make a step fit, the cheapest first.
 
-    First come those with which a step computes the same, by what they run again; then those that change its result.
-    Of equal ones the one with fewer changes comes first.
+    First come settings, then what runs a part of the network again, then what needs another loop, and at last what
+    changes the result. Of those with the same price the one that runs less again comes first, then the one with fewer
+    changes, then the one that takes less.
 
     Args:
         network: whose step it is.
@@ -124,18 +129,25 @@ class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.options.title(self.network.name, self.network.input_shape)}, to fit {where}"
 
     def tradeoffs(self) -> tuple[Remedy, ...]:
-        """Return the step as it is, its remedies, and each set of blocks to checkpoint, fits or not.
+        """Return the step as it is, its remedies, and each change alone, fits or not.
 
-        Of the sets the 255 cheapest, which are all where there are up to eight blocks.
-
-        >>> ways = remedies("D", "5GB", batch=64).tradeoffs()
-        >>> len(ways), min(way.peak_bytes for way in ways if not way.changes_result)
-        (34, 4987005672)
+        Of the sets of blocks to checkpoint the 255 cheapest, which are all where there are up to eight blocks.
         """
         place = PLACES[self.options.device](self.room)
         search = Search(self.network, self.options, place)
-        sets = [_remedy(way, place) for way in search.each(Checkpointing(), MOST_COMBINED)]
-        return tuple({way.typed: way for way in (self.as_it_is, *self.remedies, *sets)}.values())
+        alone = [_remedy(way, place) for kind in KINDS for way in search.each(kind, MOST_COMBINED)]
+        return tuple({way.typed: way for way in (self.as_it_is, *self.remedies, *alone)}.values())
+
+    def front(self) -> tuple[Remedy, ...]:
+        """Return the Pareto front of what a step takes and of what it runs again, fits or not.
+
+        It is of those `tradeoffs` that leave the loop and the result as they are: each takes less than all that run as
+        little again.
+
+        >>> [(way.typed, way.peak_bytes) for way in remedies("D", "5GB", batch=64).front()]
+        [('', 6343885544), ('--checkpoint block1', 4987005672)]
+        """
+        return front_of(self.tradeoffs())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""
@@ -204,6 +216,15 @@ NONE = "–"
 """In a table: nothing of this kind."""
 
 
+def front_of(ways: Iterable[Remedy]) -> tuple[Remedy, ...]:
+    """Return the Pareto front of ways, as `Remedies.front` explains it."""
+    front: list[Remedy] = []
+    for way in sorted(ways, key=lambda way: (way.recomputed_multiply_accumulates, way.bytes, len(way.kinds))):
+        if way.price in (Price.SETTING.word, Price.AGAIN.word) and (not front or way.bytes < front[-1].bytes):
+            front.append(way)
+    return tuple(front)
+
+
 def _record(remedy: Remedy) -> dict[str, Any]:
     """Return a row of CSV, whose cells are single values."""
     return {
@@ -239,9 +260,10 @@ def remedies(
 ) -> Remedies:
     """Find what makes a step fit, the cheapest first.
 
-    Tried are every set of blocks to checkpoint, expandable segments, autocast, freezing the first blocks, an optimizer
-    that keeps less, in a perceptual loss freezing the network and caching the target, and combinations of up to three
-    of these.
+    Tried are settings (a fused optimizer, or one without foreach; expandable segments), every set of blocks to
+    checkpoint, accumulation by every divisor of the batch, a step in the backward pass, autocast, freezing the first
+    blocks, an optimizer that keeps less, in a perceptual loss freezing the network and caching the target, and
+    combinations of up to three of these.
 
     Args:
         source: a name, a path, a Config or a Network.
@@ -259,7 +281,7 @@ def remedies(
         ArgumentError: if an argument is outside its allowed values, or torch can't run the step.
 
     >>> [remedy.typed for remedy in remedies("D", "5GB", batch=64)]
-    ['--checkpoint block1', '--freeze block1', '--autocast']
+    ['--checkpoint block1', '--batch 32 --accumulate 2', '--freeze block1', '--autocast']
     >>> remedies("E", "8GB", batch=64, optimizer="adamw", device="cuda")[0].options
     {'allocator': 'expandable_segments:True'}
     """
@@ -296,7 +318,7 @@ def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedie
     place = PLACES[options.device](room)
     search = Search(network, options, place)
     fits = search.as_it_is.taken is not None
-    found = [] if fits else [_remedy(way, place) for way in search.ways()]
+    found = [] if fits else search.ways()
     is_lower = not fits and not found and search.nearest.kinds
     return Remedies(
         network=network,
@@ -305,11 +327,12 @@ def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedie
         multiply_accumulates=search.as_it_is.step.multiply_accumulates,
         fits=fits,
         as_it_is=_remedy(search.as_it_is, place),
-        remedies=tuple(sorted(found, key=_cost)),
+        remedies=tuple(_remedy(way, place) for way in sorted(found, key=_cost)),
         nearest=_remedy(search.nearest, place) if is_lower else None,
     )
 
 
-def _cost(remedy: Remedy) -> tuple[int, int, int, int]:
-    """Return what remedies are sorted by."""
-    return remedy.changes_result, remedy.recomputed_multiply_accumulates, len(remedy.kinds), remedy.bytes
+def _cost(way: Way) -> tuple[int, int, int, int]:
+    """Return what ways that run are sorted by."""
+    assert way.taken is not None
+    return way.price, sum(run_again(way.step).values()), len(way.kinds), way.taken.bytes

@@ -2,7 +2,7 @@
 
 A combination is left out where a part of its kinds does it, too, and runs no more again. Of the changes of the same
 kinds the one that runs the least again is kept; of equal ones the mildest. What is left is every way that gives up
-something that no other one keeps.
+something that no other one keeps. A step is walked through only if `bounds` does not know yet that it holds too much.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import NamedTuple
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import card_use
 from vggkit.footprint.card_fit import Room
-from vggkit.footprint.remedies.kinds import KINDS, Change, Kind
+from vggkit.footprint.remedies.bounds import Bounds
+from vggkit.footprint.remedies.kinds import KINDS, Change, Kind, Price
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import Step
@@ -109,6 +110,11 @@ class Way(NamedTuple):
     taken: Taken | None
 
     @property
+    def price(self) -> Price:
+        """What it is paid for with: the dearest of what its changes are paid for with."""
+        return max((change.price for change in self.changes), default=Price.SETTING)
+
+    @property
     def run_again(self) -> int:
         """Multiply-accumulates that the changes run again, for one image."""
         return spent(self.changes)
@@ -124,25 +130,26 @@ class Search:
 
     Attributes:
         as_it_is: the step without a change.
-        nearest: the way whose tensors take the least, of all that have been tried.
+        nearest: of the ways that `ways` tries until it finds one, the one whose tensors take the least.
     """
 
     def __init__(self, network: Network, options: StepOptions, place: Place) -> None:
         self.network = network
         self.options = options
         self.place = place
+        self._bounds = Bounds(network)
+        self._found: list[Way] = []
         self.as_it_is = self.nearest = self._way((), (), options)
 
     def ways(self) -> list[Way]:
         """Return the ways in which it runs: one for a combination of kinds, the small combinations first."""
-        found: list[Way] = []
         for number in range(1, MOST_KINDS + 1):
             for kinds in combinations(KINDS, number):
-                enough = min((way.run_again for way in found if set(way.kinds) < set(kinds)), default=inf)
+                enough = min((way.run_again for way in self._found if set(way.kinds) < set(kinds)), default=inf)
                 way = self.cheapest(kinds, enough, MOST_ALONE if number == 1 else MOST_COMBINED)
                 if way is not None:
-                    found.append(way)
-        return found
+                    self._found.append(way)
+        return self._found
 
     def each(self, kind: Kind, most: int) -> Iterator[Way]:
         """Yield the step with each change of a kind, up to so many, whether it runs or not."""
@@ -161,6 +168,8 @@ class Search:
         def found(made: tuple[Change, ...], options: StepOptions, below: float) -> Way | None:
             """Return that way, where changes of the first of these kinds have been made to the options."""
             if len(made) == len(kinds):
+                if self._bounds.exceed(options, self._worth_trying):
+                    return None
                 way = self._way(kinds, made, options)
                 return None if way.taken is None else way
             best: Way | None = None
@@ -174,6 +183,12 @@ class Search:
             return best
 
         return found((), self.options, below)
+
+    @property
+    def _worth_trying(self) -> int:
+        """The peak above which a way is not tried: it does not run, nor is it the nearest, if there is one."""
+        room = self.place.room.bytes
+        return room if self._found else max(room, self.nearest.step.peak.size - 1)
 
     def _way(self, kinds: tuple[Kind, ...], changes: tuple[Change, ...], options: StepOptions) -> Way:
         """Try a way."""

@@ -130,8 +130,21 @@ class StepOptions(msgspec.Struct, frozen=True):
         """Whether there is a backward pass."""
         return self.mode != "inference"
 
+    @property
+    def can_step_in_backward(self) -> bool:
+        """Whether each parameter could have an optimizer of its own: nothing needs all gradients at once."""
+        return self.takes("step_in_backward") and self.optimizer != NONE and not self.needing_all_gradients
+
+    @property
+    def needing_all_gradients(self) -> list[str]:
+        """The options that are not as usual, and need the gradients of all parameters at once."""
+        return [word for word in ("zero_grad", "accumulate", "clip_grad") if getattr(self, word) != ABSENT[word]]
+
     def replace(self, **changes: Any) -> StepOptions:
-        """Return the options with some of them changed."""
+        """Return the options with some of them changed, the optimizer's own ones by their names."""
+        of_update = {word: changes.pop(word) for word in Update.__struct_fields__ if word in changes}
+        if of_update:
+            changes["update"] = msgspec.structs.replace(self.update, **of_update)
         return msgspec.structs.replace(self, **changes)
 
     def forward_only(self) -> StepOptions:
@@ -327,9 +340,8 @@ def _check_step_in_backward(options: StepOptions) -> None:
     """Refuse what needs the gradients of all parameters at once."""
     if options.optimizer == NONE:
         raise ArgumentError(f"step_in_backward: needs an optimizer, found {NONE}")
-    for word in ("zero_grad", "accumulate", "clip_grad"):
-        if getattr(options, word) != ABSENT[word]:
-            raise ArgumentError(f"{word}: can't be combined with step_in_backward, which frees each gradient at once")
+    for word in options.needing_all_gradients:
+        raise ArgumentError(f"{word}: can't be combined with step_in_backward, which frees each gradient at once")
 
 
 def _check_layer(network: Network, name: str, argument: str) -> None:

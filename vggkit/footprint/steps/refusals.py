@@ -39,7 +39,7 @@ def refusal(network: Network, options: StepOptions) -> str | None:
 def _refusal(step: Step) -> str:
     network, options = step.network, step.options
     placed = network.layer(step.refused[0])
-    each = "channel" if _is_over_the_batch(placed) else "group"
+    each = "channel" if is_over_the_batch(placed) else "group"
     helps = [words for words, changed, other in _changes(step) if not step_of(changed, other).refused]
     return (
         f"{network.name}: torch can't run {step.words} at batch"
@@ -57,12 +57,12 @@ def _changes(step: Step) -> Iterator[tuple[str, Network, StepOptions]]:
         larger = place(msgspec.structs.replace(network.config, input=(channels, 4 * height, 4 * width)))
         yield "a larger input", larger, options
     if step.is_training:
-        norms = tuple(placed.name for placed in network if _is_over_the_batch(placed))
+        norms = tuple(placed.name for placed in network if is_over_the_batch(placed))
         yield "frozen batch norms", network, options.replace(freeze=(*options.freeze, *norms))
         yield "mode inference", network, options.forward_only()
 
 
-def _is_over_the_batch(placed: PlacedLayer) -> bool:
+def is_over_the_batch(placed: PlacedLayer) -> bool:
     """Tell whether a layer's statistics are those of the whole batch, as batch norm's are."""
     return any(not kept.per_image for kept in placed.layer.kept(placed.input_shape))
 

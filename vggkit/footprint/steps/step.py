@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator
+from functools import cached_property
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -99,7 +100,7 @@ class Step(ABC):
         run = (placed for placed in self.network if placed.name in self.outputs)
         return sum(placed.layer.multiply_accumulates(placed.input_shape) for placed in run)
 
-    @property
+    @cached_property
     def peak(self) -> Moment:
         """The moment of most bytes, the first of several."""
         return max(self.moments, key=lambda moment: moment.size)

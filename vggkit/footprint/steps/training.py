@@ -242,7 +242,7 @@ class Training(Step):
             self.options.rules.step(call)
             yield from call.eager.events
         else:
-            yield from made_first(part.events, added)
+            yield from made_first(part.events, added) if added else part.events
 
     @property
     def steady_bytes(self) -> int:
