@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -64,18 +63,14 @@ class Training:
         self.average = model_of(network, options) if options.ema else None
         self.images = images_of(network, options, options.batch)
         self.labels = labels_of(network, options, options.batch)
-        self.optimizers = list(self._made_optimizers())
-        self.loss: Tensor | None = None
-
-    def _made_optimizers(self) -> Iterator[torch.optim.Optimizer]:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        for group in [[parameter] for parameter in trained] if self.options.step_in_backward else [trained]:
-            rules, update = self.options.rules, self.options.update
-            optimizer = rules.torch_optimizer(group, update, torch.optim) if group else None
-            if optimizer is not None:
-                yield optimizer
-                if self.options.step_in_backward:
-                    group[0].register_post_accumulate_grad_hook(_stepping(optimizer))  # type: ignore[no-untyped-call]
+        groups = [[parameter] for parameter in trained] if options.step_in_backward else [trained]
+        made = [options.rules.torch_optimizer(group, options.update, torch.optim) for group in groups if group]
+        self.optimizers: list[torch.optim.Optimizer] = [optimizer for optimizer in made if optimizer is not None]
+        if options.step_in_backward:
+            for parameter, optimizer in zip(trained, self.optimizers):
+                _step_in_backward(parameter, optimizer)
+        self.loss: Tensor | None = None
 
     def forward(self) -> Tensor:
         """Run the forward pass and the loss."""
@@ -103,14 +98,14 @@ class Training:
                     average.lerp_(parameter, 0.001)
 
 
-def _stepping(optimizer: torch.optim.Optimizer) -> Callable[[Tensor], None]:
-    """Return a hook that changes a parameter as soon as it has its gradient, and frees that."""
+def _step_in_backward(parameter: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer change a parameter as soon as it has its gradient, and free that."""
 
     def step(_: Tensor) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    parameter.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]  # torch has no types here
 
 
 class Compared(NamedTuple):
