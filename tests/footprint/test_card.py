@@ -15,20 +15,22 @@ from tests.footprint.grid import (
     EXPANDABLE,
     GIB,
     ROOMY,
+    WAYS,
     Question,
     assert_torchs_order,
+    assert_torchs_plan,
     assert_torchs_steps,
     drawn_perceptual_losses,
     drawn_steps,
     loop_of,
 )
-from tests.footprint.updates import NETWORKS, cases, sampled
+from tests.footprint.updates import NETWORKS, cases, fewer, one_of_each, sampled
 from vggkit.base.eager import Storage
 from vggkit.footprint import card as card_module
 from vggkit.footprint.allocator import Allocator
 from vggkit.footprint.allocator_settings import MIB, Settings
 from vggkit.footprint.card import Loop, Player, State
-from vggkit.footprint.optimizers import OPTIMIZERS, Update
+from vggkit.footprint.optimizers import Update
 from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.network import Network
@@ -93,19 +95,25 @@ def test_everything_is_allocated_and_freed_in_torchs_order(card: Card, words: st
     assert_torchs_order(card, {"name": words.split(",")[0], "batch": 2, **SMALL, **CASES[words]})
 
 
-WAYS: list[dict[str, Any]] = [{}, {"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}]
-"""On CUDA nothing is said, or what torch's implementation is."""
-
-
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("name", "update"), sampled(list(cases(WAYS))))
-def test_optimizers_allocate_and_free_in_torchs_order(
-    card: Card, name: str, update: Update, network: str, dtype: str
-) -> None:
-    """From the constructor on, with all options; in the first step and in all that differ from later ones."""
-    question = {"config": NETWORKS[network], "batch": 2, "optimizer": name, "dtype": dtype, **update.given}
-    assert_torchs_order(card, question, early=OPTIMIZERS[name].early_steps(update, "cuda"))
+def test_optimizers_allocate_and_free_in_torchs_order(card: Card, name: str, update: Update, network: str) -> None:
+    """From the constructor on, with all options; in the first step and in all that differ from later ones.
+
+    So the bytes that each step allocates and reserves are torch's, too.
+    """
+    question = {"config": NETWORKS[network], "batch": 2, "optimizer": name, **update.given}
+    assert_torchs_order(card, question)
+    training = loop_of(question)
+    assert training is not None
+    assert_torchs_plan(card, training, question, "")
+
+
+@pytest.mark.parametrize(("name", "update"), sampled(one_of_each(list(cases(WAYS))), fewer))
+def test_so_they_do_in_bfloat16(card: Card, name: str, update: Update) -> None:
+    """The state has the parameters' dtype, but counters are float32."""
+    question = {"config": NETWORKS["weights first"], "batch": 2, "optimizer": name, **update.given}
+    assert_torchs_order(card, {**question, "dtype": "bfloat16"})
 
 
 # Figures

@@ -117,24 +117,6 @@ COPIES = {
 """How many copies of the parameters there are, and bytes of numbers for each tensor."""
 
 
-@pytest.mark.parametrize(
-    ("options", "peak"),
-    [
-        ({"optimizer": "paper"}, 2_071_934_444),
-        ({"optimizer": "paper", "batch": 64}, 6_343_885_544),
-        ({"optimizer": "sgd-momentum", "weight_decay": 5e-4}, 2_071_934_444),
-        ({"optimizer": "paper", "weight_decay": 0}, 1_722_992_880),
-        ({"optimizer": "paper", "foreach": True}, 2_214_322_828),
-        ({"optimizer": "adamw", "foreach": True}, 2_767_753_132),
-        ({"optimizer": "adamw", "fused": True}, 2_276_423_184),
-    ],
-    ids=str,
-)
-def test_peaks_of_d_are_those_that_were_measured(options: dict[str, Any], peak: int) -> None:
-    """By MemTracker, of the second step of a loop in torch alone, which holds its loss."""
-    assert vggkit.memory("D", **options).peak_bytes == peak
-
-
 # Words
 
 

@@ -150,18 +150,28 @@ def most(sizes: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 @pytest.mark.parametrize("words", CASES)
 def test_on_the_cpu_each_operation_holds_what_the_timeline_says(words: str) -> None:
-    """To the byte, beside what the step before has left: its loss or scores live until the new ones are there.
+    """To the byte, for each kind of step."""
+    assert_timelines(small(words))
 
-    A perceptual loss is a function, whose variables end with it.
+
+def assert_timelines(plan: MemoryPlan) -> None:
+    """Hold each operation of a plan on the CPU against its timeline.
+
+    Beside that there is what the step before has left: its loss or scores live until the new ones are there, and so
+    does the loss of each forward pass where several are accumulated, of which the timeline has all but the first. A
+    perceptual loss is a function, whose variables end with it.
     """
-    plan = small(words)
-    moments = replayed(plan.torch_snapshot())
-    peaks = most((operation, sum(alive.values())) for operation, alive in moments)
-    said = most((moment.event, moment.size) for moment in plan.timeline)
+    snapshot = plan.torch_snapshot()
+    start, *states = [(operation, sum(alive.values())) for operation, alive in replayed(snapshot)]
+    # an operation that only frees holds what the one before has left
+    made = [state for action, state in zip(snapshot["device_traces"][0], states) if action["action"] == "alloc"]
+    peaks, said = most([start, *made]), most((moment.event, moment.size) for moment in plan.timeline)
     left = peaks["start"] - said["start"]
-    assert left == (0 if plan.options.mode == "perceptual" else plan.layers[-1].output_bytes)
-    for operation in peaks.keys() - {"zero_grad", "return"}:
-        assert peaks[operation] - said[operation] == (left if operation.startswith(("start", "forward")) else 0)
+    last = next((layer.output_bytes for layer in reversed(plan.layers) if layer.output_bytes), 0)
+    assert left == (0 if plan.options.mode == "perceptual" else last)
+    until_the_loss = ("start",) if plan.options.accumulate > 1 else ("start", "forward")
+    for operation, peak in peaks.items():
+        assert peak - said[operation] == (left if operation.startswith(until_the_loss) else 0)
 
 
 @pytest.mark.parametrize("words", CASES)
@@ -214,7 +224,12 @@ def test_blocks_tile_their_segment(plan: MemoryPlan) -> None:
 def test_on_cuda_the_segments_are_what_is_reserved(plan: MemoryPlan) -> None:
     """All of them together are what the plan says that the card must have."""
     if plan.options.device == "cuda":
-        assert sum(segment["total_size"] for segment in plan.torch_snapshot()["segments"]) == plan.reserved_bytes
+        assert reserved_bytes(plan) == plan.reserved_bytes
+
+
+def reserved_bytes(plan: MemoryPlan) -> int:
+    """Return the bytes of all segments of a plan's snapshot."""
+    return sum(segment["total_size"] for segment in plan.torch_snapshot()["segments"])
 
 
 def test_frames_and_categories_say_what_memory_is_for(plan: MemoryPlan) -> None:

@@ -41,10 +41,19 @@ def words(case: Case) -> str:
 
 def few(every: Sequence[Case]) -> list[Case]:
     """Return three cases of each implementation: with no option on, with weight decay alone, and with all on."""
+    return [case for alike in _of_implementations(every) for case in dict.fromkeys((*alike[:2], alike[-1]))]
+
+
+def one_of_each(every: Sequence[Case]) -> list[Case]:
+    """Return a case of each implementation: with all options on."""
+    return [alike[-1] for alike in _of_implementations(every)]
+
+
+def _of_implementations(every: Sequence[Case]) -> list[list[Case]]:
     alike: dict[Any, list[Case]] = {}
     for name, update in every:
         alike.setdefault((name, update.foreach, update.fused), []).append((name, update))
-    return [case for group in alike.values() for case in dict.fromkeys((*group[:2], group[-1]))]
+    return list(alike.values())
 
 
 def fewer(every: Sequence[Case]) -> list[Case]:

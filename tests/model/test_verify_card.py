@@ -19,7 +19,7 @@ import vggkit
 from tests.cli.test_app import run
 from tests.conftest import ROOT
 from tests.footprint.card import Cards
-from tests.footprint.grid import PLAYED
+from tests.footprint.grid import CONFIGURATIONS, PLAYED
 from vggkit.base.sums import column_sums
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
@@ -68,10 +68,14 @@ def measured(network: Network, **options: Any) -> dict[str, Claim]:
 # What holds
 
 CASES = [
-    (name, optimizer, text)
-    for name in ("A", "A-LRN", "B", "C", "D", "E")
-    for optimizer in PLAYED
-    for text in ("", EXPANDABLE)
+    *(
+        (name, optimizer, text)
+        for name in CONFIGURATIONS
+        for optimizer in ("adamw", "none")
+        for text in ("", EXPANDABLE)
+    ),
+    *(("A", optimizer, "") for optimizer in PLAYED if optimizer not in ("adamw", "none")),
+    ("D", "sgd-momentum", ""),
 ]
 OFTEN = [("A", "adamw", ""), ("B", "none", ""), ("D", "sgd-momentum", "")]
 

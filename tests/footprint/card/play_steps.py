@@ -259,6 +259,7 @@ class Perceptual:
 
 
 LOOPS: dict[str, Any] = {"training": Training, "inference": Inference, "perceptual": Perceptual}
+OF_TRAINING = ("zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward")
 
 
 def figures() -> dict[str, int]:
@@ -290,7 +291,6 @@ def train(
     cached_target: bool = False,
     trainable: bool = False,
     config: str | None = None,
-    loop: dict[str, Any] | None = None,
     **others: Any,
 ) -> list[Any]:
     """Train for some steps.
@@ -310,14 +310,14 @@ def train(
         cached_target: whether the target's are made once.
         trainable: whether the network of a perceptual loss is not frozen.
         config: the text of a configuration file, in place of the name.
-        loop: further arguments of `Training`.
-        others: the optimizer's options, and changes to make.
+        others: the optimizer's options, those of `Training` that are `OF_TRAINING`, and changes to make.
     """
     update = Update(**{word: others.pop(word) for word in Update.__struct_fields__ if word in others})
+    of_training = {word: others.pop(word) for word in OF_TRAINING if word in others}
     network = vggkit.Network.of(name if config is None else vggkit.loads(config), **others)
     done: list[Any] = []
     try:
-        options: dict[str, Any] = {"checkpoint": checkpoint, **(loop or {})}
+        options: dict[str, Any] = {"checkpoint": checkpoint, **of_training}
         if mode == "perceptual":
             options |= {"taps": taps, "cached_target": cached_target, "trainable": trainable}
         else:
