@@ -23,8 +23,7 @@ from tests import judges
 from vggkit import Network
 from vggkit.figures.compare import CompareArguments
 from vggkit.footprint.fit import FitArguments
-from vggkit.footprint.optimizers import Update
-from vggkit.footprint.steps.options import STEP_KEYWORDS, TRAINING_KEYWORDS
+from vggkit.footprint.steps.options import OTHERS, STEP_KEYWORDS, TRAINING_KEYWORDS
 from vggkit.model.build import BuildArguments
 from vggkit.model.weights.loading import LoadArguments
 from vggkit.notation.overrides import OVERRIDES, Overrides
@@ -147,7 +146,7 @@ def test_the_typed_overrides_are_the_overrides() -> None:
     assert set(Overrides.__optional_keys__) == set(OVERRIDES)
     assert not Overrides.__required_keys__
     steps = set(vggkit.memory.__kwdefaults__) - {"batch"}
-    assert set(FitArguments.__optional_keys__) == {*OVERRIDES, *steps, *Update.__struct_fields__}
+    assert set(FitArguments.__optional_keys__) == {*OVERRIDES, *steps, *OTHERS}
     assert set(FitArguments.__optional_keys__) - {*OVERRIDES} == {*STEP_KEYWORDS} - {"batch"}
     assert set(CompareArguments.__optional_keys__) == {*OVERRIDES, *TRAINING_KEYWORDS}
     builds = set(vggkit.build.__kwdefaults__) - {"softmax", "weights"}

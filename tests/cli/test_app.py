@@ -62,6 +62,7 @@ def printed(*arguments: str, **environment: str) -> str:
 # every command and option
 
 UPDATE = ("weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered")
+GROUP = ("ranks", "parallel", "rank", "bucket_cap_mb", "static_graph")
 PERCEPTUAL = ("taps", "cached_target", "trainable")
 TRAINING = (
     "batch", "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast", "zero_grad", "accumulate",
@@ -72,8 +73,8 @@ TESTED = {
         "source", "batch", "input", "dtype", "settings", "formula", "expand", "training", "format", "output",
     },
     "memory": {
-        "source", "mode", *PERCEPTUAL, *TRAINING, "context", "device", "limits", "solve", "timeline", "workspace",
-        "format", "output",
+        "source", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "context", "device", "limits", "solve", "timeline",
+        "workspace", "format", "output",
     },
     "remedies": {
         "source", "limit", "mode", *PERCEPTUAL, *TRAINING, "context", "device", "workspace", "plot", "format",

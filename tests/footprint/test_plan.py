@@ -76,6 +76,7 @@ def test_one_image_with_momentum() -> None:
         "activations": 62_619_656,
         "temporaries": 6_422_528,
         "inputs": 602_120,
+        "communication": 0,
     }
 
 
@@ -307,9 +308,9 @@ def test_the_json_has_the_documented_keys() -> None:
         "name", "batch", "mode", "dtype", "optimizer", "device", "freeze", "checkpoint", "taps", "cached_target",
         "trainable", "autocast", "allocator", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
         "weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered",
-        "peak_bytes", "peak_at", "by_kind",
-        "saved_for_backward_bytes", "steady_bytes", "allocated_bytes", "reserved_bytes", "retries", "layers",
-        "timeline",
+        "ranks", "parallel", "rank", "bucket_cap_mb", "static_graph", "peak_bytes", "peak_at", "by_kind",
+        "saved_for_backward_bytes", "steady_bytes", "allocated_bytes", "reserved_bytes", "retries", "sent_bytes",
+        "received_bytes", "by_rank", "layers", "timeline",
     ]  # fmt: skip
     assert list(data["by_kind"]) == list(MEMORY_KINDS)
     assert data["peak_bytes"] == sum(data["by_kind"].values()) == max(moment["bytes"] for moment in data["timeline"])

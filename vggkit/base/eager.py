@@ -27,10 +27,11 @@ MEMORY_KINDS = {
     "activations": "activations",
     "temporaries": "temporaries",
     "inputs": "images and targets",
+    "communication": "buckets to send",
 }
 """What memory is used for, and the words for it in tables."""
 
-PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS = range(7)
+PARAMETERS, BUFFERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, TEMPORARIES, INPUTS, COMMUNICATION = range(8)
 
 CUDA_BLOCK = 512
 """On CUDA each tensor takes a multiple of these bytes (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)."""

@@ -17,7 +17,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Word = TypeVar("Word", bound=str)
 
 
 class Position:
@@ -260,3 +262,22 @@ def escaped(text: str, keep: str = "") -> str:
     'conv1\\u001b[31m'
     """
     return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else f"\\u{ord(match[0]):04x}", text)
+
+
+def one_of(allowed: Iterable[Word], given: object, argument: str) -> Word:
+    """Return an argument if it is one of the allowed words.
+
+    Args:
+        allowed: the words.
+        given: what was found.
+        argument: the argument's name, for the message.
+
+    Raises:
+        ArgumentError: if it is any other.
+    """
+    words = list(allowed)
+    for word in words:
+        if word == given:
+            return word
+    advice = did_you_mean(str(given), words)
+    raise ArgumentError(f"{argument}: expected one of {', '.join(words)}, found {shorten(given)}.{advice}")

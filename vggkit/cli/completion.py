@@ -94,6 +94,14 @@ def zero_grads(*_: object) -> Iterable[str]:
 
 
 @words_of
+def strategies(*_: object) -> Iterable[str]:
+    """Complete what several ranks do."""
+    from vggkit.footprint.ranks import STRATEGIES
+
+    return STRATEGIES
+
+
+@words_of
 def optimizers(*_: object) -> Iterable[str]:
     """Complete the name of an optimizer."""
     from vggkit.footprint.optimizers import OPTIMIZERS

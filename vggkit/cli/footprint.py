@@ -17,6 +17,7 @@ from vggkit.cli.options import (
     TABLE_FORMATS,
     allocator_option,
     batch_option,
+    either,
     format_of,
     format_option,
     names_option,
@@ -30,6 +31,7 @@ from vggkit.cli.options import (
     write_table,
     wrong_ending,
 )
+from vggkit.footprint.ranks import STRATEGIES, Alone
 
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
@@ -58,6 +60,39 @@ mode_options = stacked(
 """What a step is for: the other options of `vggkit.memory`."""
 
 
+group_options = stacked(
+    click.option(
+        "--ranks",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="How many processes train together; --batch is one rank's.",
+    ),
+    click.option(
+        "--parallel",
+        default=Alone.name,
+        show_default=True,
+        help=f"What several ranks do: {either(word for word in STRATEGIES if word != Alone.name)}.",
+        shell_complete=completion.strategies,
+    ),
+    click.option(
+        "--rank",
+        type=int,
+        metavar="N",
+        help="Show the memory of this rank, counted from 0.  [default: the fullest one's]",
+    ),
+    click.option(
+        "--bucket-cap-mb",
+        type=float,
+        metavar="NUMBER",
+        help="Of ddp: MiB at which a bucket is closed.  [default: 1 for the first, 25 for the others]",
+    ),
+    click.option("--static-graph", is_flag=True, help="Of ddp: torch is told that every step has the same graph."),
+)
+"""One rank of several: the fields of `vggkit.footprint.ranks.Group`."""
+
+
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
 @source_argument
 @click.option("--batch", type=int, default=None, metavar="N", help="Number of images.  [default: 1]")
@@ -73,6 +108,7 @@ mode_options = stacked(
     help="Find the largest batch that runs on a card: RTX 4090, T4, 24GiB, …; repeatable.",
     shell_complete=completion.cards,
 )
+@group_options
 @click.option(
     "--context", metavar="SIZE", help="With --fit: what CUDA itself takes.  [default: as documented for the card]"
 )

@@ -15,10 +15,10 @@ from vggkit.base.eager import MEMORY_KINDS, Moment
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint import viewer
-from vggkit.footprint.optimizers import Update, UpdateArguments
+from vggkit.footprint.ranks import STRATEGIES
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions, checked_options
-from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.footprint.steps.options import OTHERS, OtherArguments, StepOptions, checked_options
+from vggkit.footprint.steps.refusals import runnable_step, steps_of_ranks
 from vggkit.footprint.steps.step import OPTIMIZER_STEP, Step
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.layers import Shape
@@ -42,8 +42,31 @@ class LayerMemory(msgspec.Struct, frozen=True):
     output_bytes: int
 
 
+class RankMemory(msgspec.Struct, frozen=True):
+    """What one rank of several holds and sends.
+
+    Args:
+        rank: counted from 0.
+        peak_bytes: most bytes alive at one moment.
+        reserved_bytes: on CUDA, what torch's allocator reserves; None on the CPU.
+        sent_bytes: what it sends in a step.
+        received_bytes: what it receives in a step.
+    """
+
+    rank: int
+    peak_bytes: int
+    reserved_bytes: int | None
+    sent_bytes: int
+    received_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """What must be there: reserved bytes on CUDA, the peak on the CPU."""
+        return self.peak_bytes if self.reserved_bytes is None else self.reserved_bytes
+
+
 class MemoryPlan(Shown, msgspec.Struct, frozen=True):
-    """What a step holds.
+    """What a step holds; of several ranks' steps, that of the rank which is asked for, or of the fullest one.
 
     Args:
         network: whose step it is.
@@ -62,6 +85,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             must have; None on the CPU.
         retries: on CUDA, how often it gives back what is cached to make room, on a card with room for the step; None on
             the CPU.
+        sent_bytes: what is sent to other ranks in a step.
+        received_bytes: what is received from them.
+        by_rank: what each rank holds and sends.
     """
 
     network: Network
@@ -76,6 +102,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     retries: int | None = None
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    by_rank: tuple[RankMemory, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,6 +115,11 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     def input(self) -> Shape:
         """Shape of one image."""
         return self.network.input_shape
+
+    @property
+    def images(self) -> int:
+        """Images of a step, of all ranks and all batches whose gradients are added up."""
+        return self.options.batch * self.options.accumulate * self.options.group.ranks
 
     @property
     def title(self) -> str:
@@ -105,6 +139,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": self.reserved_bytes,
             "retries": self.retries,
+            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.received_bytes,
+            "by_rank": [msgspec.structs.asdict(rank) for rank in self.by_rank],
             "layers": [
                 {"name": layer.name, "saved_bytes": layer.saved_bytes, "output_bytes": layer.output_bytes}
                 for layer in self.layers
@@ -153,6 +190,8 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         data = [*self.by_kind.items(), ("peak", total)]
         if self.allocated_bytes is not None and self.reserved_bytes is not None:
             data += [("allocated", self.allocated_bytes), ("reserved", self.reserved_bytes)]
+        if self.by_rank:
+            data += [("sent", self.sent_bytes), ("received", self.received_bytes)]
         return Table(
             grid(columns, alive, footer, title=self.title),
             records=[{"kind": kind, "bytes": size} for kind, size in data],
@@ -179,7 +218,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             )
         if self.peak_at == OPTIMIZER_STEP:
             said.append("At this batch the optimizer's own temporaries, not the activations, make the peak.")
-        said += advice
+        said += [*advice, *self._group_sentences()]
         if self.allocated_bytes is not None and self.reserved_bytes is not None:
             holes = self.reserved_bytes - self.allocated_bytes
             said.append(
@@ -191,6 +230,28 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
                 " are holes."
             )
             said.append("Workspaces of cuDNN and cuBLAS and the CUDA context are not included.")
+        return said
+
+    def _group_sentences(self) -> list[str]:
+        if not self.by_rank:
+            return []
+        group = self.options.group
+        said = [
+            f"Each of {group.ranks} ranks {STRATEGIES[group.parallel].words}, as in torch 2.14.",
+            f"The batch is one rank's, so that a step has {grouped(self.images)} images in all.",
+        ]
+        fullest, emptiest = (choose(self.by_rank, key=lambda rank: rank.bytes) for choose in (max, min))
+        if fullest.bytes == emptiest.bytes:
+            said.append("All ranks hold the same.")
+        else:
+            said.append(
+                f"Rank {fullest.rank} holds the most, {megabytes(fullest.bytes)}; rank {emptiest.rank} the least,"
+                f" {megabytes(emptiest.bytes)}."
+            )
+        said.append(
+            f"In a step this rank sends {megabytes(self.sent_bytes)} and receives {megabytes(self.received_bytes)}, in"
+            " rings. NCCL's own buffers are not included."
+        )
         return said
 
 
@@ -208,7 +269,7 @@ def bar(part: int, whole: int) -> str:
     return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
 
 
-class MemoryArguments(Overrides, UpdateArguments, total=False):
+class MemoryArguments(Overrides, OtherArguments, total=False):
     """The keywords that `memory` passes on, for type checkers."""
 
 
@@ -262,7 +323,8 @@ def memory(
         step_in_backward: whether each parameter has an optimizer of its own, which steps in the backward pass as soon
             as the gradient is there (`register_post_accumulate_grad_hook`), and frees it.
         others: the optimizer's own options (weight_decay, foreach, fused, nesterov, amsgrad, momentum, centered), as
-            torch has them and `Update` explains them; and changes to make, as for `load`.
+            torch has them and `Update` explains them; what several ranks do (ranks, parallel, rank, bucket_cap_mb,
+            static_graph), as `Group` explains it; and changes to make, as for `load`.
 
     Returns:
         The plan.
@@ -278,8 +340,10 @@ def memory(
     3474980864
     >>> memory("D", mode="perceptual", taps=["relu1_2", "relu2_2"]).peak_bytes
     95371528
+    >>> memory("D", ranks=8, parallel="ddp").peak_bytes
+    2276423056
     """
-    overrides, of_update = divided(memory, others, Update.__struct_fields__)
+    overrides, of_others = divided(memory, others, OTHERS)
     network = Network.of(source, **overrides)
     options = checked_options(
         network,
@@ -300,7 +364,7 @@ def memory(
         ema=ema,
         clip_grad=clip_grad,
         step_in_backward=step_in_backward,
-        **of_update,
+        **of_others,
     )
     return plan_step(network, options)
 
@@ -311,7 +375,23 @@ def plan_step(network: Network, options: StepOptions) -> MemoryPlan:
     Raises:
         ArgumentError: if torch refuses to run the step.
     """
-    return plan_of(runnable_step(network, options))
+    steps = steps_of_ranks(network, options)
+    plans = {step: plan_of(step) for step in dict.fromkeys(steps)}
+    if len(steps) == 1:
+        return plans[steps[0]]
+    by_rank = [
+        RankMemory(rank, plans[step].peak_bytes, plans[step].reserved_bytes, *step.strategy.traffic(rank))
+        for rank, step in enumerate(steps)
+    ]
+    fullest = max(by_rank, key=lambda rank: rank.bytes)
+    shown = fullest if options.group.rank is None else by_rank[options.group.rank]
+    return msgspec.structs.replace(
+        plans[steps[shown.rank]],
+        options=options.of_rank(shown.rank),
+        sent_bytes=shown.sent_bytes,
+        received_bytes=shown.received_bytes,
+        by_rank=tuple(by_rank),
+    )
 
 
 def plan_of(step: Step) -> MemoryPlan:

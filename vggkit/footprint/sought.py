@@ -12,6 +12,7 @@ import msgspec
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.card import Loop
 from vggkit.footprint.plan import peak_bytes
+from vggkit.footprint.ranks import STRATEGIES
 from vggkit.footprint.steps import STEPS, step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import smallest_batch
@@ -34,6 +35,9 @@ class Sought(ABC):
         network: the network.
         options: what the step is like, checked.
 
+    Raises:
+        ArgumentError: if it is one of several ranks that hold different amounts, and nobody says which.
+
     Attributes:
         word: what `--solve` takes.
         spelled: how a number is written, with a place for it.
@@ -47,6 +51,11 @@ class Sought(ABC):
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
+        group = options.group
+        if group.rank is None and not STRATEGIES[group.parallel].is_even:
+            raise ArgumentError(
+                f"rank: ranks by {group.parallel} hold different amounts; expected the one whose card it is, such as 0"
+            )
 
     @property
     @abstractmethod

@@ -31,9 +31,10 @@ COLOURS = {
     "activations": style.GREEN,
     "temporaries": style.PURPLE,
     "inputs": style.GREY,
+    "communication": style.YELLOW,
 }
 
-HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx"}
+HATCHES = {"gradients": "///", "optimizer": "\\\\\\", "temporaries": "xx", "communication": ".."}
 """Keep the kinds apart where the picture is printed in grey."""
 
 SIZE = (11.0, 5.5)

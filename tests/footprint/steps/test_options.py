@@ -10,6 +10,7 @@ import pytest
 import vggkit
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.optimizers import Update
+from vggkit.footprint.ranks import Group
 from vggkit.footprint.steps import STEPS
 from vggkit.footprint.steps.options import (
     ABSENT,
@@ -34,16 +35,17 @@ def test_each_mode_has_a_step_and_says_which_options_it_has() -> None:
 
 def test_type_checkers_know_every_keyword() -> None:
     """They are those that are checked, the fields of the options, and the keywords of `memory`."""
-    checked = {*inspect.signature(step_options).parameters, *Update.__struct_fields__} - {"of_update"}
-    assert checked == {*StepOptions.__struct_fields__, *Update.__struct_fields__} - {"update"} == {*STEP_KEYWORDS}
-    explained = {*inspect.signature(vggkit.memory).parameters, *Update.__struct_fields__} - {"source", "others"}
+    of_others = {*Update.__struct_fields__, *Group.__struct_fields__}
+    checked = {*inspect.signature(step_options).parameters, *of_others} - {"others"}
+    assert checked == {*StepOptions.__struct_fields__, *of_others} - {"update", "group"} == {*STEP_KEYWORDS}
+    explained = {*inspect.signature(vggkit.memory).parameters, *of_others} - {"source", "others"}
     assert explained == {*STEP_KEYWORDS}
 
 
 def test_a_training_steps_keywords_are_those_that_the_mode_takes() -> None:
-    """And those of every mode, apart from what each figure of `compare` and `find` has of its own."""
+    """And those of every mode, apart from the ranks, and what each figure of `compare` and `find` has of its own."""
     of_every_mode = {*StepOptions.__struct_fields__} - {*ABSENT}
-    taken = {*TAKEN["training"], *Update.__struct_fields__} - {"update"}
+    taken = {*TAKEN["training"], *Update.__struct_fields__} - {"update", "group"}
     assert {*TRAINING_KEYWORDS} == taken | of_every_mode - {"batch", "mode", "dtype", "device"}
 
 
@@ -57,6 +59,7 @@ def test_the_json_has_every_option() -> None:
         "autocast": False, "allocator": "", "zero_grad": "set_to_none", "accumulate": 2, "ema": False,
         "clip_grad": False, "step_in_backward": False, "weight_decay": 5e-4, "foreach": True, "fused": False,
         "nesterov": False, "amsgrad": None, "momentum": None, "centered": None,
+        "ranks": 1, "parallel": "none", "rank": None, "bucket_cap_mb": None, "static_graph": False,
     }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from tests.footprint.grid import (
     of_perceptual_losses,
     plans,
 )
+from vggkit.base.eager import INPUTS
 from vggkit.footprint.fit import tensors_fit
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.remedies.kinds import run_again
@@ -196,7 +197,7 @@ def test_a_cached_target_is_there_before_the_step() -> None:
     """Its activations are inputs; the passes for it are not in the timeline."""
     plain, cached = (vggkit.memory("A", mode="perceptual", taps="relu1_1", cached_target=it) for it in (False, True))
     activation = 4 * 64 * 224 * 224
-    assert cached.timeline[0].by_kind[-1] == plain.timeline[0].by_kind[-1] + activation
+    assert cached.timeline[0].by_kind[INPUTS] == plain.timeline[0].by_kind[INPUTS] + activation
     assert [any("target" in moment.event for moment in plan.timeline) for plan in (plain, cached)] == [True, False]
 
 

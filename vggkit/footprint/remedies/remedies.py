@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import msgspec
 
+from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.cards import card_of
 from vggkit.footprint.fit import TENSORS_ARE_COUNTED, FitArguments, checked_room, size_text
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.remedies.kinds import KINDS, Price, run_again
 from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
 from vggkit.footprint.steps.options import STEP_KEYWORDS, Device, StepOptions, checked_options
@@ -312,8 +314,10 @@ def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedie
         room: where it must fit.
 
     Raises:
-        ArgumentError: if torch refuses to run the step.
+        ArgumentError: if torch refuses to run the step, or it is one of several ranks.
     """
+    if options.group != NO_GROUP:
+        raise ArgumentError("ranks: remedies are looked for in a single process; leave it out")
     runnable_step(network, options)
     place = PLACES[options.device](room)
     search = Search(network, options, place)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import msgspec
 
-from vggkit.base.errors import ArgumentError, did_you_mean, shorten
+from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import plain, whole
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS, Optimizer, Update, UpdateArguments, check_update
+from vggkit.footprint.ranks import NO_GROUP, STRATEGIES, Group, GroupArguments, checked_group
 from vggkit.network import Dtype, Network, check_batch, dtype_name, several
 from vggkit.notation.layers import Shape, times
 
@@ -25,6 +26,7 @@ TAKEN: dict[Mode, tuple[str, ...]] = {
     "training": (
         "optimizer",
         "update",
+        "group",
         "freeze",
         "checkpoint",
         "zero_grad",
@@ -41,6 +43,7 @@ TAKEN: dict[Mode, tuple[str, ...]] = {
 ABSENT: dict[str, Any] = {
     "optimizer": NONE,
     "update": Update(),
+    "group": NO_GROUP,
     "freeze": (),
     "checkpoint": (),
     "taps": (),
@@ -64,8 +67,6 @@ AUTOCAST = "autocast to bfloat16"
 MOST_ACCUMULATED = 1000
 """Batches whose gradients may be added up in a step: each is walked through, and played on a card."""
 
-Word = TypeVar("Word", bound=str)
-
 
 class StepOptions(msgspec.Struct, frozen=True):
     """What a step is like.
@@ -76,6 +77,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         dtype: of parameters, images and activations.
         optimizer: a key of `OPTIMIZERS`; "none" if nothing is trained.
         update: the optimizer's own options.
+        group: the ranks that train together.
         device: "cpu" or "cuda".
         freeze: blocks and layers that are not trained; their batch norms use running statistics.
         checkpoint: blocks that are run again in the backward pass.
@@ -97,6 +99,7 @@ class StepOptions(msgspec.Struct, frozen=True):
     dtype: str = "float32"
     optimizer: str = DEFAULT
     update: Update = Update()
+    group: Group = NO_GROUP
     device: Device = "cpu"
     freeze: tuple[str, ...] = ()
     checkpoint: tuple[str, ...] = ()
@@ -147,6 +150,10 @@ class StepOptions(msgspec.Struct, frozen=True):
             changes["update"] = msgspec.structs.replace(self.update, **of_update)
         return msgspec.structs.replace(self, **changes)
 
+    def of_rank(self, rank: int) -> StepOptions:
+        """Return the same options for the step of a rank."""
+        return self.replace(group=msgspec.structs.replace(self.group, rank=rank))
+
     def forward_only(self) -> StepOptions:
         """Return the same options for a forward pass without gradients."""
         return self.replace(mode="inference", **ABSENT)
@@ -184,7 +191,7 @@ class StepOptions(msgspec.Struct, frozen=True):
             said.append("gradients clipped")
         if self.step_in_backward:
             said.append("stepped in backward")
-        return said
+        return [*said, *self.group.words]
 
     def title(self, name: str, image: Shape) -> str:
         """Return one line that describes the step of a network.
@@ -193,14 +200,15 @@ class StepOptions(msgspec.Struct, frozen=True):
             name: the network's.
             image: shape of one image.
         """
-        return f"{name}: {times(image)}, batch {self.batch}, {self.words}"
+        each = " on each rank" if self.group.ranks > 1 else ""
+        return f"{name}: {times(image)}, batch {self.batch}{each}, {self.words}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON, with the optimizer's options as they apply."""
         every = msgspec.structs.asdict(self)
-        del every["update"]
+        del every["update"], every["group"]
         listed = {word: list(value) if isinstance(value, tuple) else value for word, value in every.items()}
-        return {**listed, **self.rules.settled(self.update, self.device)}
+        return {**listed, **self.rules.settled(self.update, self.device), **msgspec.structs.asdict(self.group)}
 
     def check_names(self, network: Network) -> None:
         """Refuse names of blocks and layers that a network does not have.
@@ -229,7 +237,11 @@ class TrainingArguments(UpdateArguments, total=False):
     step_in_backward: bool
 
 
-class StepArguments(TrainingArguments, total=False):
+class OtherArguments(UpdateArguments, GroupArguments, total=False):
+    """The fields of `Update` and `Group` as keywords, for type checkers."""
+
+
+class StepArguments(TrainingArguments, GroupArguments, total=False):
     """The keywords of a step except batch, for type checkers; `memory` explains them."""
 
     mode: str
@@ -243,18 +255,23 @@ class StepArguments(TrainingArguments, total=False):
 TRAINING_KEYWORDS = tuple(TrainingArguments.__annotations__)
 """The keywords of a training step on any device."""
 
+OTHERS = tuple(OtherArguments.__annotations__)
+"""The keywords that are fields of `Update` and `Group`."""
+
 STEP_KEYWORDS = ("batch", *StepArguments.__annotations__)
 """The keywords of a step."""
 
 
 def checked_options(network: Network, *, batch: SupportsIndex = 1, **arguments: Unpack[StepArguments]) -> StepOptions:
-    """Check arguments of a step of a network; `memory` and `Update` explain them.
+    """Check arguments of a step of a network; `memory`, `Update` and `Group` explain them.
 
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
     """
     options = step_options(batch=batch, **arguments)
     options.check_names(network)
+    if options.group != NO_GROUP:
+        _check_trained(network, options)
     return options
 
 
@@ -289,14 +306,15 @@ def step_options(
     ema: bool = False,
     clip_grad: bool = False,
     step_in_backward: bool = False,
-    **of_update: Unpack[UpdateArguments],
+    **others: Unpack[OtherArguments],
 ) -> StepOptions:
     """Check arguments of a step, except the names of blocks and layers: those depend on the network.
 
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
     """
-    kind = _one_of(MODES, mode, "mode")
+    kind = one_of(MODES, mode, "mode")
+    given: dict[str, Any] = {word: plain(value) for word, value in others.items()}
     usual = DEFAULT if "optimizer" in TAKEN[kind] else NONE
     options = StepOptions(
         batch=check_batch(batch),
@@ -307,12 +325,13 @@ def step_options(
         taps=_distinct(taps, "taps"),
         cached_target=_flag(cached_target, "cached_target"),
         trainable=_flag(trainable, "trainable"),
-        optimizer=_one_of(OPTIMIZERS, usual if optimizer is None else optimizer, "optimizer"),
-        update=Update(**{word: plain(given) for word, given in of_update.items()}),
-        device=_one_of(DEVICES, device, "device"),
+        optimizer=one_of(OPTIMIZERS, usual if optimizer is None else optimizer, "optimizer"),
+        update=Update(**{word: given[word] for word in given if word in Update.__struct_fields__}),
+        group=checked_group(**{word: given[word] for word in given if word in Group.__struct_fields__}),
+        device=one_of(DEVICES, device, "device"),
         autocast=_flag(autocast, "autocast"),
         allocator=allocator,
-        zero_grad=_one_of(ZERO_GRADS, zero_grad, "zero_grad"),
+        zero_grad=one_of(ZERO_GRADS, zero_grad, "zero_grad"),
         accumulate=whole(accumulate, "accumulate", largest=MOST_ACCUMULATED),
         ema=_flag(ema, "ema"),
         clip_grad=_flag(clip_grad, "clip_grad"),
@@ -326,11 +345,12 @@ def step_options(
     for word, nothing in ABSENT.items():
         if not options.takes(word) and getattr(options, word) != nothing:
             having = " or ".join(other for other in MODES if word in TAKEN[other])
-            named = next(iter(options.update.given)) if word == "update" else word
+            named = {"update": next(iter(options.update.given), ""), "group": "parallel"}.get(word, word)
             raise ArgumentError(f"{named}: needs mode {having}, found {options.mode}")
     check_update(options.optimizer, options.update)
     if options.step_in_backward:
         _check_step_in_backward(options)
+    STRATEGIES[options.group.parallel].check(options.group, options)
     if options.takes("taps") and not options.taps:
         raise ArgumentError(f"taps: mode {options.mode} needs names of layers, such as relu1_2,relu2_2; found none")
     return options
@@ -342,6 +362,14 @@ def _check_step_in_backward(options: StepOptions) -> None:
         raise ArgumentError(f"step_in_backward: needs an optimizer, found {NONE}")
     for word in options.needing_all_gradients:
         raise ArgumentError(f"{word}: can't be combined with step_in_backward, which frees each gradient at once")
+
+
+def _check_trained(network: Network, options: StepOptions) -> None:
+    """Refuse several ranks that train nothing."""
+    frozen = network.parts(options.freeze, "freeze")
+    if not any(placed.layer.parameters(placed.input_shape) and placed.name not in frozen for placed in network):
+        parallel = options.group.parallel
+        raise ArgumentError(f"parallel: {parallel} needs a parameter that is trained, and {network.name} has none")
 
 
 def _check_layer(network: Network, name: str, argument: str) -> None:
@@ -361,12 +389,3 @@ def _flag(given: object, argument: str) -> bool:
     if not isinstance(found := plain(given), bool):
         raise ArgumentError(f"{argument}: expected True or False, found {shorten(given)}")
     return found
-
-
-def _one_of(allowed: Iterable[Word], given: str, argument: str) -> Word:
-    """Return an argument if it is one of the allowed words; refuse any other."""
-    for word in allowed:
-        if word == given:
-            return word
-    advice = did_you_mean(str(given), allowed)
-    raise ArgumentError(f"{argument}: expected one of {', '.join(allowed)}, found {shorten(given)}.{advice}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import suppress
 
 import msgspec
 
 from vggkit.base.errors import ArgumentError, ConfigError
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import Step
@@ -28,6 +29,23 @@ def runnable_step(network: Network, options: StepOptions) -> Step:
     if step.refused:
         raise ArgumentError(_refusal(step))
     return step
+
+
+def steps_of_ranks(network: Network, options: StepOptions) -> list[Step]:
+    """Walk through the steps of all ranks, which are one where ranks are alike.
+
+    Raises:
+        ArgumentError: if torch refuses to run them; says why, and what would help.
+    """
+    if options.group == NO_GROUP:
+        return [runnable_step(network, options)]
+    first = runnable_step(network, options.of_rank(0))
+    walked: dict[Hashable, Step] = {}
+    for rank in range(options.group.ranks):
+        likeness = first.strategy.likeness(rank)
+        if likeness not in walked:
+            walked[likeness] = step_of(network, options.of_rank(rank)) if rank else first
+    return [walked[first.strategy.likeness(rank)] for rank in range(options.group.ranks)]
 
 
 def refusal(network: Network, options: StepOptions) -> str | None:

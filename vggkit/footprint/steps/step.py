@@ -25,6 +25,7 @@ from vggkit.base.eager import (
 from vggkit.footprint import viewer
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import CardUse, Loop, card_use
+from vggkit.footprint.ranks import Alone, Placed, Strategy
 from vggkit.footprint.steps.options import Mode, StepOptions
 from vggkit.network import ELEMENT_BYTES, Network, PlacedLayer
 from vggkit.notation.layers import elements
@@ -53,6 +54,7 @@ class Step(ABC):
         outputs: bytes of each layer's output, 0 if that is in another's memory; the loss is the last, if there is one.
         run_again: names of the layers that the backward pass runs again to their end.
         refused: names of the normalisations that torch refuses to run.
+        strategy: what a rank does besides, if several train together.
     """
 
     mode: ClassVar[Mode]
@@ -72,6 +74,9 @@ class Step(ABC):
         self.run_again, self.refused = eager.run_again, eager.refused
         self._element_bytes = ELEMENT_BYTES[options.dtype]
         self._parameters: list[Parameter] = []
+        self._statistics: list[Storage] = []
+        self._counters: list[Storage] = []
+        self.strategy: Strategy = Alone(eager, options.group, Placed((), (), (), list, False))
         self._before = eager.events
         self._walk()
 
@@ -125,8 +130,10 @@ class Step(ABC):
         return [(block, [self._placed_run(one, one.name in frozen) for one in inside]) for block, inside in blocks]
 
     def _placed_run(self, placed: PlacedLayer, frozen: bool) -> PlacedRun:
-        parameters, _ = self._construct(placed, frozen=frozen)
+        parameters, buffers = self._construct(placed, frozen=frozen)
         self._parameters += parameters.values()
+        for shape, buffer in zip(placed.layer.buffers(placed.input_shape).values(), buffers):
+            (self._statistics if shape else self._counters).append(buffer)
         return PlacedRun(placed.name, placed.layer, parameters, frozen)
 
     def _construct(self, placed: PlacedLayer, *, frozen: bool) -> tuple[dict[str, Parameter], list[Storage]]:

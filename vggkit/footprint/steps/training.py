@@ -19,6 +19,7 @@ from vggkit.base.eager import (
 )
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import Call
+from vggkit.footprint.ranks import NO_GROUP, STRATEGIES, Placed
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import CLIP_GRAD, CONSTRUCTION, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step, made_first
 from vggkit.network import Network
@@ -69,23 +70,28 @@ class Training(Step):
 
     def __init__(self, network: Network, options: StepOptions) -> None:
         self._copied: list[Storage] = []
+        self._arrived: list[Parameter] = []
         self._loss: Tensor | None = None
         super().__init__(network, options)
 
     def _walk(self) -> None:
         eager, options = self._eager, self.options
         blocks = self._place(self.network.modules(), self.network.parts(options.freeze, "freeze"))
+        self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
+        built = list(eager.events)
+        stay = options.zero_grad == "zero"
+        placed = Placed(self._trained, self._statistics, self._counters, self._arrival, stay)
+        self.strategy = STRATEGIES[options.group.parallel](eager, options.group, placed)
         if options.ema:
-            self._copy_model()
+            self._copy_model(built)
         images = self._images()
         places = elements(self.network.output_shape[1:])  # a trunk ends in maps, with a label for each position
         labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
-        self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         self._record()  # `loop` says when these are made
-        self._states = {parameter: self._made_states(parameter) for parameter in self._trained}
+        self._states = {parameter: self._made_states(parameter) for parameter in self.strategy.owned}
         if not options.step_in_backward:
             for parameter in self._trained:
-                parameter.gradient = eager.new(0, parameter.storage.constant, GRADIENTS)
+                parameter.gradient = self.strategy.left_gradient(parameter)
         self._left = [parameter.gradient for parameter in self._trained if parameter.gradient is not None]
         eager.note()
         if options.zero_grad == "set_to_none":
@@ -96,13 +102,18 @@ class Training(Step):
         if options.clip_grad and self._trained:
             self._after.append(self._clip())
         if not options.step_in_backward:
-            self._after.append(self._update(self._trained))
+            self._after.append(self._update(self.strategy.owned))
         self._record()
         eager.release(self._loss)
 
-    def _copy_model(self) -> None:
+    def _arrival(self) -> list[Parameter]:
+        """Return the trained parameters in the order in which their gradients come, as in a process that is alone."""
+        alone = Training(self.network, self.options.replace(group=NO_GROUP, accumulate=1))
+        return [self._trained[alone._trained.index(parameter)] for parameter in alone._arrived]
+
+    def _copy_model(self, built: Sequence[Event]) -> None:
         """Allocate the copy of the model that has the moving averages; running statistics are copied, too."""
-        for _, storage, _ in list(self._eager.events):
+        for _, storage, _ in built:
             self._copied.append(self._eager.new(0, storage.constant, storage.kind))
 
     def _made_states(self, parameter: Parameter) -> list[Storage]:
@@ -115,21 +126,26 @@ class Training(Step):
         parameter.gradient = None
 
     def _made_micro_steps(self, images: Tensor, labels: Storage, blocks: Blocks) -> Iterator[MicroStep]:
-        """Run the forward and backward passes of a step; from the second on they are all alike."""
-        yield self._micro_step(images, labels, blocks)
-        if self.options.accumulate == 1:
-            return
+        """Run the forward and backward passes of a step; those between the first and the last are all alike."""
+        between = self.options.accumulate - 2
+        yield self._micro_step(images, labels, blocks, is_first=True, is_last=between < 0)
         saved, self._eager.kept = self._eager.kept, {}
-        seen = len(self.moments)
-        again = self._micro_step(images, labels, blocks)
+        if between > 0:
+            seen = len(self.moments)
+            again = self._micro_step(images, labels, blocks)
+            self.moments += self.moments[seen:] * (between - 1)
+            yield from [again] * between
+        if between >= 0:
+            yield self._micro_step(images, labels, blocks, is_last=True)
         self._eager.kept = saved
-        more = self.options.accumulate - 1
-        self.moments += self.moments[seen:] * (more - 1)
-        yield from [again] * more
 
-    def _micro_step(self, images: Tensor, labels: Storage, blocks: Blocks) -> MicroStep:
+    def _micro_step(
+        self, images: Tensor, labels: Storage, blocks: Blocks, *, is_first: bool = False, is_last: bool = False
+    ) -> MicroStep:
         eager = self._eager
         forward = self._record()
+        if is_first:
+            self.strategy.begin_step()
         eager.autocast = self.options.autocast
         logits = self._forward(images, blocks)
         loss = eager.cross_entropy(logits, labels)
@@ -142,8 +158,14 @@ class Training(Step):
         self._loss, self.outputs["loss"] = loss, loss.storage.size
         self._backward, eager.added = [Part(self._record())], {}
         if loss.node is not None:
-            eager.backward(loss, self._step_at_once if self.options.step_in_backward else None)
-        return MicroStep(forward, loss.storage, self._backward, eager.added)
+            hook = self._gradient_ready if is_last else None
+            eager.backward(loss, self._step_at_once if self.options.step_in_backward else hook)
+        added = {made: there for made, there in eager.added.items() if there.kind == GRADIENTS}
+        return MicroStep(forward, loss.storage, self._backward, added)
+
+    def _gradient_ready(self, parameter: Parameter) -> None:
+        self._arrived.append(parameter)
+        self.strategy.gradient_ready(parameter)
 
     def _step_at_once(self, parameter: Parameter) -> None:
         """Change a parameter, which has its gradient, and free that."""
@@ -192,22 +214,23 @@ class Training(Step):
 
     @property
     def loop(self) -> Loop:
-        gradients = [parameter.gradient for parameter in self._trained]
-        is_freed = self.options.zero_grad == "set_to_none"
-        freed = [(ZERO_GRAD, gradient, False) for gradient in gradients if gradient is not None and is_freed]
-        first, *early = (list(self._events(number)) for number in range(1, self.options.early_steps + 1))
+        gradients = [parameter.gradient for parameter in self._trained if parameter.gradient is not None]
+        owned = [gradient for gradient in gradients if gradient.kind == GRADIENTS]  # views of buckets aren't freed
+        freed = [(ZERO_GRAD, gradient, False) for gradient in owned if self.options.zero_grad == "set_to_none"]
+        steps = max(self.options.early_steps, self.strategy.early_steps)
+        first, *early = (list(self._events(number)) for number in range(1, steps + 1))
         for events in early:
             first += [*freed, *events]
         return Loop(
             before=[*self._before, *self._construction()],
             first=first,
-            later=[*freed, *self._events(self.options.early_steps + 1)],
+            later=[*freed, *self._events(steps + 1)],
         )
 
     def _construction(self) -> Iterator[Event]:
         """Yield what the constructors of the optimizers allocate and free."""
         alone = [[parameter] for parameter in self._trained]
-        for group in alone if self.options.step_in_backward else [self._trained]:
+        for group in alone if self.options.step_in_backward else [self.strategy.owned]:
             call = self._early_call(group, 0)
             self.options.rules.construct(call)
             yield from call.eager.events
@@ -223,6 +246,8 @@ class Training(Step):
 
         The first one makes the gradients that stay and the optimizer's state.
         """
+        if number == 2:
+            yield from self.strategy.rebuilt
         is_first = number == 1
         loss = None if is_first else self._micro_steps[-1].loss
         for position, micro_step in enumerate(self._micro_steps):
@@ -248,4 +273,5 @@ class Training(Step):
     def steady_bytes(self) -> int:
         parameters = [parameter.storage for parameter in self._parameters]
         states = [state for made in self._states.values() for state in made]
-        return sum(storage.size for storage in (*parameters, *self._copied, *self._left, *states))
+        every = (*parameters, *self._copied, *self._left, *states, *self.strategy.kept)
+        return sum(storage.size for storage in dict.fromkeys(every))  # gradients may be views of buckets

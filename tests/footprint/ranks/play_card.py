@@ -1,0 +1,57 @@
+"""Let torch train a model on one rank of several, on the card that isn't there.
+
+A question has the network, what the steps are like, and how many there are. The answer has each step's figures, or what
+was allocated and freed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import warnings
+from typing import Any
+
+import torch
+
+from tests.footprint.card import play_steps
+from tests.footprint.grid import network_of, split
+from tests.footprint.ranks.loop import Training, group_of
+from vggkit.footprint.steps.options import checked_options
+
+
+def answer(steps: int, events: bool = False, **question: Any) -> list[Any]:
+    """Train on an empty card, and leave an empty one.
+
+    Args:
+        steps: how many.
+        events: whether to answer with what was allocated and freed, in place of the figures.
+        question: what to train, and how.
+    """
+    network = network_of(question)
+    options = checked_options(network, device="cuda", **split(question)[1])
+    torch.cuda.empty_cache()
+    torch.cuda.reset_accumulated_memory_stats()
+    if events:
+        torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
+    done = []
+    with group_of(options):
+        training = Training(network, options)
+        for _ in range(steps):
+            torch.cuda.reset_peak_memory_stats()
+            training.step()
+            done.append(play_steps.figures())
+        said = play_steps.allocations() if events else done
+        del training
+    play_steps.empty()
+    return said
+
+
+if __name__ == "__main__":
+    gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
+    torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
+    torch.cuda.init()
+    warnings.simplefilter("ignore")  # of kernels that are replaced
+    play_steps.replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
+    for line in sys.stdin:
+        print(json.dumps(answer(**json.loads(line))), flush=True)

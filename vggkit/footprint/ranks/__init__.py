@@ -1,0 +1,69 @@
+"""One rank of several that train a network together: what it holds besides, and what it sends.
+
+torch has an engine for each strategy; here each is a class, with all its rules. `group` says how many ranks there are
+and what they do, `strategy` what every class must define, `traffic` what the operations send. The figures are those of
+torch 2.14. A new strategy is one class, and its place in `STRATEGIES`.
+
+What is not counted: buffers of NCCL, and what is broadcast when the model is wrapped, before the first step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vggkit.base.errors import ArgumentError, one_of, shorten
+from vggkit.base.numbers import whole
+from vggkit.footprint.ranks.group import Group, GroupArguments
+from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
+from vggkit.footprint.ranks.strategy import Alone, Placed, Strategy
+from vggkit.footprint.ranks.zero import ShardedOptimizer
+
+__all__ = ["NO_GROUP", "STRATEGIES", "Alone", "Group", "GroupArguments", "Placed", "Strategy", "checked_group"]
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    kind.name: kind for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer)
+}
+"""Every strategy by the word that asks for it."""
+
+NO_GROUP = Group()
+"""One process."""
+
+MOST_RANKS = 4096
+"""Ranks that may be asked for."""
+
+
+def checked_group(
+    ranks: Any = 1,
+    parallel: Any = Alone.name,
+    rank: Any = None,
+    bucket_cap_mb: Any = None,
+    static_graph: Any = False,
+) -> Group:
+    """Check arguments of a group; `Group` explains them.
+
+    Raises:
+        ArgumentError: names the argument, what was found and what is allowed.
+    """
+    count = whole(ranks, "ranks", largest=MOST_RANKS)
+    strategy = STRATEGIES[one_of(STRATEGIES, parallel, "parallel")]
+    several = [word for word in STRATEGIES if word != Alone.name]
+    if count > 1 and strategy is Alone:
+        raise ArgumentError(f"parallel: {count} ranks need one of {', '.join(several)}")
+    if count == 1 and strategy is not Alone:
+        raise ArgumentError(f"ranks: parallel {strategy.name} needs 2 or more")
+    if rank is not None:
+        if strategy is Alone:
+            raise ArgumentError("rank: needs several ranks")
+        whole(rank, "rank", least=0, largest=count - 1)
+    if bucket_cap_mb is not None and (
+        isinstance(bucket_cap_mb, bool) or not isinstance(bucket_cap_mb, (int, float)) or not 0 < bucket_cap_mb < 2**40
+    ):
+        raise ArgumentError(f"bucket_cap_mb: expected a number above 0, found {shorten(bucket_cap_mb)}")
+    if not isinstance(static_graph, bool):
+        raise ArgumentError(f"static_graph: expected True or False, found {shorten(static_graph)}")
+    group = Group(count, strategy.name, rank, bucket_cap_mb, static_graph)
+    for word in group.given:
+        if word not in strategy.takes:
+            having = ", ".join(kind.name for kind in STRATEGIES.values() if word in kind.takes)
+            raise ArgumentError(f"{word}: expected a parallel that has it ({having}), found {strategy.name}")
+    return group

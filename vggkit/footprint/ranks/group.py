@@ -1,0 +1,64 @@
+"""How many ranks train a network together, and how."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex, TypedDict
+
+import msgspec
+
+
+class Group(msgspec.Struct, frozen=True):
+    """The ranks that train a network together, as torch's engines take them.
+
+    Args:
+        ranks: how many there are.
+        parallel: what they do: a key of `vggkit.footprint.ranks.STRATEGIES`.
+        rank: whose memory it is, counted from 0; None for the rank that holds the most.
+        bucket_cap_mb: of `ddp`: a bucket of gradients is closed once it has so many MiB; None for torch's own choice,
+            1 for the first and 25 for the others.
+        static_graph: of `ddp`: whether torch is told that every step has the same graph.
+    """
+
+    ranks: int = 1
+    parallel: str = "none"
+    rank: int | None = None
+    bucket_cap_mb: float | None = None
+    static_graph: bool = False
+
+    @property
+    def own(self) -> int:
+        """The rank whose memory it is; the first one if nobody has asked for one."""
+        return self.rank or 0
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options of a strategy that differ from their defaults."""
+        every = {word: getattr(self, word) for word in OPTIONS}
+        return {word: value for word, value in every.items() if value != getattr(ALONE, word)}
+
+    @property
+    def words(self) -> list[str]:
+        """What differs from a single process, in words."""
+        if self.ranks == 1:
+            return []
+        whose = "" if self.rank is None else f"rank {self.rank} of "
+        said = [
+            f"{word.replace('_', ' ')}{'' if value is True else f' {value:g}'}" for word, value in self.given.items()
+        ]
+        return [f"{whose}{self.ranks} ranks by {self.parallel}", *said]
+
+
+OPTIONS = ("bucket_cap_mb", "static_graph")
+"""The fields that not every strategy has."""
+
+ALONE = Group()
+
+
+class GroupArguments(TypedDict, total=False):
+    """The fields of `Group` as keywords, for type checkers."""
+
+    ranks: SupportsIndex
+    parallel: str
+    rank: SupportsIndex | None
+    bucket_cap_mb: float | None
+    static_graph: bool

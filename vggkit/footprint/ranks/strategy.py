@@ -1,0 +1,164 @@
+"""What every strategy defines: what a rank holds besides the step itself, and when it allocates and frees that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import ClassVar, NamedTuple, Protocol
+
+from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, Storage
+from vggkit.footprint.ranks.group import Group
+from vggkit.footprint.ranks.traffic import Traffic
+
+
+class Placed(NamedTuple):
+    """A model that has been built.
+
+    Args:
+        trained: the parameters that are trained, in the model's order.
+        statistics: the buffers of normalisations in the parameters' dtype, in the model's order.
+        counters: those that count batches.
+        arrival: returns the trained parameters in the order in which their gradients come.
+        gradients_stay: whether gradients stay between steps.
+    """
+
+    trained: Sequence[Parameter]
+    statistics: Sequence[Storage]
+    counters: Sequence[Storage]
+    arrival: Callable[[], Sequence[Parameter]]
+    gradients_stay: bool
+
+
+class Asked(Protocol):
+    """What a step is like, as far as it matters here: `vggkit.footprint.steps.options.StepOptions`."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "cuda"."""
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+
+    @property
+    def zero_grad(self) -> str:
+        """Whether gradients are freed before a step ("set_to_none") or stay ("zero")."""
+
+    @property
+    def accumulate(self) -> int:
+        """How many batches' gradients are added up in a step."""
+
+    @property
+    def step_in_backward(self) -> bool:
+        """Whether each parameter is changed as soon as its gradient is there."""
+
+
+class Strategy(ABC):
+    """What a rank does besides the step itself, in one walk through a step that is like all later ones.
+
+    Args:
+        eager: where the step runs.
+        group: the ranks.
+        placed: the model, which has just been built on the rank.
+
+    Attributes:
+        rebuilt: what is allocated and freed once, at the beginning of the second step.
+    """
+
+    name: ClassVar[str]
+    """The word that asks for it."""
+
+    words: ClassVar[str]
+    """What it does, in a sentence about each rank."""
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    """Its options, of those in `vggkit.footprint.ranks.group.OPTIONS`."""
+
+    is_even: ClassVar[bool] = True
+    """Whether all ranks hold the same."""
+
+    early_steps: ClassVar[int] = 1
+    """How many steps differ from all later ones."""
+
+    def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
+        self.eager = eager
+        self.group = group
+        self.placed = placed
+        self.rebuilt: list[Event] = []
+
+    @property
+    @abstractmethod
+    def kept(self) -> Iterable[Storage]:
+        """What a rank keeps between steps, besides parameters, gradients and the optimizer's state."""
+
+    @abstractmethod
+    def traffic(self, rank: int) -> Traffic:
+        """Return what a rank sends and receives in a step; it may be another one than that which holds all this."""
+
+    @property
+    @abstractmethod
+    def owned(self) -> Sequence[Parameter]:
+        """The parameters that the rank's optimizer changes, in its order."""
+
+    @abstractmethod
+    def begin_step(self) -> None:
+        """Begin the first forward pass of a step."""
+
+    @abstractmethod
+    def gradient_ready(self, parameter: Parameter) -> None:
+        """Take notice of a gradient that is there, in the last backward pass of a step."""
+
+    @abstractmethod
+    def left_gradient(self, parameter: Parameter) -> Storage:
+        """Return what holds a parameter's gradient between steps, with a reference to it."""
+
+    @abstractmethod
+    def likeness(self, rank: int) -> Hashable:
+        """Return what is equal for ranks that hold the same."""
+
+    @classmethod
+    @abstractmethod
+    def check(cls, group: Group, step: Asked) -> None:
+        """Refuse what can't be combined with it.
+
+        Args:
+            group: the ranks.
+            step: what a step is like.
+
+        Raises:
+            ArgumentError: names the argument, and says why.
+        """
+
+
+class Alone(Strategy):
+    """A single process, which does nothing besides."""
+
+    name = "none"
+    words = "is alone"
+
+    @property
+    def kept(self) -> Iterable[Storage]:
+        return ()
+
+    def traffic(self, rank: int) -> Traffic:
+        return Traffic()
+
+    @property
+    def owned(self) -> Sequence[Parameter]:
+        return self.placed.trained
+
+    def begin_step(self) -> None:
+        return
+
+    def gradient_ready(self, parameter: Parameter) -> None:
+        return
+
+    def left_gradient(self, parameter: Parameter) -> Storage:
+        return self.eager.new(0, parameter.storage.constant, GRADIENTS)
+
+    def likeness(self, rank: int) -> Hashable:
+        return None
+
+    @classmethod
+    def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # there is nothing to refuse
+        return
