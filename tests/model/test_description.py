@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import vggkit
 from tests import drawn
 from vggkit import VGG, ArgumentError, Network
-from vggkit.model.description import _read
+from vggkit.modules.layers import layer_of
 from vggkit.notation.spelling import spell
 
 
@@ -51,7 +51,7 @@ def test_a_model_that_was_not_changed_is_what_it_was_built_from(network: Network
     model = vggkit.build(network, device="meta")
     assert model.network is network
     for placed, module in model.layers():
-        layer = _read(module, placed.input_shape)
+        layer = layer_of(module, placed.input_shape)
         assert layer is not None
         built = layer.module(placed.input_shape, nn)
         assert repr(built).replace("(1, 1)", "1") == repr(module).replace("(1, 1)", "1")  # torch takes either
