@@ -101,7 +101,7 @@ def test_a_methods_docstring_explains_each_argument(name: str) -> None:
 
 
 NEED_TORCH = (
-    "VGG", "Classifier", "build", "convert", "features", "load_model", "load_weights", "save_weights",
+    "VGG", "Classifier", "build", "convert", "describe", "features", "load_model", "load_weights", "save_weights",
     "to_fully_convolutional",
 )  # fmt: skip
 
@@ -366,5 +366,5 @@ def test_several_networks_may_stand_in_a_list(function: Callable[..., Any]) -> N
     assert plain(function(["A", "B", "D:width=0.5"], **options)) == expected
     assert plain(function(("A", ["B"]), "D:width=0.5", **options)) == expected
     for wrong in ([], 3, ["A", None]):
-        with pytest.raises(vggkit.ArgumentError, match="source: expected a name, a path, a Config or a Network, found"):
+        with pytest.raises(vggkit.ArgumentError, match="a path, a Config, a Network or a torch module, found"):
             function(wrong, **options)

@@ -284,7 +284,7 @@ ALL = [
     "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Comparison", "Config", "ConfigError",
     "Explanation", "Finding", "Found", "Inspection", "MemoryPlan", "Network", "Picture", "Remedies", "Remedy",
     "Report", "Summary",
-    "VggkitError", "build", "compare", "convert", "dump", "explain", "features", "find", "inspect", "load",
+    "VggkitError", "build", "compare", "convert", "describe", "dump", "explain", "features", "find", "inspect", "load",
     "load_model", "load_weights", "loads", "max_batch", "memory", "names", "plot", "reconcile", "remedies",
     "report",
     "save_weights", "summarize", "to_fully_convolutional",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vggkit.model.weights.conversion import convert
     from vggkit.model.weights.inspection import Inspection, inspect
     from vggkit.model.weights.loading import load_weights, save_weights
+    from vggkit.modules.describe import describe
     from vggkit.network import Network
     from vggkit.notation.config import Config
     from vggkit.notation.zoo import dump, load, loads, names
@@ -58,6 +59,7 @@ _HOMES = {
     "build": "model.build",
     "compare": "figures.compare",
     "convert": "model.weights.conversion",
+    "describe": "modules.describe",
     "dump": "notation.zoo",
     "explain": "figures.explain",
     "features": "model.features",
@@ -103,6 +105,7 @@ __all__ = [
     "build",
     "compare",
     "convert",
+    "describe",
     "dump",
     "explain",
     "features",

@@ -27,6 +27,7 @@ from vggkit.base.errors import (
 from vggkit.base.numbers import whole
 from vggkit.base.shapes import Pair, Shape, times
 from vggkit.base.tables import Column, Table, grid, html
+from vggkit.modules.told import TorchModule, is_module
 from vggkit.notation.config import Config, Entry, last_weight
 from vggkit.notation.layers import LARGEST, Dropout, Flatten, Layer
 from vggkit.notation.overrides import Overrides
@@ -141,16 +142,16 @@ class Network(msgspec.Struct, frozen=True):
     layers: tuple[PlacedLayer, ...]
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str] | Config | Network, **overrides: Unpack[Overrides]) -> Network:
+    def of(cls, source: Source, **overrides: Unpack[Overrides]) -> Network:
         """Return the network of a configuration.
 
         Args:
-            source: a name, a path, a Config, or a Network.
-            overrides: changes to make, as for `load`.
+            source: a name, a path, a Config, a Network, or a torch module, which is described as `describe` does.
+            overrides: changes to make, as for `load`; of a torch module, `input` is the image that it is described for.
 
         Raises:
             ConfigError: if the configuration can't be found, is wrong, or a layer does not fit its input.
-            ArgumentError: if an override is unknown or its value is not allowed.
+            ArgumentError: if an override is unknown or its value is not allowed, or a torch module is no chain.
 
         >>> Network.of("D").layers[0].output_shape
         (64, 224, 224)
@@ -159,6 +160,10 @@ class Network(msgspec.Struct, frozen=True):
             if not any(value is not None for value in overrides.values()):
                 return source
             source = source.config
+        elif is_module(source):
+            from vggkit.modules.describe import describe
+
+            source = describe(source, input=overrides.pop("input", None))
         return place(load(source, **overrides))
 
     @property
@@ -350,15 +355,15 @@ class Network(msgspec.Struct, frozen=True):
         ]
 
 
-Source = str | os.PathLike[str] | Config | Network
-"""What a network is made of: a name, a path, a Config or the Network itself."""
+Source = str | os.PathLike[str] | Config | Network | TorchModule
+"""What a network is made of: a name, a path, a Config, the Network itself, or a module of torch."""
 
 
 def each_source(given: Iterable[Source | Iterable[Source]]) -> list[Source]:
     """Return sources as one flat list, whether they were given one by one or in lists.
 
     Args:
-        given: names, paths, Configs and Networks, or lists of them.
+        given: names, paths, Configs, Networks and modules of torch, or lists of them.
 
     Raises:
         ArgumentError: if there is anything else among them, or an empty list.
@@ -368,12 +373,14 @@ def each_source(given: Iterable[Source | Iterable[Source]]) -> list[Source]:
     """
     sources: list[Source] = []
     for source in given:
-        if isinstance(source, (str, os.PathLike, Config, Network)):
+        if isinstance(source, (str, os.PathLike, Config, Network)) or is_module(source):
             sources.append(source)
             continue
         listed = each_source(source) if isinstance(source, Iterable) else []
         if not listed:
-            raise ArgumentError(f"source: expected a name, a path, a Config or a Network, found {shorten(source)}")
+            raise ArgumentError(
+                f"source: expected a name, a path, a Config, a Network or a torch module, found {shorten(source)}"
+            )
         sources += listed
     return sources
 

@@ -16,9 +16,8 @@ from vggkit.base.numbers import megabytes, whole
 from vggkit.model.module import VGG
 from vggkit.model.weights.identification import identify
 from vggkit.model.weights.layouts import open_checkpoint
-from vggkit.model.weights.loading import LoadArguments, WeightsSource, grow, load_checkpoint, resolve
-from vggkit.network import Network, dtype_name, several
-from vggkit.notation.config import Config
+from vggkit.model.weights.loading import LoadArguments, WeightsSource, checkpoint_of, grow, load_checkpoint
+from vggkit.network import Network, Source, dtype_name, several
 from vggkit.notation.layers import elements
 from vggkit.notation.overrides import Overrides, check_keywords
 
@@ -39,11 +38,11 @@ class BuildArguments(Changes, total=False):
     seed: SupportsIndex | None
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
-    init_from: WeightsSource | VGG | None
+    init_from: WeightsSource | nn.Module | None
 
 
 def build(
-    config: str | os.PathLike[str] | Config | Network,
+    config: Source,
     *,
     init: str = "kaiming",
     device: str | torch.device | None = None,
@@ -52,8 +51,8 @@ def build(
     seed: SupportsIndex | None = None,
     freeze: str | Iterable[str] = (),
     checkpoint: str | Iterable[str] = (),
-    weights: WeightsSource | None = None,
-    init_from: WeightsSource | VGG | None = None,
+    weights: WeightsSource | nn.Module | None = None,
+    init_from: WeightsSource | nn.Module | None = None,
     **changes: Unpack[Changes],
 ) -> VGG:
     """Build a network as a PyTorch model.
@@ -61,7 +60,7 @@ def build(
     Of the options of `memory` a model has dtype, freeze and checkpoint. All others are of the loop that trains it.
 
     Args:
-        config: a name, a path, a Config or a Network.
+        config: a name, a path, a Config, a Network, or a torch module, as `describe` takes it.
         init: "kaiming" (torchvision's), "paper" or "xavier".
         device: torch's; "meta" allocates nothing.
         dtype: of the parameters; torch's default if absent.
@@ -69,7 +68,7 @@ def build(
         seed: makes the weights reproducible without touching torch's global generator.
         freeze: blocks and layers that are not trained, a name or several; as for `VGG.freeze`.
         checkpoint: blocks that are run again in the backward pass, a name or several, through `torch.utils.checkpoint`.
-        weights: a checkpoint of torchvision, timm, Keras or vggkit, or "imagenet".
+        weights: a checkpoint of torchvision, timm, Keras or vggkit, "imagenet", or a module whose layers these are.
         init_from: a shallower model or its checkpoint, whose first four convolutions and FC layers start this one
             (paper, Sect. 3.1).
         changes: changes to make to the configuration, as for `load`: num_classes, input, in_channels, batch_norm,
@@ -118,7 +117,7 @@ def build(
     if target.type == "meta":
         return model
     if weights is not None:
-        load_checkpoint(model, open_checkpoint(resolve(weights, network)), **loading)
+        load_checkpoint(model, checkpoint_of(weights, network), **loading)
     materialize(model, target, init, seed)
     if init_from is not None:
         grow(model, init_from)

@@ -19,6 +19,7 @@ from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
 from vggkit.figures.measures import FOUND, Count, Direction, direction, figure_name
 from vggkit.footprint.steps.options import StepOptions, training_options
+from vggkit.modules.told import is_module
 from vggkit.network import Dtype, Network, Source, several
 from vggkit.notation.config import Config
 from vggkit.notation.document import setting
@@ -327,8 +328,8 @@ def _front_of(pareto: str | Sequence[str] | None, order: Direction | None) -> tu
 
 def _origin(source: Source, overrides: Mapping[str, Any]) -> Origin:
     """Load a configuration. Its changes are made later, with those that are varied: alone they need not fit."""
-    if isinstance(source, Network):
-        source = source.config
+    if isinstance(source, Network) or is_module(source):
+        source = Network.of(source, input=overrides.get("input") if is_module(source) else None).config
     text, changes = ("", ()) if isinstance(source, Config) else split_changes(os.fspath(source))
     config = source if isinstance(source, Config) else load(text)
     try:

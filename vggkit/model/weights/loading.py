@@ -16,6 +16,7 @@ from vggkit.model.module import VGG, LoadReport, vgg_in
 from vggkit.model.weights.checkpoint import Checkpoint, flattened, reordered
 from vggkit.model.weights.container import CONFIG_KEY, write_safetensors
 from vggkit.model.weights.differences import ADVICE, differences
+from vggkit.model.weights.held import checkpoint_in
 from vggkit.model.weights.identification import assumed, identify
 from vggkit.model.weights.layouts import open_checkpoint
 from vggkit.model.weights.matching import LayerPair, match, misfit
@@ -54,9 +55,25 @@ def resolve(source: WeightsSource, network: Network) -> str:
     return os.fspath(fetch(imagenet(network.name)))
 
 
+def checkpoint_of(source: WeightsSource | nn.Module, network: Network) -> Checkpoint:
+    """Open a source of weights for a network.
+
+    Args:
+        source: a file, "imagenet", or a module that runs as a chain of layers on the network's input.
+        network: which is to have them.
+
+    Raises:
+        CheckpointError: if a file can't be read.
+        ArgumentError: if there are no published weights for it, or a module can't be described.
+    """
+    if isinstance(source, nn.Module):
+        return checkpoint_in(source, network.input_shape)
+    return open_checkpoint(resolve(source, network))
+
+
 def load_weights(
     model: nn.Module,
-    source: WeightsSource,
+    source: WeightsSource | nn.Module,
     *,
     strict: bool = True,
     include_top: bool = True,
@@ -69,7 +86,8 @@ def load_weights(
         model: where to; also as torch.compile or DataParallel wraps it. What is on the meta device takes the file's
             tensors as they are, memory-mapped where the format allows; else the values are copied, so that an
             optimizer's references stay good.
-        source: a file of torchvision, timm, Keras or vggkit, or "imagenet".
+        source: a file of torchvision, timm, Keras or vggkit, "imagenet", or a module that `describe` takes; its values
+            are copied.
         strict: False loads the layers that fit, leaves the others as they are, and notes what the file says of its
             network that would change the answers; else that is refused.
         include_top: False leaves the classifier as it is.
@@ -95,7 +113,7 @@ def load_weights(
     model = vgg_in(model)
     if head not in (None, "new"):
         raise ArgumentError(f"head: expected 'new', found {shorten(head)}")
-    checkpoint = open_checkpoint(resolve(source, model.network))
+    checkpoint = checkpoint_of(source, model.network)
     return load_checkpoint(
         model, checkpoint, strict=strict, include_top=include_top and head is None, adapt_input=adapt_input
     )
@@ -225,7 +243,7 @@ FIRST_CONVOLUTIONS = 4
 """How many of a shallow network's convolutions start a deeper one (paper, Sect. 3.1)."""
 
 
-def grow(model: VGG, source: WeightsSource | VGG) -> LoadReport:
+def grow(model: VGG, source: WeightsSource | nn.Module) -> LoadReport:
     """Copy the first four convolutions and the FC layers of a shallower network, as the paper did (Sect. 3.1).
 
     Args:
@@ -264,7 +282,7 @@ def grow(model: VGG, source: WeightsSource | VGG) -> LoadReport:
 
 
 def _donor(
-    source: WeightsSource | VGG, network: Network
+    source: WeightsSource | nn.Module, network: Network
 ) -> tuple[Network, Callable[[PlacedLayer, str], Tensor], str, tuple[str, ...]]:
     """Return the donor's network, a way to read its tensors, its name, and what is assumed about it."""
     if isinstance(source, VGG):
@@ -275,7 +293,7 @@ def _donor(
             return tensor.detach()
 
         return source.network, of_model, source.network.name, ()
-    checkpoint = open_checkpoint(resolve(source, network))
+    checkpoint = checkpoint_of(source, network)
     identity = identify(checkpoint)
     pairs = {pair.placed.name: pair for pair in identity.matching.pairs}
 
