@@ -142,7 +142,7 @@ def memory(
     """Show what a step holds in memory, to the byte, and what runs on a card."""
     from vggkit.footprint.fit import fits, fits_table
     from vggkit.footprint.plan import plan_step
-    from vggkit.footprint.remedies.advice import advice
+    from vggkit.footprint.remedies.advice import advice, fit_advice
 
     _check_memory_options(batch, limits, context, workspace, solve, timeline)
     format = format_of(format, output, TABLE_FORMATS)
@@ -152,8 +152,9 @@ def memory(
         from vggkit.footprint.sought import SOUGHT
 
         sought = SOUGHT[solve or "batch"](network, step)
-        found = fits(sought, [_room(step, "--fit", card, context, workspace) for card in limits])
-        write_table(fits_table(sought, found), format, output)
+        rooms = [_room(step, "--fit", card, context, workspace) for card in limits]
+        found = fits(sought, rooms)
+        write_table(fits_table(sought, found, list(fit_advice(sought, found, rooms))), format, output)
         click.get_current_context().exit(0 if all(fit.largest for fit in found) else 1)
     plan = plan_step(network, step)
     if timeline is not None:

@@ -244,20 +244,21 @@ def fits(sought: Sought, rooms: Iterable[Room]) -> list[Fit] | list[CardFit]:
     return [tensors_fit(sought, room.bytes) for room in rooms]
 
 
-def fits_table(sought: Sought, found: Sequence[Fit] | Sequence[CardFit]) -> Table:
+def fits_table(sought: Sought, found: Sequence[Fit] | Sequence[CardFit], advice: Sequence[str] = ()) -> Table:
     """Return a row for what fits each card, and sentences on what else there is to know.
 
     Args:
         sought: what was looked for.
         found: what fits, one or more, as `fits` returns it.
+        advice: sentences on other steps, such as `vggkit.footprint.remedies.advice` has.
     """
     on_cards = [fit for fit in found if isinstance(fit, CardFit)]
     if on_cards:
-        return _cards_table(sought, on_cards)
-    return _tensors_table(sought, [fit for fit in found if isinstance(fit, Fit)])
+        return _cards_table(sought, on_cards, advice)
+    return _tensors_table(sought, [fit for fit in found if isinstance(fit, Fit)], advice)
 
 
-def _tensors_table(sought: Sought, fits: Sequence[Fit]) -> Table:
+def _tensors_table(sought: Sought, fits: Sequence[Fit], advice: Sequence[str]) -> Table:
     columns: list[Column[Fit]] = [
         Column("memory", lambda fit: size_text(fit.limit_bytes), "right"),
         Column("fits", lambda fit: _largest(sought, fit), style="green"),
@@ -267,13 +268,15 @@ def _tensors_table(sought: Sought, fits: Sequence[Fit]) -> Table:
         Column("memory it lacks", lambda fit: megabytes(fit.missing_bytes), "right", rank=4),
     ]
     return Table(
-        grid(columns, fits, title=sought.title), records=[fit.to_dict() for fit in fits], notes=[TENSORS_ARE_COUNTED]
+        grid(columns, fits, title=sought.title),
+        records=[fit.to_dict() for fit in fits],
+        notes=[*advice, TENSORS_ARE_COUNTED],
     )
 
 
-def _cards_table(sought: Sought, fits: Sequence[CardFit]) -> Table:
+def _cards_table(sought: Sought, fits: Sequence[CardFit], advice: Sequence[str]) -> Table:
     columns: list[Column[CardFit]] = [
-        Column("card", _card, "right"),
+        Column("card", name_of, "right"),
         Column("runs", lambda fit: _largest(sought, fit), style="green"),
         Column("without retries", lambda fit: _or_none(fit.without_retries), "right", rank=1),
         Column("tensors alone", lambda fit: _or_none(fit.tensors_alone), "right", rank=2),
@@ -288,25 +291,26 @@ def _cards_table(sought: Sought, fits: Sequence[CardFit]) -> Table:
         grid(columns, fits, title=sought.title),
         records=[_record(fit) for fit in fits],
         data=[fit.to_dict() for fit in fits],
-        notes=_sentences(fits),
+        notes=_sentences(fits, advice),
     )
 
 
-def _sentences(fits: Sequence[CardFit]) -> list[str]:
+def _sentences(fits: Sequence[CardFit], advice: Sequence[str]) -> list[str]:
     said = []
     for fit in fits:
         tried = f" (of those up to {fit.also_tried})" if fit.also_tried < fit.tensors_alone else ""
         if fit.also_run:
-            said.append(f"On {_card(fit)} larger ones happen to run{tried}: {ranges(fit.also_run)}.")
+            said.append(f"On {name_of(fit)} larger ones happen to run{tried}: {ranges(fit.also_run)}.")
         if fit.tried_every > 1:
-            said.append(f"On {_card(fit)} every {fit.tried_every}th of the smaller ones was tried.")
+            said.append(f"On {name_of(fit)} every {fit.tried_every}th of the smaller ones was tried.")
+    said += advice
     said.append(
         "Runs: every step of a loop finds room in torch's allocator, from an empty card until the loop repeats itself,"
         f" or for {MOST_STEPS} steps. In a retry the allocator gives back all that it has cached, which takes time."
     )
     contexts: dict[int, list[str]] = {}
     for fit in fits:
-        contexts.setdefault(fit.context_bytes, []).append(_card(fit))
+        contexts.setdefault(fit.context_bytes, []).append(name_of(fit))
     each = [
         megabytes(size) + (f" of {' and '.join(cards)}" if len(contexts) > 1 else "")
         for size, cards in contexts.items()
@@ -344,8 +348,9 @@ def _or_none(number: int | None) -> str:
     return str(number) if number else "none"
 
 
-def _card(fit: CardFit) -> str:
-    return fit.card or size_text(fit.limit_bytes)
+def name_of(fit: Fit | CardFit) -> str:
+    """Return the name of the card, or what the memory has."""
+    return (fit.card if isinstance(fit, CardFit) else None) or size_text(fit.limit_bytes)
 
 
 def size_text(size: int) -> str:

@@ -79,6 +79,10 @@ class Sought(ABC):
     def loop(self, number: int) -> LoopAtBatch:
         """Return the allocations of such steps."""
 
+    @abstractmethod
+    def at(self, number: int) -> tuple[Network, StepOptions]:
+        """Return the network, and what such a step of it is like."""
+
 
 class SoughtBatch(Sought):
     """The number of images: the bytes of nearly every storage are a line over it, so that one walk answers for all."""
@@ -119,6 +123,9 @@ class SoughtBatch(Sought):
 
     def loop(self, number: int) -> LoopAtBatch:
         return LoopAtBatch(self._loop, number)
+
+    def at(self, number: int) -> tuple[Network, StepOptions]:
+        return self.network, self.options.replace(batch=number)
 
 
 class SoughtImage(Sought):
@@ -165,6 +172,9 @@ class SoughtImage(Sought):
 
     def loop(self, number: int) -> LoopAtBatch:
         return LoopAtBatch(step_of(_square(self.network, number), self.options).loop, self.options.batch)
+
+    def at(self, number: int) -> tuple[Network, StepOptions]:
+        return _square(self.network, number), self.options
 
 
 SOUGHT: dict[str, type[Sought]] = {kind.word: kind for kind in (SoughtBatch, SoughtImage)}

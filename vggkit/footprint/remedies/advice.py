@@ -1,22 +1,41 @@
-"""What lowers the peak of a training step that has no limit, in sentences."""
+"""The cheapest that lowers the peak of a step, or makes room for a larger one, in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vggkit.base.numbers import megabytes, percent
-from vggkit.footprint.card_fit import Room
+from vggkit.footprint.card_fit import CardFit, Room, largest_on_card
 from vggkit.footprint.cards import Card
-from vggkit.footprint.remedies.kinds import Checkpointing, blocks_of, run_again
-from vggkit.footprint.remedies.search import MOST_COMBINED, MainMemory, Search
+from vggkit.footprint.fit import Fit, name_of, tensors_fit
+from vggkit.footprint.remedies.kinds import (
+    Checkpointing,
+    ExpandableSegments,
+    FrozenLoss,
+    Fused,
+    Kind,
+    OneByOne,
+    blocks_of,
+    run_again,
+)
+from vggkit.footprint.remedies.search import MOST_COMBINED, PLACES, MainMemory, Search, Way
+from vggkit.footprint.sought import Sought
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
+SETTINGS: tuple[Kind, ...] = (Fused(), OneByOne(), ExpandableSegments())
+"""The kinds that cost nothing, and leave everything as it is."""
+
+NOTHING: tuple[Kind, ...] = (FrozenLoss(), *SETTINGS)
+"""Those that cost nothing."""
+
 
 def advice(network: Network, options: StepOptions) -> Iterator[str]:
     """Say what lowers the peak of a step at the lowest price, and where autocast raises it.
+
+    A setting costs nothing; if none lowers the peak, checkpoints do it at the lowest price.
 
     Args:
         network: the network.
@@ -37,16 +56,54 @@ def advice(network: Network, options: StepOptions) -> Iterator[str]:
             f"Autocast holds more than plain float32 would ({megabytes(plain)}): the bfloat16 copies of the weights"
             " outweigh the smaller activations at this batch."
         )
+    search = Search(network, options, MainMemory(Room(Card(None, peak, 0), 0, 0)))
+    settings = [way for kind in SETTINGS for way in search.each(kind, MOST_COMBINED)]
+    lowest = min(settings, key=lambda way: way.step.peak.size, default=search.as_it_is)
+    if lowest.step.peak.size < peak:
+        yield f"With {lowest.typed} it would be {megabytes(lowest.step.peak.size)}, at no cost."
+        return
     if options.freeze or options.checkpoint:
         return
     step = cheapest_checkpoints(network, options)
     if step.peak.size < peak:
-        macs = step.multiply_accumulates
-        share = percent(sum(run_again(step).values()), macs) if macs else "0 %"
         yield (
-            f"With --checkpoint {','.join(step.options.checkpoint)} it would be {megabytes(step.peak.size)}, at the"
-            f" cost of {share} of a forward pass; checkpointing every block would not lower it further."
+            f"With --checkpoint {','.join(step.options.checkpoint)} it would be {megabytes(step.peak.size)}, at"
+            f" {_cost(step, sum(run_again(step).values()))}; checkpointing every block would not lower it further."
         )
+
+
+def fit_advice(sought: Sought, found: Sequence[Fit | CardFit], rooms: Sequence[Room]) -> Iterator[str]:
+    """Say for each card the cheapest setting or checkpoints with which one more runs, and the largest that runs then.
+
+    Args:
+        sought: what was looked for.
+        found: the largest on each card.
+        rooms: the cards.
+    """
+    for fit, room in zip(found, rooms):
+        search = Search(*sought.at(fit.next), PLACES[sought.options.device](room))
+        ways = search.ways(NOTHING) or search.ways((*NOTHING, Checkpointing()))
+        if not ways:
+            continue
+        way = min(ways, key=lambda way: way.cost)
+        largest = _largest(sought, fit, room, way)
+        if largest > fit.largest:
+            number = sought.spelled.format(largest)
+            yield f"With {way.typed} {number} would run on {name_of(fit)}, at {_cost(way.step, way.run_again)}."
+
+
+def _largest(sought: Sought, fit: Fit | CardFit, room: Room, way: Way) -> int:
+    """Return the largest number that runs with the changes of a way."""
+    changed = type(sought)(sought.network, sought.options.replace(**way.options))
+    if isinstance(fit, Fit):
+        return tensors_fit(changed, room.bytes).largest
+    is_known = set(way.options) == {ExpandableSegments.name} and fit.expandable_segments is not None
+    return fit.expandable_segments or 0 if is_known else largest_on_card(changed, room)
+
+
+def _cost(step: Step, again: int) -> str:
+    """Say what so many multiply-accumulates are of a forward pass, if they are run again."""
+    return f"the cost of {percent(again, step.multiply_accumulates)} of a forward pass" if again else "no cost"
 
 
 def cheapest_checkpoints(network: Network, options: StepOptions) -> Step:

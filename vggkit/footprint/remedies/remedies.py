@@ -73,11 +73,11 @@ def _remedy(way: Way, place: Place) -> Remedy:
     taken = place.needed(step) if way.taken is None else way.taken
     return Remedy(
         kinds=tuple(kind.name for kind in way.kinds),
-        options={word: value for change in way.changes for word, value in change.options.items()},
+        options=way.options,
         build_options={
             word: value for kind, change in changes if kind.of_model for word, value in change.options.items()
         },
-        typed=" ".join(change.typed for change in way.changes),
+        typed=way.typed,
         words="; ".join(change.words for change in way.changes),
         price=way.price.word,
         changes_result=way.price is Price.RESULT,
@@ -331,12 +331,6 @@ def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedie
         multiply_accumulates=search.as_it_is.step.multiply_accumulates,
         fits=fits,
         as_it_is=_remedy(search.as_it_is, place),
-        remedies=tuple(_remedy(way, place) for way in sorted(found, key=_cost)),
+        remedies=tuple(_remedy(way, place) for way in sorted(found, key=lambda way: way.cost)),
         nearest=_remedy(search.nearest, place) if is_lower else None,
     )
-
-
-def _cost(way: Way) -> tuple[int, int, int, int]:
-    """Return what ways that run are sorted by."""
-    assert way.taken is not None
-    return way.price, sum(run_again(way.step).values()), len(way.kinds), way.taken.bytes

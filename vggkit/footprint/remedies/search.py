@@ -11,13 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import card_use
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.remedies.bounds import Bounds
-from vggkit.footprint.remedies.kinds import KINDS, Change, Kind, Price
+from vggkit.footprint.remedies.kinds import KINDS, Change, Kind, Price, run_again
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import Step
@@ -119,6 +119,22 @@ class Way(NamedTuple):
         """Multiply-accumulates that the changes run again, for one image."""
         return spent(self.changes)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is changed, as keywords of `memory`."""
+        return {word: value for change in self.changes for word, value in change.options.items()}
+
+    @property
+    def typed(self) -> str:
+        """The same as options of the command line."""
+        return " ".join(change.typed for change in self.changes)
+
+    @property
+    def cost(self) -> tuple[int, int, int, int]:
+        """What ways that run are sorted by, the cheapest first."""
+        assert self.taken is not None
+        return self.price, sum(run_again(self.step).values()), len(self.kinds), self.taken.bytes
+
 
 class Search:
     """A search for the ways in which a step runs.
@@ -141,10 +157,14 @@ class Search:
         self._found: list[Way] = []
         self.as_it_is = self.nearest = self._way((), (), options)
 
-    def ways(self) -> list[Way]:
-        """Return the ways in which it runs: one for a combination of kinds, the small combinations first."""
+    def ways(self, among: Sequence[Kind] = KINDS) -> list[Way]:
+        """Return the ways in which it runs: one for a combination of kinds, the small combinations first.
+
+        Args:
+            among: the kinds that are combined.
+        """
         for number in range(1, MOST_KINDS + 1):
-            for kinds in combinations(KINDS, number):
+            for kinds in combinations(among, number):
                 enough = min((way.run_again for way in self._found if set(way.kinds) < set(kinds)), default=inf)
                 way = self.cheapest(kinds, enough, MOST_ALONE if number == 1 else MOST_COMBINED)
                 if way is not None:
