@@ -65,8 +65,8 @@ UPDATE = ("weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum",
 GROUP = ("ranks", "parallel", "rank", "bucket_cap_mb", "static_graph")
 PERCEPTUAL = ("taps", "cached_target", "trainable")
 TRAINING = (
-    "batch", "input", "dtype", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast", "zero_grad", "accumulate",
-    "ema", "clip_grad", "step_in_backward", "settings", "allocator",
+    "batch", "input", "dtype", "loss", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast", "zero_grad",
+    "accumulate", "ema", "clip_grad", "step_in_backward", "settings", "allocator",
 )  # fmt: skip
 TESTED = {
     "summarize": {

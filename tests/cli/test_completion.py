@@ -15,6 +15,7 @@ from vggkit.cli import main
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.cards import CARDS
 from vggkit.footprint.optimizers import OPTIMIZERS
+from vggkit.footprint.steps.losses import LOSSES
 from vggkit.footprint.steps.options import DEVICES, MODES
 from vggkit.network import ELEMENT_BYTES
 from vggkit.notation.overrides import OVERRIDES
@@ -37,6 +38,7 @@ def offered(*words: str) -> list[str]:
         *(((command, "D", "--optimizer", ""), OPTIMIZERS) for command in ("memory", "verify", "compare", "find")),
         (("plot", "D", "--kind", ""), PICTURE_KINDS),
         (("memory", "D", "--mode", ""), MODES),
+        (("verify", "D", "--loss", ""), LOSSES),
         (("memory", "D", "--mode", "perceptual", "--taps", "relu1_1,relu1_"), ["relu1_1,relu1_1", "relu1_1,relu1_2"]),
         *(((command, "D", "--device", ""), DEVICES) for command in ("memory", "verify")),
         (("memory", "D", "--fit", ""), [card.name.replace(" ", "-") for card in CARDS]),

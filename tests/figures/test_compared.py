@@ -102,6 +102,7 @@ STEPS: list[dict[str, Any]] = [
     {"optimizer": "adamw", "fused": True, "ema": True},
     {"optimizer": "paper", "accumulate": 2, "checkpoint": ["block1"], "freeze": "block2"},
     {"optimizer": "rmsprop", "momentum": 0.9, "step_in_backward": True, "autocast": True},
+    {"optimizer": "sgd", "loss": "soft-labels"},
 ]
 
 

@@ -29,6 +29,7 @@ from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import MOST_STEPS, Loop, run
 from vggkit.footprint.optimizers import NONE, OPTIMIZERS
 from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.losses import LOSSES
 from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
 from vggkit.notation.overrides import Overrides
@@ -101,6 +102,7 @@ def drawn_steps(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
     parts = [*blocks, *(placed.name for placed in network)]
     question["freeze"] = [part for part in parts if chance.random() < 0.15]
     question["checkpoint"] = [block for block in blocks if chance.random() < 0.5]
+    question["loss"] = chance.choice([*LOSSES])
     word = chance.choice([*OPTIMIZERS])
     _, update = chance.choice([case for case in cases(WAYS) if case[0] == word])
     question |= {"optimizer": word, **update.given, "ema": chance.random() < 0.3}

@@ -305,8 +305,9 @@ def test_the_json_has_the_documented_keys() -> None:
     """The plan's JSON has the documented keys, in their order, and its sums hold."""
     data = vggkit.memory("A", batch=2).to_dict()
     assert list(data) == [
-        "name", "batch", "mode", "dtype", "optimizer", "device", "freeze", "checkpoint", "taps", "cached_target",
-        "trainable", "autocast", "allocator", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward",
+        "name", "batch", "mode", "dtype", "loss", "optimizer", "device", "freeze", "checkpoint", "taps",
+        "cached_target", "trainable", "autocast", "allocator", "zero_grad", "accumulate", "ema", "clip_grad",
+        "step_in_backward",
         "weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered",
         "ranks", "parallel", "rank", "bucket_cap_mb", "static_graph", "peak_bytes", "peak_at", "by_kind",
         "saved_for_backward_bytes", "steady_bytes", "allocated_bytes", "reserved_bytes", "retries", "sent_bytes",

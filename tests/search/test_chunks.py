@@ -132,6 +132,9 @@ TRAINED: dict[str, dict[str, Any]] = {
     "fused": {"optimizer": "adagrad", "fused": True, "weight_decay": 0.1},
     "rmsprop": {"optimizer": "rmsprop", "momentum": 0.9, "centered": True},
     "adafactor": {"optimizer": "adafactor"},
+    "label smoothing": {"loss": "label-smoothing"},
+    "soft labels": {"loss": "soft-labels", "autocast": True},
+    "mean squared error": {"loss": "mean-squared-error", "accumulate": 2},
     **{word: loop for word, loop in LOOPS.items() if loop},
 }
 

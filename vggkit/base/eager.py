@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol
 
 from vggkit.base.shapes import Kept, Shape, elements
-from vggkit.base.sums import PartialSums, Split, channel_sums, column_sums
+from vggkit.base.sums import PartialSums, Split, channel_sums, column_sums, total
 
 MEMORY_KINDS = {
     "parameters": "parameters",
@@ -311,6 +311,7 @@ class Eager:
         self._scope: dict[Storage, int] | None = None
         self._cast_in_backward = False
         self._hook: Callable[[Parameter], None] | None = None
+        self._expanded: set[Storage] = set()
 
     # Storages
 
@@ -529,17 +530,9 @@ class Eager:
         if self.device == "cpu":
             # fake tensors run the backward pass as separate operations
             mixed = weight is not None and weight.element_bytes != x.element_bytes
-            of_x = x.cast_size(4 if mixed else x.element_bytes) if x.edge else None
-
-            def adjust(_: Storage, made: Gradients) -> Gradients:
-                if not mixed or made[0] is None:
-                    return made
-                cast = self.new(*x.size)
-                self.note()
-                self.release(made[0])
-                return [cast, *made[1:]]
-
-            return self._normalize(x, parameters, extras, self._makes(of_x, *_wanted(parameters)), adjust)
+            wide = WIDE if mixed else x.element_bytes
+            backward = self._makes(x.cast_size(wide) if x.edge else None, *_wanted(parameters))
+            return self._normalize(x, parameters, extras, backward, self._casts_back(x, wide))
         # aten/src/ATen/native/cuda/group_norm_kernel.cu
         wide = max(x.element_bytes, WIDE)
         of_group, of_channel = (elements(statistics[0].shape) * wide, 0), (x.shape[0] * wide, 0)
@@ -626,14 +619,7 @@ class Eager:
             self.note()
             return [of_x, of_divisor]
 
-        def adjust(_: Storage, made: Gradients) -> Gradients:
-            if wide == x.element_bytes:
-                return made
-            cast = self.new(*x.size)
-            self.note()
-            self.release(made[0])
-            return [cast, *made[1:]]
-
+        adjust = self._casts_back(x, wide)
         return self.op(x, divisor, element_bytes=wide, keeps=(x, divisor), backward=backward, adjust=adjust)
 
     def pad_circular(self, x: Tensor, shape: Shape, pads: tuple[int, int]) -> Tensor:
@@ -778,6 +764,29 @@ class Eager:
             return made
 
         return backward
+
+    def _casts_back(self, x: Tensor, wide: int) -> Callable[[Storage, Gradients], Gradients]:
+        """Return how the engine casts a gradient to the dtype of the operation's input x, if it was made in another.
+
+        Args:
+            x: the first input.
+            wide: bytes of an element of the gradient that the operation makes.
+        """
+
+        def adjust(_: Storage, made: Gradients) -> Gradients:
+            if wide == x.element_bytes or made[0] is None:
+                return made
+            cast = self.new(*x.size)
+            self.note()
+            self.release(made[0])
+            return [cast, *made[1:]]
+
+        return adjust
+
+    def _expands(self, gradient: Storage) -> Gradients:
+        """Return the gradient of what was added up: an expanded view of the sum's."""
+        self._expanded.add(gradient)
+        return [self.hold(gradient)]
 
     def _passes_on(self, edges: Sequence[Edge]) -> Backward:
         """Return a backward pass in which the inputs' gradients are the output's own."""
@@ -942,29 +951,103 @@ class Eager:
 
     # Loss and backward pass
 
-    def cross_entropy(self, logits: Tensor, labels: Storage) -> Tensor:
-        """Run `torch.nn.functional.cross_entropy` on class labels: log-softmax, then the likelihood."""
+    def start_loss(self) -> None:
+        """Begin what follows the last layer."""
         self._layer, self.event = "loss", "forward of loss"
-        scores, of_scores = self.raise_precision(logits, only_on="cpu")
-        softmax = self.op(scores, keeps_output=True)
-        likelihoods, of_likelihoods = self.raise_precision(softmax)
+
+    def log_softmax(self, x: Tensor) -> Tensor:
+        """Run log-softmax."""
+        return self.op(x, keeps_output=True)
+
+    def nll_loss(self, log_softmax: Tensor, labels: Tensor) -> Tensor:
+        """Run `torch.nn.functional.nll_loss`: the likelihood of the labels."""
+        likelihoods, cast = self.raise_precision(log_softmax)
         node = self.node([likelihoods.edge])
         if node is not None:
             node.backward = self._makes(likelihoods.size)
             self.keep(node, likelihoods.storage)
-            self.keep(node, labels)
+            self.keep(node, labels.storage)
         loss, weight = self.new(0, likelihoods.element_bytes), self.new(0, likelihoods.element_bytes)
-        if len(logits.shape) > 1:  # a loss for each position: nll_loss2d makes the two the other way round
+        if len(likelihoods.shape) > 1:  # a loss for each position: nll_loss2d makes the two the other way round
             loss, weight = weight, loss
         self.note()
         if node is not None:
             self.keep(node, weight)
-        self.release(softmax, weight, of_likelihoods, of_scores)
+        self.release(weight, cast)
         return Tensor(loss, (), likelihoods.element_bytes, node)
+
+    def sum_classes(self, x: Tensor) -> Tensor:
+        """Run x.sum(1), whose gradient is an expanded view of the output's; autocast on CUDA adds up in float32."""
+        wide = WIDE if self.autocast and self.device == "cuda" else x.element_bytes
+        return self.op(
+            x,
+            shape=x.shape[1:],
+            element_bytes=wide,
+            backward=self._expands,
+            adjust=self._casts_back(x, wide),
+        )
+
+    def multiply(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Run x · factor, which gets no gradient; the result has the wider elements of the two."""
+        wide = max(x.element_bytes, factor.element_bytes)
+        size = x.cast_size(wide)
+        adjust = self._casts_back(x, wide)
+        return self.op(x, element_bytes=wide, keeps=(factor,), backward=self._makes(size), adjust=adjust)
+
+    def mask(self, x: Tensor) -> Tensor:
+        """Run a comparison or a negation of truth values: a byte for each value."""
+        storage = self.new(elements(x.shape))
+        self.note()
+        return Tensor(storage, x.shape, 1)
+
+    # Single values
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Run x.sum(), whose gradient is an expanded view of the output's."""
+        return self._number([x.edge], x.element_bytes, self._expands, self._total(x))
+
+    def count(self, mask: Tensor) -> Tensor:
+        """Run mask.sum(), an int64; on CUDA the truth values are cast first (aten/src/ATen/native/ReduceOps.cpp)."""
+        storage = self.new(0, INDEX_BYTES)
+        cast = [self.new(*mask.cast_size(INDEX_BYTES))] if self.device == "cuda" else []
+        scratch = self.scratch(total(elements(mask.shape), INDEX_BYTES))
+        self.note()
+        self.release(*cast, *scratch)
+        return Tensor(storage, (), INDEX_BYTES)
+
+    def scale_number(self, x: Tensor) -> Tensor:
+        """Run −x, x · number or x / number."""
+        return self._number([x.edge], x.element_bytes, self._makes((0, x.element_bytes)))
+
+    def divide_number(self, x: Tensor, count: Tensor) -> Tensor:
+        """Run x / count, which gets no gradient."""
+        quotient = self.scale_number(x)
+        if quotient.node is not None:
+            self.keep(quotient.node, count.storage)
+        return quotient
+
+    def add_numbers(self, *numbers: Tensor) -> Tensor:
+        """Run the sum of single values."""
+        edges = [number.edge for number in numbers]
+        return self._number(edges, numbers[0].element_bytes, self._passes_on(edges))
+
+    def _total(self, x: Tensor) -> PartialSums:
+        return total(elements(x.shape), max(x.element_bytes, WIDE))
+
+    def _number(
+        self, edges: Sequence[Edge], element_bytes: int, backward: Backward, sums: PartialSums | None = None
+    ) -> Tensor:
+        node = self.node(edges)
+        if node is not None:
+            node.backward = backward
+        storage = self.new(0, element_bytes)
+        scratch = self.scratch(sums)
+        self.note()
+        self.release(*scratch)
+        return Tensor(storage, (), element_bytes, node)
 
     def mse_loss(self, x: Tensor, target: Tensor) -> Tensor:
         """Run `torch.nn.functional.mse_loss`, whose mean is over all values."""
-        self._layer, self.event = "loss", "forward of loss"
         wide_target, of_target = self.raise_precision(target)
         wide_x, of_x = self.raise_precision(x)
         node = self.node([wide_x.edge])
@@ -979,8 +1062,9 @@ class Eager:
             # the output is made as large as the input and then made a single value, in the memory that it has
             # (aten/src/ATen/native/BinaryOps.cpp, mse_loss); the squares, of which the mean is taken, are another
             loss, squares = self.new(*wide_x.size), self.new(*wide_x.size)
+            scratch = self.scratch(self._total(wide_x))
             self.note()
-            self.release(squares)
+            self.release(squares, *scratch)
         self.release(of_x, of_target)
         return Tensor(loss, (), wide_x.element_bytes, node)
 
@@ -988,26 +1072,11 @@ class Eager:
         """Run `sum(losses)`, which begins with 0 + the first. Takes over the caller's references to them."""
         total: Tensor | None = None
         for loss in losses:
-            node = self.node([loss.edge, *([total.edge] if total else [])])
-            if node is not None:
-                node.backward = self._passes_on(node.edges)
-            storage = self.new(0, loss.element_bytes)
-            self.note()
+            added = self.add_numbers(loss, *([total] if total else []))
             self.release(total, loss)
-            total = Tensor(storage, (), loss.element_bytes, node)
+            total = added
         assert total is not None
         return total
-
-    def divide_by_number(self, loss: Tensor) -> Tensor:
-        """Run loss / number; takes over the caller's reference to the loss."""
-        size = 0, loss.storage.constant
-        node = self.node([loss.edge])
-        if node is not None:
-            node.backward = self._makes(size)
-        quotient = self.new(*size)
-        self.note()
-        self.release(loss)
-        return Tensor(quotient, loss.shape, loss.element_bytes, node)
 
     def backward(self, loss: Tensor, hook: Callable[[Parameter], None] | None = None) -> None:
         """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first.
@@ -1019,7 +1088,7 @@ class Eager:
         root = loss.node
         assert root is not None
         self.event = "backward of loss"
-        ones = self.new(0, loss.storage.constant)
+        ones = self.new(0, loss.element_bytes)
         self.note()
         before = self.kind, self.autograd
         self.kind, self.autograd, self._hook = TEMPORARIES, False, hook
@@ -1063,8 +1132,9 @@ class Eager:
                 continue
             if edge.gradient is None:
                 edge.gradient = self.hold(storage)
-            elif self.device == "cpu":
-                # two uses of one tensor: fake tensors' gradients are added out of place, real ones' in place
+            elif self.device == "cpu" or edge.gradient in self._expanded:
+                # two uses of one tensor: fake tensors' gradients are added out of place, real ones' in place unless the
+                # first is a view (torch/csrc/autograd/input_buffer.cpp, can_accumulate_inplace)
                 total = self.new(storage.per_image, storage.constant)
                 self.note()
                 self.release(edge.gradient)

@@ -1,9 +1,9 @@
-"""The memory that CUDA's kernels take to add up many rows: gradients of FC layers' biases, and batch norms.
+"""The memory that CUDA's kernels take to add up many rows: gradients of FC layers' biases, batch norms, and losses.
 
 Such a kernel divides very many rows into parts, so that the whole card has work. It asks torch's allocator for memory
 for the sums of each part, and for counters, and gives both back when it has run. The number of parts does not grow in a
 line with the batch, and it depends on the card: an A100 is assumed. Sums over more than 2 GiB are not modelled, nor are
-averages of maps of more than 131,071 positions.
+averages of maps of more than 131,071 positions, nor sums over more than 131,071 classes, or 4,095 at each position.
 """
 
 from __future__ import annotations
@@ -71,6 +71,21 @@ class PartialSums(NamedTuple):
     split: Split
     part_bytes: int
     counter_bytes: int
+
+
+def total(values_per_image: int, element_bytes: int) -> PartialSums:
+    """Return the sum of all values of all images: of a single column, with a row for each value.
+
+    Args:
+        values_per_image: their number, for one image.
+        element_bytes: of the elements in which they are added up.
+
+    >>> total(1000, 4).split.parts(130), total(1000, 4).split.parts(131)
+    (0, 16)
+    """
+    alone = column_sums(1, element_bytes)
+    assert alone is not None
+    return alone._replace(split=alone.split._replace(rows_per_image=values_per_image))
 
 
 def column_sums(columns: int, element_bytes: int) -> PartialSums | None:

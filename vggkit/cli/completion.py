@@ -86,6 +86,14 @@ def modes(*_: object) -> Iterable[str]:
 
 
 @words_of
+def losses(*_: object) -> Iterable[str]:
+    """Complete the name of a loss."""
+    from vggkit.footprint.steps.losses import LOSSES
+
+    return LOSSES
+
+
+@words_of
 def zero_grads(*_: object) -> Iterable[str]:
     """Complete what becomes of gradients before a step."""
     from vggkit.footprint.steps.options import ZERO_GRADS

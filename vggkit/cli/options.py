@@ -15,6 +15,7 @@ from vggkit.base.files import write_bytes, write_lines, write_text
 from vggkit.base.tables import Table
 from vggkit.cli import completion
 from vggkit.footprint.optimizers import DEFAULT, OPTIMIZERS
+from vggkit.footprint.steps.losses import DEFAULT_LOSS, LOSSES
 
 Formats = Mapping[str, tuple[str, ...]]
 """The formats that a command writes, the default first: the word for --format, and the endings of its files."""
@@ -145,6 +146,13 @@ figure_options = stacked(batch_option, input_option, dtype_option(), set_option)
 
 
 loop_options = stacked(
+    click.option(
+        "--loss",
+        default=DEFAULT_LOSS,
+        show_default=True,
+        help=f"{either(LOSSES)}.",
+        shell_complete=completion.losses,
+    ),
     click.option(
         "--zero-grad",
         default="set_to_none",

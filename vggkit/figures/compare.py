@@ -129,10 +129,10 @@ def compare(
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
         sort: a figure to sort the columns by, such as parameters or macs; "-macs" sorts from the largest.
-        others: what is special about the training step, as for `memory`: optimizer and its own options (weight_decay,
-            foreach, fused, nesterov, amsgrad, momentum, centered), freeze, checkpoint, autocast, allocator (for
-            reserved_bytes), zero_grad, accumulate, ema, clip_grad and step_in_backward; and changes to make to every
-            network, as for `load`.
+        others: what is special about the training step, as for `memory`: loss, optimizer and its own options
+            (weight_decay, foreach, fused, nesterov, amsgrad, momentum, centered), freeze, checkpoint, autocast,
+            allocator (for reserved_bytes), zero_grad, accumulate, ema, clip_grad and step_in_backward; and changes to
+            make to every network, as for `load`.
 
     Returns:
         The comparison.

@@ -1,6 +1,6 @@
 """What a card must have for a loop of steps: its allocations, played into torch's allocator from an empty card.
 
-The loop is the plain one. The model is built on the card, then images and labels are made there, once for all steps:
+The loop is the plain one. The model is built on the card, then images and targets are made there, once for all steps:
 
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
@@ -43,7 +43,7 @@ class Loop(NamedTuple):
     allocates it, is that of the step before.
 
     Args:
-        before: what is there when the loop begins: the model, images and labels.
+        before: what is there when the loop begins: the model, images and targets.
         first: the first step.
         later: each other step.
     """

@@ -17,6 +17,7 @@ from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint import viewer
 from vggkit.footprint.ranks import STRATEGIES
 from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.losses import DEFAULT_LOSS
 from vggkit.footprint.steps.options import OTHERS, OtherArguments, StepOptions, checked_options
 from vggkit.footprint.steps.refusals import runnable_step, steps_of_ranks
 from vggkit.footprint.steps.step import OPTIMIZER_STEP, Step
@@ -279,6 +280,7 @@ def memory(
     batch: SupportsIndex = 1,
     mode: str = "training",
     dtype: Dtype = "float32",
+    loss: str = DEFAULT_LOSS,
     optimizer: str | None = None,
     device: str = "cpu",
     freeze: str | Iterable[str] = (),
@@ -302,6 +304,8 @@ def memory(
         batch: number of images.
         mode: "training", "inference" or "perceptual": the network as a loss, as `Perceptual` has it.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
+        loss: cross-entropy, label-smoothing (cross-entropy with `label_smoothing`), soft-labels (cross-entropy with a
+            probability of each class, as MixUp makes them) or mean-squared-error (with a value for each of the output).
         optimizer: none, sgd, sgd-momentum (the default; without weight decay), paper, asgd, adam, adamw, nadam, radam,
             adamax, rmsprop, adagrad, adadelta, adafactor or rprop; none in inference. paper is sgd-momentum with the
             paper's weight decay.
@@ -350,6 +354,7 @@ def memory(
         batch=batch,
         mode=mode,
         dtype=dtype,
+        loss=loss,
         optimizer=optimizer,
         device=device,
         freeze=freeze,

@@ -39,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         input: shape of one image.
         options: what the steps are like.
         card_bytes: what the card has.
-        step: which step it is, counted from 1; 0 while the model, images and labels are made.
+        step: which step it is, counted from 1; 0 while the model, images and targets are made.
         event: what runs: "backward of block1_relu1".
         segments: what is reserved, by address; its blocks in order.
         kinds: what each block that is handed out is for, by its address: a key of `MEMORY_KINDS`.

@@ -1,4 +1,4 @@
-"""What a step is made of in torch: the model, its images and labels, the loss and the optimizer; a perceptual loss."""
+"""What a step is made of in torch: the model, its images and targets, the loss and the optimizer; a perceptual loss."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def images_of(network: Network, options: StepOptions, batch: int) -> Tensor:
     return torch.zeros(batch, *network.input_shape, dtype=getattr(torch, options.dtype), device=options.device)
 
 
-def labels_of(network: Network, options: StepOptions, batch: int) -> Tensor:
-    """Return the classes of images; of a network that ends in maps, the class of each of their places."""
-    return torch.zeros(batch, *network.output_shape[1:], dtype=torch.int64, device=options.device)
+def targets_of(network: Network, options: StepOptions, batch: int) -> Tensor:
+    """Return what the loss compares the outputs of images with."""
+    targets = options.loss_rules.targets(network.output_shape, options.dtype)
+    return torch.zeros(batch, *targets.shape, dtype=getattr(torch, targets.dtype), device=options.device)
 
 
 def autocast(options: StepOptions) -> AbstractContextManager[Any]:
@@ -42,7 +43,7 @@ def autocast(options: StepOptions) -> AbstractContextManager[Any]:
 
 
 class Training:
-    """A training loop, whose model, images and labels are made in this order, once for all steps.
+    """A training loop, whose model, images and targets are made in this order, once for all steps.
 
     Args:
         network: whose model.
@@ -52,7 +53,7 @@ class Training:
         model: what is trained.
         average: a second model, whose parameters are moving averages; None if there is none.
         images: the batch of every step.
-        labels: their classes.
+        targets: what the loss compares the model's outputs with.
         optimizers: those that change the parameters; none if nothing changes them.
         loss: the last one.
     """
@@ -62,7 +63,7 @@ class Training:
         self.model = model_of(network, options)
         self.average = model_of(network, options) if options.ema else None
         self.images = images_of(network, options, options.batch)
-        self.labels = labels_of(network, options, options.batch)
+        self.targets = targets_of(network, options, options.batch)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         groups = [[parameter] for parameter in trained] if options.step_in_backward else [trained]
         made = [options.rules.torch_optimizer(group, options.update, torch.optim) for group in groups if group]
@@ -75,7 +76,8 @@ class Training:
     def forward(self) -> Tensor:
         """Run the forward pass and the loss."""
         with autocast(self.options):
-            loss = nn.functional.cross_entropy(self.model(self.images), self.labels)
+            loss_of = self.options.loss_rules.torch_loss  # no variable holds the output while the loss is divided
+            loss: Tensor = loss_of(self.model(self.images), self.targets, nn.functional)
             return loss / self.options.accumulate if self.options.accumulate > 1 else loss
 
     def step(self) -> None:

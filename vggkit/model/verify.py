@@ -29,7 +29,7 @@ from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.model.build import build
 from vggkit.model.claims import Claim
 from vggkit.model.module import VGG
-from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, labels_of, model_of
+from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, model_of, targets_of
 from vggkit.network import Network
 
 MOST_BYTES = 2**63
@@ -162,7 +162,7 @@ class Trainer:
                 training.step()
                 self.steps += 1
             average = [] if training.average is None else [training.average]
-            tracker = _Tracker(training.model, *average, *training.optimizers, training.images, training.labels)
+            tracker = _Tracker(training.model, *average, *training.optimizers, training.images, training.targets)
             with tracker:
                 training.step()
         return _peak(tracker)
@@ -170,7 +170,7 @@ class Trainer:
     def _give(self, batch: int) -> None:
         """Give the loop a batch of so many images."""
         self.training.images = images_of(self.network, self.options, batch)
-        self.training.labels = labels_of(self.network, self.options, batch)
+        self.training.targets = targets_of(self.network, self.options, batch)
 
 
 def saved_bytes(network: Network, options: StepOptions) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch._dynamo  # torch imports it in the first step, and so keeps the variables of that step
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 import vggkit
 from vggkit.footprint.optimizers import OPTIMIZERS, Update
@@ -104,7 +104,6 @@ def replace(library: torch.library.Library) -> None:
     library.impl("native_batch_norm", batch_norm, "CUDA")
     library.impl("native_batch_norm_backward", batch_norm_backward, "CUDA")
     library.impl("addmm", lambda _, left, right, **_scales: product(left, right), "CUDA")
-    library.impl("mean.out", lambda *_, out, **_options: out, "CUDA")  # its workspace grows with the multiprocessors
 
 
 def change(alone: weakref.ref[torch.optim.Optimizer], _: Tensor) -> None:
@@ -113,6 +112,15 @@ def change(alone: weakref.ref[torch.optim.Optimizer], _: Tensor) -> None:
     assert optimizer is not None
     optimizer.step()
     optimizer.zero_grad()
+
+
+LOSSES: dict[str, Callable[[Sequence[int], torch.dtype], tuple[Callable[..., Tensor], Sequence[int], torch.dtype]]] = {
+    "cross-entropy": lambda shape, _: (cross_entropy, shape[1:], torch.int64),
+    "label-smoothing": lambda shape, _: (partial(cross_entropy, label_smoothing=0.1), shape[1:], torch.int64),
+    "soft-labels": lambda shape, _: (cross_entropy, shape, torch.float32),
+    "mean-squared-error": lambda shape, dtype: (mse_loss, shape, dtype),
+}
+"""Each loss, and the shape for one image and the dtype of its targets, for an output's shape and a network's dtype."""
 
 
 class Training:
@@ -130,6 +138,7 @@ class Training:
         ema: whether a second model's parameters follow those of the first.
         clip_grad: whether the gradients' norm is clipped.
         step_in_backward: whether each parameter is changed as soon as it has its gradient.
+        loss: a key of `LOSSES`.
         options: of `vggkit.build`.
     """
 
@@ -146,12 +155,14 @@ class Training:
         ema: bool = False,
         clip_grad: bool = False,
         step_in_backward: bool = False,
+        loss: str = "cross-entropy",
         **options: Any,
     ) -> None:
         self.model = vggkit.build(network, device="cuda", dtype=dtype, **options).train()
         self.averaged = vggkit.build(network, device="cuda", dtype=dtype, **options) if ema else None
         self.images = torch.empty(batch, *network.input_shape, dtype=getattr(torch, dtype), device="cuda")
-        self.labels = torch.empty(batch, *network.output_shape[1:], dtype=torch.int64, device="cuda")
+        self.loss_of, shape, made = LOSSES[loss](network.output_shape, getattr(torch, dtype))
+        self.targets = torch.empty(batch, *shape, dtype=made, device="cuda")
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = None
         self.alone: list[torch.optim.Optimizer] = []
@@ -170,9 +181,9 @@ class Training:
         for _ in range(self.accumulate):
             with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.autocast):
                 if self.accumulate == 1:
-                    self.loss = cross_entropy(self.model(self.images), self.labels)
+                    self.loss = self.loss_of(self.model(self.images), self.targets)
                 else:
-                    self.loss = cross_entropy(self.model(self.images), self.labels) / self.accumulate
+                    self.loss = self.loss_of(self.model(self.images), self.targets) / self.accumulate
             if self.loss.requires_grad:
                 self.loss.backward()
         if self.clip_grad:
@@ -259,7 +270,7 @@ class Perceptual:
 
 
 LOOPS: dict[str, Any] = {"training": Training, "inference": Inference, "perceptual": Perceptual}
-OF_TRAINING = ("zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward")
+OF_TRAINING = ("loss", "zero_grad", "accumulate", "ema", "clip_grad", "step_in_backward")
 
 
 def figures() -> dict[str, int]:

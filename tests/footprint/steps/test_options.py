@@ -54,11 +54,11 @@ def test_the_json_has_every_option() -> None:
     step = vggkit.memory("D", device="cuda", freeze="block1", accumulate=2, optimizer="paper").to_dict()
     options = {word: step[word] for word in STEP_KEYWORDS}
     assert options == {
-        "batch": 1, "mode": "training", "dtype": "float32", "device": "cuda", "optimizer": "paper",
-        "freeze": ["block1"], "checkpoint": [], "taps": [], "cached_target": False, "trainable": False,
-        "autocast": False, "allocator": "", "zero_grad": "set_to_none", "accumulate": 2, "ema": False,
-        "clip_grad": False, "step_in_backward": False, "weight_decay": 5e-4, "foreach": True, "fused": False,
-        "nesterov": False, "amsgrad": None, "momentum": None, "centered": None,
+        "batch": 1, "mode": "training", "dtype": "float32", "device": "cuda", "loss": "cross-entropy",
+        "optimizer": "paper", "freeze": ["block1"], "checkpoint": [], "taps": [], "cached_target": False,
+        "trainable": False, "autocast": False, "allocator": "", "zero_grad": "set_to_none", "accumulate": 2,
+        "ema": False, "clip_grad": False, "step_in_backward": False, "weight_decay": 5e-4, "foreach": True,
+        "fused": False, "nesterov": False, "amsgrad": None, "momentum": None, "centered": None,
         "ranks": 1, "parallel": "none", "rank": None, "bucket_cap_mb": None, "static_graph": False,
     }  # fmt: skip
 

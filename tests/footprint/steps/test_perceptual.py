@@ -19,7 +19,7 @@ from tests.drawn import networks
 from tests.footprint.card import Cards
 from tests.footprint.grid import (
     CONFIGURATIONS,
-    SMALL_CARD,
+    FULL_CARD,
     assert_torchs_steps,
     drawn_perceptual_losses,
     loop_of,
@@ -157,13 +157,13 @@ def test_drawn_ones_have_torchs_bytes_on_a_card(cards: Cards, count: int) -> Non
 def test_the_largest_batch_runs_on_a_card_and_the_next_does_not(cards: Cards) -> None:
     """In torch's own allocator, on a card that they fill."""
     arguments: dict[str, Any] = {"mode": "perceptual", "taps": ["relu1_2", "relu2_2", "relu3_3"]}
-    largest = vggkit.max_batch("D", SMALL_CARD, context=0, **arguments)
-    card = cards("play_steps.py", SMALL_CARD, "")
+    largest = vggkit.max_batch("D", FULL_CARD, context=0, **arguments)
+    card = cards("play_steps.py", FULL_CARD, "")
     for batch, runs in ((largest, True), (largest + 1, False)):
         question = {"name": "D", "batch": batch, **arguments}
         loop = loop_of(question)
         assert loop is not None
-        done = assert_torchs_steps(card, loop, question, SMALL_CARD, "")
+        done = assert_torchs_steps(card, loop, question, FULL_CARD, "")
         assert (done[-1] is not None) is runs
 
 

@@ -12,6 +12,7 @@ from vggkit.base.numbers import plain, whole
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS, Optimizer, Update, UpdateArguments, check_update
 from vggkit.footprint.ranks import NO_GROUP, STRATEGIES, Group, GroupArguments, checked_group
+from vggkit.footprint.steps.losses import DEFAULT_LOSS, LOSSES, Loss
 from vggkit.network import Dtype, Network, check_batch, dtype_name, several
 from vggkit.notation.layers import Shape, times
 
@@ -24,6 +25,7 @@ ZeroGrad = Literal["set_to_none", "zero"]
 
 TAKEN: dict[Mode, tuple[str, ...]] = {
     "training": (
+        "loss",
         "optimizer",
         "update",
         "group",
@@ -41,6 +43,7 @@ TAKEN: dict[Mode, tuple[str, ...]] = {
 """The options of each mode, beside those that every mode has."""
 
 ABSENT: dict[str, Any] = {
+    "loss": DEFAULT_LOSS,
     "optimizer": NONE,
     "update": Update(),
     "group": NO_GROUP,
@@ -75,6 +78,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         batch: number of images.
         mode: "training", "inference" or "perceptual".
         dtype: of parameters, images and activations.
+        loss: a key of `LOSSES`, of a training step.
         optimizer: a key of `OPTIMIZERS`; "none" if nothing is trained.
         update: the optimizer's own options.
         group: the ranks that train together.
@@ -97,6 +101,7 @@ class StepOptions(msgspec.Struct, frozen=True):
     batch: int = 1
     mode: Mode = "training"
     dtype: str = "float32"
+    loss: str = DEFAULT_LOSS
     optimizer: str = DEFAULT
     update: Update = Update()
     group: Group = NO_GROUP
@@ -122,6 +127,11 @@ class StepOptions(msgspec.Struct, frozen=True):
     def rules(self) -> Optimizer:
         """The rules of the optimizer."""
         return OPTIMIZERS[self.optimizer]
+
+    @property
+    def loss_rules(self) -> Loss:
+        """The rules of a training step's loss."""
+        return LOSSES[self.loss]
 
     @property
     def early_steps(self) -> int:
@@ -169,6 +179,8 @@ class StepOptions(msgspec.Struct, frozen=True):
         said: list[str] = []
         if self.takes("optimizer"):
             said += [self.optimizer, *self.update.words]
+        if self.loss != DEFAULT_LOSS:
+            said.append(self.loss_rules.words)
         if self.taps:
             said.append(f"taps: {', '.join(self.taps)}")
         if self.cached_target:
@@ -207,6 +219,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         """Return the documented JSON, with the optimizer's options as they apply."""
         every = msgspec.structs.asdict(self)
         del every["update"], every["group"]
+        every["loss"] = self.loss if self.takes("loss") else None
         listed = {word: list(value) if isinstance(value, tuple) else value for word, value in every.items()}
         return {**listed, **self.rules.settled(self.update, self.device), **msgspec.structs.asdict(self.group)}
 
@@ -225,6 +238,7 @@ class StepOptions(msgspec.Struct, frozen=True):
 class TrainingArguments(UpdateArguments, total=False):
     """The keywords of a training step on any device, for type checkers; `memory` explains them."""
 
+    loss: str
     optimizer: str | None
     freeze: str | Iterable[str]
     checkpoint: str | Iterable[str]
@@ -292,6 +306,7 @@ def step_options(
     batch: SupportsIndex = 1,
     mode: str = "training",
     dtype: Dtype = "float32",
+    loss: str = DEFAULT_LOSS,
     optimizer: str | None = None,
     device: str = "cpu",
     freeze: str | Iterable[str] = (),
@@ -320,6 +335,7 @@ def step_options(
         batch=check_batch(batch),
         mode=kind,
         dtype=dtype_name(dtype),
+        loss=one_of(LOSSES, loss, "loss"),
         freeze=_distinct(freeze, "freeze"),
         checkpoint=_distinct(checkpoint, "checkpoint"),
         taps=_distinct(taps, "taps"),

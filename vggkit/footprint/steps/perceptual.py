@@ -64,6 +64,7 @@ class Perceptual(Step):
         wanted = cached or self._activations(target, blocks, "target pass")
         eager.autograd = True
         found = self._activations(images, blocks, "forward")
+        eager.start_loss()
         loss = eager.add_losses(eager.mse_loss(found[tap], wanted[tap]) for tap in self._taps)
         self.outputs["loss"] = loss.storage.size
         eager.end_autocast()

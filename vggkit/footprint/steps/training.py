@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from vggkit.base.eager import (
     GRADIENTS,
-    INDEX_BYTES,
     INPUTS,
     OPTIMIZER,
     WIDE,
@@ -23,7 +22,6 @@ from vggkit.footprint.ranks import NO_GROUP, STRATEGIES, Placed
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import CLIP_GRAD, CONSTRUCTION, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step, made_first
 from vggkit.network import Network
-from vggkit.notation.layers import elements
 
 CHUNK = 65536
 """Elements that a block of threads goes through (aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize)."""
@@ -60,7 +58,7 @@ class MicroStep(NamedTuple):
 class Training(Step):
     """The second step of a training loop, when the optimizer has its state, or the first that is like all later ones.
 
-    `zero_grad()`, forward pass, cross-entropy, backward pass, optimizer step. The loss of the step before lives until
+    `zero_grad()`, forward pass, loss, backward pass, optimizer step. The loss of the step before lives until
     the new one is there. `vggkit.footprint.steps.options` says what may be otherwise.
     """
 
@@ -85,8 +83,7 @@ class Training(Step):
         if options.ema:
             self._copy_model(built)
         images = self._images()
-        places = elements(self.network.output_shape[1:])  # a trunk ends in maps, with a label for each position
-        labels = eager.new(places * INDEX_BYTES, kind=INPUTS)
+        targets = self._targets()
         self._record()  # `loop` says when these are made
         self._states = {parameter: self._made_states(parameter) for parameter in self.strategy.owned}
         if not options.step_in_backward:
@@ -97,7 +94,7 @@ class Training(Step):
         if options.zero_grad == "set_to_none":
             for parameter in self._trained:
                 self._free_gradient(parameter)
-        self._micro_steps = list(self._made_micro_steps(images, labels, blocks))
+        self._micro_steps = list(self._made_micro_steps(images, targets, blocks))
         self._after: list[Part] = []
         if options.clip_grad and self._trained:
             self._after.append(self._clip())
@@ -105,6 +102,12 @@ class Training(Step):
             self._after.append(self._update(self.strategy.owned))
         self._record()
         eager.release(self._loss)
+
+    def _targets(self) -> Tensor:
+        """Allocate what the output is compared with."""
+        targets = self.options.loss_rules.targets(self.network.output_shape, self.options.dtype)
+        storage = self._eager.new(targets.per_image, kind=INPUTS)
+        return Tensor(storage, targets.shape, targets.element_bytes)
 
     def _arrival(self) -> list[Parameter]:
         """Return the trained parameters in the order in which their gradients come, as in a process that is alone."""
@@ -125,33 +128,35 @@ class Training(Step):
         self._eager.release(parameter.gradient)
         parameter.gradient = None
 
-    def _made_micro_steps(self, images: Tensor, labels: Storage, blocks: Blocks) -> Iterator[MicroStep]:
+    def _made_micro_steps(self, images: Tensor, targets: Tensor, blocks: Blocks) -> Iterator[MicroStep]:
         """Run the forward and backward passes of a step; those between the first and the last are all alike."""
         between = self.options.accumulate - 2
-        yield self._micro_step(images, labels, blocks, is_first=True, is_last=between < 0)
+        yield self._micro_step(images, targets, blocks, is_first=True, is_last=between < 0)
         saved, self._eager.kept = self._eager.kept, {}
         if between > 0:
             seen = len(self.moments)
-            again = self._micro_step(images, labels, blocks)
+            again = self._micro_step(images, targets, blocks)
             self.moments += self.moments[seen:] * (between - 1)
             yield from [again] * between
         if between >= 0:
-            yield self._micro_step(images, labels, blocks, is_last=True)
+            yield self._micro_step(images, targets, blocks, is_last=True)
         self._eager.kept = saved
 
     def _micro_step(
-        self, images: Tensor, labels: Storage, blocks: Blocks, *, is_first: bool = False, is_last: bool = False
+        self, images: Tensor, targets: Tensor, blocks: Blocks, *, is_first: bool = False, is_last: bool = False
     ) -> MicroStep:
         eager = self._eager
         forward = self._record()
         if is_first:
             self.strategy.begin_step()
         eager.autocast = self.options.autocast
-        logits = self._forward(images, blocks)
-        loss = eager.cross_entropy(logits, labels)
-        eager.release(logits)
+        output = self._forward(images, blocks)
+        eager.start_loss()
+        loss = self.options.loss_rules.run(eager, output, targets)
+        eager.release(output)
         if self.options.accumulate > 1:
-            loss = eager.divide_by_number(loss)
+            whole, loss = loss, eager.scale_number(loss)
+            eager.release(whole)
         eager.end_autocast()
         self._record()
         eager.release(self._loss)  # that of the micro-step before
