@@ -14,6 +14,7 @@ from torch.jit import is_scripting  # type: ignore[attr-defined]  # torch does n
 from torch.utils.checkpoint import checkpoint as run_again
 
 from vggkit.base.errors import ArgumentError, ConfigError, shorten
+from vggkit.footprint.remedies.remedies import Remedy
 from vggkit.model import rewrite
 from vggkit.model.description import described
 from vggkit.network import Network, PlacedLayer, place, several
@@ -205,6 +206,27 @@ class VGG(nn.Module):
                 hold_statistics(module)
         return self
 
+    def apply_remedy(self, remedy: Remedy) -> dict[str, Any]:
+        """Set up what of a remedy is the model's: blocks to checkpoint, blocks and layers that are not trained.
+
+        The model is then as if it had been built with the remedy's `build_options`.
+
+        Args:
+            remedy: one of those that `vggkit.remedies` finds.
+
+        Returns:
+            What is left to do, in the loop and around it: the remedy's `loop_options`.
+
+        Raises:
+            ArgumentError: if it is no remedy, or the model has no such block or layer.
+        """
+        options = _checked(remedy).build_options
+        checkpoint = self.network.blocks(options.get("checkpoint", self.checkpoint), "checkpoint")
+        if "freeze" in options:
+            self.freeze(options["freeze"])
+        self.checkpoint = checkpoint
+        return remedy.loop_options
+
     def train(self, mode: bool = True) -> VGG:
         """Set training or evaluation mode; frozen batch norms stay in evaluation mode.
 
@@ -266,6 +288,13 @@ class VGG(nn.Module):
             return None
         told_misfit = _misfit(network, tuple(x.shape[1:]))
         return None if told_misfit is None else ValueError(f"{network.name}: {told_misfit}")
+
+
+def _checked(remedy: object) -> Remedy:
+    if isinstance(remedy, Remedy):
+        return remedy
+    found = shorten(type(remedy).__name__)
+    raise ArgumentError(f"remedy: expected one of those that vggkit.remedies finds, found {found}")
 
 
 def _compiled(module: nn.Module) -> nn.Module:

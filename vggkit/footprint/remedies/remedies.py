@@ -58,6 +58,11 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     retries: int | None
 
     @property
+    def loop_options(self) -> dict[str, Any]:
+        """What it changes in the loop and around it: the options that are none of `build`."""
+        return {word: value for word, value in self.options.items() if word not in self.build_options}
+
+    @property
     def bytes(self) -> int:
         """What must be there: reserved bytes on CUDA, the peak on the CPU."""
         return self.peak_bytes if self.reserved_bytes is None else self.reserved_bytes
