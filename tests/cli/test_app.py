@@ -445,7 +445,7 @@ TABLES = [
     ("list", "--family"),
     ("names", "vgg19_bn"),
     ("memory", "D", "--batch", "64", "--optimizer", "adamw"),
-    ("memory", "D", "--fit", "T4", "--fit", "8GB"),
+    ("memory", "D", "--fit", "3GB", "--fit", "2.5GiB"),
     ("remedies", "E", "RTX 3070", "--batch", "80", "--optimizer", "adamw"),
     ("verify", "A", "--set", "width=0.125", "--input", "3x32x32"),
     ("compare", "C", "vgg16_bn"),

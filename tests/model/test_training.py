@@ -163,6 +163,7 @@ def test_one_name_is_as_good_as_a_list_of_one(word: str) -> None:
     built, listed = (vggkit.build("A", device="meta", **options, **each) for each in (one, several))
     assert (trained(built), built.checkpoint) == (trained(listed), listed.checkpoint)
     assert vggkit.memory("A", **options, **one) == vggkit.memory("A", **options, **several)
-    assert vggkit.max_batch("A", "1GB", **options, **one) == vggkit.max_batch("A", "1GB", **options, **several)
+    largest = [vggkit.max_batch("A", "30MB", context=0, **options, **each) for each in (one, several)]
+    assert largest[0] == largest[1] > 0
     taps = vggkit.features("A", "relu2_1", **options, **one)
     assert vggkit.features("A", ["relu2_1"], **options, **several).layers == taps.layers == ("relu2_1",)
