@@ -109,7 +109,7 @@ def drawn_steps(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
     if word != NONE and chance.random() < 0.3:
         return {**question, "step_in_backward": True}
     question["zero_grad"] = chance.choice(["set_to_none", "zero"])
-    question["accumulate"] = chance.choice([1, 1, 2, 3, 8])
+    question["accumulate"] = chance.choice([1, 1, 2, 3])
     return {**question, "clip_grad": chance.random() < 0.5}
 
 

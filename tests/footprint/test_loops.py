@@ -29,7 +29,7 @@ from vggkit.base.errors import ArgumentError
 from vggkit.footprint.optimizers import NONE, Update
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.steps.options import MOST_ACCUMULATED, checked_options
-from vggkit.model import verify
+from vggkit.model.verify import Trainer
 
 LOOPS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -76,10 +76,11 @@ def assert_memtrackers_peak(question: Question, *batches: int) -> None:
     """Hold the peak by kind, and what is saved for the backward pass, against their judges."""
     network = network_of(question)
     _, options = split(question)
+    trainer = Trainer(network, checked_options(network, **options))
     for batch in batches:
-        plan = plan_step(network, checked_options(network, **{**options, "batch": batch}))
-        assert plan.by_kind == verify.training_peak(network, plan.options)
-        assert plan.saved_for_backward_bytes == verify.saved_bytes(network, plan.options)
+        plan = plan_step(network, trainer.options.replace(batch=batch))
+        assert plan.by_kind == trainer.training_peak(batch)
+        assert plan.saved_for_backward_bytes == trainer.saved_bytes(batch)
 
 
 @pytest.fixture(scope="session")
