@@ -27,7 +27,7 @@ MEMORY_KINDS = {
     "activations": "activations",
     "temporaries": "temporaries",
     "inputs": "images and targets",
-    "communication": "buckets to send",
+    "communication": "sent between ranks",
 }
 """What memory is used for, and the words for it in tables."""
 
@@ -191,7 +191,19 @@ Backward = Callable[[Storage], Gradients]
 class Node:
     """A node of the autograd graph: what it keeps, how it makes its inputs' gradients, and where they go."""
 
-    __slots__ = ("adjust", "backward", "dependencies", "edges", "frame", "gradient", "layer", "order", "packs", "saved")
+    __slots__ = (
+        "adjust",
+        "backward",
+        "before",
+        "dependencies",
+        "edges",
+        "frame",
+        "gradient",
+        "layer",
+        "order",
+        "packs",
+        "saved",
+    )
 
     def __init__(self, layer: str, order: int, edges: Sequence[Edge], frame: Frame | None) -> None:
         self.layer = layer
@@ -199,6 +211,7 @@ class Node:
         self.edges = edges
         self.frame = frame
         self.backward: Backward | None = None
+        self.before: Callable[[], None] | None = None
         self.adjust: Callable[[Storage, Gradients], Gradients] | None = None
         self.saved: list[Storage] = []
         self.packs: list[tuple[int, bool]] = []
@@ -1078,12 +1091,18 @@ class Eager:
         assert total is not None
         return total
 
-    def backward(self, loss: Tensor, hook: Callable[[Parameter], None] | None = None) -> None:
+    def backward(
+        self,
+        loss: Tensor,
+        hook: Callable[[Parameter], None] | None = None,
+        end: Callable[[], None] | None = None,
+    ) -> None:
         """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first.
 
         Args:
             loss: where it begins.
             hook: is called with each parameter that has its gradient (`register_post_accumulate_grad_hook`).
+            end: is called when all have theirs (the engine's `queue_callback`).
         """
         root = loss.node
         assert root is not None
@@ -1100,6 +1119,8 @@ class Eager:
             self.event = f"backward of {node.layer}"
             for edge in self._run_node(node):
                 heapq.heappush(ready, (-edge.order, edge))
+        if end is not None:
+            end()
         self.release(ones)
         self.kind, self.autograd = before
 
@@ -1108,6 +1129,8 @@ class Eager:
         gradient, node.gradient, frame = node.gradient, None, node.frame
         assert gradient is not None
         assert node.backward is not None
+        if node.before is not None:
+            node.before()
         unpacked: list[Storage] = []
         if node.packs and frame is not None:
             if frame.recomputing < 0:
@@ -1122,7 +1145,7 @@ class Eager:
             frame.alive -= len(node.packs)
             if frame.alive == 0:
                 self.release(frame.x)
-        node.saved, node.backward, node.adjust = [], None, None
+        node.saved, node.backward, node.before, node.adjust = [], None, None, None
         return self._hand_on(node, made)
 
     def _hand_on(self, node: Node, made: Gradients) -> list[Node]:

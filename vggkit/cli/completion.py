@@ -110,6 +110,14 @@ def strategies(*_: object) -> Iterable[str]:
 
 
 @words_of
+def units(*_: object) -> Iterable[str]:
+    """Complete what fsdp gathers together."""
+    from vggkit.footprint.ranks import UNITS
+
+    return UNITS
+
+
+@words_of
 def optimizers(*_: object) -> Iterable[str]:
     """Complete the name of an optimizer."""
     from vggkit.footprint.optimizers import OPTIMIZERS

@@ -31,7 +31,7 @@ from vggkit.cli.options import (
     write_table,
     wrong_ending,
 )
-from vggkit.footprint.ranks import STRATEGIES, Alone
+from vggkit.footprint.ranks import STRATEGIES, UNITS, Alone
 
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
@@ -89,6 +89,18 @@ group_options = stacked(
         help="Of ddp: MiB at which a bucket is closed.  [default: 1 for the first, 25 for the others]",
     ),
     click.option("--static-graph", is_flag=True, help="Of ddp: torch is told that every step has the same graph."),
+    click.option(
+        "--units",
+        default="blocks",
+        show_default=True,
+        help=f"Of fsdp, what is gathered together: {either(UNITS)}.",
+        shell_complete=completion.units,
+    ),
+    click.option(
+        "--reshard-after-forward/--no-reshard-after-forward",
+        default=True,
+        help="Of fsdp: free a unit's parameters between its forward and its backward pass, or not.  [default: free]",
+    ),
 )
 """One rank of several: the fields of `vggkit.footprint.ranks.Group`."""
 

@@ -52,7 +52,7 @@ class Sought(ABC):
         self.network = network
         self.options = options
         group = options.group
-        if group.rank is None and not STRATEGIES[group.parallel].is_even:
+        if group.rank is None and not STRATEGIES[group.parallel].first_is_fullest:
             raise ArgumentError(
                 f"rank: ranks by {group.parallel} hold different amounts; expected the one whose card it is, such as 0"
             )

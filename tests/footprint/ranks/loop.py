@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import vggkit
+from tests.footprint.card.play_steps import LOSSES
 from vggkit.footprint.steps.options import StepOptions
 
 
@@ -78,7 +78,8 @@ class Training:
         self.wrapped.register_comm_hook(self.sent, lambda sent, bucket: averaged(sent, bucket))
         self.average = vggkit.build(network, dtype=options.dtype, **of_build).train() if options.ema else None
         self.images = torch.zeros(options.batch, *network.input_shape, dtype=dtype, device=device)
-        self.labels = torch.zeros(options.batch, *network.output_shape[1:], dtype=torch.int64, device=device)
+        self.loss_of, shape, made = LOSSES[options.loss](network.output_shape, dtype)
+        self.targets = torch.zeros(options.batch, *shape, dtype=made, device=device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizers = OPTIMIZERS.get(group.parallel, torch.optim)
         self.loss: torch.Tensor | None = None
@@ -95,9 +96,9 @@ class Training:
             with self._syncing(position):
                 with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.autocast):
                     if options.accumulate == 1:
-                        self.loss = cross_entropy(self.wrapped(self.images), self.labels)
+                        self.loss = self.loss_of(self.wrapped(self.images), self.targets)
                     else:
-                        self.loss = cross_entropy(self.wrapped(self.images), self.labels) / options.accumulate
+                        self.loss = self.loss_of(self.wrapped(self.images), self.targets) / options.accumulate
                 self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if options.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=1.0)

@@ -15,13 +15,14 @@ from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import whole
 from vggkit.footprint.ranks.group import Group, GroupArguments
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
+from vggkit.footprint.ranks.shards import UNITS, FullyShard
 from vggkit.footprint.ranks.strategy import Alone, Placed, Strategy
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 
-__all__ = ["NO_GROUP", "STRATEGIES", "Alone", "Group", "GroupArguments", "Placed", "Strategy", "checked_group"]
+__all__ = ["NO_GROUP", "STRATEGIES", "UNITS", "Alone", "Group", "GroupArguments", "Placed", "Strategy", "checked_group"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    kind.name: kind for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer)
+    kind.name: kind for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer, FullyShard)
 }
 """Every strategy by the word that asks for it."""
 
@@ -38,6 +39,8 @@ def checked_group(
     rank: Any = None,
     bucket_cap_mb: Any = None,
     static_graph: Any = False,
+    units: Any = "blocks",
+    reshard_after_forward: Any = True,
 ) -> Group:
     """Check arguments of a group; `Group` explains them.
 
@@ -59,9 +62,11 @@ def checked_group(
         isinstance(bucket_cap_mb, bool) or not isinstance(bucket_cap_mb, (int, float)) or not 0 < bucket_cap_mb < 2**40
     ):
         raise ArgumentError(f"bucket_cap_mb: expected a number above 0, found {shorten(bucket_cap_mb)}")
-    if not isinstance(static_graph, bool):
-        raise ArgumentError(f"static_graph: expected True or False, found {shorten(static_graph)}")
-    group = Group(count, strategy.name, rank, bucket_cap_mb, static_graph)
+    for word, value in (("static_graph", static_graph), ("reshard_after_forward", reshard_after_forward)):
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{word}: expected True or False, found {shorten(value)}")
+    unit = one_of(UNITS, units, "units")
+    group = Group(count, strategy.name, rank, bucket_cap_mb, static_graph, unit, reshard_after_forward)
     for word in group.given:
         if word not in strategy.takes:
             having = ", ".join(kind.name for kind in STRATEGIES.values() if word in kind.takes)

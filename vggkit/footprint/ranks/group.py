@@ -17,6 +17,10 @@ class Group(msgspec.Struct, frozen=True):
         bucket_cap_mb: of `ddp`: a bucket of gradients is closed once it has so many MiB; None for torch's own choice,
             1 for the first and 25 for the others.
         static_graph: of `ddp`: whether torch is told that every step has the same graph.
+        units: of `fsdp`: what is gathered together: "blocks" and single FC layers, "layers", or the whole model as the
+            "root".
+        reshard_after_forward: of `fsdp`: whether a unit's parameters are freed between its forward and its backward
+            pass.
     """
 
     ranks: int = 1
@@ -24,6 +28,8 @@ class Group(msgspec.Struct, frozen=True):
     rank: int | None = None
     bucket_cap_mb: float | None = None
     static_graph: bool = False
+    units: str = "blocks"
+    reshard_after_forward: bool = True
 
     @property
     def own(self) -> int:
@@ -43,12 +49,13 @@ class Group(msgspec.Struct, frozen=True):
             return []
         whose = "" if self.rank is None else f"rank {self.rank} of "
         said = [
-            f"{word.replace('_', ' ')}{'' if value is True else f' {value:g}'}" for word, value in self.given.items()
+            f"{'no ' * (value is False)}{word.replace('_', ' ')}{'' if isinstance(value, bool) else f' {value}'}"
+            for word, value in self.given.items()
         ]
         return [f"{whose}{self.ranks} ranks by {self.parallel}", *said]
 
 
-OPTIONS = ("bucket_cap_mb", "static_graph")
+OPTIONS = ("bucket_cap_mb", "static_graph", "units", "reshard_after_forward")
 """The fields that not every strategy has."""
 
 ALONE = Group()
@@ -62,3 +69,5 @@ class GroupArguments(TypedDict, total=False):
     rank: SupportsIndex | None
     bucket_cap_mb: float | None
     static_graph: bool
+    units: str
+    reshard_after_forward: bool

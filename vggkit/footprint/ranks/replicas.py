@@ -9,12 +9,12 @@ Of `accumulate` batches only the last one's backward pass sends gradients; the o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from vggkit.base.eager import COMMUNICATION, GRADIENTS, Eager, Parameter, Storage
+from vggkit.base.eager import COMMUNICATION, Eager, Parameter, Storage
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.ranks.group import Group
-from vggkit.footprint.ranks.strategy import Asked, Placed, Strategy
+from vggkit.footprint.ranks.strategy import Asked, Placed, WholeModel
 from vggkit.footprint.ranks.traffic import Traffic, all_reduce, broadcast
 
 MIB = 1 << 20
@@ -63,7 +63,7 @@ def closed(sizes: Iterable[int], caps: Sequence[int]) -> list[list[int]]:
     return [bucket for bucket in buckets if bucket]
 
 
-class Replicas(Strategy):
+class Replicas(WholeModel):
     """Gradients are copied into the buckets, and the averages back."""
 
     name = "ddp"
@@ -109,11 +109,7 @@ class Replicas(Strategy):
 
     @property
     def kept(self) -> Iterable[Storage]:
-        return (*self.buckets, *self.maps)
-
-    @property
-    def owned(self) -> Sequence[Parameter]:
-        return self.placed.trained
+        return (*super().kept, *self.buckets, *self.maps)
 
     def traffic(self, rank: int) -> Traffic:
         total, ranks = Traffic(), self.group.ranks
@@ -132,15 +128,6 @@ class Replicas(Strategy):
                 joined.append(eager.new(0, sum(buffer.constant for buffer in buffers), COMMUNICATION))
                 eager.note()
         eager.release(*joined)
-
-    def gradient_ready(self, parameter: Parameter) -> None:
-        return
-
-    def left_gradient(self, parameter: Parameter) -> Storage:
-        return self.eager.new(0, parameter.storage.constant, GRADIENTS)
-
-    def likeness(self, rank: int) -> Hashable:
-        return None
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
-from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, Storage
+from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, PlacedRun, Storage
+from vggkit.footprint.optimizers import Update
 from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.traffic import Traffic
 
@@ -29,6 +30,10 @@ class Placed(NamedTuple):
     gradients_stay: bool
 
 
+Blocks = list[tuple["str | None", list[PlacedRun]]]
+"""The layers of each block, and then those outside of blocks."""
+
+
 class Asked(Protocol):
     """What a step is like, as far as it matters here: `vggkit.footprint.steps.options.StepOptions`."""
 
@@ -39,6 +44,10 @@ class Asked(Protocol):
     @property
     def optimizer(self) -> str:
         """The optimizer's name."""
+
+    @property
+    def update(self) -> Update:
+        """The optimizer's own options."""
 
     @property
     def zero_grad(self) -> str:
@@ -74,8 +83,8 @@ class Strategy(ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     """Its options, of those in `vggkit.footprint.ranks.group.OPTIONS`."""
 
-    is_even: ClassVar[bool] = True
-    """Whether all ranks hold the same."""
+    first_is_fullest: ClassVar[bool] = True
+    """Whether no rank holds more than the first one."""
 
     early_steps: ClassVar[int] = 1
     """How many steps differ from all later ones."""
@@ -86,10 +95,19 @@ class Strategy(ABC):
         self.placed = placed
         self.rebuilt: list[Event] = []
 
+    @abstractmethod
+    def wrap(self, blocks: Blocks) -> Blocks:
+        """Return the model's layers as they run on the rank."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> Sequence[Parameter]:
+        """The parameters that the rank trains, as they are between steps."""
+
     @property
     @abstractmethod
     def kept(self) -> Iterable[Storage]:
-        """What a rank keeps between steps, besides parameters, gradients and the optimizer's state."""
+        """What a rank keeps between steps: what holds those parameters, and what it has besides."""
 
     @abstractmethod
     def traffic(self, rank: int) -> Traffic:
@@ -103,6 +121,14 @@ class Strategy(ABC):
     @abstractmethod
     def begin_step(self) -> None:
         """Begin the first forward pass of a step."""
+
+    @abstractmethod
+    def end_forward(self) -> None:
+        """Return from the model's forward pass."""
+
+    @abstractmethod
+    def end_backward(self) -> None:
+        """End a backward pass, when all gradients are there."""
 
     @abstractmethod
     def gradient_ready(self, parameter: Parameter) -> None:
@@ -130,24 +156,31 @@ class Strategy(ABC):
         """
 
 
-class Alone(Strategy):
-    """A single process, which does nothing besides."""
+class WholeModel(Strategy):
+    """What a rank does that has the whole model."""
 
-    name = "none"
-    words = "is alone"
+    def wrap(self, blocks: Blocks) -> Blocks:
+        return blocks
+
+    @property
+    def trained(self) -> Sequence[Parameter]:
+        return self.placed.trained
 
     @property
     def kept(self) -> Iterable[Storage]:
-        return ()
-
-    def traffic(self, rank: int) -> Traffic:
-        return Traffic()
+        return [parameter.storage for parameter in self.placed.trained]
 
     @property
     def owned(self) -> Sequence[Parameter]:
         return self.placed.trained
 
     def begin_step(self) -> None:
+        return
+
+    def end_forward(self) -> None:
+        return
+
+    def end_backward(self) -> None:
         return
 
     def gradient_ready(self, parameter: Parameter) -> None:
@@ -158,6 +191,16 @@ class Alone(Strategy):
 
     def likeness(self, rank: int) -> Hashable:
         return None
+
+
+class Alone(WholeModel):
+    """A single process, which does nothing besides."""
+
+    name = "none"
+    words = "is alone"
+
+    def traffic(self, rank: int) -> Traffic:
+        return Traffic()
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # there is nothing to refuse

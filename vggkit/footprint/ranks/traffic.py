@@ -43,3 +43,18 @@ def broadcast(size: int, ranks: int, rank: int, source: int = 0) -> Traffic:
     [Traffic(sent=1000, received=1000), Traffic(sent=0, received=1000), Traffic(sent=1000, received=0)]
     """
     return Traffic(size if rank != (source - 1) % ranks else 0, size if rank != source else 0)
+
+
+def all_gather(size: int, ranks: int) -> Traffic:
+    """Hand each rank's part of so many bytes to all others: (ranks − 1) / ranks of them, rounded up.
+
+    >>> all_gather(1000, 8)
+    Traffic(sent=875, received=875)
+    """
+    each = -(-(ranks - 1) * size // ranks)
+    return Traffic(each, each)
+
+
+def reduce_scatter(size: int, ranks: int) -> Traffic:
+    """Add up so many bytes of each rank, so that each has its part of the sum: as much as `all_gather`."""
+    return all_gather(size, ranks)

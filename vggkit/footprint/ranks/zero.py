@@ -43,7 +43,7 @@ class ShardedOptimizer(Replicas):
 
     name = "zero1"
     words = "has the whole model, buckets for all gradients, and the optimizer's state of its own parameters"
-    is_even = False
+    first_is_fullest = False
 
     def _partition(self) -> list[list[Parameter]]:
         trained = self.placed.trained

@@ -80,6 +80,7 @@ class Training(Step):
         stay = options.zero_grad == "zero"
         placed = Placed(self._trained, self._statistics, self._counters, self._arrival, stay)
         self.strategy = STRATEGIES[options.group.parallel](eager, options.group, placed)
+        blocks = self.strategy.wrap(blocks)
         if options.ema:
             self._copy_model(built)
         images = self._images()
@@ -87,16 +88,16 @@ class Training(Step):
         self._record()  # `loop` says when these are made
         self._states = {parameter: self._made_states(parameter) for parameter in self.strategy.owned}
         if not options.step_in_backward:
-            for parameter in self._trained:
+            for parameter in self.strategy.trained:
                 parameter.gradient = self.strategy.left_gradient(parameter)
-        self._left = [parameter.gradient for parameter in self._trained if parameter.gradient is not None]
+        self._left = [parameter.gradient for parameter in self.strategy.trained if parameter.gradient is not None]
         eager.note()
         if options.zero_grad == "set_to_none":
-            for parameter in self._trained:
+            for parameter in self.strategy.trained:
                 self._free_gradient(parameter)
         self._micro_steps = list(self._made_micro_steps(images, targets, blocks))
         self._after: list[Part] = []
-        if options.clip_grad and self._trained:
+        if options.clip_grad and self.strategy.trained:
             self._after.append(self._clip())
         if not options.step_in_backward:
             self._after.append(self._update(self.strategy.owned))
@@ -151,6 +152,7 @@ class Training(Step):
             self.strategy.begin_step()
         eager.autocast = self.options.autocast
         output = self._forward(images, blocks)
+        self.strategy.end_forward()
         eager.start_loss()
         loss = self.options.loss_rules.run(eager, output, targets)
         eager.release(output)
@@ -164,7 +166,8 @@ class Training(Step):
         self._backward, eager.added = [Part(self._record())], {}
         if loss.node is not None:
             hook = self._gradient_ready if is_last else None
-            eager.backward(loss, self._step_at_once if self.options.step_in_backward else hook)
+            hook = self._step_at_once if self.options.step_in_backward else hook
+            eager.backward(loss, hook, self.strategy.end_backward)
         added = {made: there for made, there in eager.added.items() if there.kind == GRADIENTS}
         return MicroStep(forward, loss.storage, self._backward, added)
 
@@ -219,8 +222,9 @@ class Training(Step):
 
     @property
     def loop(self) -> Loop:
-        gradients = [parameter.gradient for parameter in self._trained if parameter.gradient is not None]
-        owned = [gradient for gradient in gradients if gradient.kind == GRADIENTS]  # views of buckets aren't freed
+        gradients = [parameter.gradient for parameter in self.strategy.trained if parameter.gradient is not None]
+        # views of buckets aren't freed; several gradients may be views of one tensor
+        owned = [gradient for gradient in dict.fromkeys(gradients) if gradient.kind == GRADIENTS]
         freed = [(ZERO_GRAD, gradient, False) for gradient in owned if self.options.zero_grad == "set_to_none"]
         steps = max(self.options.early_steps, self.strategy.early_steps)
         first, *early = (list(self._events(number)) for number in range(1, steps + 1))
@@ -234,7 +238,7 @@ class Training(Step):
 
     def _construction(self) -> Iterator[Event]:
         """Yield what the constructors of the optimizers allocate and free."""
-        alone = [[parameter] for parameter in self._trained]
+        alone = [[parameter] for parameter in self.strategy.trained]
         for group in alone if self.options.step_in_backward else [self.strategy.owned]:
             call = self._early_call(group, 0)
             self.options.rules.construct(call)
@@ -276,7 +280,7 @@ class Training(Step):
 
     @property
     def steady_bytes(self) -> int:
-        parameters = [parameter.storage for parameter in self._parameters]
+        frozen = [parameter.storage for parameter in self._parameters if not parameter.requires_grad]
         states = [state for made in self._states.values() for state in made]
-        every = (*parameters, *self._copied, *self._left, *states, *self.strategy.kept)
+        every = (*frozen, *self._copied, *self._left, *states, *self.strategy.kept)
         return sum(storage.size for storage in dict.fromkeys(every))  # gradients may be views of buckets
