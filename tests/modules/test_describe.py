@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from torch import Tensor, nn
 
 import vggkit
@@ -90,6 +90,8 @@ WRITTEN: dict[str, Callable[[Sequence[nn.Module]], nn.Module]] = {"modules": in_
 @pytest.mark.parametrize("written", WRITTEN)
 @settings(max_examples=25, deadline=None)
 @given(network=drawn.networks())
+@example(network=Network.of(vggkit.loads("{input: 2x3x3, blocks: [[conv1-1, {conv: 1, padding_mode: reflect}]]}")))
+@example(network=Network.of(vggkit.loads("{input: 3x4x5, classifier: [{flatten: hwc}, FC-2, log-softmax]}")))
 def test_a_drawn_network_is_described_as_it_is(written: str, network: Network) -> None:
     """Whatever the grammar can say is read off modules and off functions, layer by layer."""
     assert_described(network, WRITTEN[written])

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.utils.prune
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils import checkpoint
 
@@ -109,6 +110,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "turned maps": (lambda: Written(lambda m, x: m.conv(x).transpose(2, 3)), "moves values as torch.Tensor.transpose"),
     "shuffled": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ChannelShuffle(2)), "moves values as 1 .ChannelShuffle"),
     "unknown to us": (lambda: nn.Sequential(nn.PReLU()), "no layer .* what 0 .PReLU. does .*num_parameters=1"),
+    "in wrappers": (
+        lambda: nn.Sequential(nn.DataParallel(torch.compile(nn.PReLU(), backend="eager"))),
+        r"what 0 \(PReLU\) does",
+    ),
     "transposed": (lambda: nn.ConvTranspose2d(3, 3, 2), "what ConvTranspose2d does"),
     "padding alone": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 3, 3)), "what 0 .ZeroPad2d. does"),
     "FC on maps": (lambda: nn.Linear(8, 4), "what Linear does for an input of 3×8×8"),
@@ -227,3 +232,14 @@ def test_a_module_is_not_changed_by_a_run_that_fails() -> None:
     assert module[0].passes == 0
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     assert all(type(value) in (Tensor, nn.Parameter) for value in (*module.parameters(), *module.buffers()))
+
+
+def test_a_module_may_be_described_anywhere() -> None:
+    """Under inference mode, without gradients, and inside FakeTensorMode, where nothing has values."""
+    said = vggkit.describe(Written(lambda m, x: m.conv(x).relu_()), input="3x8x8")
+    with torch.inference_mode():
+        assert vggkit.describe(Written(lambda m, x: m.conv(x).relu_()), input="3x8x8") == said
+        made_there = Written(lambda m, x: m.conv(x).relu_())
+    assert vggkit.describe(made_there, input="3x8x8") == said
+    with FakeTensorMode():
+        assert vggkit.describe(Written(lambda m, x: m.conv(x).relu_()), input="3x8x8") == said

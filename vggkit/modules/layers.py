@@ -7,14 +7,13 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import msgspec
 import torch
 from msgspec.structs import replace
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from vggkit.notation.layers import KINDS, Flatten, Layer, Shape
-from vggkit.notation.spelling import typed
+from vggkit.notation.spelling import fields, typed
 
 
 class _Traits(NamedTuple):
@@ -97,7 +96,7 @@ def layer_of(module: nn.Module, x: Shape) -> Layer | None:
 
 def _plainest(layer: Layer, found: _Traits, x: Shape) -> Layer:
     """Return a layer with the defaults that make no difference: a padding of 1 is `same` for a kernel of 3."""
-    for field in msgspec.structs.fields(layer):
+    for field in fields(type(layer)).values():
         if not field.required and getattr(layer, field.name) != field.default:
             plainer = replace(layer, **{field.name: field.default})
             with suppress(ValueError):  # a default that does not fit this input
@@ -106,7 +105,7 @@ def _plainest(layer: Layer, found: _Traits, x: Shape) -> Layer:
 
 
 def _fields(kind: type[Layer], module: nn.Module) -> Iterator[tuple[str, Any]]:
-    for field in msgspec.structs.fields(kind):
+    for field in fields(kind).values():
         if field.name in module._parameters:
             yield field.name, module._parameters[field.name] is not None
         elif hasattr(module, field.name):

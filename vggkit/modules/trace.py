@@ -99,7 +99,7 @@ def trace(module: nn.Module, image: Shape) -> list[Step]:
     first = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     with _without_values(module, mode) as real:
         recorder = _Recorder(real)
-        with recorder.following(module), _quiet(), mode, torch.no_grad():
+        with recorder.following(module), _quiet(), torch.inference_mode(False), torch.no_grad(), mode:
             output = recorder.run(module, image, first)
         number = recorder.number_of(output)
     return _chain(recorder.steps, number)

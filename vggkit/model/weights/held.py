@@ -8,7 +8,7 @@ from vggkit.base.errors import ArgumentError
 from vggkit.model.weights.checkpoint import Checkpoint
 from vggkit.model.weights.container import CONFIG_KEY, Container, Stored
 from vggkit.model.weights.layouts import LAYOUTS
-from vggkit.modules.describe import described, suited
+from vggkit.modules.describe import Described, described, suited
 from vggkit.modules.trace import bare
 from vggkit.network import place
 from vggkit.notation.layers import Shape
@@ -42,18 +42,29 @@ class Held(Container):
         return self.held[name].detach().clone()
 
 
+def _known(module: nn.Module, image: Shape) -> Described:
+    """Describe a module for an image, or for one with the channels that its first convolution takes."""
+    other = suited(image, module)
+    try:
+        return described(module, image)
+    except ArgumentError:
+        if other == image:
+            raise
+    return described(module, other)
+
+
 def checkpoint_in(module: nn.Module, image: Shape) -> Checkpoint:
     """Return a module's weights as a checkpoint in vggkit's layout.
 
     Args:
         module: one that runs as a chain of layers.
-        image: the shape of one image; the channels are those of the module's first convolution.
+        image: the shape of one image; its channels may be other than the module's.
 
     Raises:
         ArgumentError: if it can't be described, or has no values.
     """
     module = bare(module)
-    known = described(module, suited(image, module))
+    known = _known(module, image)
     network = place(known.config)
     holding = (part for part in known.modules if next(part.parameters(), next(part.buffers(), None)) is not None)
     tensors = {
