@@ -15,8 +15,10 @@ from tests.conftest import sample
 from tests.footprint.remedies.macs import recomputed_macs
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import run
+from vggkit.footprint.remedies import bounds, search
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import checked_options
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
 TINY = Network.of(
@@ -137,3 +139,20 @@ def test_the_remedies_are_those_of_a_search_by_hand(case: tuple[str, int]) -> No
     if not expected and not found.fits:
         assert found.nearest is not None
         assert found.nearest.peak_bytes == min(peak(device, str(options)) for _, options in every_way(device))
+
+
+def test_a_search_without_an_answer_does_not_try_every_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen equal blocks have 65,536 sets, and each of the other changes has them, too; some hundreds of walks do."""
+    walks: list[StepOptions] = []
+
+    def counted(network: Network, options: StepOptions) -> Step:
+        walks.append(options)
+        return step_of(network, options)
+
+    for module in (bounds, search):
+        monkeypatch.setattr(module, "step_of", counted)
+    text = f"{{input: 2x8x8, blocks: [{', '.join(['[conv3-2, conv3-2]'] * 16)}], classifier: [FC-2]}}"
+    found = vggkit.remedies(Network.of(vggkit.loads(text)), 5_000, optimizer="sgd")
+    assert found.nearest is not None
+    assert found.nearest.changes_result
+    assert len(walks) < 1000

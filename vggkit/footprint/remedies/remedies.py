@@ -176,14 +176,14 @@ class Remedies(Shown, msgspec.Struct, frozen=True, kw_only=True):
         """Return a row for the step as it is and one for each remedy, and sentences on what else there is to know."""
         rows = [self.as_it_is, *self.remedies]
         columns: list[Column[Remedy]] = [
-            Column("remedy", lambda remedy: remedy.typed or "as it is", fold=True, style="green"),
+            Column("remedy", lambda remedy: remedy.typed or "as it is", fold=34, style="green"),
             Column(
                 "peak" if self.options.device == "cpu" else "reserved", lambda remedy: megabytes(remedy.bytes), "right"
             ),
             Column("run again", lambda remedy: self._share_again(remedy), "right", rank=2),
             Column("result", lambda remedy: "changes" if remedy.changes_result else "the same", rank=1),
             Column("retries", lambda remedy: str(remedy.retries or NONE), "right", rank=3),
-            Column("what is different", lambda remedy: remedy.words or NONE, rank=4),
+            Column("what is different", lambda remedy: remedy.words or NONE, rank=4, fold=28),
         ]
         if not any(remedy.retries for remedy in rows):
             del columns[4]
