@@ -29,6 +29,7 @@ from tests import scratch
 from vggkit.cli import main
 from vggkit.cli.options import TABLE_FORMATS
 from vggkit.figures.measures import FOUND
+from vggkit.search.find import Found
 
 Run = Callable[..., Any]
 ANSI = "\x1b["
@@ -86,7 +87,7 @@ TESTED = {
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},
     "reconcile": {"source", "number", "batch", "input", "dtype", "settings", "format", "output"},
-    "report": {"sources", "batch", "input", "dtype", "settings", "output"},
+    "report": {"sources", "batch", "input", "dtype", "optimizer", "settings", "output"},
     "list": {"family", "format", "output"},
     "names": {"source", "settings", "format", "output"},
     "show": {"source", "input", "settings", "output"},
@@ -99,6 +100,26 @@ TESTED = {
         "format", "output",
     },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [vggkit.compare, vggkit.find])
+def test_options_of_a_training_step_are_keywords_of_the_same_names(function: Callable[..., Any]) -> None:
+    """Commands that compare networks hand each of them on."""
+    keywords: dict[str, Any] = {
+        "batch": 2, "dtype": "float32", "optimizer": "adamw", "weight_decay": 0.0, "amsgrad": True, "foreach": False,
+        "freeze": ["block1", "fc1"], "checkpoint": ["block2"], "autocast": True, "accumulate": 3, "ema": True,
+        "clip_grad": True, "zero_grad": "zero", "allocator": "expandable_segments:True", "loss": "soft-labels",
+    }  # fmt: skip
+    options = []
+    for word, value in keywords.items():
+        option = f"--{word.replace('_', '-')}"
+        given = [",".join(value)] if isinstance(value, list) else [] if value is True else [str(value)]
+        options += ["--no-foreach"] if word == "foreach" else [option, *given]
+    only = ["training_peak_bytes", "reserved_bytes"]
+    said = json.loads(printed(function.__name__, "A", *options, "--only", ",".join(only), "--format", "json"))
+    made = vggkit.find("A", figures=only, **keywords) if function is vggkit.find else vggkit.compare("A", **keywords)
+    assert said == (made.to_dict() if isinstance(made, Found) else made.to_dict(only))
+    assert {word: said[word] for word in keywords} == keywords
 
 
 def test_every_command_and_option_is_in_the_table_of_this_file() -> None:

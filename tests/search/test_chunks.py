@@ -21,7 +21,8 @@ from tests.footprint.card import Cards
 from tests.footprint.test_loops import LOOPS
 from vggkit.base.errors import VggkitError
 from vggkit.figures.measures import FOUND
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.losses import LOSSES
+from vggkit.footprint.steps.options import TRAINING_KEYWORDS, StepOptions
 from vggkit.model import verify
 from vggkit.network import Network
 from vggkit.search import chunks, query
@@ -132,11 +133,17 @@ TRAINED: dict[str, dict[str, Any]] = {
     "fused": {"optimizer": "adagrad", "fused": True, "weight_decay": 0.1},
     "rmsprop": {"optimizer": "rmsprop", "momentum": 0.9, "centered": True},
     "adafactor": {"optimizer": "adafactor"},
+    **{loss: {"loss": loss} for loss in LOSSES},
     "label smoothing": {"loss": "label-smoothing"},
     "soft labels": {"loss": "soft-labels", "autocast": True},
     "mean squared error": {"loss": "mean-squared-error", "accumulate": 2},
     **{word: loop for word, loop in LOOPS.items() if loop},
 }
+
+
+def test_each_option_of_the_training_step_has_a_case() -> None:
+    """A new one needs a case in TRAINED."""
+    assert {word for step in TRAINED.values() for word in step} == {*TRAINING_KEYWORDS}
 
 
 @pytest.mark.parametrize("word", TRAINED)

@@ -16,6 +16,7 @@ from vggkit.cli.options import (
     dtype_option,
     format_of,
     input_option,
+    optimizer_option,
     overrides,
     put,
     set_option,
@@ -78,6 +79,7 @@ def plot(
 )
 @input_option
 @dtype_option(", when the page opens")
+@optimizer_option
 @set_option
 @click.option(
     "-o",
@@ -90,6 +92,7 @@ def report_command(
     batch: int,
     input: str | None,
     dtype: str,
+    optimizer: str | None,
     settings: tuple[str, ...],
     output: Path | None,
 ) -> None:
@@ -102,5 +105,5 @@ def report_command(
 
     if output not in (None, STANDARD_OUTPUT):
         format_of(None, output, {"html": TABLE_FORMATS["html"]})
-    made = call(*sources, batch=batch, dtype=dtype, **overrides(settings, input=input))
+    made = call(*sources, batch=batch, dtype=dtype, optimizer=optimizer, **overrides(settings, input=input))
     put(made.to_html().encode(), output or Path(made.file_name), "written")

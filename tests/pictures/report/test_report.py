@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,17 @@ def test_the_first_state_is_what_the_other_functions_say() -> None:
         assert one.on_card.plan == vggkit.memory(name, batch=3, dtype="float16", device="cuda", **arguments)
         assert one.notation == vggkit.dump(vggkit.load(name, **arguments))
     assert [one.compared.label for one in made] == ["D", "A:width=0.5"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "none"])
+def test_it_opens_with_the_optimizer_that_is_asked_for(optimizer: str) -> None:
+    """In its figures, in its pictures and in its control."""
+    made = report("A", "B", input="3x32x32", optimizer=optimizer)
+    assert made.comparison == vggkit.compare("A", "B", input="3x32x32", optimizer=optimizer)
+    for one, name in zip(made, ("A", "B")):
+        assert one.plan == vggkit.memory(name, input="3x32x32", optimizer=optimizer)
+        assert one.on_card.plan == vggkit.memory(name, input="3x32x32", optimizer=optimizer, device="cuda")
+    assert re.findall('<option value="([a-z-]+)" selected', made.to_html().split('id="step"')[1])[0] == optimizer
 
 
 def test_there_are_lines_for_every_dtype_and_step() -> None:

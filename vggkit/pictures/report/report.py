@@ -45,6 +45,7 @@ def report(
     *sources: Source | Iterable[Source],
     batch: SupportsIndex = 1,
     dtype: Dtype = "float32",
+    optimizer: str | None = None,
     **overrides: Unpack[Overrides],
 ) -> Report:
     """Write a page about one or several networks: tables, pictures, notation, and memory at any batch.
@@ -53,6 +54,7 @@ def report(
         sources: names, paths, Configs or Networks, or lists of them, with changes as in `compare`.
         batch: number of images when the page opens.
         dtype: float32, bfloat16, float16 or float64, when the page opens.
+        optimizer: with which training is chosen when the page opens, as for `memory`.
         overrides: changes to make to each network, as for `load`.
 
     Returns:
@@ -70,7 +72,7 @@ def report(
         raise ArgumentError(f"expected 1 to {MOST_REPORTED} networks in a report, found {len(chosen)}")
     check_keywords(report, overrides)
     batch, dtype = check_batch(batch), dtype_name(dtype)
-    comparison = compare(*chosen, batch=batch, dtype=dtype, **overrides)
+    comparison = compare(*chosen, batch=batch, dtype=dtype, optimizer=optimizer, **overrides)
     networks = tuple(_of_network(one, batch, dtype, comparison.options.optimizer) for one in comparison.networks)
     steps = [step for one in networks for steps in one.steps.values() for step in steps.values()]
     name = file_name("compare", [one.label for one in comparison.networks])
