@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vggkit
+from tests import judges
 from vggkit import ArgumentError, Network
 
 INPUT = "3x16x16"
@@ -166,6 +168,38 @@ def test_weights_of_a_module_are_loaded_as_those_of_a_file(tmp_path: Path) -> No
         vggkit.build(config, weights=module, num_classes=7)
     vggkit.save_weights(model, tmp_path / "x.safetensors")
     assert vggkit.load_model(tmp_path / "x.safetensors").config == config
+
+
+def test_features_of_a_module_are_its_own() -> None:
+    """Its layers can be named as those of a configuration, and their activations are what its own modules return."""
+    module = filled(net())
+    x = torch.randn(2, 3, 16, 16)
+    taps = vggkit.features(module, ["relu1_1", "block2_norm1"], input=INPUT)(x)
+    assert torch.equal(taps["relu1_1"], module[0][:3](x))
+    assert torch.equal(taps["block2_norm1"], module[1][:2](module[0](x)))
+    wrapped = vggkit.build(vggkit.describe(module, input=INPUT), weights=module).eval()
+    assert torch.equal(vggkit.features(nn.DataParallel(wrapped), ["relu1_1"])(x)["relu1_1"], taps["relu1_1"])
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn"])
+def test_what_is_kept_for_the_backward_pass_is_what_the_module_keeps(name: str) -> None:
+    """Bytes that autograd holds of torchvision's own modules and of the loss, each storage once; without values."""
+    torchvision = judges.package("torchvision")
+    kept: dict[int, torch.UntypedStorage] = {}
+    with FakeTensorMode():
+        module = torchvision.models.get_model(name, weights=None).train()
+        own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            return tensor
+
+        images, targets = torch.empty(2, 3, 224, 224), torch.zeros(2, dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = nn.functional.cross_entropy(module(images), targets)
+        assert loss.requires_grad
+        held = sum(storage.nbytes() for address, storage in kept.items() if address not in own)
+        assert vggkit.memory(module, batch=2).saved_for_backward_bytes == held
 
 
 def test_a_module_without_values_has_no_weights() -> None:

@@ -124,8 +124,8 @@ def compare(
     """Set networks side by side, as the paper's Table 1 does.
 
     Args:
-        sources: names, paths, Configs or Networks, or lists of them. Changes may follow a name or path, as in
-            `D:batch_norm=true,width=0.5`. Without sources, the paper's six.
+        sources: names, paths, Configs, Networks or torch modules, or lists of them. Changes may follow a name or path,
+            as in `D:batch_norm=true,width=0.5`. Without sources, the paper's six.
         batch: number of images.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
         sort: a figure to sort the columns by, such as parameters or macs; "-macs" sorts from the largest.

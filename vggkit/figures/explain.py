@@ -147,7 +147,7 @@ def explain(
     """Explain how the figures of a layer, or of a whole network, are computed.
 
     Args:
-        source: a name, a path, a Config or a Network.
+        source: a name, a path, a Config, a Network or a torch module.
         layer: a layer's name here, in the authors' Caffe model or in torchvision; None for the totals.
         batch: number of images.
         dtype: float32, float16, bfloat16 or float64.

@@ -208,7 +208,7 @@ def reconcile(
     """Say whose number this is: which tools print it for a network, and what they count.
 
     Args:
-        source: a name, a path, a Config or a Network.
+        source: a name, a path, a Config, a Network or a torch module.
         number: as it was read somewhere: `"15.48G"`, `"108.45MB"`, `138357544`.
         batch: number of images.
         dtype: float32, float16, bfloat16 or float64.

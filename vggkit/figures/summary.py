@@ -244,7 +244,7 @@ def summarize(
     """Summarize a network.
 
     Args:
-        source: a name, a path, a Config or a Network.
+        source: a name, a path, a Config, a Network or a torch module.
         batch: number of images.
         dtype: float32, float16, bfloat16 or float64.
         expand: whether every layer gets a row, even ReLU and dropout, and the soft-max after the scores.

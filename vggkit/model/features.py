@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +13,7 @@ from vggkit.base.errors import ArgumentError
 from vggkit.model.build import BuildArguments, build
 from vggkit.model.module import VGG, blocked_hooks, hold_statistics
 from vggkit.model.weights.loading import WeightsSource
-from vggkit.network import Network, PlacedLayer, several
-from vggkit.notation.config import Config
+from vggkit.network import Network, PlacedLayer, Source, several
 from vggkit.notation.layers import times
 from vggkit.notation.overrides import OVERRIDES, check_keywords
 
@@ -130,10 +128,10 @@ def _step(modules: dict[str, nn.Module], placed: PlacedLayer, step: PlacedLayer,
 
 
 def features(
-    model: VGG | str | os.PathLike[str] | Config | Network,
+    model: VGG | Source,
     layers: str | Iterable[str],
     *,
-    weights: WeightsSource | None = None,
+    weights: WeightsSource | nn.Module | None = None,
     frozen: bool = False,
     **options: Unpack[BuildArguments],
 ) -> Features:
@@ -144,10 +142,10 @@ def features(
     `Classifier.preprocess` says what it means for a checkpoint.
 
     Args:
-        model: a model, whose layers are shared; or what `build` takes.
+        model: a model, whose layers are shared; or what `build` takes. Another torch module's weights are copied.
         layers: names of layers as here (block3_conv3), as the authors' (relu4_3, pool5) or torchvision's
             (features.29); `vggkit names D` lists them. It stops at the last of them.
-        weights: with a name or configuration: a checkpoint, or "imagenet"; the classifier's are not loaded.
+        weights: with a name or configuration: what `build` takes as weights; the classifier's are not loaded.
         frozen: whether no parameter is trained and evaluation mode is kept, as a perceptual loss wants it: the
             activations have a graph only where the input has one. A model's own layers are then frozen in the model.
         options: further keywords of `build`, softmax aside: the soft-max is a layer that can be named, as prob. Blocks
@@ -173,6 +171,8 @@ def features(
         if given:
             raise ArgumentError(f"{given[0]}: expected none with a model that is built already")
         return Features(model, names, frozen=frozen)
+    if isinstance(model, nn.Module) and weights is None:
+        weights = model
     further: dict[str, Any] = {**options}
     if further.pop("softmax", False):
         raise ArgumentError("softmax: expected none with features; name the soft-max among the layers, as prob")

@@ -160,7 +160,7 @@ def plot(
     """Draw networks.
 
     Args:
-        sources: one name, path, Config or Network; for the kind compare any number or lists of them, with
+        sources: one name, path, Config, Network or torch module; for the kind compare any number or lists of them, with
             changes as in `compare`, or none for the paper's six.
         kind: architecture (blocks in perspective), cost (what each layer costs), receptive (what each layer sees) or
             compare (parameters, MACs, training memory and reported errors of several networks).

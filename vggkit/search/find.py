@@ -263,8 +263,8 @@ def find(
     """Search the zoo, or every combination of overrides, for networks that meet conditions.
 
     Args:
-        sources: names, paths, Configs or Networks, or lists of them. Changes may follow a name or path, as in
-            `D:head=gap`. Without sources, the paper's six and the family.
+        sources: names, paths, Configs, Networks or torch modules, or lists of them. Changes may follow a name or path,
+            as in `D:head=gap`. Without sources, the paper's six and the family.
         vary: overrides and the values to try; every combination is a variant.
         where: figures and what they must be: `{"parameters": "<15M", "training_peak": [">1GiB", "<8GiB"]}`.
         figures: those to show; by default the usual ones, and those in `where`, `sort` and `pareto`. reserved_bytes

@@ -51,7 +51,7 @@ def report(
     """Write a page about one or several networks: tables, pictures, notation, and memory at any batch.
 
     Args:
-        sources: names, paths, Configs or Networks, or lists of them, with changes as in `compare`.
+        sources: names, paths, Configs, Networks or torch modules, or lists of them, with changes as in `compare`.
         batch: number of images when the page opens.
         dtype: float32, bfloat16, float16 or float64, when the page opens.
         optimizer: with which training is chosen when the page opens, as for `memory`.
