@@ -114,7 +114,13 @@ def test_each_network_at_a_small_size_is_exact(name: str, batch_norm: bool) -> N
         assert_inference_equal(network, options)
 
 
-GRID = list(product(("3x224x224", "3x64x96"), (10, 1000), ("float32", "bfloat16")))
+GRID = [
+    ("3x224x224", 1000, "float32"),
+    ("3x224x224", 10, "bfloat16"),
+    ("3x64x96", 1000, "bfloat16"),
+    ("3x64x96", 10, "float32"),
+]
+"""Every two of an input's size, a number of classes and a dtype."""
 PARTS: tuple[dict[str, tuple[str, ...]], ...] = ({}, {"freeze": BLOCKS[:2]}, {"checkpoint": BLOCKS})
 
 
@@ -122,8 +128,8 @@ PARTS: tuple[dict[str, tuple[str, ...]], ...] = ({}, {"freeze": BLOCKS[:2]}, {"c
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(("image", "classes", "dtype"), GRID)
-def test_the_whole_grid_is_exact(name: str, batch_norm: bool, image: str, classes: int, dtype: str) -> None:
-    """Every combination of network, batch norm, size, classes, dtype, batch and optimizer equals its judges.
+def test_each_network_is_exact(name: str, batch_norm: bool, image: str, classes: int, dtype: str) -> None:
+    """Each network with and without batch norm equals its judges at every batch, with the usual optimizers.
 
     What is saved is measured before any optimizer steps, so once for all of them. What other optimizers take does not
     depend on what they are applied to: tests/footprint/test_optimizers.py has them.
