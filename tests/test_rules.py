@@ -233,6 +233,8 @@ file = pathlib.Path(tempfile.mkdtemp()) / 'trained.safetensors'
 vggkit.save_weights(model, file)
 x = torch.randn(2, 3, 8, 8)
 assert torch.equal(vggkit.load_model(file).eval()(x), model.eval()(x))
+described = vggkit.describe(torch.nn.Sequential(model), input='3x8x8')
+assert torch.equal(vggkit.build(described, weights=model).eval()(x), model(x))
 assert next(step.result for step in vggkit.explain(network, 'prelu1') if step.quantity == 'parameters') == 1
 for batch, options in ((1, {}), (3, {'optimizer': 'adamw', 'checkpoint': ('block1',)}), (2, {'freeze': ('block1',)})):
     options = StepOptions(batch=batch, **options)
@@ -256,6 +258,7 @@ model = vggkit.build(network)
 assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
 model.block1.mish1 = torch.nn.Mish()
 assert 'inplace: false' in vggkit.dump(model.config)
+assert 'mish' in vggkit.dump(vggkit.describe(torch.nn.Sequential(model), input='3x8x8'))
 options = StepOptions(batch=2)
 assert plan_step(network, options).by_kind == verify.training_peak(network, options)
 assert 'Mish' in schema()['$defs']

@@ -58,6 +58,20 @@ def overwritten(m: Any, x: Tensor) -> Tensor:
     return rows.sigmoid()
 
 
+class Doubled(nn.Conv2d):
+    """A convolution whose forward pass is torch's, and what that calls is not."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight * 2, bias)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
+
+
+def patched() -> nn.Module:
+    """Return a convolution one of whose methods was replaced."""
+    conv: Any = nn.Conv2d(3, 3, 3)
+    conv._conv_forward = lambda x, weight, bias: functional.conv2d(x, weight * 2, bias)
+    return nn.Sequential(conv)
+
+
 def hooked() -> nn.Module:
     """Return a convolution with a hook that changes what it returns."""
     conv = nn.Conv2d(3, 3, 3)
@@ -124,6 +138,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3))),
         "conv2d in 0 .*weights are computed as it runs.*remove_parametrizations",
     ),
+    "a method of a subclass": (lambda: Doubled(3, 3, 3), "conv2d does .*weights are computed as it runs"),
+    "a method replaced": (patched, "conv2d in 0 does .*weights are computed as it runs"),
     "always random": (lambda: Written(lambda m, x: functional.dropout(m.conv(x))), "drops values in evaluation too"),
     "statistics of the batch": (
         lambda: Written(lambda m, x: functional.batch_norm(x, m.bn.running_mean, m.bn.running_var, training=True),
@@ -156,6 +172,10 @@ def test_an_input_is_read_as_everywhere() -> None:
         vggkit.describe(nn.ChannelShuffle(3), input="3x100000x100000")
 
 
+class Kept(nn.Conv2d):
+    """A convolution with a name of its own."""
+
+
 BLOCK = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2))
 FOLLOWED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "DataParallel": nn.DataParallel,
@@ -167,6 +187,7 @@ FOLLOWED: dict[str, Callable[[nn.Module], nn.Module]] = {
         lambda m, x: checkpoint.checkpoint(m.inner, x, use_reentrant=False), inner=module
     ),
     "dead ends": lambda module: Written(lambda m, x: (m.conv(x).sum(), m.inner(x))[1], inner=module),
+    "subclasses": lambda module: nn.Sequential(Kept(3, 4, 3, padding=1), *module[1:]),
     "float64": lambda module: module.double(),
     "handed on": lambda module: Written(lambda m, x: m.inner(x.clone().to(x.dtype)).detach(), inner=module),
     "squeezed": lambda module: Written(lambda m, x: m.inner(x.unsqueeze(0).squeeze(0)), inner=module),

@@ -169,10 +169,11 @@ def _is_filled(value: Any) -> bool:
 
 
 def _is_whole(module: nn.Module) -> bool:
-    """Tell whether a module is one of torch's own, which is read as a whole."""
+    """Tell whether a module is one of torch's own, which is read as a whole; others are followed inside."""
+    replaced = (name for name, value in vars(module).items() if callable(value) and hasattr(type(module), name))
     return (
-        str(type(module).forward.__module__).startswith("torch.nn.modules.")
-        and "forward" not in vars(module)
+        type(module).__module__.startswith("torch.nn.modules.")
+        and next(replaced, None) is None
         and next(module.children(), None) is None
     )
 
