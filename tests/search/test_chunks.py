@@ -195,13 +195,13 @@ def test_reserved_bytes_are_those_of_torchs_allocator(cards: Cards) -> None:
     same: dict[str, Any] = {"input": "3x32x32", "num_classes": 10}
     varied = {"width": [0.25, 0.6], "batch_norm": [True, False]}
     reserved = set()
-    asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        ({"batch": 2, "optimizer": "adamw", "foreach": False}, {"ema": True}),
-        ({"batch": 64, "optimizer": "sgd-momentum", "checkpoint": ["block1"]}, {"accumulate": 2}),
+    steps: list[dict[str, Any]] = [
+        {"batch": 2, "optimizer": "adamw", "foreach": False, "ema": True},
+        {"batch": 64, "optimizer": "sgd-momentum", "checkpoint": ["block1"], "accumulate": 2},
     ]
-    for step, loop in asked:
-        for variant in vggkit.find("A", vary=varied, figures="reserved", **step, **loop, **same):
-            question = {"name": "A", "steps": 6, **step, "loop": loop, **same, **variant.changes}
+    for step in steps:
+        for variant in vggkit.find("A", vary=varied, figures="reserved", **step, **same):
+            question = {"name": "A", "steps": 6, **step, **same, **variant.changes}
             assert variant.figures["reserved_bytes"] == card.ask(**question)[-1]["reserved"], variant.label
             reserved.add(variant.figures["reserved_bytes"])
     assert len(reserved) > 4
