@@ -17,7 +17,17 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from vggkit.base.eager import ACTIVATIONS, GRADIENTS, MEMORY_KINDS, OPTIMIZER, TEMPORARIES, Event, Storage
+from vggkit.base.eager import (
+    ACTIVATIONS,
+    COMMUNICATION,
+    GRADIENTS,
+    MEMORY_KINDS,
+    OPTIMIZER,
+    PARAMETERS,
+    TEMPORARIES,
+    Event,
+    Storage,
+)
 from vggkit.footprint.allocator import GAP, Allocator, Block, BlockInfo, Pool, SegmentInfo
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, Loop, Player, run
@@ -30,6 +40,8 @@ CATEGORIES = {
     ACTIVATIONS: "activation",
     TEMPORARIES: "temporary",
     OPTIMIZER: "temporary",  # its state is there before the step
+    PARAMETERS: "parameter",  # those that a rank gathers for a while
+    COMMUNICATION: "temporary",
 }
 """What torch calls the kinds of memory that a step allocates (torch/profiler/_memory_profiler.py, Category)."""
 

@@ -22,6 +22,7 @@ from vggkit.footprint.plan import plan_step
 from vggkit.footprint.ranks import STRATEGIES
 from vggkit.footprint.ranks.replicas import Replicas
 from vggkit.footprint.ranks.traffic import all_reduce
+from vggkit.footprint.remedies.advice import advice
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Network
@@ -320,3 +321,23 @@ def test_every_strategy_is_in_the_help_of_what_takes_one() -> None:
 
     text = " ".join(printed("memory", "--help").split())
     assert f"{', '.join([*STRATEGIES][1:-1])} or {[*STRATEGIES][-1]}." in text
+
+
+@pytest.mark.parametrize("parallel", [*REPLICAS, "fsdp"])
+def test_a_rank_can_be_looked_at_in_pytorchs_viewer(parallel: str) -> None:
+    """Its file has the step's peak: what is there before, and what is allocated and freed until then."""
+    plan = vggkit.memory("A", batch=2, ranks=4, rank=1, parallel=parallel, **SMALL)
+    snapshot = plan.torch_snapshot()
+    blocks = [block for segment in snapshot["segments"] for block in segment["blocks"]]
+    alive = peak = sum(block["requested_size"] for block in blocks if block["state"] == "active_allocated")
+    for event in reversed(snapshot["device_traces"][0]):  # back from the end of the step
+        alive += {"alloc": -1, "free_completed": 1}.get(event["action"], 0) * event["size"]
+        peak = max(peak, alive)
+    assert peak - plan.peak_bytes in (0, 4)  # the loss of the step before
+
+
+def test_advice_is_for_single_processes() -> None:
+    """A table of several ranks has none, as what it would say may be refused there."""
+    for parallel in (*REPLICAS, "fsdp"):
+        options = checked_options(Network.of("D"), batch=64, ranks=2, parallel=parallel)
+        assert list(advice(Network.of("D"), options)) == []

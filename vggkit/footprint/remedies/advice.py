@@ -8,6 +8,7 @@ from vggkit.base.numbers import megabytes, percent
 from vggkit.footprint.card_fit import CardFit, Room, largest_on_card
 from vggkit.footprint.cards import Card
 from vggkit.footprint.fit import Fit, name_of, tensors_fit
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.remedies.kinds import (
     Checkpointing,
     ExpandableSegments,
@@ -35,7 +36,8 @@ NOTHING: tuple[Kind, ...] = (FrozenLoss(), *SETTINGS)
 def advice(network: Network, options: StepOptions) -> Iterator[str]:
     """Say what lowers the peak of a step at the lowest price, and where autocast raises it.
 
-    A setting costs nothing; if none lowers the peak, checkpoints do it at the lowest price.
+    A setting costs nothing; if none lowers the peak, checkpoints do it at the lowest price. There is no advice for
+    several ranks, as for remedies.
 
     Args:
         network: the network.
@@ -44,7 +46,7 @@ def advice(network: Network, options: StepOptions) -> Iterator[str]:
     >>> next(advice(Network.of("D"), StepOptions(batch=64)))[:52]
     'With --checkpoint block1 it would be 4.99 GB, at the'
     """
-    if not options.has_backward:
+    if not options.has_backward or options.group != NO_GROUP:
         return
     peak = step_of(network, options).peak.size
     if options.trainable:
@@ -80,6 +82,8 @@ def fit_advice(sought: Sought, found: Sequence[Fit | CardFit], rooms: Sequence[R
         found: the largest on each card.
         rooms: the cards.
     """
+    if sought.options.group != NO_GROUP:
+        return
     for fit, room in zip(found, rooms):
         search = Search(*sought.at(fit.next), PLACES[sought.options.device](room))
         ways = search.ways(NOTHING) or search.ways((*NOTHING, Checkpointing()))
