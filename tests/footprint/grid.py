@@ -48,14 +48,14 @@ FAMILY: list[str] = sorted(json.loads((Path(__file__).parents[1] / "data" / "fam
 
 # Grids
 
-PLAYED = tuple(word for word in OPTIMIZERS if word != "adafactor")
-"""Optimizers; on CUDA Adafactor's norms take workspaces, which are not counted."""
 WAYS: list[dict[str, Any]] = [{}, {"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}]
 """On CUDA nothing is said, or what torch's implementation is."""
 USUAL = ("none", "sgd", "sgd-momentum", "adam", "adamw")
 
 
-def of_optimizers(names: Iterable[str], batches: Iterable[int], optimizers: Iterable[str] = PLAYED) -> list[Question]:
+def of_optimizers(
+    names: Iterable[str], batches: Iterable[int], optimizers: Iterable[str] = OPTIMIZERS
+) -> list[Question]:
     """Return training steps of configurations at some batches, with each of some optimizers."""
     return [
         {"name": name, "batch": batch, "optimizer": word} for name, batch, word in product(names, batches, optimizers)

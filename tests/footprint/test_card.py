@@ -116,6 +116,16 @@ def test_so_they_do_in_bfloat16(card: Card, name: str, update: Update) -> None:
     assert_torchs_order(card, {**question, "dtype": "bfloat16"})
 
 
+@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"dtype": "bfloat16"}, {"dtype": "float64"}], ids=str)
+def test_adafactors_norms_of_large_parameters_are_added_up_in_parts(card: Card, options: dict[str, Any]) -> None:
+    """Kernels take memory for the norms of the FC layers' columns, and for those of whole parameters."""
+    question = {"name": "A", "input": "3x64x64", "width": 0.3, "batch": 2, "optimizer": "adafactor", **options}
+    assert_torchs_order(card, question)
+    training = loop_of(question)
+    assert training is not None
+    assert_torchs_plan(card, training, question, "")
+
+
 # Figures
 
 TABLE = [

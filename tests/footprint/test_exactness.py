@@ -15,7 +15,6 @@ from tests.footprint.grid import (
     CONFIGURATIONS,
     EXPANDABLE,
     FAMILY,
-    PLAYED,
     SMALL_CARD,
     USUAL,
     WINDOW_STEPS,
@@ -42,7 +41,7 @@ def test_plans_of_a_configuration_are_torchs(cards: Cards, name: str) -> None:
         check()
 
 
-@pytest.mark.parametrize("optimizer", sample(PLAYED, ["paper", "rmsprop"]))
+@pytest.mark.parametrize("optimizer", sample([*OPTIMIZERS], ["paper", "adafactor"]))
 def test_plans_of_an_optimizer_are_torchs(cards: Cards, optimizer: str) -> None:
     """The same with every optimizer, all parameters together, one by one, or in one kernel."""
     for question, way in product(of_optimizers(["A"], (3,), [optimizer]), [{}, {"foreach": False}, {"fused": True}]):

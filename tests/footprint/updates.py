@@ -71,5 +71,4 @@ NETWORKS = {
     "weights first": "{name: x, input: 3x6x7, blocks: [[conv3-8, {conv: 4, norm: batch}]], classifier: [FC-20, FC-5]}",
     "vectors first": "{name: x, input: 3x6x7, blocks: [[batchnorm, conv1-8, conv3-9]], classifier: [FC-70, FC-5]}",
 }
-"""Networks that begin with a weight, or with what has one dimension, which Adafactor treats in this order. They are so
-small that no norm of a parameter takes a workspace on CUDA."""
+"""Networks that begin with a weight, or with what has one dimension, which Adafactor treats in this order."""

@@ -19,11 +19,11 @@ import vggkit
 from tests.cli.test_app import run
 from tests.conftest import ROOT
 from tests.footprint.card import Cards
-from tests.footprint.grid import CONFIGURATIONS, PLAYED
+from tests.footprint.grid import CONFIGURATIONS
 from vggkit.base.sums import column_sums
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
-from vggkit.footprint.optimizers import MomentumSGD
+from vggkit.footprint.optimizers import OPTIMIZERS, MomentumSGD
 from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.step import ZERO_GRAD
 from vggkit.footprint.steps.training import Training
@@ -74,7 +74,7 @@ CASES = [
         for optimizer in ("adamw", "none")
         for text in ("", EXPANDABLE)
     ),
-    *(("A", optimizer, "") for optimizer in PLAYED if optimizer not in ("adamw", "none")),
+    *(("A", optimizer, "") for optimizer in OPTIMIZERS if optimizer not in ("adamw", "none")),
     ("D", "sgd-momentum", ""),
 ]
 OFTEN = [("A", "adamw", ""), ("B", "none", ""), ("D", "sgd-momentum", "")]

@@ -1,4 +1,4 @@
-"""The memory that CUDA's kernels take to add up many rows: gradients of FC layers' biases, batch norms, and losses.
+"""The memory that CUDA's kernels take to add up many rows: FC layers' biases, batch norms, losses, Adafactor.
 
 Such a kernel divides very many rows into parts, so that the whole card has work. It asks torch's allocator for memory
 for the sums of each part, and for counters, and gives both back when it has run. The number of parts does not grow in a

@@ -5,9 +5,8 @@ lists of all parameters (`_multi_tensor_…`, with the option `foreach`), and a 
 allocates nothing. What they allocate is in the files of torch/optim.
 
 A step is that of torch 2.14 with its default arguments, apart from the options of `Update`: neither `capturable` nor
-`differentiable` nor `maximize`. Two things are left out, as they are no tensors of the step: the number that foreach
-adds to all step counters on the CPU, which dies at once, and on CUDA the workspace of a reduction over many values,
-which depends on the card (aten/src/ATen/native/cuda/Reduce.cuh, global_memory_size).
+`differentiable` nor `maximize`. The number that foreach adds to all step counters on the CPU, which dies at once, is
+left out.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from vggkit.base.eager import Eager, Parameter, Storage
+from vggkit.base.sums import PartialSums
 
 NUMBER_BYTES = 4
 """A step counter, or another number that is kept for a parameter: a float32 (torch/optim/optimizer.py,
@@ -141,6 +141,17 @@ class Call:
         used = [self.eager.new(0, size) for size in sizes]
         self.eager.note()
         self.eager.release(*used)
+
+    def add_up(self, sums: PartialSums | None, rows: int) -> None:
+        """Run a reduction over so many rows; on CUDA its kernel may take memory to make it in parts.
+
+        Args:
+            sums: in which parts; None if in one.
+            rows: how many.
+        """
+        parts = 0 if sums is None or self.is_on_cpu else sums.split.parts(rows)
+        if sums is not None and parts:
+            self.use(parts * sums.part_bytes, sums.counter_bytes)
 
     def keep(self, *sizes: int) -> None:
         """Make tensors of the state, if they aren't there yet."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vggkit.base.eager import Parameter
+from vggkit.base.eager import WIDE, Parameter
+from vggkit.base.sums import column_sums, total
 from vggkit.footprint.optimizers.rules import Call, Optimizer, Update, counters, size_of
+from vggkit.notation.layers import elements
 
 
 class RMSprop(Optimizer):
@@ -86,18 +88,20 @@ class Adafactor(Optimizer):
 
     def single(self, group: Sequence[Parameter], call: Call) -> None:
         [parameter] = group
-        call.use(parameter.element_bytes)  # param.norm(2)
+        _run_norm(parameter, call)  # param.norm(2)
         if _is_factored(parameter):
             rows, columns = _factors(parameter)
             call.new("row_mean", rows)
-            call.new("col_mean", columns)
+            call.new("norm", columns)
+            _add_up_columns(parameter, call)
+            call.rename("norm", "col_mean")
             call.like("var_estimate", group)  # row_var @ col_var
             call.use(_means_of_rows(parameter))
         else:
             call.like("grad_squared", group)
             call.like("var_estimate", group)
         call.rename("var_estimate", "update")
-        call.use(parameter.element_bytes)  # update.norm(2)
+        _run_norm(parameter, call)  # update.norm(2)
 
     def foreach(self, group: Sequence[Parameter], call: Call) -> None:
         factored = [parameter for parameter in group if _is_factored(parameter)]
@@ -105,10 +109,14 @@ class Adafactor(Optimizer):
         # those like the first parameter come first (_group_tensors_by_device_dtype_and_is_multidim)
         for alike in sorted(filter(None, (factored, others)), key=lambda alike: alike[0] is not group[0]):
             for parameter in alike:
-                call.use(parameter.element_bytes)
+                _run_norm(parameter, call)
             if alike is factored:
                 call.use(*(_factors(parameter)[0] for parameter in alike))
-                call.use(*(_factors(parameter)[1] for parameter in alike))
+                col_means = {f"col_mean of {number}": parameter for number, parameter in enumerate(alike)}
+                for name, parameter in col_means.items():
+                    call.new(name, _factors(parameter)[1])
+                    _add_up_columns(parameter, call)
+                call.delete(*col_means)
                 call.like("var_estimates", alike)
                 call.use(*map(_means_of_rows, alike))
             else:
@@ -116,7 +124,25 @@ class Adafactor(Optimizer):
                 call.like("var_estimates", alike)
             call.rename("var_estimates", "updates")
             for parameter in alike:
-                call.use(parameter.element_bytes)
+                _run_norm(parameter, call)
+
+
+def _run_norm(parameter: Parameter, call: Call) -> None:
+    """Run the norm of all elements, and read it."""
+    call.new("norm", parameter.element_bytes)
+    call.add_up(total(1, _wide(parameter)), elements(parameter.shape))
+    call.delete("norm")
+
+
+def _add_up_columns(parameter: Parameter, call: Call) -> None:
+    """Add up the squares in each column, of which kernels of convolutions have few."""
+    *_, rows, columns = parameter.shape
+    call.add_up(column_sums(columns, _wide(parameter)), rows)
+
+
+def _wide(parameter: Parameter) -> int:
+    """Return the bytes of an element in which elements are added up."""
+    return max(parameter.element_bytes, WIDE)
 
 
 def _is_factored(parameter: Parameter) -> bool:
