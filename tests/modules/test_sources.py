@@ -170,6 +170,17 @@ def test_weights_of_a_module_are_loaded_as_those_of_a_file(tmp_path: Path) -> No
     assert vggkit.load_model(tmp_path / "x.safetensors").config == config
 
 
+@pytest.mark.parametrize("source", [net().state_dict(), 5])
+def test_weights_are_a_file_or_a_module(source: Any) -> None:
+    """A state dict has names and shapes alone, which may fit in more than one way."""
+    config = vggkit.describe(net(), input=INPUT)
+    for use in ({"weights": source}, {"init_from": source}):
+        with pytest.raises(ArgumentError, match=r"a file, 'imagenet' or a torch module, found .*its module does"):
+            vggkit.build(config, **use)
+    with pytest.raises(ArgumentError, match="expected a file, 'imagenet' or a torch module"):
+        vggkit.load_weights(vggkit.build(config), source)
+
+
 def test_features_of_a_module_are_its_own() -> None:
     """Its layers can be named as those of a configuration, and their activations are what its own modules return."""
     module = filled(net())

@@ -64,10 +64,16 @@ def checkpoint_of(source: WeightsSource | nn.Module, network: Network) -> Checkp
 
     Raises:
         CheckpointError: if a file can't be read.
-        ArgumentError: if there are no published weights for it, or a module can't be described.
+        ArgumentError: if it is none of these, there are no published weights for the network, or a module can't be
+            described.
     """
     if isinstance(source, nn.Module):
         return checkpoint_in(source, network.input_shape)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ArgumentError(
+            f"weights: expected a file, 'imagenet' or a torch module, found {shorten(type(source).__name__)}; a state"
+            " dict does not say how its layers run, its module does"
+        )
     return open_checkpoint(resolve(source, network))
 
 
