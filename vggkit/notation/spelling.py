@@ -418,7 +418,7 @@ def _layer_name(value: Any) -> str:
 
 RESERVED_NAMES = frozenset(
     """
-    report checkpoint ends_in_softmax fold_batch_norm layers frozen unfreeze
+    report apply_remedy checkpoint ends_in_softmax fold_batch_norm layers frozen unfreeze
     T_destination add_module append apply bfloat16 buffers call_super_init children compile config cpu
     cuda double dump_patches eval extend extra_repr float forward forward_features freeze get_buffer
     get_extra_state get_parameter get_submodule half insert ipu load_state_dict modules mtia
