@@ -34,6 +34,14 @@ MOST_COMBINED = (1 << 8) - 1
 """And so many where several kinds are combined: all sets of 8 blocks. A step takes about a millisecond."""
 
 
+MOST_MISSED = (1 << 10) - 1
+"""On a card so many ways are played in vain, whose tensors have room and which run out of memory all the same: of each
+kind alone, and of all that are combined. E has some hundreds. A play takes some ten milliseconds."""
+
+FEWEST_MISSED = 7
+"""And so many of each combination, however many have been played before."""
+
+
 class Taken(NamedTuple):
     """What a step takes of a memory.
 
@@ -155,6 +163,7 @@ class Search:
         self.place = place
         self._bounds = Bounds(network)
         self._found: list[Way] = []
+        self._allowed = MOST_MISSED
         self.as_it_is = self.nearest = self._way((), (), options)
 
     def ways(self, among: Sequence[Kind] = KINDS) -> list[Way]:
@@ -184,25 +193,34 @@ class Search:
             below: the way must run less again than this.
             most: of each kind's changes so many are tried, the mildest ones.
         """
+        allowed = MOST_MISSED if len(kinds) == 1 else max(self._allowed, FEWEST_MISSED)
+        misses = allowed
 
         def found(made: tuple[Change, ...], options: StepOptions, below: float) -> Way | None:
             """Return that way, where changes of the first of these kinds have been made to the options."""
+            nonlocal misses
             if len(made) == len(kinds):
-                if self._bounds.exceed(options, self._worth_trying):
+                if not misses or self._bounds.exceed(options, self._worth_trying):
                     return None
                 way = self._way(kinds, made, options)
-                return None if way.taken is None else way
+                if way.taken is not None:
+                    return way
+                misses -= way.step.peak.size <= self.place.room.bytes
+                return None
             best: Way | None = None
             for change in islice(kinds[len(made)].changes(self.network, options), most):
                 changes = (*made, change)
-                if spent(changes) >= below:  # so have all further ones
+                if spent(changes) >= below or not misses:  # so have all further ones
                     break
                 cheaper = found(changes, options.replace(**change.options), below)
                 if cheaper is not None:
                     best, below = cheaper, cheaper.run_again
             return best
 
-        return found((), self.options, below)
+        way = found((), self.options, below)
+        if len(kinds) > 1:
+            self._allowed -= allowed - misses
+        return way
 
     @property
     def _worth_trying(self) -> int:
