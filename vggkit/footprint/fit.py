@@ -173,7 +173,7 @@ def max_batch(
     With `device="cpu"` tensors are counted instead, wherever they lie.
 
     Args:
-        source: a name, a path, a Config or a Network.
+        source: a name, a path, a Config, a Network or a torch module.
         limit: a card such as "RTX 4090", a size such as "24GiB", or bytes.
         context: what CUDA itself takes of the card; by default as documented for the card.
         workspace: what cuDNN and cuBLAS take for themselves; not modelled, so 0 by default.

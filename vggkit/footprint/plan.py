@@ -6,7 +6,7 @@ are not tensors of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import msgspec
@@ -77,7 +77,8 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         by_kind: the bytes of each kind at that moment.
         saved_for_backward_bytes: what autograd holds between the forward and the backward pass, each storage once,
             parameters and buffers excluded.
-        steady_bytes: parameters, gradients and optimizer state, which stay between steps.
+        steady_bytes: what stays between steps: parameters, and in training gradients, optimizer state, a moving average
+            and buckets to send.
         layers: what each layer holds, the loss included.
         timeline: the alive bytes after each operation.
         allocated_bytes: on CUDA, most bytes of the blocks that torch's allocator hands out in a steady step, as
@@ -208,14 +209,10 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             f" {share} of it are {KINDS_IN_SENTENCES.get(largest, MEMORY_KINDS[largest])}."
         ]
         if self.options.has_backward:
-            kept = ["parameters", "gradients", "optimizer", "moving average"]
-            if self.options.step_in_backward:  # each is given up as soon as it is used
-                kept.remove("gradients")
-            if not self.options.ema:
-                kept.remove("moving average")
+            what = f" ({', '.join(self._kept())})" if not self.by_rank else ""  # below it says what a rank has
             said.append(
                 f"Kept for the backward pass: {megabytes(self.saved_for_backward_bytes)}. Kept between steps:"
-                f" {megabytes(self.steady_bytes)} ({', '.join(kept)})."
+                f" {megabytes(self.steady_bytes)}{what}."
             )
         if self.peak_at == OPTIMIZER_STEP:
             said.append("At this batch the optimizer's own temporaries, not the activations, make the peak.")
@@ -232,6 +229,17 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             )
             said.append("Workspaces of cuDNN and cuBLAS and the CUDA context are not included.")
         return said
+
+    def _kept(self) -> Iterator[str]:
+        """Yield what stays between steps, in words."""
+        options = self.options
+        yield "parameters"
+        if options.trainable or (options.takes("optimizer") and not options.step_in_backward):
+            yield "gradients"
+        if options.takes("optimizer"):
+            yield "optimizer"
+        if options.ema:
+            yield "moving average"
 
     def _group_sentences(self) -> list[str]:
         if not self.by_rank:
@@ -300,7 +308,7 @@ def memory(
     """Plan the memory of a step, to the byte.
 
     Args:
-        source: a name, a path, a Config or a Network.
+        source: a name, a path, a Config, a Network or a torch module.
         batch: number of images.
         mode: "training", "inference" or "perceptual": the network as a loss, as `Perceptual` has it.
         dtype: float32, bfloat16, float16 or float64, of parameters, images and activations.
