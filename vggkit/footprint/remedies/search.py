@@ -34,9 +34,9 @@ MOST_COMBINED = (1 << 8) - 1
 """And so many where several kinds are combined: all sets of 8 blocks. A step takes about a millisecond."""
 
 
-MOST_MISSED = (1 << 10) - 1
+MOST_MISSED = (1 << 9) - 1
 """On a card so many ways are played in vain, whose tensors have room and which run out of memory all the same: of each
-kind alone, and of all that are combined. E has some hundreds. A play takes some ten milliseconds."""
+kind alone, and of all that are combined. E has two hundred at most. A play takes some ten milliseconds."""
 
 FEWEST_MISSED = 7
 """And so many of each combination, however many have been played before."""
