@@ -418,12 +418,18 @@ def allocations() -> list[int]:
     return said
 
 
-if __name__ == "__main__":
+def serve(answer: Callable[..., Any]) -> None:
+    """Answer each question that comes in, with kernels replaced until the process ends."""
     gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
     torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
     torch.cuda.init()
     warnings.simplefilter("ignore")  # of kernels that are replaced
-    replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
+    library = torch.library.Library("aten", "IMPL")
+    replace(library)
     torch._C._cuda_attach_out_of_memory_observer(refuse)
     for line in sys.stdin:
         print(json.dumps(answer(**json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    serve(answer)

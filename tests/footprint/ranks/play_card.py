@@ -6,10 +6,6 @@ was allocated and freed.
 
 from __future__ import annotations
 
-import gc
-import json
-import sys
-import warnings
 from typing import Any
 
 import torch
@@ -48,10 +44,4 @@ def answer(steps: int, events: bool = False, **question: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
-    torch.backends.cudnn.enabled = False  # batch norm by torch's own kernel
-    torch.cuda.init()
-    warnings.simplefilter("ignore")  # of kernels that are replaced
-    play_steps.replace(library := torch.library.Library("aten", "IMPL"))  # they stay until the process ends
-    for line in sys.stdin:
-        print(json.dumps(answer(**json.loads(line))), flush=True)
+    play_steps.serve(answer)
