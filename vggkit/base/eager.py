@@ -463,7 +463,8 @@ class Eager:
         """Run `torch.nn.functional.linear`: addmm, or mm without a bias."""
         x, weight, bias, casts = self.lower(x, weight, bias)
         of_x, of_weight, of_bias = x.edge, weight.edge, bias.edge if bias else None
-        sums = column_sums(elements(shape), max(x.element_bytes, WIDE))
+        # of a group of ranks some may have no units
+        sums = column_sums(elements(shape), max(x.element_bytes, WIDE)) if elements(shape) else None
 
         def backward(gradient: Storage) -> Gradients:
             wanted = [x.size if of_x else None, weight.size if of_weight else None]

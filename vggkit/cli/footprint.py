@@ -67,7 +67,7 @@ group_options = stacked(
         default=1,
         show_default=True,
         metavar="N",
-        help="How many processes train together; --batch is one rank's.",
+        help="How many processes train together; --batch is one rank's, of tensor the group's.",
     ),
     click.option(
         "--parallel",

@@ -121,7 +121,9 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     @property
     def images(self) -> int:
         """Images of a step, of all ranks and all batches whose gradients are added up."""
-        return self.options.batch * self.options.accumulate * self.options.group.ranks
+        group = self.options.group
+        batches = 1 if STRATEGIES[group.parallel].batch_is_shared else group.ranks
+        return self.options.batch * self.options.accumulate * batches
 
     @property
     def title(self) -> str:
@@ -244,10 +246,13 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     def _group_sentences(self) -> list[str]:
         if not self.by_rank:
             return []
-        group = self.options.group
+        group, images = self.options.group, grouped(self.images)
+        strategy = STRATEGIES[group.parallel]
+        shared = f"The batch is the group's, so that each rank has the same {images} images."
+        own = f"The batch is one rank's, so that a step has {images} images in all."
         said = [
-            f"Each of {group.ranks} ranks {STRATEGIES[group.parallel].words}, as in torch 2.14.",
-            f"The batch is one rank's, so that a step has {grouped(self.images)} images in all.",
+            f"Each of {group.ranks} ranks {strategy.words}, as in torch 2.14.",
+            shared if strategy.batch_is_shared else own,
         ]
         fullest, emptiest = (choose(self.by_rank, key=lambda rank: rank.bytes) for choose in (max, min))
         if fullest.bytes == emptiest.bytes:

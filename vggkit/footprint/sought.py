@@ -52,7 +52,7 @@ class Sought(ABC):
         self.network = network
         self.options = options
         group = options.group
-        if group.rank is None and not STRATEGIES[group.parallel].first_is_fullest:
+        if group.rank is None and not STRATEGIES[group.parallel].first_is_fullest(group, network):
             raise ArgumentError(
                 f"rank: ranks by {group.parallel} hold different amounts; expected the one whose card it is, such as 0"
             )
@@ -101,7 +101,8 @@ class SoughtBatch(Sought):
 
     @cached_property
     def _step(self) -> Step:
-        return step_of(self.network, self.options.replace(batch=1))
+        # of ranks by tensor a single image makes views of what else is copied
+        return step_of(self.network, self.options.replace(batch=2))
 
     @cached_property
     def _loop(self) -> Loop:

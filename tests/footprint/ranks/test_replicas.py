@@ -237,9 +237,12 @@ def test_what_is_sent_follows_from_the_buckets() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ranks": 8}, "parallel: 8 ranks need one of ddp, ddp-view, zero1, fsdp"),
+        ({"ranks": 8}, "parallel: 8 ranks need one of ddp, ddp-view, zero1, fsdp, tensor"),
         ({"parallel": "ddp"}, "ranks: parallel ddp needs 2 or more"),
-        ({"ranks": 2, "parallel": "dpp"}, "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, found 'dpp'."),
+        (
+            {"ranks": 2, "parallel": "dpp"},
+            "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, tensor, found 'dpp'.",
+        ),
         ({"ranks": 0, "parallel": "ddp"}, "ranks: expected a whole number from 1 to 4096, found 0"),
         ({"ranks": 2, "parallel": "ddp", "rank": 2}, "rank: expected a whole number from 0 to 1, found 2"),
         ({"rank": 0}, "rank: needs several ranks"),
@@ -325,7 +328,7 @@ def test_every_strategy_is_in_the_help_of_what_takes_one() -> None:
     assert f"{', '.join([*STRATEGIES][1:-1])} or {[*STRATEGIES][-1]}." in text
 
 
-@pytest.mark.parametrize("parallel", [*REPLICAS, "fsdp"])
+@pytest.mark.parametrize("parallel", [*REPLICAS, "fsdp", "tensor"])
 def test_a_rank_can_be_looked_at_in_pytorchs_viewer(parallel: str) -> None:
     """Its file has the step's peak: what is there before, and what is allocated and freed until then."""
     plan = vggkit.memory("A", batch=2, ranks=4, rank=1, parallel=parallel, **SMALL)
@@ -340,6 +343,6 @@ def test_a_rank_can_be_looked_at_in_pytorchs_viewer(parallel: str) -> None:
 
 def test_advice_is_for_single_processes() -> None:
     """A table of several ranks has none, as what it would say may be refused there."""
-    for parallel in (*REPLICAS, "fsdp"):
+    for parallel in (*REPLICAS, "fsdp", "tensor"):
         options = checked_options(Network.of("D"), batch=64, ranks=2, parallel=parallel)
         assert list(advice(Network.of("D"), options)) == []

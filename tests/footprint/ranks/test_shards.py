@@ -17,7 +17,8 @@ from vggkit.base.errors import ArgumentError
 from vggkit.footprint.optimizers import Update
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.ranks import UNITS
-from vggkit.footprint.ranks.shards import FUSED, REFUSED
+from vggkit.footprint.ranks.parts import REFUSED
+from vggkit.footprint.ranks.shards import FUSED
 from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
 

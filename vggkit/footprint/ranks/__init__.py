@@ -17,12 +17,13 @@ from vggkit.footprint.ranks.group import Group, GroupArguments
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.shards import UNITS, FullyShard
 from vggkit.footprint.ranks.strategy import Alone, Placed, Strategy
+from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 
 __all__ = ["NO_GROUP", "STRATEGIES", "UNITS", "Alone", "Group", "GroupArguments", "Placed", "Strategy", "checked_group"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    kind.name: kind for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer, FullyShard)
+    kind.name: kind for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer, FullyShard, TensorParallel)
 }
 """Every strategy by the word that asks for it."""
 

@@ -29,30 +29,13 @@ from vggkit.base.eager import (
 )
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.ranks.group import Group
+from vggkit.footprint.ranks.parts import check_plain, rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, Strategy
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, reduce_scatter
+from vggkit.network import Network
 
 WRAPPING = "construction of fully_shard"
 """The event in which a model is divided."""
-
-PLAIN: dict[str, object] = {
-    "device": "cpu",
-    "freeze": (),
-    "checkpoint": (),
-    "autocast": False,
-    "zero_grad": "set_to_none",
-    "accumulate": 1,
-    "ema": False,
-    "clip_grad": False,
-    "step_in_backward": False,
-}
-"""What a step must be like, as nothing else is known."""
-
-REFUSED = {
-    "adafactor": "its state depends on whole parameters",
-    "rprop": "torch can't run its step on parts of parameters",
-}
-"""Optimizers that are not known or that torch refuses, and why."""
 
 FUSED = ("adam", "adamw")
 """Those whose fused kernel runs on parts of parameters, in torch 2.14."""
@@ -163,9 +146,7 @@ class FullyShard(Strategy):
         return Shard(whole, Parameter(own, (rows, *whole.shape[1:]), whole.element_bytes, requires_grad=True), padded)
 
     def _rows(self, whole: Parameter, rank: int) -> int:
-        """Return how many rows of a parameter a rank has (`torch.chunk`)."""
-        each = -(-whole.shape[0] // self.group.ranks)
-        return max(0, min(each, whole.shape[0] - rank * each))
+        return rows_of(whole.shape[0], self.group.ranks, rank)
 
     @property
     def trained(self) -> Sequence[Parameter]:
@@ -297,15 +278,12 @@ class FullyShard(Strategy):
         self._sending = None
 
     @classmethod
+    def check_network(cls, group: Group, network: Network) -> None:  # noqa: ARG003  # it can be any
+        return
+
+    @classmethod
     def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # its own options go with everything
-        for word, usual in PLAIN.items():
-            if getattr(step, word) != usual:
-                raise ArgumentError(
-                    f"{word}: can't be combined with parallel {cls.name}, whose figures are of plain loops on the CPU"
-                )
-        if step.optimizer in REFUSED:
-            why = REFUSED[step.optimizer]
-            raise ArgumentError(f"optimizer: {step.optimizer} can't be combined with parallel {cls.name}: {why}")
+        check_plain(cls.name, step)
         if step.update.fused and step.optimizer not in FUSED:
             raise ArgumentError(
                 f"fused: parallel {cls.name} expects one of {', '.join(FUSED)}, found {step.optimizer}, whose kernel"

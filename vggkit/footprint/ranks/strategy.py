@@ -10,6 +10,7 @@ from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, PlacedRun, Sto
 from vggkit.footprint.optimizers import Update
 from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.traffic import Traffic
+from vggkit.network import Network, PlacedLayer
 
 
 class Placed(NamedTuple):
@@ -83,8 +84,8 @@ class Strategy(ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     """Its options, of those in `vggkit.footprint.ranks.group.OPTIONS`."""
 
-    first_is_fullest: ClassVar[bool] = True
-    """Whether no rank holds more than the first one."""
+    batch_is_shared: ClassVar[bool] = False
+    """Whether the ranks have the same images, so that a batch is the group's."""
 
     early_steps: ClassVar[int] = 1
     """How many steps differ from all later ones."""
@@ -94,6 +95,16 @@ class Strategy(ABC):
         self.group = group
         self.placed = placed
         self.rebuilt: list[Event] = []
+
+    @classmethod
+    def built(cls, layers: Iterable[PlacedLayer]) -> Iterable[PlacedLayer]:
+        """Return a network's layers as a rank's model is built: as they are, unless a strategy needs others."""
+        return layers
+
+    @classmethod
+    def first_is_fullest(cls, group: Group, network: Network) -> bool:  # noqa: ARG003  # some depend on them
+        """Tell whether no rank holds more than the first one."""
+        return True
 
     @abstractmethod
     def wrap(self, blocks: Blocks) -> Blocks:
@@ -155,6 +166,15 @@ class Strategy(ABC):
             ArgumentError: names the argument, and says why.
         """
 
+    @classmethod
+    @abstractmethod
+    def check_network(cls, group: Group, network: Network) -> None:
+        """Refuse a network that the ranks can't run.
+
+        Raises:
+            ArgumentError: names the argument, and says why.
+        """
+
 
 class WholeModel(Strategy):
     """What a rank does that has the whole model."""
@@ -168,11 +188,11 @@ class WholeModel(Strategy):
 
     @property
     def kept(self) -> Iterable[Storage]:
-        return [parameter.storage for parameter in self.placed.trained]
+        return [parameter.storage for parameter in self.trained]
 
     @property
     def owned(self) -> Sequence[Parameter]:
-        return self.placed.trained
+        return self.trained
 
     def begin_step(self) -> None:
         return
@@ -191,6 +211,10 @@ class WholeModel(Strategy):
 
     def likeness(self, rank: int) -> Hashable:
         return None
+
+    @classmethod
+    def check_network(cls, group: Group, network: Network) -> None:  # noqa: ARG003  # it can be any
+        return
 
 
 class Alone(WholeModel):

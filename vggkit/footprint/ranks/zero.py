@@ -11,6 +11,7 @@ from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.replicas import Replicas
 from vggkit.footprint.ranks.strategy import Asked
 from vggkit.footprint.ranks.traffic import Traffic, broadcast
+from vggkit.network import Network
 
 
 def partition(sizes: Sequence[int], ranks: int) -> list[list[int]]:
@@ -43,7 +44,10 @@ class ShardedOptimizer(Replicas):
 
     name = "zero1"
     words = "has the whole model, buckets for all gradients, and the optimizer's state of its own parameters"
-    first_is_fullest = False
+
+    @classmethod
+    def first_is_fullest(cls, group: Group, network: Network) -> bool:  # noqa: ARG003  # it depends on the bytes only
+        return False
 
     def _partition(self) -> list[list[Parameter]]:
         trained = self.placed.trained

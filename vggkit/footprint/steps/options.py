@@ -212,7 +212,7 @@ class StepOptions(msgspec.Struct, frozen=True):
             name: the network's.
             image: shape of one image.
         """
-        each = " on each rank" if self.group.ranks > 1 else ""
+        each = " on each rank" if self.group.ranks > 1 and not STRATEGIES[self.group.parallel].batch_is_shared else ""
         return f"{name}: {times(image)}, batch {self.batch}{each}, {self.words}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -286,6 +286,7 @@ def checked_options(network: Network, *, batch: SupportsIndex = 1, **arguments: 
     options.check_names(network)
     if options.group != NO_GROUP:
         _check_trained(network, options)
+        STRATEGIES[options.group.parallel].check_network(options.group, network)
     return options
 
 

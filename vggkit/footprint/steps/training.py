@@ -74,12 +74,13 @@ class Training(Step):
 
     def _walk(self) -> None:
         eager, options = self._eager, self.options
-        blocks = self._place(self.network.modules(), self.network.parts(options.freeze, "freeze"))
+        strategy = STRATEGIES[options.group.parallel]
+        blocks = self._place(strategy.built(self.network.modules()), self.network.parts(options.freeze, "freeze"))
         self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         built = list(eager.events)
         stay = options.zero_grad == "zero"
         placed = Placed(self._trained, self._statistics, self._counters, self._arrival, stay)
-        self.strategy = STRATEGIES[options.group.parallel](eager, options.group, placed)
+        self.strategy = strategy(eager, options.group, placed)
         blocks = self.strategy.wrap(blocks)
         if options.ema:
             self._copy_model(built)

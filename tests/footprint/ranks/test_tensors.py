@@ -1,0 +1,216 @@
+"""Ranks that have a part of each FC layer, held against torch's `parallelize_module`."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vggkit
+from tests.conftest import sample
+from tests.footprint.ranks.sharded import peak
+from tests.footprint.ranks.test_replicas import SMALL
+from tests.footprint.updates import cases as updates
+from tests.footprint.updates import fewer, sampled
+from vggkit.base.errors import ArgumentError
+from vggkit.footprint.optimizers import Update
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.ranks.parts import REFUSED
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.network import Network
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn
+
+THREE = (
+    "{name: x, input: 3x8x8, blocks: [[conv3-8, {conv: 8, norm: batch}, maxpool]], classifier: [FC-24, FC-48, FC-10]}"
+)
+
+
+def planned(network: Network, options: StepOptions) -> int:
+    """Return what a plan says that the rank holds."""
+    return plan_step(network, options).peak_bytes
+
+
+# Figures that were measured in torch alone
+
+
+def test_peaks_are_those_that_were_measured() -> None:
+    """By MemTracker on fake tensors, of D on eight ranks and of a small A on two, which hold the same."""
+    plan = vggkit.memory("D", batch=64, ranks=8, parallel="tensor")
+    assert plan.peak_bytes == sum(plan.by_kind.values()) == 5_045_678_564
+    assert {rank.peak_bytes for rank in plan.by_rank} == {plan.peak_bytes}
+    assert vggkit.memory("A", batch=4, ranks=2, parallel="tensor", **SMALL).peak_bytes == 14_964_068
+
+
+# Against torch
+
+NETWORKS = {
+    "three FC layers": THREE,
+    "four": "{name: x, input: 3x8x8, blocks: [[conv3-8, maxpool]], classifier: [FC-24, FC-7, FC-48, FC-10]}",
+    "one": "{name: x, input: 3x8x8, blocks: [[conv3-8, maxpool]], classifier: [FC-10]}",
+    "without biases": "{name: x, input: 3x8x8, blocks: [[conv3-8, maxpool]], defaults: {FC: {bias: false}},"
+    " classifier: [FC-24, FC-48, FC-10]}",
+    "on images": "{name: x, input: 3x8x8, classifier: [flatten, FC-24, FC-48, FC-10]}",
+    "other activations": "{name: x, input: 3x8x8, blocks: [[conv3-8]], classifier: [{fc: 24, activation: silu,"
+    " dropout: 0}, {fc: 48, activation: leaky-relu}, {fc: 24, activation: gelu}, FC-9, FC-48]}",
+    "A": "{extends: A, input: 3x32x32, width: 0.25, num_classes: 10}",
+}
+RANKS = {"2": (0, 1), "3": (0, 1, 2), "4": (0, 2, 3), "8": (0, 4, 5, 7)}
+"""The ranks that are measured: of ten classes some have fewer, or none."""
+
+CASES = [
+    f"{network}; {ranks}; {batch}"
+    for network, ranks, batch in product(NETWORKS, RANKS, (1, 2, 40))
+    if (network, ranks) != ("A", "3")  # 3 does not divide its layers
+]
+FEW = ["three FC layers; 4; 2", "three FC layers; 8; 1", "four; 2; 40", "on images; 3; 2", "other activations; 4; 40"]
+
+
+def network_of(name: str) -> Network:
+    """Return a network by its name here."""
+    return Network.of(vggkit.load("A", **SMALL) if name == "A" else vggkit.loads(NETWORKS[name]))
+
+
+@pytest.mark.parametrize("case", sample(CASES, FEW))
+def test_each_rank_has_memtrackers_peak(case: str) -> None:
+    """With even and uneven parts of the last layer, at a batch whose activations matter and at those where not."""
+    name, ranks, batch = case.split("; ")
+    network = network_of(name)
+    for rank in RANKS[ranks]:
+        options = checked_options(network, batch=int(batch), ranks=int(ranks), rank=rank, parallel="tensor")
+        assert planned(network, options) == peak(network, options)
+
+
+ON_PARTS = [(name, update) for name, update in updates([{}]) if name not in REFUSED]
+
+
+@pytest.mark.parametrize(("name", "update"), sampled(ON_PARTS, lambda every: fewer(every)[::4]))
+def test_each_optimizer_has_memtrackers_peak(name: str, update: Update) -> None:
+    """On a rank that has fewer classes than the first, with padding."""
+    network = Network.of(vggkit.loads(THREE))
+    options = checked_options(network, batch=2, ranks=4, rank=3, parallel="tensor", optimizer=name, **update.given)
+    assert planned(network, options) == peak(network, options)
+
+
+def test_another_dtype_has_memtrackers_peak() -> None:
+    """The model, its images and all that is sent in bfloat16."""
+    network = Network.of(vggkit.loads(THREE))
+    options = checked_options(network, batch=3, ranks=4, rank=3, parallel="tensor", dtype="bfloat16")
+    assert planned(network, options) == peak(network, options)
+
+
+@st.composite
+def drawn_steps(draw: DrawFn) -> tuple[Network, StepOptions]:
+    """Draw a network whose FC layers can be divided, and a rank's step of it."""
+    ranks = draw(st.integers(2, 5))
+    maps = st.sampled_from(["conv3-6", {"conv": 4, "norm": "batch"}, {"conv": 3, "activation": "silu"}, "LRN"])
+    blocks = draw(st.lists(st.lists(maps, min_size=1, max_size=3).map(lambda block: [*block, "maxpool"]), max_size=2))
+    classifier = [
+        {
+            "fc": draw(st.integers(1, 12)) * (1 if place % 2 else ranks),
+            "bias": draw(st.booleans()),
+            "activation": draw(st.sampled_from(["relu", "elu", "silu", "hardtanh", "gelu", "tanh", "none"])),
+            "dropout": draw(st.sampled_from([0, 0.3])),
+        }
+        for place in range(draw(st.integers(0, 4)))
+    ]
+    classifier.append({"fc": draw(st.integers(ranks, 12)), "bias": draw(st.booleans())})
+    document = {"name": "drawn", "input": "2x8x8", "blocks": blocks, "classifier": ["flatten", *classifier]}
+    network = Network.of(vggkit.loads(yaml.safe_dump({word: value for word, value in document.items() if value})))
+    batch, rank = draw(st.integers(1, 4) | st.integers(50, 200)), draw(st.integers(0, ranks - 1))
+    optimizer = draw(st.sampled_from(["sgd", "sgd-momentum", "adamw", "adadelta"]))
+    group: dict[str, Any] = {"ranks": ranks, "rank": rank, "parallel": "tensor"}
+    return network, checked_options(network, batch=batch, optimizer=optimizer, **group)
+
+
+@pytest.mark.slow
+@given(drawn_steps())
+@settings(max_examples=200, deadline=None)
+def test_each_rank_of_a_drawn_network_has_memtrackers_peak(drawn: tuple[Network, StepOptions]) -> None:
+    """Of one to five FC layers, with and without biases, activations and dropout, behind whatever blocks."""
+    assert planned(*drawn) == peak(*drawn)
+
+
+# What a plan says
+
+
+def test_the_batch_is_the_groups() -> None:
+    """The title names no batch of each rank, and the table says that all have the same images."""
+    plan = vggkit.memory("D", batch=64, ranks=8, parallel="tensor")
+    assert "batch 64, float32" in plan.title
+    assert plan.images == 64
+    assert "The batch is the group's, so that each rank has the same 64 images." in str(plan)
+
+
+def test_what_is_sent_are_activations_of_fc_layers() -> None:
+    """fc2's output and two inputs' gradients, added up, and the scores, gathered with padding."""
+    plan = vggkit.memory("D", batch=2, ranks=8, parallel="tensor")
+    assert plan.sent_bytes == plan.received_bytes == 2 * 4 * (2 * (4096 + 25088 + 4096) + 1000) * 7 // 8
+    padded = vggkit.memory("D", batch=2, ranks=16, parallel="tensor")
+    assert padded.sent_bytes == 2 * 4 * (2 * (4096 + 25088 + 4096) + 1008) * 15 // 16
+
+
+def test_the_timeline_names_what_is_added_up_and_gathered() -> None:
+    """In the forward pass the second layer's output and the scores, in the backward pass the others' gradients."""
+    plan = vggkit.memory("D", ranks=8, parallel="tensor")
+    assert [event for event in dict.fromkeys(moment.event for moment in plan.timeline) if event.startswith("all-")] == [
+        "all-reduce of fc2",
+        "all-gather of predictions",
+        "all-reduce of predictions",
+        "all-reduce of fc1",
+    ]
+
+
+def test_the_largest_batch_fits() -> None:
+    """Of ranks that have different numbers of classes somebody must say which."""
+    group = {"ranks": 8, "parallel": "tensor"}
+    most = vggkit.max_batch("D", "8GB", device="cpu", **group)
+    peaks = [vggkit.memory("D", batch=most + more, **group).peak_bytes for more in (0, 1)]
+    assert peaks[0] <= 8_000_000_000 < peaks[1]
+    with pytest.raises(ArgumentError, match="rank: ranks by tensor hold different amounts"):
+        vggkit.max_batch("D", "8GB", device="cpu", ranks=16, parallel="tensor")
+    assert vggkit.max_batch("D", "8GB", device="cpu", ranks=16, rank=15, parallel="tensor") >= most
+
+
+# What can't be
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (THREE, {"ranks": 5}, "ranks: parallel tensor expected a number that divides the 24 units of fc1, found 5"),
+        (
+            "{name: x, input: 3x8x8, blocks: [[conv3-8]]}",
+            {},
+            "parallel: tensor needs FC layers, and x has none",
+        ),
+        (
+            "{name: x, input: 3x8x8, blocks: [[conv3-8]], classifier: [{fc: 24, norm: batch}, FC-10]}",
+            {},
+            "parallel: tensor can't divide fc1, as norm1 behind it needs all of its units",
+        ),
+        (
+            "{name: x, input: 3x8x8, blocks: [[conv3-8]], classifier: [FC-1]}",
+            {},
+            "ranks: parallel tensor expected at most as many as predictions has units, 1, found 2",
+        ),
+        (THREE, {"device": "cuda"}, "device: can't be combined with parallel tensor, whose figures are of plain loops"),
+        (THREE, {"clip_grad": True}, "clip_grad: can't be combined with parallel tensor"),
+        (THREE, {"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel tensor: torch can't run"),
+        (THREE, {"foreach": True}, "foreach: can't be combined with parallel tensor, as torch joins no parts and"),
+        (THREE, {"optimizer": "adam", "fused": True}, "fused: can't be combined with parallel tensor"),
+        (THREE, {"units": "root"}, "units: expected a parallel that has it (fsdp), found tensor"),
+    ],
+    ids=str,
+)
+def test_what_tensor_can_not_do_is_refused(text: str, options: dict[str, Any], said: str) -> None:
+    """In one line that names the argument."""
+    with pytest.raises(ArgumentError) as refused:
+        vggkit.memory(vggkit.loads(text), **{"ranks": 2, "parallel": "tensor", **options})
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,268 @@
+"""Each rank has a part of the FC layers: `torch.distributed.tensor.parallel.parallelize_module`.
+
+FC layers are most of a VGG network's parameters and few of its operations, so that their parameters are worth dividing,
+and not their images (A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
+arXiv:1404.5997). Here every rank has the same images, and runs the layers before the FC layers whole.
+
+The first FC layer is divided by columns: each rank has some of its units, and all of its input (`ColwiseParallel`). The
+second one is divided by rows: each rank has the weights of the units that it has, and the outputs of all ranks are
+added up (`RowwiseParallel`). The third is divided by columns again, and so on. If the last one is, its outputs are
+gathered. In the backward pass what is added up is the gradient of the input of a layer by columns.
+
+The outputs are views, which autograd does not let anything work on in place. So activations behind the first FC layer
+have outputs of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from vggkit.base.eager import PARAMETERS, Eager, Gradients, Parameter, PlacedRun, Storage, Tensor
+from vggkit.base.errors import ArgumentError
+from vggkit.base.shapes import Shape, elements
+from vggkit.footprint.ranks.group import Group
+from vggkit.footprint.ranks.parts import check_plain, rows_of
+from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, WholeModel
+from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce
+from vggkit.network import Network, PlacedLayer
+
+WRAPPING = "construction of parallelize_module"
+"""The event in which a model is divided."""
+
+UNIT_BY_UNIT = ("activation", "dropout")
+"""Roles of layers that run on some units as on all."""
+
+
+class _Columns(NamedTuple):
+    """An FC layer of which a rank has some units."""
+
+    name: str
+    strategy: TensorParallel
+
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        """Run it on the whole input, of whose gradient each rank makes a summand."""
+        node = eager.node([x.edge])
+        if node is not None:
+
+            def backward(_: Storage) -> Gradients:
+                return [self.strategy.all_reduce(self.name, x)]
+
+            node.backward = backward
+        return _linear(Tensor(x.storage, x.shape, x.element_bytes, node), parameters, eager)
+
+
+class _GatheredColumns(NamedTuple):
+    """The same for the last one, whose output is whole on each rank."""
+
+    columns: _Columns
+    units: int
+
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        """Run it, and gather its output."""
+        own = self.columns.run(x, parameters, eager)
+        y = self.columns.strategy.all_gather(self.columns.name, own, self.units)
+        eager.release(own)
+        return y
+
+
+class _Rows(NamedTuple):
+    """An FC layer of which a rank has the weights of some inputs."""
+
+    name: str
+    strategy: TensorParallel
+
+    def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        """Run it on these inputs, which gives a summand of the output."""
+        summand = _linear(x, parameters, eager)
+        total = self.strategy.all_reduce(self.name, summand)
+        eager.release(summand)
+        return Tensor(total, summand.shape, summand.element_bytes, summand.node)
+
+
+def _linear(x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+    weight = parameters["weight"]
+    return eager.linear(x, weight, parameters.get("bias"), weight.shape[:1])
+
+
+class TensorParallel(WholeModel):
+    """A rank has the whole model, but of each FC layer a part."""
+
+    name = "tensor"
+    words = "has a part of each FC layer, and all other layers"
+    batch_is_shared = True
+
+    def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
+        super().__init__(eager, group, placed)
+        self._parts: dict[Parameter, Parameter] = {}
+        self._held: dict[Parameter, Storage] = {}
+        self._last_units = 0
+        self._traffic = Traffic()
+
+    # Parts
+
+    @classmethod
+    def built(cls, layers: Iterable[PlacedLayer]) -> Iterable[PlacedLayer]:
+        is_behind = False
+        for placed in layers:
+            layer = placed.layer.settled(placed.input_shape, writable=False) if is_behind else placed.layer
+            yield replace(placed, layer=layer)
+            is_behind = is_behind or _is_fc(placed)
+
+    def wrap(self, blocks: Blocks) -> Blocks:
+        """Divide the model: `parallelize_module` with a style for each FC layer."""
+        self.eager.event = WRAPPING
+        layers = [placed for _, inside in blocks for placed in inside if _has_matrix(_shapes(placed))]
+        by_name = {
+            placed.name: self._by_rows(placed) if place % 2 else self._by_columns(placed, is_last=placed is layers[-1])
+            for place, placed in enumerate(layers)
+        }
+        return [(block, [by_name.get(placed.name, placed) for placed in inside]) for block, inside in blocks]
+
+    def _by_columns(self, placed: PlacedRun, *, is_last: bool) -> PlacedRun:
+        units = placed.parameters["weight"].shape[0]
+        own = rows_of(units, self.group.ranks, self.group.own)
+        parts = {word: self._part(whole, (own, *whole.shape[1:])) for word, whole in placed.parameters.items()}
+        columns = _Columns(placed.name, self)
+        if not is_last:
+            return placed._replace(layer=columns, parameters=parts)
+        self._last_units = units
+        return placed._replace(layer=_GatheredColumns(columns, units), parameters=parts)
+
+    def _by_rows(self, placed: PlacedRun) -> PlacedRun:
+        whole = placed.parameters["weight"]
+        part = self._part(whole, (whole.shape[0], whole.shape[1] // self.group.ranks))
+        return placed._replace(layer=_Rows(placed.name, self), parameters={**placed.parameters, "weight": part})
+
+    def _part(self, whole: Parameter, shape: Shape) -> Parameter:
+        """Divide a parameter; a part of fewer rows than the first rank's has padding, in which nothing is trained."""
+        size = elements(shape) * whole.element_bytes
+        each = rows_of(whole.shape[0], self.group.ranks, 0)
+        rows = max(shape[0], each)
+        self._held[whole] = self.eager.new(0, rows * elements(shape[1:]) * whole.element_bytes, PARAMETERS)
+        self.eager.release(whole.storage)
+        own = Storage(0, size, size, PARAMETERS)
+        own.is_parameter = True
+        self._parts[whole] = Parameter(own, shape, whole.element_bytes, whole.requires_grad)
+        return self._parts[whole]
+
+    @property
+    def trained(self) -> Sequence[Parameter]:
+        return [self._parts.get(parameter, parameter) for parameter in self.placed.trained]
+
+    @property
+    def kept(self) -> Iterable[Storage]:
+        return [self._held.get(parameter, parameter.storage) for parameter in self.placed.trained]
+
+    def likeness(self, rank: int) -> Hashable:
+        return rows_of(self._last_units, self.group.ranks, rank)
+
+    @classmethod
+    def first_is_fullest(cls, group: Group, network: Network) -> bool:
+        """Tell whether all are alike: a rank with fewer units than the first has fewer parameters, but padding."""
+        layers = [placed for placed in network.modules() if _is_fc(placed)]
+        return len(layers) % 2 == 0 or layers[-1].output_shape[0] % group.ranks == 0
+
+    # A step
+
+    def traffic(self, rank: int) -> Traffic:
+        """Return what has been sent in the walk: all ranks send and receive the same."""
+        return self._traffic
+
+    def all_reduce(self, name: str, x: Tensor) -> Storage:
+        """Add up tensors of all ranks, into a new one."""
+        before, self.eager.event = self.eager.event, f"all-reduce of {name}"
+        self._traffic = self._traffic.plus(all_reduce(self._bytes(x.size[0]), self.group.ranks))
+        total = self.eager.new(*x.size)
+        self.eager.note()
+        self.eager.event = before
+        return total
+
+    def all_gather(self, name: str, own: Tensor, units: int) -> Tensor:
+        """Put units of all ranks side by side (torch/distributed/tensor/placement_types.py, `Shard`)."""
+        eager, ranks, element = self.eager, self.group.ranks, own.element_bytes
+        before, eager.event = eager.event, f"all-gather of {name}"
+        node = eager.node([own.edge])
+        if node is not None:
+
+            def backward(_: Storage) -> Gradients:
+                part = eager.new(*own.size)
+                eager.note()
+                return [part]
+
+            node.backward = backward
+        each = rows_of(units, ranks, 0)
+        padded = None
+        if own.shape != (each,):
+            padded = eager.new(each * element)
+            eager.note()
+        self._traffic = self._traffic.plus(all_gather(self._bytes(ranks * each * element), ranks))
+        y = eager.new(ranks * each * element)
+        eager.note()
+        if eager.batch > 1:  # the ranks' parts lie below each other; those of one image lie side by side already
+            y = self._copied(y, ranks * each * element)
+            if ranks * each != units:
+                y = self._copied(y, units * element)
+        eager.release(padded)
+        eager.event = before
+        return Tensor(y, (units,), element, node)
+
+    def _copied(self, storage: Storage, per_image: int) -> Storage:
+        copy = self.eager.new(per_image)
+        self.eager.note()
+        self.eager.release(storage)
+        return copy
+
+    def _bytes(self, per_image: int) -> int:
+        return per_image * self.eager.batch
+
+    # What can't be
+
+    @classmethod
+    def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # it has no options
+        check_plain(cls.name, step)
+        for word in ("foreach", "fused"):
+            if getattr(step.update, word):
+                raise ArgumentError(
+                    f"{word}: can't be combined with parallel {cls.name}, as torch joins no parts and whole parameters"
+                )
+
+    @classmethod
+    def check_network(cls, group: Group, network: Network) -> None:
+        layers = network.modules()
+        places = [place for place, placed in enumerate(layers) if _is_fc(placed)]
+        if not places:
+            raise ArgumentError(f"parallel: {cls.name} needs FC layers, and {network.name} has none")
+        last = layers[places[-1]]
+        if len(places) % 2 and last.output_shape[0] < group.ranks:  # torch can't run the optimizer's step then
+            raise ArgumentError(
+                f"ranks: parallel {cls.name} expected at most as many as {last.name} has units,"
+                f" {last.output_shape[0]}, found {group.ranks}"
+            )
+        for first, second in zip(places[::2], places[1::2]):
+            fc, units = layers[first].name, layers[first].output_shape[0]
+            if units % group.ranks:
+                raise ArgumentError(
+                    f"ranks: parallel {cls.name} expected a number that divides the {units} units of {fc}, found"
+                    f" {group.ranks}"
+                )
+            for between in layers[first + 1 : second]:
+                if between.layer.role not in UNIT_BY_UNIT:
+                    raise ArgumentError(
+                        f"parallel: {cls.name} can't divide {fc}, as {between.name} behind it needs all of its units"
+                    )
+
+
+def _is_fc(placed: PlacedLayer) -> bool:
+    return _has_matrix(placed.layer.parameters(placed.input_shape))
+
+
+def _shapes(placed: PlacedRun) -> dict[str, Shape]:
+    return {word: parameter.shape for word, parameter in placed.parameters.items()}
+
+
+def _has_matrix(shapes: Mapping[str, Shape]) -> bool:
+    """Tell whether a layer is an FC layer, from the shapes of its parameters: no other one's weight has two sides."""
+    return len(shapes.get("weight", ())) == 2
