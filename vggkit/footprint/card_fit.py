@@ -103,6 +103,7 @@ class CardFit(msgspec.Struct, frozen=True, kw_only=True):
         solved: what was asked for: a key of `SOUGHT`.
         largest: the number of images, or the side of a square image, such that it and every smaller one run; 0 if not
             even the smallest does.
+        images: images of such a step, of all ranks and all batches whose gradients are added up; 0 if none runs.
         peak_bytes: most bytes of its tensors alive at one moment, or of the smallest if that does not run.
         reserved_bytes: what torch's allocator reserves for it, or would for the smallest on a larger card.
         left_bytes: what is left of the card then; negative if it does not run.
@@ -122,6 +123,7 @@ class CardFit(msgspec.Struct, frozen=True, kw_only=True):
     workspace_bytes: int
     solved: str
     largest: int
+    images: int
     peak_bytes: int
     reserved_bytes: int
     left_bytes: int
@@ -160,20 +162,26 @@ class Trial:
         self.smallest = sought.smallest
         self.bound = sought.largest_of_tensors(room.bytes)
         self.stride = max(1, (self.bound - self.smallest) // MOST_TRIED)
-        self._last_step = cache(self._play)
+        self._last_steps = cache(self._play)
 
-    def _play(self, number: int) -> Figures | None:
-        loop, batch = self.sought.loop(number)
-        return run(loop, batch, self.room.card.total_bytes, self.settings, taken=self.room.taken_bytes)[-1]
+    def _play(self, number: int) -> list[Figures] | None:
+        """Return the figures of the last step of each sort of ranks, None if one of them runs out of memory."""
+        lasts = []
+        for loop, batch in self.sought.loops(number):
+            last = run(loop, batch, self.room.card.total_bytes, self.settings, taken=self.room.taken_bytes)[-1]
+            if last is None:
+                return None
+            lasts.append(last)
+        return lasts
 
     def runs(self, number: int) -> bool:
         """Tell whether every step runs."""
-        return self._last_step(number) is not None
+        return self._last_steps(number) is not None
 
     def runs_at_once(self, number: int) -> bool:
         """Tell whether every step runs without giving back what is cached."""
-        last = self._last_step(number)
-        return last is not None and last.retries == 0
+        lasts = self._last_steps(number)
+        return lasts is not None and all(last.retries == 0 for last in lasts)
 
     @property
     def largest(self) -> int:
@@ -221,8 +229,7 @@ def fit_on_card(sought: Sought, room: Room) -> CardFit:
     trial = Trial(sought, room, settings)
     largest = trial.largest
     number = largest or trial.smallest
-    use = card_use(*sought.loop(number), settings, room.card.total_bytes, room.taken_bytes) if largest else None
-    reserved = use.reserved_bytes if use is not None else _reserved(sought, number, settings)
+    reserved = _reserved(sought, number, settings, room) if largest else _reserved(sought, number, settings)
     following = largest + 1 if largest else number
     expandable = None
     if not settings.expandable_segments:
@@ -234,6 +241,7 @@ def fit_on_card(sought: Sought, room: Room) -> CardFit:
         workspace_bytes=room.workspace_bytes,
         solved=sought.word,
         largest=largest,
+        images=sought.images(largest) if largest else 0,
         peak_bytes=sought.peak_bytes(number),
         reserved_bytes=reserved,
         left_bytes=room.bytes - reserved,
@@ -248,8 +256,8 @@ def fit_on_card(sought: Sought, room: Room) -> CardFit:
     )
 
 
-def _reserved(sought: Sought, number: int, settings: Settings) -> int:
-    """Return what the allocator reserves in a steady step, on a card with room for anything."""
-    use = card_use(*sought.loop(number), settings)
-    assert use is not None
-    return use.reserved_bytes
+def _reserved(sought: Sought, number: int, settings: Settings, room: Room | None = None) -> int:
+    """Return the most that the allocator of a rank reserves in a steady step; without a room, on an endless card."""
+    card = () if room is None else (room.card.total_bytes, room.taken_bytes)
+    uses = [card_use(*loop, settings, *card) for loop in sought.loops(number)]
+    return max(use.reserved_bytes for use in uses if use is not None)

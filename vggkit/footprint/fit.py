@@ -5,18 +5,19 @@ On a card torch's allocator decides (`vggkit.footprint.card_fit`); on the CPU th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 import msgspec
 
 from vggkit.base.errors import ArgumentError
-from vggkit.base.numbers import mebibytes, megabytes
+from vggkit.base.numbers import grouped, mebibytes, megabytes
 from vggkit.base.tables import Column, Table, grid
 from vggkit.footprint.card import MOST_STEPS
 from vggkit.footprint.card_fit import CardFit, Room, fit_on_card, largest_on_card, room_of
 from vggkit.footprint.plan import plan_of
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.sought import Sought, SoughtBatch
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import STEP_KEYWORDS, StepArguments, StepOptions, checked_options
@@ -136,6 +137,7 @@ class Fit(msgspec.Struct, frozen=True):
         limit_bytes: the memory that there is.
         solved: what was asked for: a key of `vggkit.footprint.sought.SOUGHT`.
         largest: the number of images, or the side of a square image; 0 if not even the smallest fits.
+        images: images of such a step, of all ranks and all batches whose gradients are added up; 0 if none fits.
         peak_bytes: the memory that the largest needs, or the smallest if it does not fit.
         left_bytes: the memory that is left then; negative if it does not fit.
         next: one more than the largest, or the smallest if it does not fit.
@@ -145,6 +147,7 @@ class Fit(msgspec.Struct, frozen=True):
     limit_bytes: int
     solved: str
     largest: int
+    images: int
     peak_bytes: int
     left_bytes: int
     next: int
@@ -224,9 +227,10 @@ def tensors_fit(sought: Sought, limit: int) -> Fit:
     smallest, largest = sought.smallest, sought.largest_of_tensors(limit)
     if largest < smallest:
         needed = sought.peak_bytes(smallest)
-        return Fit(limit, sought.word, 0, needed, limit - needed, smallest, needed - limit)
+        return Fit(limit, sought.word, 0, 0, needed, limit - needed, smallest, needed - limit)
     needed, more = sought.peak_bytes(largest), sought.peak_bytes(largest + 1)
-    return Fit(limit, sought.word, largest, needed, limit - needed, largest + 1, more - limit)
+    images = sought.images(largest)
+    return Fit(limit, sought.word, largest, images, needed, limit - needed, largest + 1, more - limit)
 
 
 # Their tables
@@ -270,7 +274,7 @@ def _tensors_table(sought: Sought, fits: Sequence[Fit], advice: Sequence[str]) -
     return Table(
         grid(columns, fits, title=sought.title),
         records=[fit.to_dict() for fit in fits],
-        notes=[*advice, TENSORS_ARE_COUNTED],
+        notes=[*_in_all(sought, fits), *advice, TENSORS_ARE_COUNTED],
     )
 
 
@@ -291,7 +295,7 @@ def _cards_table(sought: Sought, fits: Sequence[CardFit], advice: Sequence[str])
         grid(columns, fits, title=sought.title),
         records=[_record(fit) for fit in fits],
         data=[fit.to_dict() for fit in fits],
-        notes=_sentences(fits, advice),
+        notes=[*_in_all(sought, fits), *_sentences(fits, advice)],
     )
 
 
@@ -320,6 +324,18 @@ def _sentences(fits: Sequence[CardFit], advice: Sequence[str]) -> list[str]:
         f" {megabytes(fits[0].workspace_bytes)} (--workspace)."
     )
     return said
+
+
+def _in_all(sought: Sought, fits: Iterable[Fit | CardFit]) -> Iterator[str]:
+    """Say how many images a step of several ranks has."""
+    group = sought.options.group
+    if group == NO_GROUP:
+        return
+    for fit in fits:
+        if fit.images:
+            yield (
+                f"On {group.ranks} cards of {name_of(fit)}: {grouped(fit.images)} images in all by {group.parallel}."
+            )
 
 
 def ranges(numbers: Sequence[int]) -> str:

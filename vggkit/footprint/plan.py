@@ -19,7 +19,7 @@ from vggkit.footprint.ranks import STRATEGIES
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.losses import DEFAULT_LOSS
 from vggkit.footprint.steps.options import OTHERS, OtherArguments, StepOptions, checked_options
-from vggkit.footprint.steps.refusals import runnable_step, steps_of_ranks
+from vggkit.footprint.steps.refusals import runnable_step, runnable_steps, steps_of_ranks
 from vggkit.footprint.steps.step import OPTIMIZER_STEP, Step
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.layers import Shape
@@ -121,9 +121,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
     @property
     def images(self) -> int:
         """Images of a step, of all ranks and all batches whose gradients are added up."""
-        group = self.options.group
-        batches = 1 if STRATEGIES[group.parallel].batch_is_shared else group.ranks
-        return self.options.batch * self.options.accumulate * batches
+        return self.options.images
 
     @property
     def title(self) -> str:
@@ -248,11 +246,10 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
             return []
         group, images = self.options.group, grouped(self.images)
         strategy = STRATEGIES[group.parallel]
-        shared = f"The batch is the group's, so that each rank has the same {images} images."
-        own = f"The batch is one rank's, so that a step has {images} images in all."
+        whose = {1: "the group's", group.ranks: "one rank's"}.get(strategy.batches(group), "one replica's")
         said = [
             f"Each of {group.ranks} ranks {strategy.words}, as in torch 2.14.",
-            shared if strategy.batch_is_shared else own,
+            f"The batch is {whose}, so that a step has {images} images in all.",
         ]
         fullest, emptiest = (choose(self.by_rank, key=lambda rank: rank.bytes) for choose in (max, min))
         if fullest.bytes == emptiest.bytes:
@@ -436,12 +433,12 @@ def plan_of(step: Step) -> MemoryPlan:
 
 
 def peak_bytes(network: Network, options: StepOptions) -> int:
-    """Return the most bytes alive at one moment of a step whose options have been checked.
+    """Return the most bytes alive at one moment of a step whose options have been checked, on the fullest rank.
 
     Raises:
         ArgumentError: if torch refuses to run the step.
     """
-    return peak_and_saved_bytes(network, options)[0]
+    return max(step.peak.size for step in runnable_steps(network, options))
 
 
 def peak_and_saved_bytes(

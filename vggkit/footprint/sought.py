@@ -9,13 +9,13 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from vggkit.base.eager import Moment
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.card import Loop
 from vggkit.footprint.plan import peak_bytes
-from vggkit.footprint.ranks import STRATEGIES
-from vggkit.footprint.steps import STEPS, step_of
+from vggkit.footprint.steps import STEPS
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.footprint.steps.refusals import smallest_batch
+from vggkit.footprint.steps.refusals import smallest_batch, steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network, place
 from vggkit.notation.layers import LARGEST, Shape, times
@@ -35,8 +35,7 @@ class Sought(ABC):
         network: the network.
         options: what the step is like, checked.
 
-    Raises:
-        ArgumentError: if it is one of several ranks that hold different amounts, and nobody says which.
+    Of several ranks all must have room, or the one which is asked for.
 
     Attributes:
         word: what `--solve` takes.
@@ -51,11 +50,6 @@ class Sought(ABC):
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
-        group = options.group
-        if group.rank is None and not STRATEGIES[group.parallel].first_is_fullest(group, network):
-            raise ArgumentError(
-                f"rank: ranks by {group.parallel} hold different amounts; expected the one whose card it is, such as 0"
-            )
 
     @property
     @abstractmethod
@@ -67,17 +61,21 @@ class Sought(ABC):
     def smallest(self) -> int:
         """The smallest number with which torch runs the step."""
 
+    def images(self, number: int) -> int:
+        """Return the images of such a step, of all ranks."""
+        return self.at(number)[1].images
+
     @abstractmethod
     def peak_bytes(self, number: int) -> int:
-        """Return the most bytes of tensors alive at one moment, on the step's device."""
+        """Return the most bytes of tensors alive at one moment, on the step's device and the fullest rank."""
 
     @abstractmethod
     def largest_of_tensors(self, limit: int) -> int:
         """Return the largest number whose tensors have room in so many bytes; one below the smallest if none has."""
 
     @abstractmethod
-    def loop(self, number: int) -> LoopAtBatch:
-        """Return the allocations of such steps."""
+    def loops(self, number: int) -> list[LoopAtBatch]:
+        """Return the allocations of such steps, of each sort of ranks."""
 
     @abstractmethod
     def at(self, number: int) -> tuple[Network, StepOptions]:
@@ -100,21 +98,25 @@ class SoughtBatch(Sought):
         return smallest_batch(self.network, self.options)
 
     @cached_property
-    def _step(self) -> Step:
+    def _steps(self) -> list[Step]:
         # of ranks by tensor a single image makes views of what else is copied
-        return step_of(self.network, self.options.replace(batch=2))
+        return steps_with_room(self.network, self.options.replace(batch=2))
 
     @cached_property
-    def _loop(self) -> Loop:
-        return self._step.loop
+    def _moments(self) -> list[Moment]:
+        return [moment for step in self._steps for moment in step.moments]
+
+    @cached_property
+    def _loops(self) -> list[Loop]:
+        return [step.loop for step in self._steps]
 
     def peak_bytes(self, number: int) -> int:
         if self.options.device == "cpu":
-            return max(moment.constant + moment.per_image * number for moment in self._step.moments)
+            return max(moment.constant + moment.per_image * number for moment in self._moments)
         return peak_bytes(self.network, self.options.replace(batch=number))
 
     def largest_of_tensors(self, limit: int) -> int:
-        moments = self._step.moments
+        moments = self._moments
         if any(moment.constant > limit for moment in moments):
             return self.smallest - 1
         above = 1 + min((limit - moment.constant) // moment.per_image for moment in moments if moment.per_image)
@@ -122,8 +124,8 @@ class SoughtBatch(Sought):
         fewer = _first(lambda fewer: above - fewer < self.smallest or self.peak_bytes(above - fewer) <= limit, 1)
         return max(above - fewer, self.smallest - 1)
 
-    def loop(self, number: int) -> LoopAtBatch:
-        return LoopAtBatch(self._loop, number)
+    def loops(self, number: int) -> list[LoopAtBatch]:
+        return [LoopAtBatch(loop, number) for loop in self._loops]
 
     def at(self, number: int) -> tuple[Network, StepOptions]:
         return self.network, self.options.replace(batch=number)
@@ -161,7 +163,7 @@ class SoughtImage(Sought):
 
     def _runs(self, side: int) -> bool:
         try:
-            return not step_of(_square(self.network, side), self.options).refused
+            return not any(step.refused for step in steps_with_room(_square(self.network, side), self.options))
         except ConfigError:  # it is too small for a layer
             return False
 
@@ -171,8 +173,9 @@ class SoughtImage(Sought):
     def largest_of_tensors(self, limit: int) -> int:
         return _first(lambda side: self.peak_bytes(side) > limit, self.smallest) - 1
 
-    def loop(self, number: int) -> LoopAtBatch:
-        return LoopAtBatch(step_of(_square(self.network, number), self.options).loop, self.options.batch)
+    def loops(self, number: int) -> list[LoopAtBatch]:
+        steps = steps_with_room(_square(self.network, number), self.options)
+        return [LoopAtBatch(step.loop, self.options.batch) for step in steps]
 
     def at(self, number: int) -> tuple[Network, StepOptions]:
         return _square(self.network, number), self.options

@@ -284,7 +284,7 @@ def test_what_ranks_can_not_do_is_refused(options: dict[str, Any], said: str | N
 
 
 def test_the_largest_batch_of_one_of_several_ranks() -> None:
-    """Of ranks that hold different amounts somebody must say which; remedies know single processes only."""
+    """Of ranks that hold different amounts all must have room, unless one is asked for."""
     alone, ddp = (
         vggkit.max_batch("D", "8GB", device="cpu", **group) for group in ({}, {"ranks": 2, "parallel": "ddp"})
     )
@@ -295,8 +295,9 @@ def test_the_largest_batch_of_one_of_several_ranks() -> None:
         vggkit.max_batch("D", "8GB", device="cpu", ranks=2, parallel="zero1", rank=rank) for rank in range(2)
     )
     assert ddp < first < second
-    with pytest.raises(ArgumentError, match="rank: ranks by zero1 hold different amounts"):
-        vggkit.max_batch("D", "8GB", ranks=2, parallel="zero1")
+    assert vggkit.max_batch("D", "8GB", device="cpu", ranks=2, parallel="zero1") == first
+    on_card = [vggkit.max_batch("D", "8GB", ranks=2, parallel="zero1", rank=rank) for rank in (None, 0, 1)]
+    assert on_card[0] == min(on_card[1:])
     with pytest.raises(ArgumentError, match="ranks: remedies are looked for in a single process"):
         vggkit.remedies("D", "8GB", ranks=2, parallel="ddp")
 

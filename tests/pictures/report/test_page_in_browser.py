@@ -150,7 +150,7 @@ def card_figures(
     assert plan.allocated_bytes is not None
     assert plan.reserved_bytes is not None
     sought, room = SoughtBatch(Network.of(name), options), parse_bytes(f"{card}GiB") - context * MIB
-    steps = run(sought.loop(1).loop, batch, room, Settings.of(allocator))
+    steps = run(sought.loops(1)[0].loop, batch, room, Settings.of(allocator))
     retries = steps[-1].retries if steps[-1] else None
     alone = sought.largest_of_tensors(room)
     return {

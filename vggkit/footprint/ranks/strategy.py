@@ -84,9 +84,6 @@ class Strategy(ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     """Its options, of those in `vggkit.footprint.ranks.group.OPTIONS`."""
 
-    batch_is_shared: ClassVar[bool] = False
-    """Whether the ranks have the same images, so that a batch is the group's."""
-
     early_steps: ClassVar[int] = 1
     """How many steps differ from all later ones."""
 
@@ -102,9 +99,9 @@ class Strategy(ABC):
         return layers
 
     @classmethod
-    def first_is_fullest(cls, group: Group, network: Network) -> bool:  # noqa: ARG003  # some depend on them
-        """Tell whether no rank holds more than the first one."""
-        return True
+    def batches(cls, group: Group) -> int:
+        """Return how many batches the ranks have at once: one each, unless they share them."""
+        return group.ranks
 
     @abstractmethod
     def wrap(self, blocks: Blocks) -> Blocks:

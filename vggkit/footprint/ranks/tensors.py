@@ -92,7 +92,6 @@ class TensorParallel(WholeModel):
 
     name = "tensor"
     words = "has a part of each FC layer, and all other layers"
-    batch_is_shared = True
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, group, placed)
@@ -110,6 +109,10 @@ class TensorParallel(WholeModel):
             layer = placed.layer.settled(placed.input_shape, writable=False) if is_behind else placed.layer
             yield replace(placed, layer=layer)
             is_behind = is_behind or _is_fc(placed)
+
+    @classmethod
+    def batches(cls, group: Group) -> int:  # noqa: ARG003  # all ranks have the same images
+        return 1
 
     def wrap(self, blocks: Blocks) -> Blocks:
         """Divide the model: `parallelize_module` with a style for each FC layer."""
@@ -158,12 +161,6 @@ class TensorParallel(WholeModel):
 
     def likeness(self, rank: int) -> Hashable:
         return rows_of(self._last_units, self.group.ranks, rank)
-
-    @classmethod
-    def first_is_fullest(cls, group: Group, network: Network) -> bool:
-        """Tell whether all are alike: a rank with fewer units than the first has fewer parameters, but padding."""
-        layers = [placed for placed in network.modules() if _is_fc(placed)]
-        return len(layers) % 2 == 0 or layers[-1].output_shape[0] % group.ranks == 0
 
     # A step
 

@@ -11,7 +11,6 @@ from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.replicas import Replicas
 from vggkit.footprint.ranks.strategy import Asked
 from vggkit.footprint.ranks.traffic import Traffic, broadcast
-from vggkit.network import Network
 
 
 def partition(sizes: Sequence[int], ranks: int) -> list[list[int]]:
@@ -44,10 +43,6 @@ class ShardedOptimizer(Replicas):
 
     name = "zero1"
     words = "has the whole model, buckets for all gradients, and the optimizer's state of its own parameters"
-
-    @classmethod
-    def first_is_fullest(cls, group: Group, network: Network) -> bool:  # noqa: ARG003  # it depends on the bytes only
-        return False
 
     def _partition(self) -> list[list[Parameter]]:
         trained = self.placed.trained

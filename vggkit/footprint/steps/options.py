@@ -149,6 +149,16 @@ class StepOptions(msgspec.Struct, frozen=True):
         return self.takes("step_in_backward") and self.optimizer != NONE and not self.needing_all_gradients
 
     @property
+    def batches(self) -> int:
+        """How many batches the ranks have at once."""
+        return STRATEGIES[self.group.parallel].batches(self.group)
+
+    @property
+    def images(self) -> int:
+        """Images of a step, of all ranks and all batches whose gradients are added up."""
+        return self.batch * self.accumulate * self.batches
+
+    @property
     def needing_all_gradients(self) -> list[str]:
         """The options that are not as usual, and need the gradients of all parameters at once."""
         return [word for word in ("zero_grad", "accumulate", "clip_grad") if getattr(self, word) != ABSENT[word]]
@@ -212,7 +222,7 @@ class StepOptions(msgspec.Struct, frozen=True):
             name: the network's.
             image: shape of one image.
         """
-        each = " on each rank" if self.group.ranks > 1 and not STRATEGIES[self.group.parallel].batch_is_shared else ""
+        each = {self.group.ranks: " on each rank", 1: ""}.get(self.batches, " on each replica")
         return f"{name}: {times(image)}, batch {self.batch}{each}, {self.words}"
 
     def to_dict(self) -> dict[str, Any]:

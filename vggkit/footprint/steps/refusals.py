@@ -25,26 +25,55 @@ def runnable_step(network: Network, options: StepOptions) -> Step:
     Raises:
         ArgumentError: if torch refuses to run it; says why, and what would help.
     """
-    step = step_of(network, options)
-    if step.refused:
-        raise ArgumentError(_refusal(step))
+    [step] = _runnable([step_of(network, options)])
     return step
 
 
 def steps_of_ranks(network: Network, options: StepOptions) -> list[Step]:
-    """Walk through the steps of all ranks, which are one where ranks are alike.
+    """Walk through the steps of all ranks; ranks that are alike share one.
 
     Raises:
-        ArgumentError: if torch refuses to run them; says why, and what would help.
+        ArgumentError: if torch refuses to run one of them; says why, and what would help.
     """
+    return _runnable(_walked_ranks(network, options))
+
+
+def steps_with_room(network: Network, options: StepOptions) -> list[Step]:
+    """Walk through the steps for which there must be room, whether or not torch would run them.
+
+    Returns:
+        That of the rank which is asked for; if nobody asks for one, a step of each sort of ranks.
+    """
+    if options.group == NO_GROUP or options.group.rank is not None:
+        return [step_of(network, options)]
+    return list(dict.fromkeys(_walked_ranks(network, options)))
+
+
+def runnable_steps(network: Network, options: StepOptions) -> list[Step]:
+    """Walk through the same steps, as torch runs them.
+
+    Raises:
+        ArgumentError: if it refuses to run one of them; says why, and what would help.
+    """
+    return _runnable(steps_with_room(network, options))
+
+
+def _runnable(steps: list[Step]) -> list[Step]:
+    for step in steps:
+        if step.refused:
+            raise ArgumentError(_refusal(step))
+    return steps
+
+
+def _walked_ranks(network: Network, options: StepOptions) -> list[Step]:
     if options.group == NO_GROUP:
-        return [runnable_step(network, options)]
-    first = runnable_step(network, options.of_rank(0))
-    walked: dict[Hashable, Step] = {}
+        return [step_of(network, options)]
+    first = step_of(network, options.of_rank(0))
+    walked: dict[Hashable, Step] = {first.strategy.likeness(0): first}
     for rank in range(options.group.ranks):
         likeness = first.strategy.likeness(rank)
         if likeness not in walked:
-            walked[likeness] = step_of(network, options.of_rank(rank)) if rank else first
+            walked[likeness] = step_of(network, options.of_rank(rank))
     return [walked[first.strategy.likeness(rank)] for rank in range(options.group.ranks)]
 
 
@@ -87,4 +116,4 @@ def is_over_the_batch(placed: PlacedLayer) -> bool:
 
 def smallest_batch(network: Network, options: StepOptions) -> int:
     """Return the smallest batch that torch runs: 2 where a normalisation would see a single value, else 1."""
-    return 2 if step_of(network, options.replace(batch=1)).refused else 1
+    return 2 if any(step.refused for step in steps_with_room(network, options.replace(batch=1))) else 1

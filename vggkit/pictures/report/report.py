@@ -130,7 +130,7 @@ def _of_network(one: Compared, batch: int, dtype: str, optimizer: str) -> Networ
 def _on_card(network: Network, options: StepOptions) -> OnCard:
     """Return what there is to say about a step on the card with which the page opens."""
     sought, room = SoughtBatch(network, options), room_of(f"{CARD_GIB}GiB", f"{CONTEXT_MIB}MiB", 0)
-    loop, batch = sought.loop(options.batch)
+    [(loop, batch)] = sought.loops(options.batch)
     tensors_alone = sought.largest_of_tensors(room.bytes)
     return OnCard(
         plan=plan_step(network, options),
