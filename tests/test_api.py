@@ -101,8 +101,8 @@ def test_a_methods_docstring_explains_each_argument(name: str) -> None:
 
 
 NEED_TORCH = (
-    "VGG", "Classifier", "build", "convert", "describe", "features", "load_model", "load_weights", "save_weights",
-    "to_fully_convolutional",
+    "VGG", "Classifier", "build", "convert", "describe", "features", "load_model", "load_weights", "parallelize",
+    "save_weights", "to_fully_convolutional",
 )  # fmt: skip
 
 

@@ -288,9 +288,8 @@ ALL = [
     "Explanation", "Finding", "Found", "Inspection", "MemoryPlan", "Network", "Picture", "Remedies", "Remedy",
     "Report", "Summary",
     "VggkitError", "build", "compare", "convert", "describe", "dump", "explain", "features", "find", "inspect", "load",
-    "load_model", "load_weights", "loads", "max_batch", "memory", "names", "plot", "reconcile", "remedies",
-    "report",
-    "save_weights", "summarize", "to_fully_convolutional",
+    "load_model", "load_weights", "loads", "max_batch", "memory", "names", "parallelize", "plot", "reconcile",
+    "remedies", "report", "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vggkit.model.build import build, load_model
     from vggkit.model.features import features
     from vggkit.model.module import VGG, to_fully_convolutional
+    from vggkit.model.parallelize import parallelize
     from vggkit.model.weights.conversion import convert
     from vggkit.model.weights.inspection import Inspection, inspect
     from vggkit.model.weights.loading import load_weights, save_weights
@@ -72,6 +73,7 @@ _HOMES = {
     "max_batch": "footprint.fit",
     "memory": "footprint.plan",
     "names": "notation.zoo",
+    "parallelize": "model.parallelize",
     "plot": "pictures.plot",
     "reconcile": "figures.reconcile",
     "remedies": "footprint.remedies.remedies",
@@ -118,6 +120,7 @@ __all__ = [
     "max_batch",
     "memory",
     "names",
+    "parallelize",
     "plot",
     "reconcile",
     "remedies",

@@ -1,0 +1,242 @@
+"""Models on several ranks, held against torch's functions called by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+import vggkit
+from tests.footprint.ranks import loop, sharded, tracked
+from vggkit.base.errors import ArgumentError
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.ranks import Group
+from vggkit.footprint.steps.options import checked_options
+from vggkit.network import Network
+
+TEXT = (
+    "{name: x, input: 3x8x8, blocks: [[conv3-8, {conv: 8, norm: batch}, maxpool], [conv3-8]],"
+    " classifier: [FC-24, FC-48, FC-10]}"
+)
+NETWORK = Network.of(vggkit.loads(TEXT))
+
+
+def small(**options: Any) -> vggkit.VGG:
+    """Return a model of two blocks and three FC layers."""
+    return vggkit.build(NETWORK, **options)
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """Be rank 1 of four, of which the others don't exist."""
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=4)
+    yield init_device_mesh("cpu", (4,))
+    dist.destroy_process_group()
+
+
+# What a rank holds is what the plan says
+
+REPLICAS: list[tuple[str, dict[str, Any]]] = [
+    ("ddp", {}),
+    ("ddp", {"bucket_cap_mb": 0.001}),
+    ("ddp", {"static_graph": True}),
+    ("ddp-view", {}),
+    ("zero1", {}),
+]
+
+
+@pytest.mark.parametrize(("parallel", "options"), REPLICAS, ids=str)
+def test_replicas_hold_what_is_planned(parallel: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """MemTracker's peak of a step, and the buckets, are those of DistributedDataParallel made by hand."""
+    asked = checked_options(NETWORK, batch=3, ranks=4, rank=2, parallel=parallel, **options)
+    by_hand = tracked.peak_and_buckets(NETWORK, asked)
+    monkeypatch.setattr(
+        loop, "DistributedDataParallel", lambda model, **_: vggkit.parallelize(model, parallel, **options)
+    )
+    assert tracked.peak_and_buckets(NETWORK, asked) == by_hand
+    assert by_hand[0] == plan_step(NETWORK, asked).peak_bytes
+
+
+DIVIDED: list[tuple[str, dict[str, Any]]] = [
+    ("fsdp", {}),
+    ("fsdp", {"units": "layers"}),
+    ("fsdp", {"units": "root"}),
+    ("fsdp", {"reshard_after_forward": False}),
+    ("tensor", {}),
+]
+
+
+def set_up(model: nn.Module, mesh: DeviceMesh, group: Group) -> None:
+    """Divide a model as its users do."""
+    assert vggkit.parallelize(model, group.parallel, mesh, **group.given) is model
+
+
+@pytest.mark.parametrize(("parallel", "options"), DIVIDED, ids=str)
+def test_parts_hold_what_is_planned(parallel: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """MemTracker's peak of a step is that of a model divided by hand, on a rank that has padding."""
+    asked = checked_options(NETWORK, batch=3, ranks=4, rank=3, parallel=parallel, **options)
+    by_hand = sharded.peak(NETWORK, asked)
+    monkeypatch.setitem(sharded.DIVIDED, parallel, set_up)
+    assert sharded.peak(NETWORK, asked) == by_hand == plan_step(NETWORK, asked).peak_bytes
+
+
+def parts(model: nn.Module) -> list[tuple[Any, ...]]:
+    """Return of each module what is divided how."""
+    return [
+        (
+            name,
+            isinstance(module, FSDPModule),
+            getattr(module, "inplace", None),
+            [
+                (word, tensor.placements, tensor.to_local().shape, tensor.requires_grad)
+                for word, tensor in module.named_parameters(recurse=False)
+                if isinstance(tensor, DTensor)
+            ],
+        )
+        for name, module in model.named_modules()
+    ]
+
+
+@pytest.mark.parametrize(("parallel", "options"), DIVIDED, ids=str)
+def test_parts_are_those_of_a_model_divided_by_hand(parallel: str, options: dict[str, Any], mesh: DeviceMesh) -> None:
+    """The same modules are units, the same rows and columns are this rank's, and the same activations have outputs."""
+    by_hand, ours = small(freeze="block1"), small(freeze="block1")
+    group = Group(4, parallel, **options)
+    sharded.DIVIDED[parallel](by_hand, mesh, group)
+    vggkit.parallelize(ours, parallel, mesh, **options)
+    assert parts(ours) == parts(by_hand) != parts(small())
+
+
+def test_the_scores_of_divided_layers_are_whole(mesh: DeviceMesh) -> None:
+    """Ten classes on four ranks, three of which have three each."""
+    scores = vggkit.parallelize(small(), "tensor", mesh)(torch.zeros(2, 3, 8, 8))
+    assert scores.shape == (2, 10)
+    assert not isinstance(scores, DTensor)
+
+
+@pytest.mark.usefixtures("mesh")
+def test_all_ranks_are_the_mesh_if_none_is_given() -> None:
+    """Of the process group, on the model's device."""
+    model = vggkit.parallelize(small(), "fsdp")
+    weight = model.get_parameter("fc1.weight")
+    assert isinstance(weight, DTensor)
+    assert (weight.device_mesh.device_type, weight.device_mesh.size()) == ("cpu", 4)
+    assert weight.device_mesh.mesh_dim_names == ("ranks",)
+
+
+@pytest.mark.usefixtures("mesh")
+def test_a_mesh_may_have_some_of_the_ranks() -> None:
+    """Gradients are averaged over them, and parameters divided among them."""
+    half = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))["dp"]
+    replicas = vggkit.parallelize(small(), "ddp", half)
+    assert isinstance(replicas, DistributedDataParallel)
+    assert dist.get_process_group_ranks(replicas.process_group) == [1, 3]
+    weight = vggkit.parallelize(small(), "tensor", half).get_parameter("fc1.weight")
+    assert isinstance(weight, DTensor)
+    assert weight.to_local().shape[0] == 12
+
+
+def test_a_model_without_values_is_divided_before_it_has_some(mesh: DeviceMesh) -> None:
+    """By `fsdp`, which sends none then; all other strategies are refused."""
+    model = vggkit.parallelize(small(device="meta"), "fsdp", mesh)
+    model.to_empty(device="cpu")
+    weight = model.get_parameter("fc1.weight")
+    assert isinstance(weight, DTensor)
+    assert weight.to_local().shape[0] == 6
+
+
+# What can't be
+
+
+@pytest.mark.parametrize(
+    ("model", "parallel", "options", "said"),
+    [
+        (small, "fdsp", {}, "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor"),
+        (small, "none", {}, "parallel: expected one of ddp,"),
+        (lambda: nn.Linear(2, 2), "ddp", {}, "model: expected a model of vggkit.build that nothing wraps, found 'Line"),
+        (
+            lambda: nn.DataParallel(small()),
+            "ddp",
+            {},
+            "model: expected a model of vggkit.build that nothing wraps, fou",
+        ),
+        (
+            lambda: vggkit.parallelize(small(), "fsdp"),
+            "tensor",
+            {},
+            "model: expected one that is not divided yet, foun",
+        ),
+        (
+            lambda: small(freeze=["block1", "block2", "fc1", "fc2", "predictions"]),
+            "ddp",
+            {},
+            "model: parallel ddp need",
+        ),
+        (lambda: small(device="meta"), "fsdp", {}, "mesh: expected one, as the model is on the meta device"),
+        (small, "ddp", {"units": "root"}, "units: expected a parallel that has it (fsdp), found ddp"),
+        (small, "fsdp", {"units": "rows"}, "units: expected one of blocks, layers, root, found 'rows'"),
+        (small, "ddp", {"bucket_cap_mb": 0}, "bucket_cap_mb: expected a number above 0, found 0"),
+        (small, "tensor", {"mesh": "cpu"}, "mesh: expected a DeviceMesh of torch, found 'str'"),
+        (
+            lambda: vggkit.build(vggkit.loads(TEXT.replace("FC-24", "FC-25"))),
+            "tensor",
+            {},
+            "ranks: parallel tensor expected a number that divides the 25 units of fc1, found 4",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("mesh")
+def test_what_can_not_be_set_up_is_refused(model: Any, parallel: str, options: dict[str, Any], said: str) -> None:
+    """In one line that names the argument, before anything is changed."""
+    with pytest.raises(ArgumentError) as refused:
+        vggkit.parallelize(model(), parallel, **options)
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "ddp-view", "zero1", "tensor"])
+def test_values_are_needed_where_they_are_sent(parallel: str, mesh: DeviceMesh) -> None:
+    """A model on the meta device is refused."""
+    with pytest.raises(ArgumentError, match=f"model: parallel {parallel} expected values, found the meta device"):
+        vggkit.parallelize(small(device="meta"), parallel, mesh)
+
+
+@pytest.mark.usefixtures("mesh")
+def test_a_mesh_of_other_ranks_is_refused() -> None:
+    """With more dimensions, another device, a single rank, or without this one."""
+    wrong = {
+        "parallel fsdp expected 1 dimension (ranks), found 2": init_device_mesh("cpu", (2, 2)),
+        "expected the model's device, cpu, found meta": DeviceMesh("meta", [0, 1, 2, 3]),
+        "expected one that has this rank, 1, found": DeviceMesh("cpu", [0, 2]),
+    }
+    for said, given in wrong.items():
+        with pytest.raises(ArgumentError) as refused:
+            vggkit.parallelize(small(), "fsdp", given)
+        assert str(refused.value).startswith(f"mesh: {said}")
+    with pytest.raises(ArgumentError, match="ranks: parallel fsdp needs 2 or more"):
+        vggkit.parallelize(small(), "fsdp", DeviceMesh("cpu", [1]))
+
+
+def test_without_a_process_group_it_is_said_what_makes_one() -> None:
+    """torch's own error says nothing of torchrun."""
+    with pytest.raises(ArgumentError, match=r"expected a process group, found none: call .*init_process_group\(\)"):
+        vggkit.parallelize(small(), "ddp")
+
+
+def test_a_refused_model_stays_as_it_was(mesh: DeviceMesh) -> None:
+    """Its activations still work in place."""
+    model = small(device="meta")
+    before = parts(model)
+    with pytest.raises(ArgumentError):
+        vggkit.parallelize(model, "tensor", mesh)
+    assert parts(model) == before

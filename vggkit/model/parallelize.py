@@ -1,0 +1,262 @@
+"""A model on several ranks: torch's own engines, set up as `vggkit.footprint.ranks` plans them.
+
+Each strategy there has a class here, its half in torch, under the same word. A new one is one class, and its place in
+`SET_UPS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import ClassVar
+
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+from vggkit.base.errors import ArgumentError, one_of, shorten
+from vggkit.footprint.ranks import Group, checked_group
+from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
+from vggkit.footprint.ranks.shards import FullyShard
+from vggkit.footprint.ranks.strategy import Strategy
+from vggkit.footprint.ranks.tensors import TensorParallel
+from vggkit.footprint.ranks.zero import ShardedOptimizer
+from vggkit.model.module import VGG
+
+
+def parallelize(
+    model: nn.Module,
+    parallel: str,
+    mesh: DeviceMesh | None = None,
+    *,
+    bucket_cap_mb: float | None = None,
+    static_graph: bool = False,
+    units: str = "blocks",
+    reshard_after_forward: bool = True,
+) -> nn.Module:
+    """Set a model up on this rank as `memory(..., parallel=...)` plans it, with torch's own engine.
+
+    Every rank of the mesh calls it, once its process group is there, and before it makes an optimizer. All ranks begin
+    with the weights of the first one.
+
+    Args:
+        model: of `build`, on the rank's device.
+        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp` or `tensor`.
+        mesh: the ranks; None for all of the process group.
+        bucket_cap_mb: of `ddp`, as `memory` has it.
+        static_graph: of `ddp`, as `memory` has it.
+        units: of `fsdp`, as `memory` has it.
+        reshard_after_forward: of `fsdp`, as `memory` has it.
+
+    Returns:
+        What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`; `zero1`, whose optimizer is
+        then a `torch.distributed.optim.ZeroRedundancyOptimizer`); else the model itself, whose parameters are DTensors
+        now (`fsdp`, `tensor`).
+
+    Raises:
+        ArgumentError: if an argument is outside its allowed values, the model can't be divided so, or there is no
+            process group.
+
+    >>> import torch.distributed as dist
+    >>> from vggkit import build
+    >>> dist.init_process_group("fake", rank=0, world_size=2)  # torchrun's processes have a real one
+    >>> model = parallelize(build("A", input="3x32x32", width=0.1), "fsdp")
+    >>> model.fc1.weight.placements
+    (Shard(dim=0),)
+    >>> dist.destroy_process_group()
+    """
+    set_up = SET_UPS[one_of(SET_UPS, parallel, "parallel")]
+    if not isinstance(model, VGG):
+        raise ArgumentError(
+            f"model: expected a model of vggkit.build that nothing wraps, found {shorten(type(model).__name__)}"
+        )
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        raise ArgumentError("model: expected one that is not divided yet, found parameters that are DTensors")
+    ranks = _checked_mesh(mesh, model, set_up)
+    group = checked_group(
+        ranks.size(),
+        parallel,
+        bucket_cap_mb=bucket_cap_mb,
+        static_graph=static_graph,
+        units=units,
+        reshard_after_forward=reshard_after_forward,
+    )
+    return set_up().applied(model, ranks, group)
+
+
+def _checked_mesh(mesh: DeviceMesh | None, model: VGG, set_up: type[SetUp]) -> DeviceMesh:
+    """Return the mesh of all ranks if none is given; check one that is.
+
+    Raises:
+        ArgumentError: if there is no process group, or the mesh has other dimensions, another device or other ranks.
+    """
+    if not dist.is_initialized():
+        raise ArgumentError(
+            "mesh: expected a process group, found none: call torch.distributed.init_process_group() first, in each"
+            " process that torchrun starts"
+        )
+    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    if mesh is None:
+        if device == "meta":
+            raise ArgumentError("mesh: expected one, as the model is on the meta device, which says no device of ranks")
+        return init_device_mesh(device, (dist.get_world_size(),), mesh_dim_names=set_up.dimensions)
+    if not isinstance(mesh, DeviceMesh):
+        raise ArgumentError(f"mesh: expected a DeviceMesh of torch, found {shorten(type(mesh).__name__)}")
+    if mesh.ndim != len(set_up.dimensions):
+        raise ArgumentError(
+            f"mesh: parallel {set_up.kind.name} expected {len(set_up.dimensions)} dimension"
+            f"{'s' * (len(set_up.dimensions) > 1)} ({', '.join(set_up.dimensions)}), found {mesh.ndim}"
+        )
+    if device not in (mesh.device_type, "meta"):
+        raise ArgumentError(f"mesh: expected the model's device, {device}, found {mesh.device_type}")
+    if mesh.get_coordinate() is None:
+        raise ArgumentError(f"mesh: expected one that has this rank, {dist.get_rank()}, found {shorten(mesh)}")
+    return mesh
+
+
+class SetUp(ABC):
+    """How torch sets up a strategy."""
+
+    kind: ClassVar[type[Strategy]]
+    """The strategy's plan."""
+
+    dimensions: ClassVar[tuple[str, ...]] = ("ranks",)
+    """What the mesh has dimensions of."""
+
+    @abstractmethod
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        """Set up a model on this rank.
+
+        Args:
+            model: the model.
+            mesh: the ranks, of these dimensions.
+            group: how many they are, and the strategy's options.
+
+        Returns:
+            What torch returns.
+
+        Raises:
+            ArgumentError: if the model can't be divided so.
+        """
+
+
+class ReplicasSetUp(SetUp):
+    """DistributedDataParallel, which begins with a broadcast of the first rank's model."""
+
+    kind: ClassVar[type[Strategy]] = Replicas
+    in_views: ClassVar[bool] = False
+    """Whether gradients are views of the buckets."""
+
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> DistributedDataParallel:
+        _check_values(model, group)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ArgumentError(
+                f"model: parallel {group.parallel} needs a parameter that is trained, and all are frozen"
+            )
+        return DistributedDataParallel(
+            model,
+            process_group=mesh.get_group(),
+            bucket_cap_mb=group.bucket_cap_mb,
+            gradient_as_bucket_view=self.in_views,
+            static_graph=group.static_graph,
+        )
+
+
+class ReplicasInViewsSetUp(ReplicasSetUp):
+    """The same with `gradient_as_bucket_view`."""
+
+    kind = ReplicasInViews
+    in_views = True
+
+
+class ShardedOptimizerSetUp(ReplicasSetUp):
+    """The same as `ddp`: the optimizer makes the difference, which is the user's to make."""
+
+    kind = ShardedOptimizer
+
+
+class FullyShardSetUp(SetUp):
+    """`fully_shard` of each unit, and then of the root."""
+
+    kind = FullyShard
+
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        _broadcast(model, mesh)
+        for unit in (*UNITS[group.units](model), model):
+            if any(True for _ in unit.parameters()):
+                fully_shard(unit, mesh=mesh, reshard_after_forward=group.reshard_after_forward)
+        return model
+
+
+def _leaves(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if not any(True for _ in module.children()))
+
+
+UNITS: dict[str, Callable[[VGG], Iterator[nn.Module]]] = {
+    "blocks": lambda model: model.children(),
+    "layers": _leaves,
+    "root": lambda _: iter(()),
+}
+"""The modules of each unit beside the root, by the words of `vggkit.footprint.ranks.UNITS`."""
+
+
+class TensorParallelSetUp(SetUp):
+    """`parallelize_module` of the FC layers: by columns and by rows in turn, and whole at the end."""
+
+    kind = TensorParallel
+
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        self.kind.check_network(group, model.network)
+        _check_values(model, group)
+        _broadcast(model, mesh)
+        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        styles: dict[str, ParallelStyle] = {
+            name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
+        }
+        if len(layers) % 2:
+            styles[layers[-1]] = ColwiseParallel(output_layouts=Replicate())
+        _let_outputs_be(model, layers[0])
+        return parallelize_module(model, mesh, styles)
+
+
+def _let_outputs_be(model: nn.Module, first: str) -> None:
+    """Let no layer behind the first FC layer overwrite its input, a view of a DTensor, which autograd refuses."""
+    is_behind = False
+    for name, module in model.named_modules():
+        if is_behind and hasattr(module, "inplace"):
+            module.inplace = False
+        is_behind = is_behind or name == first
+
+
+def _check_values(model: VGG, group: Group) -> None:
+    """Refuse a model without values where torch would send them."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ArgumentError(
+            f"model: parallel {group.parallel} expected values, found the meta device, which has none; only fsdp"
+            " divides a model before it has values"
+        )
+
+
+def _broadcast(model: VGG, mesh: DeviceMesh) -> None:
+    """Give all ranks the first one's parameters and buffers, as DistributedDataParallel does."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if not tensor.is_meta:
+            dist.broadcast(tensor.detach(), group=mesh.get_group(), group_src=0)
+
+
+SET_UPS: dict[str, type[SetUp]] = {
+    kind.kind.name: kind
+    for kind in (
+        ReplicasSetUp,
+        ReplicasInViewsSetUp,
+        ShardedOptimizerSetUp,
+        FullyShardSetUp,
+        TensorParallelSetUp,
+    )
+}
+"""How torch sets up each strategy, by the word that asks for it."""
