@@ -67,7 +67,7 @@ group_options = stacked(
         default=1,
         show_default=True,
         metavar="N",
-        help="How many processes train together; --batch is one rank's, of tensor the group's.",
+        help="How many processes train together; --batch is one rank's, of tensor the group's or a replica's.",
     ),
     click.option(
         "--parallel",
@@ -100,6 +100,14 @@ group_options = stacked(
         "--reshard-after-forward/--no-reshard-after-forward",
         default=True,
         help="Of fsdp: free a unit's parameters between its forward and its backward pass, or not.  [default: free]",
+    ),
+    click.option(
+        "--replicas",
+        type=int,
+        default=2,
+        show_default=True,
+        metavar="N",
+        help="Of tensor+ddp: how many copies of the divided model there are.",
     ),
 )
 """One rank of several: the fields of `vggkit.footprint.ranks.Group`."""

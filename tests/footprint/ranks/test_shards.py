@@ -143,7 +143,10 @@ def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
         ({"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel fsdp: torch can't run its step"),
         ({"optimizer": "sgd", "fused": True}, "fused: parallel fsdp expects one of adam, adamw, found sgd"),
         ({"units": "stages"}, "units: expected one of blocks, layers, root, found 'stages'"),
-        ({"bucket_cap_mb": 1}, "bucket_cap_mb: expected a parallel that has it (ddp, ddp-view, zero1), found fsdp"),
+        (
+            {"bucket_cap_mb": 1},
+            "bucket_cap_mb: expected a parallel that has it (ddp, ddp-view, zero1, tensor+ddp), found fsdp",
+        ),
         ({"reshard_after_forward": 0}, "reshard_after_forward: expected True or False, found 0"),
     ],
     ids=str,

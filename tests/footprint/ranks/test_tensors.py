@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 import vggkit
 from tests.conftest import sample
-from tests.footprint.ranks.sharded import peak
+from tests.footprint.ranks.divided import peak
 from tests.footprint.ranks.test_replicas import SMALL
 from tests.footprint.updates import cases as updates
 from tests.footprint.updates import fewer, sampled
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.optimizers import Update
 from vggkit.footprint.plan import plan_step
-from vggkit.footprint.ranks.parts import REFUSED
+from vggkit.footprint.ranks.tensors import NOT_ON_PARTS
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Network
 
@@ -86,7 +86,7 @@ def test_each_rank_has_memtrackers_peak(case: str) -> None:
         assert planned(network, options) == peak(network, options)
 
 
-ON_PARTS = [(name, update) for name, update in updates([{}]) if name not in REFUSED]
+ON_PARTS = [(name, update) for name, update in updates([{}]) if name not in NOT_ON_PARTS]
 
 
 @pytest.mark.parametrize(("name", "update"), sampled(ON_PARTS, lambda every: fewer(every)[::4]))
@@ -95,6 +95,31 @@ def test_each_optimizer_has_memtrackers_peak(name: str, update: Update) -> None:
     network = Network.of(vggkit.loads(THREE))
     options = checked_options(network, batch=2, ranks=4, rank=3, parallel="tensor", optimizer=name, **update.given)
     assert planned(network, options) == peak(network, options)
+
+
+LOOPS: dict[str, dict[str, Any]] = {
+    "frozen": {"freeze": ["block1", "fc2"]},
+    "all FC layers frozen": {"freeze": ["fc1", "fc2", "predictions"]},
+    "checkpointed": {"checkpoint": ["block1"]},
+    "autocast": {"autocast": True},
+    "autocast, checkpointed, frozen": {"autocast": True, "checkpoint": ["block1"], "freeze": ["fc1"]},
+    "accumulated": {"accumulate": 3},
+    "set to zero": {"zero_grad": "zero"},
+    "set to zero, accumulated": {"zero_grad": "zero", "accumulate": 2},
+    "moving average": {"ema": True, "optimizer": "adamw"},
+    "stepped in backward": {"step_in_backward": True, "ema": True},
+    "squares": {"loss": "mean-squared-error"},
+    "soft labels": {"loss": "soft-labels"},
+}
+
+
+@pytest.mark.parametrize("word", sample([*LOOPS], ["frozen", "autocast", "moving average", "stepped in backward"]))
+def test_each_loop_has_memtrackers_peak(word: str) -> None:
+    """On a rank that has fewer classes than the first, with padding."""
+    network = Network.of(vggkit.loads(THREE))
+    for batch in (2, 40):
+        options = checked_options(network, batch=batch, ranks=4, rank=3, parallel="tensor", **LOOPS[word])
+        assert planned(network, options) == peak(network, options)
 
 
 def test_another_dtype_has_memtrackers_peak() -> None:
@@ -199,7 +224,7 @@ def test_the_largest_batch_fits() -> None:
             {},
             "ranks: parallel tensor expected at most as many as predictions has units, 1, found 2",
         ),
-        (THREE, {"device": "cuda"}, "device: can't be combined with parallel tensor, whose figures are of plain loops"),
+        (THREE, {"device": "cuda"}, "device: parallel tensor needs cpu: what is left on a card is not known"),
         (THREE, {"clip_grad": True}, "clip_grad: can't be combined with parallel tensor"),
         (THREE, {"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel tensor: torch can't run"),
         (THREE, {"foreach": True}, "foreach: can't be combined with parallel tensor, as torch joins no parts and"),

@@ -17,13 +17,15 @@ from vggkit.footprint.ranks.group import Group, GroupArguments
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.shards import UNITS, FullyShard
 from vggkit.footprint.ranks.strategy import Alone, Placed, Strategy
+from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 
 __all__ = ["NO_GROUP", "STRATEGIES", "UNITS", "Alone", "Group", "GroupArguments", "Placed", "Strategy", "checked_group"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    kind.name: kind for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer, FullyShard, TensorParallel)
+    kind.name: kind
+    for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer, FullyShard, TensorParallel, TensorReplicas)
 }
 """Every strategy by the word that asks for it."""
 
@@ -42,6 +44,7 @@ def checked_group(
     static_graph: Any = False,
     units: Any = "blocks",
     reshard_after_forward: Any = True,
+    replicas: Any = 2,
 ) -> Group:
     """Check arguments of a group; `Group` explains them.
 
@@ -67,7 +70,8 @@ def checked_group(
         if not isinstance(value, bool):
             raise ArgumentError(f"{word}: expected True or False, found {shorten(value)}")
     unit = one_of(UNITS, units, "units")
-    group = Group(count, strategy.name, rank, bucket_cap_mb, static_graph, unit, reshard_after_forward)
+    copies = whole(replicas, "replicas", least=2, largest=MOST_RANKS)
+    group = Group(count, strategy.name, rank, bucket_cap_mb, static_graph, unit, reshard_after_forward, copies)
     for word in group.given:
         if word not in strategy.takes:
             having = ", ".join(kind.name for kind in STRATEGIES.values() if word in kind.takes)

@@ -21,6 +21,7 @@ class Group(msgspec.Struct, frozen=True):
             "root".
         reshard_after_forward: of `fsdp`: whether a unit's parameters are freed between its forward and its backward
             pass.
+        replicas: of `tensor+ddp`: how many copies of the divided model there are; each has its share of the ranks.
     """
 
     ranks: int = 1
@@ -30,6 +31,7 @@ class Group(msgspec.Struct, frozen=True):
     static_graph: bool = False
     units: str = "blocks"
     reshard_after_forward: bool = True
+    replicas: int = 2
 
     @property
     def own(self) -> int:
@@ -55,7 +57,7 @@ class Group(msgspec.Struct, frozen=True):
         return [f"{whose}{self.ranks} ranks by {self.parallel}", *said]
 
 
-OPTIONS = ("bucket_cap_mb", "static_graph", "units", "reshard_after_forward")
+OPTIONS = ("bucket_cap_mb", "static_graph", "units", "reshard_after_forward", "replicas")
 """The fields that not every strategy has."""
 
 ALONE = Group()
@@ -71,3 +73,4 @@ class GroupArguments(TypedDict, total=False):
     static_graph: bool
     units: str
     reshard_after_forward: bool
+    replicas: SupportsIndex

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, PlacedRun, Storage
@@ -59,6 +59,10 @@ class Asked(Protocol):
         """How many batches' gradients are added up in a step."""
 
     @property
+    def clip_grad(self) -> bool:
+        """Whether gradients are clipped before the optimizer steps."""
+
+    @property
     def step_in_backward(self) -> bool:
         """Whether each parameter is changed as soon as its gradient is there."""
 
@@ -106,6 +110,14 @@ class Strategy(ABC):
     @abstractmethod
     def wrap(self, blocks: Blocks) -> Blocks:
         """Return the model's layers as they run on the rank."""
+
+    def copied(self, built: Sequence[Event]) -> Sequence[Event]:
+        """Return what is allocated and freed to make a second model like the rank's.
+
+        Args:
+            built: the same of a whole model.
+        """
+        return built
 
     @property
     @abstractmethod
@@ -171,6 +183,15 @@ class Strategy(ABC):
         Raises:
             ArgumentError: names the argument, and says why.
         """
+
+    @classmethod
+    def check_frozen(cls, network: Network, frozen: Container[str]) -> None:  # noqa: ARG003  # most can have any
+        """Refuse layers that are frozen, by their names, if the ranks would train them.
+
+        Raises:
+            ArgumentError: names the argument, and says why.
+        """
+        return
 
 
 class WholeModel(Strategy):

@@ -20,17 +20,20 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from vggkit.base.eager import PARAMETERS, Eager, Gradients, Parameter, PlacedRun, Storage, Tensor
+from vggkit.base.eager import PARAMETERS, Eager, Event, Gradients, Parameter, PlacedRun, Storage, Tensor
 from vggkit.base.errors import ArgumentError
 from vggkit.base.shapes import Shape, elements
 from vggkit.footprint.ranks.group import Group
-from vggkit.footprint.ranks.parts import check_plain, rows_of
+from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, WholeModel
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce
 from vggkit.network import Network, PlacedLayer
 
 WRAPPING = "construction of parallelize_module"
 """The event in which a model is divided."""
+
+NOT_ON_PARTS = ("adafactor", "rprop")
+"""Optimizers of which torch refuses to run the step on DTensors."""
 
 UNIT_BY_UNIT = ("activation", "dropout")
 """Roles of layers that run on some units as on all."""
@@ -97,6 +100,7 @@ class TensorParallel(WholeModel):
         super().__init__(eager, group, placed)
         self._parts: dict[Parameter, Parameter] = {}
         self._held: dict[Parameter, Storage] = {}
+        self._division: Sequence[Event] = ()
         self._last_units = 0
         self._traffic = Traffic()
 
@@ -108,7 +112,7 @@ class TensorParallel(WholeModel):
         for placed in layers:
             layer = placed.layer.settled(placed.input_shape, writable=False) if is_behind else placed.layer
             yield replace(placed, layer=layer)
-            is_behind = is_behind or _is_fc(placed)
+            is_behind = is_behind or is_fc(placed)
 
     @classmethod
     def batches(cls, group: Group) -> int:  # noqa: ARG003  # all ranks have the same images
@@ -116,13 +120,18 @@ class TensorParallel(WholeModel):
 
     def wrap(self, blocks: Blocks) -> Blocks:
         """Divide the model: `parallelize_module` with a style for each FC layer."""
+        built = len(self.eager.events)
         self.eager.event = WRAPPING
-        layers = [placed for _, inside in blocks for placed in inside if _has_matrix(_shapes(placed))]
+        layers = [placed for _, inside in blocks for placed in inside if has_matrix(shapes_of(placed))]
         by_name = {
             placed.name: self._by_rows(placed) if place % 2 else self._by_columns(placed, is_last=placed is layers[-1])
             for place, placed in enumerate(layers)
         }
+        self._division = self.eager.events[built:]
         return [(block, [by_name.get(placed.name, placed) for placed in inside]) for block, inside in blocks]
+
+    def copied(self, built: Sequence[Event]) -> Sequence[Event]:
+        return [*built, *self._division]
 
     def _by_columns(self, placed: PlacedRun, *, is_last: bool) -> PlacedRun:
         units = placed.parameters["weight"].shape[0]
@@ -219,17 +228,24 @@ class TensorParallel(WholeModel):
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # it has no options
-        check_plain(cls.name, step)
-        for word in ("foreach", "fused"):
-            if getattr(step.update, word):
+        if step.device != "cpu":
+            raise ArgumentError(f"device: parallel {cls.name} needs cpu: what is left on a card is not known")
+        joining = [("clip_grad", step.clip_grad), ("foreach", step.update.foreach), ("fused", step.update.fused)]
+        for word, is_on in joining:
+            if is_on:
                 raise ArgumentError(
                     f"{word}: can't be combined with parallel {cls.name}, as torch joins no parts and whole parameters"
                 )
+        if step.optimizer in NOT_ON_PARTS:
+            raise ArgumentError(
+                f"optimizer: {step.optimizer} can't be combined with parallel {cls.name}: torch can't run its step on"
+                " parts of parameters"
+            )
 
     @classmethod
     def check_network(cls, group: Group, network: Network) -> None:
         layers = network.modules()
-        places = [place for place, placed in enumerate(layers) if _is_fc(placed)]
+        places = [place for place, placed in enumerate(layers) if is_fc(placed)]
         if not places:
             raise ArgumentError(f"parallel: {cls.name} needs FC layers, and {network.name} has none")
         last = layers[places[-1]]
@@ -252,14 +268,16 @@ class TensorParallel(WholeModel):
                     )
 
 
-def _is_fc(placed: PlacedLayer) -> bool:
-    return _has_matrix(placed.layer.parameters(placed.input_shape))
+def is_fc(placed: PlacedLayer) -> bool:
+    """Tell whether a layer is an FC layer."""
+    return has_matrix(placed.layer.parameters(placed.input_shape))
 
 
-def _shapes(placed: PlacedRun) -> dict[str, Shape]:
+def shapes_of(placed: PlacedRun) -> dict[str, Shape]:
+    """Return the shapes of a layer's parameters."""
     return {word: parameter.shape for word, parameter in placed.parameters.items()}
 
 
-def _has_matrix(shapes: Mapping[str, Shape]) -> bool:
+def has_matrix(shapes: Mapping[str, Shape]) -> bool:
     """Tell whether a layer is an FC layer, from the shapes of its parameters: no other one's weight has two sides."""
     return len(shapes.get("weight", ())) == 2

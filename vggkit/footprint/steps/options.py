@@ -392,11 +392,12 @@ def _check_step_in_backward(options: StepOptions) -> None:
 
 
 def _check_trained(network: Network, options: StepOptions) -> None:
-    """Refuse several ranks that train nothing."""
+    """Refuse several ranks that train nothing, or what is frozen."""
     frozen = network.parts(options.freeze, "freeze")
     if not any(placed.layer.parameters(placed.input_shape) and placed.name not in frozen for placed in network):
         parallel = options.group.parallel
         raise ArgumentError(f"parallel: {parallel} needs a parameter that is trained, and {network.name} has none")
+    STRATEGIES[options.group.parallel].check_frozen(network, frozen)
 
 
 def _check_layer(network: Network, name: str, argument: str) -> None:

@@ -83,7 +83,7 @@ class Training(Step):
         self.strategy = strategy(eager, options.group, placed)
         blocks = self.strategy.wrap(blocks)
         if options.ema:
-            self._copy_model(built)
+            self._copy_model(self.strategy.copied(built))
         images = self._images()
         targets = self._targets()
         self._record()  # `loop` says when these are made
@@ -117,9 +117,14 @@ class Training(Step):
         return [self._trained[alone._trained.index(parameter)] for parameter in alone._arrived]
 
     def _copy_model(self, built: Sequence[Event]) -> None:
-        """Allocate the copy of the model that has the moving averages; running statistics are copied, too."""
-        for _, storage, _ in built:
-            self._copied.append(self._eager.new(0, storage.constant, storage.kind))
+        """Make the copy of the model that has the moving averages; running statistics are copied, too."""
+        copies: dict[Storage, Storage] = {}
+        for _, storage, is_allocation in built:
+            if is_allocation:
+                copies[storage] = self._eager.new(0, storage.constant, storage.kind)
+            else:
+                self._eager.release(copies.pop(storage))
+        self._copied += copies.values()
 
     def _made_states(self, parameter: Parameter) -> list[Storage]:
         options = self.options

@@ -1,0 +1,118 @@
+"""A training loop on a rank that has a part of each FC layer, and what MemTracker sees of it."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+
+import vggkit
+from tests.footprint.ranks.loop import Training, group_of
+from tests.footprint.ranks.tracked import EARLY, Tracker
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.model.verify import _FakeTensors
+
+
+def styles_of(model: nn.Module) -> dict[str, ParallelStyle]:
+    """Return how FC layers are divided: by columns and rows in turn, whole at the end."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    styles: dict[str, ParallelStyle] = {
+        name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
+    }
+    if len(layers) % 2:
+        styles[layers[-1]] = ColwiseParallel(output_layouts=Replicate())
+    return styles
+
+
+class Meshes(NamedTuple):
+    """Whom a rank works with: the same part of other copies of the model, and the other parts of its own copy."""
+
+    copies: DeviceMesh
+    parts: DeviceMesh
+
+
+def meshes_of(options: StepOptions) -> Meshes:
+    """Return them. Each has a list of its ranks on the CPU, which is not of the model."""
+    group = options.group
+    copies = group.replicas if group.parallel == "tensor+ddp" else 1
+    mesh = init_device_mesh(options.device, (copies, group.ranks // copies), mesh_dim_names=("dp", "tp"))
+    return Meshes(mesh["dp"], mesh["tp"])
+
+
+class DividedTraining(Training):
+    """The loop of a model whose FC layers are divided; of several copies, where their gradients are averaged."""
+
+    def __init__(self, network: vggkit.Network, options: StepOptions, meshes: Meshes) -> None:
+        self.meshes = meshes
+        super().__init__(network, options)
+
+    def built(self, network: vggkit.Network) -> nn.Module:
+        """Return the model, divided; no activation behind an FC layer works in place."""
+        model = super().built(network)
+        is_behind = False
+        for module in model.modules():
+            is_behind = is_behind or isinstance(module, nn.Linear)
+            if is_behind and hasattr(module, "inplace"):
+                module.inplace = False
+        return parallelize_module(model, self.meshes.parts, styles_of(model))
+
+    def averages(self, network: vggkit.Network) -> list[torch.Tensor]:
+        """Return the parameters of a second model, as those are that are trained."""
+        every = super().averages(network)
+        if self.meshes.copies.size() == 1:
+            return every
+        return [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in every]
+
+    def wrap(self, model: nn.Module, _: object = None) -> nn.Module:
+        """Return what runs the model."""
+        copies = self.meshes.copies
+        return super().wrap(model, copies) if copies.size() > 1 else model
+
+
+class Seen(NamedTuple):
+    """What is seen of a step.
+
+    Args:
+        peak: most bytes alive at one moment.
+        buckets: bytes of each bucket of gradients, in the order in which they are sent.
+    """
+
+    peak: int
+    buckets: list[int]
+
+
+def peak(network: vggkit.Network, options: StepOptions) -> int:
+    """Measure the peak of a step that is like all later ones."""
+    return seen(network, options).peak
+
+
+def seen(network: vggkit.Network, options: StepOptions) -> Seen:
+    """Look at a step that is like all later ones, on fake tensors unless DistributedDataParallel runs."""
+    _clear_sharding_prop_cache()  # it has meshes in which this process is another rank
+    gc.collect()
+    gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
+    is_fake = options.group.parallel == "tensor"
+    try:
+        with group_of(options):
+            meshes = meshes_of(options)
+            with _FakeTensors() if is_fake else nullcontext(), (tracker := Tracker()):
+                training = DividedTraining(network, options, meshes)
+                # what runs on DTensors for the first time allocates to find out how its result is divided
+                for _ in range(max(EARLY, options.early_steps + 1)):
+                    training.step()
+                training.loss = None  # a plan on the CPU does not count the loss of the step before
+                training.sent.clear()
+                tracker.begin()
+                training.step()
+            peaks = tracker.get_tracker_snapshot("peak")
+            total = next(peak["Total"] for device, peak in peaks.items() if device.type == "cpu")
+            return Seen(total, training.sent)
+    finally:
+        gc.enable()

@@ -1,0 +1,166 @@
+"""Copies of a model whose FC layers are divided, held against torch's DistributedDataParallel on a mesh."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+import vggkit
+from tests.conftest import sample
+from tests.footprint.ranks.divided import DividedTraining, Seen, meshes_of, seen
+from tests.footprint.ranks.loop import group_of
+from tests.footprint.ranks.test_tensors import NETWORKS, THREE, network_of
+from vggkit.base.errors import ArgumentError
+from vggkit.footprint.plan import plan_step
+from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
+from vggkit.footprint.ranks.traffic import all_reduce
+from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.network import Network
+
+PARALLEL = "tensor+ddp"
+
+
+def planned(network: Network, options: StepOptions) -> Seen:
+    """Return what a plan says of the rank."""
+    strategy = step_of(network, options).strategy
+    assert isinstance(strategy, TensorReplicas)
+    return Seen(plan_step(network, options).peak_bytes, [bucket.constant for bucket in strategy.replicas.buckets])
+
+
+# Figures that were measured in torch alone
+
+
+def test_peaks_of_d_are_those_that_were_measured() -> None:
+    """By MemTracker on real tensors, at batch 1: two copies of four parts, and four copies of two."""
+    assert vggkit.memory("D", ranks=8, parallel=PARALLEL).peak_bytes == 792_757_936
+    plan = vggkit.memory("D", ranks=8, parallel=PARALLEL, replicas=4)
+    assert plan.peak_bytes == sum(plan.by_kind.values()) == 1_287_312_976
+    assert [rank.peak_bytes for rank in plan.by_rank] == [plan.peak_bytes] * 8
+
+
+# Against torch
+
+MESHES = {"2 of 2": (4, 2, (0, 3)), "2 of 3": (6, 2, (5,)), "2 of 8": (16, 2, (0, 12, 15)), "4 of 2": (8, 4, (6, 7))}
+"""Ranks, copies, and the ranks that are measured: of ten classes some have fewer, or none."""
+
+CASES = [
+    f"{network}; {mesh}; {batch}"
+    for network, mesh, batch in product(NETWORKS, MESHES, (1, 2, 40))
+    if (network, mesh) != ("A", "2 of 3")  # 3 does not divide its layers
+]
+FEW = ["three FC layers; 2 of 8; 2", "four; 2 of 2; 40", "without biases; 2 of 3; 1", "on images; 4 of 2; 2"]
+
+
+@pytest.mark.parametrize("case", sample(CASES, FEW))
+def test_each_rank_has_memtrackers_peak_and_torchs_buckets(case: str) -> None:
+    """Whatever the mesh, at a batch whose activations matter and at those where not."""
+    name, mesh, batch = case.split("; ")
+    network = network_of(name)
+    ranks, replicas, measured = MESHES[mesh]
+    for rank in measured:
+        group: dict[str, Any] = {"ranks": ranks, "replicas": replicas, "rank": rank, "parallel": PARALLEL}
+        options = checked_options(network, batch=int(batch), **group)
+        assert planned(network, options) == seen(network, options)
+
+
+LOOPS: dict[str, dict[str, Any]] = {
+    "small buckets": {"bucket_cap_mb": 0.002},
+    "adamw, foreach": {"optimizer": "adamw", "foreach": True},
+    "adam, fused": {"optimizer": "adam", "fused": True},
+    "adafactor": {"optimizer": "adafactor"},
+    "rprop": {"optimizer": "rprop"},
+    "radam": {"optimizer": "radam"},
+    "none": {"optimizer": "none"},
+    "accumulated": {"accumulate": 3, "bucket_cap_mb": 0.002},
+    "set to zero": {"zero_grad": "zero"},
+    "set to zero, accumulated": {"zero_grad": "zero", "accumulate": 2},
+    "moving average": {"ema": True},
+    "frozen": {"freeze": ["block1"]},
+    "checkpointed": {"checkpoint": ["block1"]},
+    "label smoothing": {"loss": "label-smoothing"},
+    "bfloat16": {"dtype": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("word", sample([*LOOPS], ["small buckets", "adam, fused", "moving average", "accumulated"]))
+def test_each_loop_has_memtrackers_peak_and_torchs_buckets(word: str) -> None:
+    """On a rank that has fewer classes than the first one of its copy."""
+    network = Network.of(vggkit.loads(THREE))
+    for batch in (2, 40):
+        options = checked_options(network, batch=batch, ranks=8, rank=7, parallel=PARALLEL, **LOOPS[word])
+        assert planned(network, options) == seen(network, options)
+
+
+def test_a_model_forgets_the_parts_of_fc_layers_in_its_first_forward_pass() -> None:
+    """So that an optimizer must be made before, and `model.zero_grad()` is not enough, as the page says."""
+    network = Network.of(vggkit.loads(THREE))
+    options = checked_options(network, batch=2, ranks=4, parallel=PARALLEL)
+    with group_of(options):
+        training = DividedTraining(network, options, meshes_of(options))
+        before = len(list(training.model.parameters()))
+        training.step()
+        assert (before, len(list(training.model.parameters()))) == (12, 6)
+
+
+# What a plan says
+
+
+def test_the_batch_is_one_copys() -> None:
+    """The title and the table say so, and a step has the images of all copies."""
+    plan = vggkit.memory("D", batch=16, ranks=8, parallel=PARALLEL, replicas=4, rank=5)
+    assert "batch 16 on each replica" in plan.title
+    assert "rank 5 of 8 ranks by tensor+ddp, replicas 4" in plan.title
+    assert plan.images == 64
+    assert "The batch is one replica's, so that a step has 64 images in all." in str(plan)
+
+
+def test_what_is_sent_are_activations_within_a_copy_and_gradients_between_copies() -> None:
+    """Those of a rank's own parts; with batch norm the running statistics of the first copy, too."""
+    within = vggkit.memory("D", ranks=4, parallel="tensor")
+    plan = vggkit.memory("D", ranks=8, parallel=PARALLEL)
+    gradients = plan.by_kind["communication"]
+    assert gradients == within.steady_bytes // 3
+    assert plan.sent_bytes == plan.received_bytes == within.sent_bytes + all_reduce(gradients, 2).sent
+    normed = vggkit.memory("A", batch=2, batch_norm=True, ranks=8, parallel=PARALLEL)
+    first, last = normed.by_rank[0], normed.by_rank[7]
+    buffers = normed.by_kind["buffers"]
+    assert (first.sent_bytes - last.sent_bytes, last.received_bytes - first.received_bytes) == (buffers, buffers)
+
+
+def test_the_largest_batch_fits() -> None:
+    """It is one copy's, for a rank's card."""
+    group: dict[str, Any] = {"ranks": 8, "parallel": PARALLEL}
+    most = vggkit.max_batch("D", "8GB", device="cpu", **group)
+    peaks = [vggkit.memory("D", batch=most + more, **group).peak_bytes for more in (0, 1)]
+    assert peaks[0] <= 8_000_000_000 < peaks[1]
+
+
+# What can't be
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ranks": 7}, "ranks: parallel tensor+ddp expected a product of two numbers above 1, found 7"),
+        ({"ranks": 2}, "ranks: parallel tensor+ddp expected a product of two numbers above 1, found 2"),
+        ({"ranks": 12, "replicas": 12}, "replicas: 12 ranks by tensor+ddp expected one of 2, 3, 4, 6, found 12"),
+        ({"ranks": 12, "replicas": 5}, "replicas: 12 ranks by tensor+ddp expected one of 2, 3, 4, 6, found 5"),
+        ({"replicas": 1}, "replicas: expected a whole number from 2 to 4096, found 1"),
+        ({"parallel": "ddp", "replicas": 4}, "replicas: expected a parallel that has it (tensor+ddp), found ddp"),
+        ({"ranks": 14}, "ranks: parallel tensor+ddp expected a number that divides the 24 units of fc1, found 7"),
+        ({"static_graph": True}, "static_graph: expected a parallel that has it (ddp, ddp-view, zero1), found tensor+"),
+        ({"freeze": ["fc2"]}, "freeze: parallel tensor+ddp can't freeze fc2, as torch trains every parameter that"),
+        ({"clip_grad": True}, "clip_grad: can't be combined with parallel tensor+ddp, where torch would take the norm"),
+        ({"step_in_backward": True}, "step_in_backward: can't be combined with parallel"),
+    ],
+    ids=str,
+)
+def test_what_copies_can_not_do_is_refused(options: dict[str, Any], said: str) -> None:
+    """In one line that names the argument."""
+    with pytest.raises(ArgumentError) as refused:
+        vggkit.memory(vggkit.loads(THREE), **{"ranks": 8, "parallel": PARALLEL, **options})
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
