@@ -15,6 +15,7 @@ from vggkit.cli.app import main
 from vggkit.cli.options import (
     FILE,
     TABLE_FORMATS,
+    Decorator,
     allocator_option,
     batch_option,
     either,
@@ -60,6 +61,11 @@ mode_options = stacked(
 """What a step is for: the other options of `vggkit.memory`."""
 
 
+def rank_option(help: str) -> Decorator:
+    """Add an option that names a rank."""
+    return click.option("--rank", type=int, metavar="N", help=help)
+
+
 group_options = stacked(
     click.option(
         "--ranks",
@@ -75,12 +81,6 @@ group_options = stacked(
         show_default=True,
         help=f"What several ranks do: {either(word for word in STRATEGIES if word != Alone.name)}.",
         shell_complete=completion.strategies,
-    ),
-    click.option(
-        "--rank",
-        type=int,
-        metavar="N",
-        help="Show the memory of this rank, counted from 0.  [default: the fullest one's]",
     ),
     click.option(
         "--bucket-cap-mb",
@@ -110,7 +110,7 @@ group_options = stacked(
         help="Of tensor+ddp: how many copies of the divided model there are.",
     ),
 )
-"""One rank of several: the fields of `vggkit.footprint.ranks.Group`."""
+"""Several ranks: the fields of `vggkit.footprint.ranks.Group`, except which rank it is."""
 
 
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")
@@ -129,6 +129,7 @@ group_options = stacked(
     shell_complete=completion.cards,
 )
 @group_options
+@rank_option("Show the memory of this rank, counted from 0.  [default: the fullest one's]")
 @click.option(
     "--context", metavar="SIZE", help="With --fit: what CUDA itself takes.  [default: as documented for the card]"
 )
@@ -323,6 +324,8 @@ def remedies(
 @step_options
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.", shell_complete=completion.devices)
 @allocator_option
+@group_options
+@rank_option("Measure this rank alone, counted from 0.  [default: each that differs from others]")
 @format_option()
 @output_option
 def verify(
@@ -336,15 +339,16 @@ def verify(
 ) -> None:
     """Measure on the real model what vggkit claims.
 
-    With --device cuda loops of steps run on the card, and what torch's allocator takes there is measured. Exit 1 if a
-    claim does not hold.
+    With --device cuda loops of steps run on the card, and what torch's allocator takes there is measured. With --ranks
+    torch's engine runs on one rank after the other, without the others. Exit 1 if a claim does not hold.
     """
     format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=batch, **options)
-    from vggkit.model.claims import claims_table
+    from vggkit.model.claims import claims_table, version_notes
 
     claims = _claims(network, step)
-    write_table(claims_table(step.title(network.name, network.input_shape), claims), format, output)
+    title = step.title(network.name, network.input_shape)
+    write_table(claims_table(title, claims, version_notes(step.group)), format, output)
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)
 
 

@@ -15,7 +15,7 @@ from vggkit.base.eager import MEMORY_KINDS, Moment
 from vggkit.base.numbers import grouped, mebibytes, megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint import viewer
-from vggkit.footprint.ranks import STRATEGIES
+from vggkit.footprint.ranks import STRATEGIES, TORCH
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.losses import DEFAULT_LOSS
 from vggkit.footprint.steps.options import OTHERS, OtherArguments, StepOptions, checked_options
@@ -248,7 +248,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         strategy = STRATEGIES[group.parallel]
         whose = {1: "the group's", group.ranks: "one rank's"}.get(strategy.batches(group), "one replica's")
         said = [
-            f"Each of {group.ranks} ranks {strategy.words}, as in torch 2.14.",
+            f"Each of {group.ranks} ranks {strategy.words}, as in torch {TORCH}.",
             f"The batch is {whose}, so that a step has {images} images in all.",
         ]
         fullest, emptiest = (choose(self.by_rank, key=lambda rank: rank.bytes) for choose in (max, min))

@@ -9,6 +9,7 @@ import msgspec
 
 from vggkit.base.numbers import grouped
 from vggkit.base.tables import Column, Table, grid
+from vggkit.footprint.ranks import NO_GROUP, TORCH, Group
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -20,6 +21,7 @@ class Claim(msgspec.Struct, frozen=True):
         measured: by the judge.
         judge: who measured.
         exact: whether the two should be equal; if not, the difference is shown for information.
+        ranks: those of several that it is of; none if it is of the network, or of a process that is alone.
     """
 
     what: str
@@ -27,6 +29,7 @@ class Claim(msgspec.Struct, frozen=True):
     measured: int
     judge: str
     exact: bool = True
+    ranks: tuple[int, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -38,8 +41,24 @@ class Claim(msgspec.Struct, frozen=True):
         return {**msgspec.to_builtins(self), "equal": self.claimed == self.measured}
 
 
-def claims_table(title: str, claims: Sequence[Claim]) -> Table:
-    """Return a row for each claim, behind a sign: equal, wrong, or for information."""
+def version_notes(group: Group) -> list[str]:
+    """Say that the installed torch is another one than that whose engines are planned, if it is."""
+    import torch
+
+    installed = ".".join(torch.__version__.split(".")[:2])
+    if group == NO_GROUP or installed == TORCH:
+        return []
+    return [f"What several ranks hold is claimed as in torch {TORCH}; torch {torch.__version__} is installed."]
+
+
+def claims_table(title: str, claims: Sequence[Claim], notes: Sequence[str] = ()) -> Table:
+    """Return a row for each claim, behind a sign: equal, wrong, or for information.
+
+    Args:
+        title: of the table.
+        claims: its rows.
+        notes: sentences below it.
+    """
     columns: list[Column[Claim]] = [
         Column("", lambda claim: ("✓" if claim.holds else "✗") if claim.exact else "i"),
         Column("what", lambda claim: claim.what),
@@ -47,4 +66,4 @@ def claims_table(title: str, claims: Sequence[Claim]) -> Table:
         Column("measured", lambda claim: grouped(claim.measured), "right", style="green"),
         Column("judge", lambda claim: claim.judge, rank=1),
     ]
-    return Table(grid(columns, claims, title=title), records=[claim.to_dict() for claim in claims])
+    return Table(grid(columns, claims, title=title), records=[claim.to_dict() for claim in claims], notes=notes)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
@@ -128,6 +132,17 @@ class SetUp(ABC):
     dimensions: ClassVar[tuple[str, ...]] = ("ranks",)
     """What the mesh has dimensions of."""
 
+    optimizers: ClassVar[Any] = torch.optim
+    """Where the optimizers are, by the names that they have in `torch.optim`."""
+
+    def without_sending(self, run: nn.Module) -> AbstractContextManager[Any]:  # some need it
+        """Return the context of a batch whose gradients are not sent, as those of another one are added to them.
+
+        Args:
+            run: what `applied` has returned.
+        """
+        return nullcontext()
+
     @abstractmethod
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         """Set up a model on this rank.
@@ -166,6 +181,10 @@ class ReplicasSetUp(SetUp):
             static_graph=group.static_graph,
         )
 
+    def without_sending(self, run: nn.Module) -> AbstractContextManager[Any]:
+        assert isinstance(run, DistributedDataParallel)
+        return run.no_sync()
+
 
 class ReplicasInViewsSetUp(ReplicasSetUp):
     """The same with `gradient_as_bucket_view`."""
@@ -174,10 +193,18 @@ class ReplicasInViewsSetUp(ReplicasSetUp):
     in_views = True
 
 
+class _ShardedOptimizers:
+    """The optimizers of `torch.optim`, each with its state spread over the ranks."""
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(ZeroRedundancyOptimizer, optimizer_class=getattr(torch.optim, name))
+
+
 class ShardedOptimizerSetUp(ReplicasSetUp):
     """The same as `ddp`: the optimizer makes the difference, which is the user's to make."""
 
     kind = ShardedOptimizer
+    optimizers = _ShardedOptimizers()
 
 
 class FullyShardSetUp(SetUp):

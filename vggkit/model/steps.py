@@ -51,6 +51,7 @@ class Training:
 
     Attributes:
         model: what is trained.
+        run: what is called for its forward pass.
         average: a second model, whose parameters are moving averages; None if there is none.
         images: the batch of every step.
         targets: what the loss compares the model's outputs with.
@@ -61,23 +62,37 @@ class Training:
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.options = options
         self.model = model_of(network, options)
+        self.run = self._set_up()
         self.average = model_of(network, options) if options.ema else None
         self.images = images_of(network, options, options.batch)
         self.targets = targets_of(network, options, options.batch)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         groups = [[parameter] for parameter in trained] if options.step_in_backward else [trained]
-        made = [options.rules.torch_optimizer(group, options.update, torch.optim) for group in groups if group]
+        made = [options.rules.torch_optimizer(group, options.update, self._optimizers) for group in groups if group]
         self.optimizers: list[torch.optim.Optimizer] = [optimizer for optimizer in made if optimizer is not None]
         if options.step_in_backward:
             for parameter, optimizer in zip(trained, self.optimizers):
                 _step_in_backward(parameter, optimizer)
         self.loss: Tensor | None = None
 
+    def _set_up(self) -> nn.Module:
+        """Return what is called for the forward pass: the model itself, unless something wraps it."""
+        return self.model
+
+    @property
+    def _optimizers(self) -> Any:
+        """Where the optimizers are."""
+        return torch.optim
+
+    def _context_of(self, batch: int) -> AbstractContextManager[Any]:
+        """Return the context of a batch of those whose gradients are added up, counted from 0."""
+        return nullcontext()
+
     def forward(self) -> Tensor:
         """Run the forward pass and the loss."""
         with autocast(self.options):
             loss_of = self.options.loss_rules.torch_loss  # no variable holds the output while the loss is divided
-            loss: Tensor = loss_of(self.model(self.images), self.targets, nn.functional)
+            loss: Tensor = loss_of(self.run(self.images), self.targets, nn.functional)
             return loss / self.options.accumulate if self.options.accumulate > 1 else loss
 
     def step(self) -> None:
@@ -85,10 +100,11 @@ class Training:
         options = self.options
         if not options.step_in_backward:
             self.model.zero_grad(set_to_none=options.zero_grad == "set_to_none")
-        for _ in range(options.accumulate):
-            self.loss = self.forward()
-            if self.loss.requires_grad:
-                self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        for batch in range(options.accumulate):
+            with self._context_of(batch):
+                self.loss = self.forward()
+                if self.loss.requires_grad:
+                    self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if options.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=1.0)
         if not options.step_in_backward:

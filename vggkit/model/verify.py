@@ -6,16 +6,14 @@ MemTracker on fake tensors, which have sizes and no values, so that any batch ca
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torchinfo
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -24,12 +22,15 @@ from vggkit.base.eager import MEMORY_KINDS
 from vggkit.base.errors import ArgumentError
 from vggkit.figures.summary import summarize
 from vggkit.footprint.plan import MemoryPlan, plan_step
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.steps.options import Mode, StepOptions
 from vggkit.footprint.steps.refusals import smallest_batch
 from vggkit.model.build import build
 from vggkit.model.claims import Claim
 from vggkit.model.module import VGG
 from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, model_of, targets_of
+from vggkit.model.tracking import FakeTensors, no_garbage_collection
+from vggkit.model.verify_ranks import verify_ranks
 from vggkit.network import Network
 
 MOST_BYTES = 2**63
@@ -52,7 +53,7 @@ def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
             f"batch: expected a step of less than 2^63 bytes, as torch counts no more; found {plan.peak_bytes:,}"
         )
     yield from _static_claims(network, smallest_batch(network, options.forward_only()))
-    yield from MEMORY_CLAIMS[options.mode](plan)
+    yield from MEMORY_CLAIMS[options.mode](plan) if options.group == NO_GROUP else verify_ranks(network, options)
 
 
 # Parameters, shapes and multiply-accumulates, by the real model on as few images as torch takes
@@ -142,7 +143,7 @@ class Trainer:
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
-        self.fake = _FakeTensors()
+        self.fake = FakeTensors()
         with self.fake:
             self.training = Training(network, options)
         self.steps = 0
@@ -155,7 +156,7 @@ class Trainer:
 
     def training_peak(self, batch: int) -> dict[str, int]:
         """Measure the peak of a step that is like all later ones, by kind."""
-        with self.fake, _no_garbage_collection():
+        with self.fake, no_garbage_collection():
             training = self.training
             self._give(batch)
             while self.steps < self.options.early_steps:
@@ -185,7 +186,7 @@ def training_peak(network: Network, options: StepOptions) -> dict[str, int]:
 
 def inference_peak(network: Network, options: StepOptions) -> dict[str, int]:
     """Measure the peak of a forward pass in eval mode without gradients, by kind."""
-    with FakeTensorMode(), _no_garbage_collection():
+    with FakeTensorMode(), no_garbage_collection():
         model = model_of(network, options.forward_only()).eval()
         images = images_of(network, options, options.batch)
         tracker = _Tracker(model, images)
@@ -196,14 +197,14 @@ def inference_peak(network: Network, options: StepOptions) -> dict[str, int]:
 
 def perceptual_saved_bytes(network: Network, options: StepOptions) -> int:
     """Count the bytes that autograd holds between the passes and the backward pass of a perceptual loss."""
-    with _FakeTensors():
+    with FakeTensors():
         loop = PerceptualLoop(network, options)
         return _saved_bytes(loop.loss, loop.compared)
 
 
 def perceptual_peak(network: Network, options: StepOptions) -> dict[str, int]:
     """Measure the peak of the second step of a perceptual loss, by kind."""
-    with _FakeTensors(), _no_garbage_collection():
+    with FakeTensors(), no_garbage_collection():
         loop = PerceptualLoop(network, options)
         loop.step()
         tracker = _Tracker(loop.loss, loop.images, loop.target, *(loop.cached or {}).values())
@@ -235,17 +236,7 @@ def _saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     return sum(size for storage, size in sizes.items() if storage not in own)
 
 
-class _FakeTensors(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
-    """Fake tensors, whose values some optimizers read: where there is none, they read 1."""
-
-    def dispatch(self, func: Any, *others: Any) -> Any:
-        """Run an operation."""
-        try:
-            return super().dispatch(func, *others)
-        except DataDependentOutputException:
-            if func is not torch.ops.aten._local_scalar_dense.default:
-                raise
-            return 1.0
+_FakeTensors = FakeTensors
 
 
 class _Held:
@@ -301,18 +292,6 @@ class _Tracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does not t
 class _NoHandle:
     def remove(self) -> None:
         """There is no hook to remove."""
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Let tensors die with their last reference only, not when the collector happens to come by."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _peak(tracker: MemTracker) -> dict[str, int]:

@@ -19,6 +19,7 @@ from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, run
 from vggkit.footprint.cards import card_of
 from vggkit.footprint.plan import plan_of
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.footprint.steps.step import Step
@@ -41,6 +42,8 @@ def verify_card(network: Network, options: StepOptions) -> Iterator[Claim]:
         ArgumentError: if torch refuses to run the step.
         BuildError: if there is no card, or it has no room for the step.
     """
+    if options.group != NO_GROUP:
+        raise ArgumentError("device: several ranks are measured on the CPU, found cuda")
     steps = (options.forward_only(), options) if options.mode == "training" else (options,)
     for step in [runnable_step(network, one) for one in steps]:
         yield from claims(step, record(network, step.options, steps_of(step)))

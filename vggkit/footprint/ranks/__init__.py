@@ -2,7 +2,7 @@
 
 torch has an engine for each strategy; here each is a class, with all its rules. `group` says how many ranks there are
 and what they do, `strategy` what every class must define, `traffic` what the operations send. The figures are those of
-torch 2.14. A new strategy is one class, and its place in `STRATEGIES`.
+torch `TORCH`. A new strategy is one class, and its place in `STRATEGIES`.
 
 What is not counted: buffers of NCCL, and what is broadcast when the model is wrapped, before the first step.
 """
@@ -21,7 +21,18 @@ from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 
-__all__ = ["NO_GROUP", "STRATEGIES", "UNITS", "Alone", "Group", "GroupArguments", "Placed", "Strategy", "checked_group"]
+__all__ = [
+    "NO_GROUP",
+    "STRATEGIES",
+    "TORCH",
+    "UNITS",
+    "Alone",
+    "Group",
+    "GroupArguments",
+    "Placed",
+    "Strategy",
+    "checked_group",
+]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
@@ -31,6 +42,9 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 NO_GROUP = Group()
 """One process."""
+
+TORCH = "2.14"
+"""The version of torch whose engines are planned."""
 
 MOST_RANKS = 4096
 """Ranks that may be asked for."""

@@ -94,6 +94,14 @@ class Step(ABC):
     def steady_bytes(self) -> int:
         """Bytes of what the network has between steps: parameters, gradients and optimizer state."""
 
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of the parameters between steps, of a rank that has parts of some the parts."""
+        trained = set(self.strategy.placed.trained)
+        whole = [parameter.storage for parameter in self._parameters if parameter not in trained]
+        held = [storage for storage in self.strategy.kept if storage.kind == PARAMETERS]
+        return sum(storage.size for storage in dict.fromkeys((*whole, *held)))
+
     @classmethod
     def part(cls, network: Network, options: StepOptions) -> Network:  # noqa: ARG003  # a kind may need them
         """Return the part of a network that is built for a step: all of it, unless a kind needs less."""

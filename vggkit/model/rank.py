@@ -1,0 +1,281 @@
+"""One rank of several in torch: the loop as its users write it, and what torch's engine holds and sends in it.
+
+`measure` runs in a process group. In `fake_group` a single process is any rank of it, and the others don't exist; their
+figures on fake tensors are those of any machine. In a real one each process is a rank.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._tools.fake_collectives import CollectiveOp, collective_ops, sync_ops
+from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._pytree import tree_leaves
+
+from vggkit.base.errors import BuildError
+from vggkit.footprint.ranks import STRATEGIES, Group
+from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.model.parallelize import SET_UPS, parallelize
+from vggkit.model.steps import Training
+from vggkit.model.tracking import FakeTensors, no_garbage_collection
+from vggkit.network import Network
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a rank holds and sends in a step that is like all later ones.
+
+    Args:
+        peak_bytes: most bytes alive at one moment.
+        parameter_bytes: those of the parameters between steps.
+        steady_bytes: what stays between steps.
+        sent_bytes: what it sends.
+        received_bytes: what it receives.
+        peak_with_copies: most bytes alive at one moment, with the copies that gloo makes; the same without any.
+    """
+
+    peak_bytes: int
+    parameter_bytes: int
+    steady_bytes: int
+    sent_bytes: int
+    received_bytes: int
+    peak_with_copies: int
+
+
+@contextmanager
+def fake_group(group: Group) -> Iterator[None]:
+    """Be a rank of a group whose others don't exist: what they would send is whatever is there already."""
+    # it has meshes in which this process is another rank; torch has no types here
+    _clear_sharding_prop_cache()  # type: ignore[no-untyped-call]
+    dist.init_process_group("fake", store=FakeStore(), rank=group.own, world_size=group.ranks)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def measure_alone(network: Network, options: StepOptions) -> Measured:
+    """Measure a rank in this process, on fake tensors, without the other ranks."""
+    with fake_group(options.group):
+        mesh = mesh_of(options)
+        with FakeTensors():
+            return measure(network, options, mesh)
+
+
+def mesh_of(options: StepOptions) -> DeviceMesh:
+    """Return all ranks of the process group as the strategy has them side by side."""
+    return init_device_mesh(options.device, (options.group.ranks,))
+
+
+def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measured:
+    """Measure the rank that this process is.
+
+    Args:
+        network: what is trained.
+        options: what a step is like; its rank is the process's.
+        mesh: of `mesh_of`.
+    """
+    tracker = RankTracker()
+    with no_garbage_collection(), tracker:
+        training = RankTraining(network, options, mesh)
+        for _ in range(1 + max(options.early_steps, STRATEGIES[options.group.parallel].early_steps)):
+            training.step()
+        training.loss = None  # a plan on the CPU does not count the loss of the step before
+        model = training.model
+        steady = tracker.alive - bytes_of((training.images, training.targets, *model.buffers()))
+        tracker.begin()
+        training.step()
+        sent = tracker.traffic
+        return Measured(
+            tracker.peak, bytes_of(model.parameters()), steady, sent.sent, sent.received, tracker.peak_with_copies
+        )
+
+
+class RankTraining(Training):
+    """The training loop of the rank that this process is.
+
+    Args:
+        network: what is trained.
+        options: what a step is like.
+        mesh: of `mesh_of`.
+    """
+
+    def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
+        self.mesh = mesh
+        self.set_up = SET_UPS[options.group.parallel]()
+        super().__init__(network, options)
+
+    def _set_up(self) -> nn.Module:
+        group = self.options.group
+        run = parallelize(self.model, group.parallel, self.mesh, **group.given)
+        if dist.get_backend() == "fake" and isinstance(run, DistributedDataParallel):
+            # the averages that it waits for come from nobody; torch looks at the annotations, and wants no text there
+            run.register_comm_hook(None, lambda _, bucket: _sent(bucket))
+        return run
+
+    @property
+    def _optimizers(self) -> Any:
+        return self.set_up.optimizers
+
+    def _context_of(self, batch: int) -> AbstractContextManager[Any]:
+        is_last = batch == self.options.accumulate - 1
+        return super()._context_of(batch) if is_last else self.set_up.without_sending(self.run)
+
+
+def _sent(bucket: Any) -> torch.futures.Future[Tensor]:
+    """Send a bucket, and return it as it is."""
+    buffer = bucket.buffer()
+    dist.all_reduce(buffer)
+    future: torch.futures.Future[Tensor] = (
+        torch.futures.Future(devices=[buffer.device]) if buffer.is_cuda else torch.futures.Future()
+    )
+    future.set_result(buffer)
+    return future
+
+
+def bytes_of(tensors: Any) -> int:
+    """Return the bytes of tensors, of what a rank has of each."""
+    return sum(storage.nbytes() for storage in {one._cdata: one for one in map(_storage, tensors)}.values())
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    local: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return local.untyped_storage()
+
+
+# What is sent
+
+
+def _size(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tree_leaves(tensors) if isinstance(tensor, Tensor))
+
+
+c10d, functional = torch.ops.c10d, torch.ops._c10d_functional
+
+SENT: dict[Any, Callable[[Any, Any, dist.ProcessGroup], Traffic]] = {
+    c10d.allreduce_.default: lambda args, _, group: all_reduce(_size(args[0]), group.size()),
+    functional.all_reduce.default: lambda args, _, group: all_reduce(_size(args[0]), group.size()),
+    functional.all_reduce_.default: lambda args, _, group: all_reduce(_size(args[0]), group.size()),
+    c10d._allgather_base_.default: lambda args, _, group: all_gather(_size(args[0]), group.size()),
+    functional.all_gather_into_tensor.default: lambda _, made, group: all_gather(_size(made), group.size()),
+    c10d._reduce_scatter_base_.default: lambda args, _, group: reduce_scatter(_size(args[1]), group.size()),
+    functional.reduce_scatter_tensor.default: lambda args, _, group: reduce_scatter(_size(args[0]), group.size()),
+    c10d.broadcast_.default: lambda args, _, group: broadcast(_size(args[0]), group.size(), group.rank(), args[2]),
+    c10d.send.default: lambda args, _made, _group: Traffic(_size(args[0]), 0),
+    c10d.recv_.default: lambda args, _made, _group: Traffic(0, _size(args[0])),
+}
+"""What a rank sends and receives in each of torch's operations, from its arguments, its result and the ranks."""
+
+
+MOST_SECONDS = 60
+"""So long gloo's threads may hold what has been sent."""
+
+
+class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
+    """MemTracker that is there before the model is, and sees what is sent, too.
+
+    Attributes:
+        peak: most bytes alive at one moment.
+        peak_with_copies: the same with the copies that gloo makes.
+        counts: whether the step is measured.
+        traffic: what has been sent and received in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._copies: set[Any] = set()
+        self._settling: list[tuple[Tensor, int]] = []
+        self.peak = self.peak_with_copies = 0
+        self.traffic = Traffic()
+        self.counts = False
+
+    def begin(self) -> None:
+        """Begin the step that is measured."""
+        self.peak = self.peak_with_copies = 0
+        self.counts = True
+
+    @property
+    def alive(self) -> int:
+        """Bytes that are alive."""
+        return int(sum(one["Total"] for device, one in self._curr_mem_snap.items() if device.type == "cpu"))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._settle()
+        if func not in collective_ops or func in sync_ops:
+            self._track_copy(func, args)
+            return self._run(func, types, args, kwargs)
+        if self.counts and func not in SENT:
+            raise BuildError(f"parallel: torch sends by {func}, and how many bytes that are is not known")
+        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        held = [(tensor, _use_count(tensor)) for tensor in tensors]
+        made = self._run(func, types, args, kwargs)
+        group = CollectiveOp.get_process_group(func, args)
+        if self.counts:
+            self.traffic = self.traffic.plus(SENT[func](args, made, group))
+        if _is_waited_for(func, args, group):
+            self._settling = held
+        return made
+
+    def _run(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]  # nor here
+
+    def _track_copy(self, func: Any, args: Any) -> None:
+        """Note what gloo reduces in place of its input, which it splits at the end (ProcessGroupGloo.cpp)."""
+        if func is torch.ops.aten.split.Tensor and args[0].untyped_storage() not in self._WINFO:
+            self._track(_MemRefType.TEMP, args[0])
+            self._copies.add(self._WINFO[args[0].untyped_storage()][0])
+
+    def _delete_callback(self, winfo: Any, w_st: Any) -> None:
+        self._copies.discard(winfo)
+        super()._delete_callback(winfo, w_st)
+
+    def _update_peak_stats(self, peak_state: Any) -> None:
+        alive = self.alive
+        self.peak_with_copies = max(self.peak_with_copies, alive)
+        self.peak = max(self.peak, alive - sum(copy.mem_consumed for copy in self._copies))
+
+    def _settle(self) -> None:
+        """Wait until gloo's threads have let go of what has been sent: they do so a little after it is there."""
+        until = time.monotonic() + MOST_SECONDS
+        for tensor, count in self._settling:
+            while _use_count(tensor) > count:
+                if time.monotonic() > until:
+                    raise BuildError(f"gloo: its threads hold what has been sent for more than {MOST_SECONDS} seconds")
+                time.sleep(0)
+        self._settling = []
+
+    # Modules may run twice in a step, and in wrappers; what is asked for is not the figures of each
+
+    def _pre_fw_hook(self, *_: Any) -> None:
+        return
+
+    def _post_fw_hook(self, *_: Any) -> None:
+        return
+
+    def _pre_bw_hook(self, *_: Any) -> None:
+        return
+
+    def _post_bw_hook(self, *_: Any) -> None:
+        return
+
+
+def _use_count(tensor: Any) -> int:
+    """Return how often a tensor is held."""
+    return int(tensor._use_count())
+
+
+def _is_waited_for(func: Any, args: Any, group: dist.ProcessGroup) -> bool:
+    """Tell whether whoever calls an operation of gloo's waits until it is done."""
+    names = [argument.name for argument in func._schema.arguments]
+    return dist.get_backend(group) == "gloo" and dict(zip(names, args)).get("asyncOp") is False
