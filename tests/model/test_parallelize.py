@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import vggkit
+from tests.conftest import sample
 from tests.footprint.ranks import loop, sharded, tracked
+from tests.model import play_ranks
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.ranks import Group
@@ -152,6 +158,73 @@ def test_a_model_without_values_is_divided_before_it_has_some(mesh: DeviceMesh) 
     weight = model.get_parameter("fc1.weight")
     assert isinstance(weight, DTensor)
     assert weight.to_local().shape[0] == 6
+
+
+# Real processes
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Let two gloo processes train, save and load by every strategy: the folder that they write to."""
+    folder = tmp_path_factory.mktemp("ranks")
+    started = play_ranks.start(["-m", play_ranks.__name__, "play"], 2, folder)
+    said = [process.communicate(timeout=300)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Train the same in one process: its losses, and its weights."""
+    model = play_ranks.small(seed=0)
+    return play_ranks.train(model, "none", slice(None)), model.state_dict()
+
+
+CASES = [case.name for case in play_ranks.CASES]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_weights_are_those_of_one_process(
+    case: str, played: Path, alone: tuple[list[float], dict[str, torch.Tensor]]
+) -> None:
+    """Within rounding, though each rank's model began with other weights: the first one's are everybody's."""
+    losses, weights = alone
+    assert json.loads((played / f"{case}.json").read_text()) == pytest.approx(losses, rel=1e-6)
+    loaded = vggkit.load_model(played / f"{case}.safetensors").state_dict()
+    assert list(loaded) == list(weights)
+    for name, weight in weights.items():  # other sums of eight gradients: some units in the last place
+        torch.testing.assert_close(loaded[name], weight, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(weight, play_ranks.small(seed=0).state_dict()[name])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parts_are_loaded_in_one_process(case: str, played: Path) -> None:
+    """A folder of torch.distributed.checkpoint has, to the bit, what the whole file has."""
+    model = play_ranks.small(seed=1)
+    report = vggkit.load_weights(model, played / case)
+    assert (len(report.loaded), report.left, report.notes) == (6, (), ())
+    play_ranks.check_equal(vggkit.load_model(played / f"{case}.safetensors").state_dict(), dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_rank_writes_a_divided_model(case: str, played: Path) -> None:
+    """All ranks must save it; of replicas each has the whole model, and whoever saves it writes it."""
+    other = played / f"{case}1.safetensors"
+    assert other.exists() == (case in ("ddp", "ddp-view", "zero1"))
+    if other.exists():
+        assert other.read_bytes() == (played / f"{case}.safetensors").read_bytes()
+
+
+DEAD = r"Connection closed by peer|Connection reset by peer|Timed out|Broken pipe"
+
+
+@pytest.mark.parametrize("case", sample(CASES, ["fsdp"]))
+def test_a_rank_that_is_killed_ends_the_others(case: str, tmp_path: Path) -> None:
+    """With an error that says whose connection is closed, and before their time-out."""
+    started = play_ranks.start(["-m", play_ranks.__name__, case], 2, tmp_path)
+    said = [process.communicate(timeout=2 * play_ranks.SECONDS)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [1, -signal.SIGKILL], said
+    assert re.search(DEAD, said[0].strip().splitlines()[-1]), said[0]
 
 
 # What can't be

@@ -10,15 +10,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
+from safetensors.torch import save_file
 
 import vggkit
 from tests.model.weights.hostile import FILES, MOST_MEMORY, MOST_SECONDS, header
 from tests.model.weights.makers import LAYOUT_FILES, archived, in_layout, scores, small
 from vggkit import CheckpointError
-from vggkit.model.weights.container import WEIGHTS, Hdf5, open_container
+from vggkit.model.weights.container import WEIGHTS, Hdf5, SafeTensorsFolder, open_container
 from vggkit.model.weights.inspection import inspect
 
 
@@ -196,3 +199,108 @@ def test_every_dtype_of_safetensors_has_its_size(dtype: str, bits: int, tmp_path
     else:
         with pytest.raises(CheckpointError, match=f"expected weights of .*, found {stored.dtype}"):
             container.read("w.weight")
+
+
+# A folder with what each rank had
+
+FC1, FC2 = torch.arange(24.0).reshape(4, 6), torch.arange(24.0, 48).reshape(6, 4)
+GRID = {"0-0": (slice(0, 3), slice(0, 3)), "0-3": (slice(0, 3), slice(3, 4)), "3-0": (slice(3, 6), slice(0, 3))}
+"""Parts of FC2, beside which one is missing."""
+
+
+def parts(folder: Path, files: dict[str, dict[str, tuple[torch.Tensor, list[Any]]]]) -> Path:
+    """Write a file for each rank, as `HuggingFaceStorageWriter` does: tensors, each with where it begins."""
+    folder.mkdir(exist_ok=True)
+    for file, tensors in files.items():
+        begins = {name: {"saved_offsets": offsets} for name, (_, offsets) in tensors.items()}
+        state = {name: tensor.contiguous() for name, (tensor, _) in tensors.items()}
+        save_file(state, folder / f"{file}.safetensors", {"DCP_SHARDING_INFO": json.dumps(begins)})
+    return folder
+
+
+def test_parts_of_tensors_are_put_together(tmp_path: Path) -> None:
+    """By rows, columns and both, in whatever file they are, also of one that does not say where they begin."""
+    grid = {f"rank{place}": {"grid": (FC2[at], [at[0].start, at[1].start])} for place, at in enumerate(GRID.values())}
+    folder = parts(
+        tmp_path / "parts",
+        {
+            **grid,
+            "b": {"rows": (FC1[2:], [2, 0]), "columns": (FC2[:, :3], [0, 0]), "count": (torch.tensor(7), [])},
+            "a": {"rows": (FC1[:2], [0, 0]), "columns": (FC2[:, 3:], [0, 3]), "grid": (FC2[3:, 3:], [3, 3])},
+        },
+    )
+    save_file({"alone": FC1}, folder / "c.safetensors")
+    (folder / "readme.txt").write_text("not read")
+    container = open_container(folder)
+    assert {name: stored.shape for name, stored in container.tensors.items()} == {
+        "rows": (4, 6), "columns": (6, 4), "grid": (6, 4), "count": (), "alone": (4, 6),
+    }  # fmt: skip
+    assert container.tensors["grid"].size == FC2.nbytes
+    for name, wanted in {"rows": FC1, "columns": FC2, "grid": FC2, "count": torch.tensor(7), "alone": FC1}.items():
+        assert torch.equal(container.read(name), wanted)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "expected a folder of 1 to 4,096 safetensors files, as torch.distributed.checkpoint writes with"),
+        ({"a": {"x": (FC1[:2], [0, 0])}, "b": {"x": (FC1[3:], [3, 0])}}, "'x' is not whole, or twice there"),
+        ({"a": {"x": (FC1[:2], [0, 0])}, "b": {"x": (FC1[:2], [0, 0])}}, "'x' is not whole, or twice there"),
+        ({"a": {"x": (FC1, [2**60, 0])}}, "'x' is not whole, or twice there"),
+        ({"a": {"x": (FC1, [-1, 0])}}, "'x' begins at no place, (-1, 0)"),
+        ({"a": {"x": (FC1, [0])}}, "'x' begins at no place, (0,)"),
+        ({"a": {"x": (FC1, ["0", True])}}, "'x' begins at no place, ('0', True)"),
+        ({"a": {"x": (FC1[:2], [0, 0])}, "b": {"x": (FC1[2:].int(), [2, 0])}}, "parts of 'x' have several dtypes"),
+        ({"a": {"x": (FC1[:2], [0, 0])}, "b": {"x": (FC1[2], [2])}}, "parts of 'x' have several dtypes or numbers of"),
+    ],
+)
+def test_parts_that_are_no_whole_are_refused(files: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """With the folder, the tensor and what is wrong."""
+    folder = parts(tmp_path / "parts", files)
+    with pytest.raises(CheckpointError) as refused:
+        open_container(folder)
+    assert said in str(refused.value)
+    assert str(refused.value).startswith(str(folder))
+
+
+def test_a_folder_of_very_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would be opened."""
+    folder = parts(tmp_path / "parts", {"a": {"x": (FC1, [0, 0])}, "b": {"y": (FC1, [0, 0])}})
+    monkeypatch.setattr(SafeTensorsFolder, "MOST_FILES", 1)
+    with pytest.raises(CheckpointError, match=r"expected a folder of 1 to 1 safetensors files, .*, found 2"):
+        open_container(folder)
+
+
+def test_parts_that_lie_on_each_other_are_refused(tmp_path: Path) -> None:
+    """Where they have as many elements as the whole, so that others would have no value."""
+    x = torch.ones(2, 2)
+    corners = {"a": [0, 0], "b": [0, 1], "c": [2, 2]}
+    folder = parts(tmp_path / "parts", {file: {"x": (x, offsets)} for file, offsets in corners.items()})
+    save_file({"x": torch.ones(1, 4)}, folder / "d.safetensors")
+    container = open_container(folder)
+    assert container.tensors["x"].shape == (4, 4)
+    with pytest.raises(CheckpointError, match="'x' is not whole, or twice there"):
+        container.read("x")
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # there is one process
+def test_a_folder_of_pickles_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """What `torch.distributed.checkpoint.save` writes unless it is told otherwise."""
+    torch.distributed.checkpoint.save({"x": FC1}, checkpoint_id=tmp_path / "pickles", no_dist=True)
+    with pytest.raises(CheckpointError) as refused:
+        open_container(tmp_path / "pickles")
+    assert "HuggingFaceStorageWriter(path, save_distributed=True), found a .metadata, which is a pickle" in str(
+        refused.value
+    )
+
+
+def test_a_damaged_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    """In one line."""
+    folder = parts(tmp_path / "parts", {"a": {"x": (FC1, [0, 0])}})
+    (folder / "b.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{not json")
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: can't be read as safetensors"):
+        open_container(folder)
+    (folder / "b.safetensors").unlink()
+    save_file({"y": FC1}, folder / "c.safetensors", {"DCP_SHARDING_INFO": "{"})
+    with pytest.raises(CheckpointError, match=r"c\.safetensors: can't be read as safetensors"):
+        open_container(folder)

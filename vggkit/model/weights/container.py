@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 import msgspec
 
@@ -182,12 +182,14 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     """Open a file with tensors in it.
 
     Args:
-        path: a file of safetensors, PyTorch, HDF5 or Keras; its name doesn't matter.
+        path: a file of safetensors, PyTorch, HDF5 or Keras; its name doesn't matter. Or a folder of safetensors.
 
     Raises:
         CheckpointError: if there is no such file, it is none of these, it is damaged, or it would execute code.
     """
     path = os.fspath(path)
+    if os.path.isdir(path):
+        return SafeTensorsFolder(path)
     try:
         with open(path, "rb") as file:
             head = file.read(16)
@@ -285,9 +287,10 @@ class SafeTensors(Mapped):
             with safe_open(path, framework="numpy"):  # checks that each byte behind the header is one tensor's
                 pass
             said = json.loads(header, object_pairs_hook=self._once)
-        metadata = said.pop("__metadata__", {})
-        if CONFIG_KEY in metadata:
-            self.configured(metadata[CONFIG_KEY])
+        self.said: dict[str, str] = said.pop("__metadata__", {})
+        """What its writer says besides."""
+        if CONFIG_KEY in self.said:
+            self.configured(self.said[CONFIG_KEY])
         self._begins = {}
         for name, entry in said.items():
             begin, end = entry["data_offsets"]
@@ -308,6 +311,100 @@ class SafeTensors(Mapped):
         stored = self.tensors[name]
         with self.reading():
             return self.row(self._begins[name], math.prod(stored.shape), stored.dtype).reshape(stored.shape)
+
+
+class Part(NamedTuple):
+    """A tensor of a file that is a part of a larger one.
+
+    Args:
+        file: where it is.
+        stored: the part.
+        offsets: where it begins in the whole, along each axis.
+    """
+
+    file: SafeTensors
+    stored: Stored
+    offsets: tuple[int, ...]
+
+    @property
+    def place(self) -> tuple[slice, ...]:
+        """Where it is in the whole."""
+        return tuple(slice(begin, begin + side) for begin, side in zip(self.offsets, self.stored.shape))
+
+
+class SafeTensorsFolder(Container):
+    """A folder of safetensors files, each with what one of several ranks had.
+
+    `torch.distributed.checkpoint.save` writes it with a `HuggingFaceStorageWriter(path, save_distributed=True)`. What
+    it writes without one has pickles, which are not read.
+    """
+
+    format = "a folder of safetensors"
+    ordered = False
+    inflation = 1
+    MOST_FILES = 4096
+    OFFSETS = "DCP_SHARDING_INFO"
+    """Under this key a file's metadata says where its parts begin (torch/distributed/checkpoint/_hf_utils.py)."""
+    PICKLE = ".metadata"
+    """What a folder has that was written without it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        names = sorted(os.listdir(path))
+        files = [os.path.join(path, name) for name in names if name.endswith(".safetensors")]
+        if not files or len(files) > self.MOST_FILES:
+            found = f"a {self.PICKLE}, which is a pickle and not read" * (self.PICKLE in names)
+            raise CheckpointError(
+                f"{self.path}: expected a folder of 1 to {self.MOST_FILES:,} safetensors files, as"
+                " torch.distributed.checkpoint writes with HuggingFaceStorageWriter(path, save_distributed=True), found"
+                f" {found or len(files)}"
+            )
+        self._parts: dict[str, list[Part]] = {}
+        self.file_size = 0
+        for file in map(SafeTensors, files):
+            self.file_size += file.file_size
+            with file.reading():
+                self._note(file)
+        for name, parts in self._parts.items():
+            self._join(name, parts)
+
+    def _note(self, file: SafeTensors) -> None:
+        said = json.loads(file.said.get(self.OFFSETS, "{}"))
+        for name, stored in file.tensors.items():
+            offsets = tuple(said[name]["saved_offsets"]) if name in said else (0,) * len(stored.shape)
+            if len(offsets) != len(stored.shape) or not all(type(begin) is int and begin >= 0 for begin in offsets):
+                raise CheckpointError(f"{file.path}: {shorten(name)} begins at no place, {shorten(offsets)}")
+            self._parts.setdefault(name, []).append(Part(file, stored, offsets))
+
+    def _join(self, name: str, parts: list[Part]) -> None:
+        """Note the tensor that has these parts."""
+        first = parts[0]
+        kinds = {(part.stored.dtype, len(part.offsets)) for part in parts}
+        if len(kinds) > 1:
+            raise CheckpointError(f"{self.path}: parts of {shorten(name)} have several dtypes or numbers of axes")
+        shape = tuple(max(part.place[axis].stop for part in parts) for axis in range(len(first.offsets)))
+        if math.prod(shape) != sum(math.prod(part.stored.shape) for part in parts):
+            raise self._torn(name)
+        self.add(name, shape, first.stored.dtype, sum(part.stored.size for part in parts))
+
+    def _torn(self, name: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {shorten(name)} is not whole, or twice there: a rank's file is missing?")
+
+    def read(self, name: str) -> torch.Tensor:
+        import torch
+
+        stored, parts = self.tensors[name], self._parts[name]
+        if len(parts) == 1:
+            return parts[0].file.read(name)
+        tensors = [part.file.read(name) for part in parts]
+        whole = torch.empty(stored.shape, dtype=tensors[0].dtype)
+        is_there = torch.zeros(stored.shape, dtype=torch.bool)
+        for part, tensor in zip(parts, tensors):
+            whole[part.place] = tensor
+            is_there[part.place] = True
+        if not is_there.all():  # they have as many elements as the whole, so two of them overlap
+            raise self._torn(name)
+        return whole
 
 
 def write_safetensors(file: IO[bytes], state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

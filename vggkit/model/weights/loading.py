@@ -91,7 +91,8 @@ def load_weights(
     Args:
         model: where to; also as torch.compile or DataParallel wraps it. What is on the meta device takes the file's
             tensors as they are, memory-mapped where the format allows; else the values are copied, so that an
-            optimizer's references stay good.
+            optimizer's references stay good. If its parameters are divided among ranks, each reads the file and takes
+            its parts.
         source: a file of torchvision, timm, Keras or vggkit, "imagenet", or a module that `describe` takes; its values
             are copied.
         strict: False loads the layers that fit, leaves the others as they are, and notes what the file says of its
@@ -231,6 +232,7 @@ def set_tensor(module: nn.Module, role: str, tensor: Tensor) -> None:
         tensor: the value.
     """
     old: Tensor = getattr(module, role)
+    tensor = _divided(tensor, old)
     if not old.is_meta:
         with torch.no_grad():
             old.copy_(tensor)
@@ -240,6 +242,16 @@ def set_tensor(module: nn.Module, role: str, tensor: Tensor) -> None:
         setattr(module, role, nn.Parameter(tensor, requires_grad=old.requires_grad))
     else:
         setattr(module, role, tensor)
+
+
+def _divided(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's part of a tensor, if it is for one that is divided among ranks: each has read it itself."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor  # half a second, for those who have divided a model
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 # Growing
@@ -330,7 +342,8 @@ def save_weights(model: nn.Module, path: WeightsSource) -> None:
     The configuration is of the model as it is now: layers may have been replaced or pruned since it was built.
 
     Args:
-        model: what to save; also as torch.compile, DataParallel or DistributedDataParallel wrap it.
+        model: what to save; also as torch.compile, DataParallel or DistributedDataParallel wrap it. If its parameters
+            are divided among ranks, all of them must call this; the first one writes the file.
         path: where to; whole or not at all.
 
     Raises:
@@ -354,10 +367,19 @@ def save_weights(model: nn.Module, path: WeightsSource) -> None:
     if any(tensor.is_meta for tensor in state.values()):
         raise ArgumentError("model: it is on the meta device and has no values to save")
     metadata = {"format": "pt", CONFIG_KEY: str(model.config)}
+    if not _is_first(model):
+        return
     with opened(path) as file:
         write_safetensors(file, state, metadata)
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """Return a tensor whose parts may lie with several processes (FSDP's DTensor) as one."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    """Return a tensor whose parts lie with several ranks (a DTensor) as one, in memory that no card has to have."""
+    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _is_first(model: VGG) -> bool:
+    """Tell whether this is the first of the ranks among which a model is divided, or it is not divided."""
+    meshes = (parameter.device_mesh for parameter in model.parameters() if hasattr(parameter, "device_mesh"))
+    mesh = next(meshes, None)
+    return mesh is None or not any(mesh.get_coordinate())
