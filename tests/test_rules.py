@@ -285,10 +285,10 @@ def test_so_is_one_with_parameters(tmp_path: Path) -> None:
 
 ALL = [
     "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Comparison", "Config", "ConfigError",
-    "Explanation", "Finding", "Found", "Inspection", "MemoryPlan", "Network", "Picture", "Remedies", "Remedy",
-    "Report", "Summary",
+    "Explanation", "Finding", "Found", "GroupPlan", "Inspection", "MemoryPlan", "Network", "Picture", "Remedies",
+    "Remedy", "Report", "StrategyPlan", "Summary",
     "VggkitError", "build", "compare", "convert", "describe", "dump", "explain", "features", "find", "inspect", "load",
-    "load_model", "load_weights", "loads", "max_batch", "memory", "names", "parallelize", "plot", "reconcile",
+    "load_model", "load_weights", "loads", "max_batch", "memory", "names", "parallelize", "plan", "plot", "reconcile",
     "remedies", "report", "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
 
@@ -310,7 +310,8 @@ def test_importing_vggkit_imports_nothing_heavy() -> None:
         "import io, contextlib\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    for arguments in ('summarize D', 'list', 'show D', 'names D', 'validate D', 'schema', 'memory D',"
-        "        'compare', 'explain D', 'reconcile D 15.48G', 'find A', 'remedies D 8GB'):\n"
+        "        'compare', 'explain D', 'reconcile D 15.48G', 'find A', 'remedies D 8GB',"
+        "        'plan D --ranks 8 --card 24GiB --batch 256'):\n"
         "        try: main(arguments.split())\n"
         "        except SystemExit as end: assert end.code == 0\n"
         "print(json.dumps([first, 'torch' in sys.modules, 'matplotlib' in sys.modules]))"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vggkit.figures.reconcile import Finding, reconcile
     from vggkit.figures.summary import Summary, summarize
     from vggkit.footprint.fit import max_batch
+    from vggkit.footprint.group_plan import GroupPlan, StrategyPlan, plan
     from vggkit.footprint.plan import MemoryPlan, memory
     from vggkit.footprint.remedies.remedies import Remedies, Remedy, remedies
     from vggkit.model.build import build, load_model
@@ -47,6 +48,7 @@ _HOMES = {
     "Explanation": "figures.explain",
     "Finding": "figures.reconcile",
     "Found": "search.find",
+    "GroupPlan": "footprint.group_plan",
     "Inspection": "model.weights.inspection",
     "MemoryPlan": "footprint.plan",
     "Network": "network",
@@ -54,6 +56,7 @@ _HOMES = {
     "Remedies": "footprint.remedies.remedies",
     "Remedy": "footprint.remedies.remedies",
     "Report": "pictures.report.page",
+    "StrategyPlan": "footprint.group_plan",
     "Summary": "figures.summary",
     "VGG": "model.module",
     "VggkitError": "base.errors",
@@ -74,6 +77,7 @@ _HOMES = {
     "memory": "footprint.plan",
     "names": "notation.zoo",
     "parallelize": "model.parallelize",
+    "plan": "footprint.group_plan",
     "plot": "pictures.plot",
     "reconcile": "figures.reconcile",
     "remedies": "footprint.remedies.remedies",
@@ -95,6 +99,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "Found",
+    "GroupPlan",
     "Inspection",
     "MemoryPlan",
     "Network",
@@ -102,6 +107,7 @@ __all__ = [
     "Remedies",
     "Remedy",
     "Report",
+    "StrategyPlan",
     "Summary",
     "VggkitError",
     "build",
@@ -121,6 +127,7 @@ __all__ = [
     "memory",
     "names",
     "parallelize",
+    "plan",
     "plot",
     "reconcile",
     "remedies",

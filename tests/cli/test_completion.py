@@ -14,6 +14,7 @@ from vggkit import Network
 from vggkit.cli import main
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.cards import CARDS
+from vggkit.footprint.group_plan import SORTS
 from vggkit.footprint.optimizers import OPTIMIZERS
 from vggkit.footprint.steps.losses import LOSSES
 from vggkit.footprint.steps.options import DEVICES, MODES
@@ -43,6 +44,8 @@ def offered(*words: str) -> list[str]:
         *(((command, "D", "--device", ""), DEVICES) for command in ("memory", "verify")),
         (("memory", "D", "--fit", ""), [card.name.replace(" ", "-") for card in CARDS]),
         (("find", "--sort", ""), FOUND),
+        (("plan", "D", "--sort", ""), SORTS),
+        (("plan", "D", "--card", ""), [card.name.replace(" ", "-") for card in CARDS]),
         (("find", "--pareto", ""), FOUND),
         *(((command, "D", "--set", ""), [f"{word}=" for word in OVERRIDES]) for command in ("summarize", "show")),
         (("find", "--vary", ""), [f"{word}=" for word in OVERRIDES]),

@@ -110,6 +110,14 @@ def strategies(*_: object) -> Iterable[str]:
 
 
 @words_of
+def group_figures(*_: object) -> Iterable[str]:
+    """Complete what strategies are sorted by."""
+    from vggkit.footprint.group_plan import SORTS
+
+    return SORTS
+
+
+@words_of
 def units(*_: object) -> Iterable[str]:
     """Complete what fsdp gathers together."""
     from vggkit.footprint.ranks import UNITS

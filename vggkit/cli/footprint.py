@@ -29,6 +29,7 @@ from vggkit.cli.options import (
     stacked,
     step_arguments,
     step_options,
+    with_bar,
     write_table,
     wrong_ending,
 )
@@ -186,6 +187,11 @@ def memory(
 PLOT_ENDINGS = (".svg", ".png", ".pdf")
 
 
+def _check_plot(plot: Path | None) -> None:
+    if plot is not None and plot.suffix.lower() not in PLOT_ENDINGS:
+        raise wrong_ending("--plot", plot, PLOT_ENDINGS)
+
+
 def _step(
     source: str,
     settings: tuple[str, ...],
@@ -306,8 +312,7 @@ def remedies(
     with _speaking_of("CARD"):
         device = device or device_for(limit, context, workspace)
     network, step = _step(source, settings, input, device=device, **options)
-    if plot is not None and plot.suffix.lower() not in PLOT_ENDINGS:
-        raise wrong_ending("--plot", plot, PLOT_ENDINGS)
+    _check_plot(plot)
     found = find_remedies(network, step, _room(step, "CARD", limit, context, workspace))
     if plot is not None:
         from vggkit.pictures.remedies import picture
@@ -315,6 +320,81 @@ def remedies(
         put(picture(found).to_bytes(plot.suffix.lower().lstrip(".")), plot, "drawn")
     write_table(found.table(), format, output)
     click.get_current_context().exit(0 if found.fits or found.remedies else 1)
+
+
+@main.command(epilog="Example: vggkit plan D --ranks 8 --card 24GiB --batch 256")
+@source_argument
+@click.option("--ranks", type=int, required=True, metavar="N", help="How many processes train together, 2 or more.")
+@click.option(
+    "--batch", type=int, metavar="N", help="Images of a step, of all ranks together.  [default: one for each rank]"
+)
+@click.option(
+    "--card", metavar="CARD", help="What each rank has: RTX 4090, T4, 24GiB, ….", shell_complete=completion.cards
+)
+@step_options
+@click.option(
+    "--device",
+    help="cpu or cuda.  [default: cpu; for a card by name, or with --context or --workspace: cuda]",
+    shell_complete=completion.devices,
+)
+@allocator_option
+@click.option(
+    "--context", metavar="SIZE", help="With --card: what CUDA itself takes.  [default: as documented for the card]"
+)
+@click.option("--workspace", metavar="SIZE", help="With --card: what cuDNN and cuBLAS take.  [default: 0]")
+@click.option(
+    "--sort",
+    metavar="FIGURE",
+    help="Sort by held, sent, received or images; -images sorts from the most.",
+    shell_complete=completion.group_figures,
+)
+@click.option("--plot", type=FILE, help="Draw what is held against what is sent, to a .svg, .png or .pdf file.")
+@format_option()
+@output_option
+def plan(
+    source: str,
+    ranks: int,
+    batch: int | None,
+    card: str | None,
+    input: str | None,
+    settings: tuple[str, ...],
+    device: str | None,
+    context: str | None,
+    workspace: str | None,
+    sort: str | None,
+    plot: Path | None,
+    format: str | None,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Set side by side what several ranks hold and send, by each strategy.
+
+    A step has the same images whatever the ranks do. Exit 1 if no strategy has room, or none can be.
+    """
+    from vggkit.footprint.group_plan import checked_ranks, group_plan, ways_of
+    from vggkit.footprint.remedies.remedies import device_for
+
+    format = format_of(format, output, TABLE_FORMATS)
+    _check_plot(plot)
+    for option, given in (("--context", context), ("--workspace", workspace)):
+        if given and card is None:
+            raise ArgumentError(f"{option}: needs --card, such as --card 24GiB")
+    count = checked_ranks(ranks)
+    if card is not None:
+        with _speaking_of("--card"):
+            device = device or device_for(card, context, workspace)
+    options |= {"batch": count if batch is None else batch, "device": device or "cpu"}
+    network, step = _step(source, settings, input, **options)
+    room = None if card is None else _room(step, "--card", card, context, workspace)
+    ways = ways_of(count)
+    found = group_plan(network, step, count, room, with_bar(ways, len(ways), "planning"), sort)
+    if plot is not None:
+        from vggkit.pictures.ranks import picture
+
+        put(picture(found).to_bytes(plot.suffix.lower().lstrip(".")), plot, "drawn")
+    write_table(found.table(), format, output)
+    able = found.runnable
+    click.get_current_context().exit(0 if any(way.fits is not False for way in able) else 1)
 
 
 @main.command(epilog="Example: vggkit verify D --batch 2 --optimizer adamw")

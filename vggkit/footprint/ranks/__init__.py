@@ -16,17 +16,19 @@ from vggkit.base.numbers import whole
 from vggkit.footprint.ranks.group import Group, GroupArguments
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.shards import UNITS, FullyShard
-from vggkit.footprint.ranks.strategy import Alone, Placed, Strategy
+from vggkit.footprint.ranks.strategy import Alone, Choice, Placed, Strategy
 from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 
 __all__ = [
+    "MOST_RANKS",
     "NO_GROUP",
     "STRATEGIES",
     "TORCH",
     "UNITS",
     "Alone",
+    "Choice",
     "Group",
     "GroupArguments",
     "Placed",

@@ -28,9 +28,9 @@ from vggkit.base.eager import (
     Tensor,
 )
 from vggkit.base.errors import ArgumentError
-from vggkit.footprint.ranks.group import Group
+from vggkit.footprint.ranks.group import ALONE, Group
 from vggkit.footprint.ranks.parts import check_plain, rows_of
-from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, Strategy
+from vggkit.footprint.ranks.strategy import Asked, Blocks, Choice, Placed, Strategy
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, reduce_scatter
 from vggkit.network import Network
 
@@ -107,6 +107,12 @@ class FullyShard(Strategy):
     name = "fsdp"
     words = "has a part of each parameter, gradient and state of the optimizer, and all of a unit while it runs"
     takes = ("units", "reshard_after_forward")
+
+    @classmethod
+    def choices(cls, ranks: int) -> Iterable[Choice]:  # noqa: ARG003  # any number can choose them
+        yield Choice({})
+        yield Choice({"reshard_after_forward": False})
+        yield from (Choice({"units": word}) for word in UNITS if word != ALONE.units)
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, group, placed)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, PlacedRun, Storage
 from vggkit.footprint.optimizers import Update
@@ -67,6 +67,18 @@ class Asked(Protocol):
         """Whether each parameter is changed as soon as its gradient is there."""
 
 
+class Choice(NamedTuple):
+    """Options of a strategy that are worth comparing with others.
+
+    Args:
+        options: keywords of `memory`.
+        changes_result: whether a step computes something else with them.
+    """
+
+    options: Mapping[str, Any]
+    changes_result: bool = False
+
+
 class Strategy(ABC):
     """What a rank does besides the step itself, in one walk through a step that is like all later ones.
 
@@ -101,6 +113,11 @@ class Strategy(ABC):
     def built(cls, layers: Iterable[PlacedLayer]) -> Iterable[PlacedLayer]:
         """Return a network's layers as a rank's model is built: as they are, unless a strategy needs others."""
         return layers
+
+    @classmethod
+    def choices(cls, ranks: int) -> Iterable[Choice]:  # noqa: ARG003  # some depend on it
+        """Return what of its options is worth comparing: the defaults, unless a strategy has more."""
+        return [Choice({})]
 
     @classmethod
     def batches(cls, group: Group) -> int:

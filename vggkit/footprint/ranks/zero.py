@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 
 from vggkit.base.eager import Parameter
 from vggkit.base.errors import ArgumentError
@@ -44,6 +45,7 @@ class ShardedOptimizer(Replicas):
     name = "zero1"
     words = "has the whole model, buckets for all gradients, and the optimizer's state of its own parameters"
 
+    @cached_property
     def _partition(self) -> list[list[Parameter]]:
         trained = self.placed.trained
         owned = partition([parameter.storage.constant for parameter in trained], self.group.ranks)
@@ -51,17 +53,23 @@ class ShardedOptimizer(Replicas):
 
     @property
     def owned(self) -> Sequence[Parameter]:
-        return self._partition()[self.group.own]
+        return self._partition[self.group.own]
 
     def traffic(self, rank: int) -> Traffic:
         total = super().traffic(rank)
-        for source, owned in enumerate(self._partition()):
-            for parameter in owned:
-                total = total.plus(broadcast(parameter.storage.constant, self.group.ranks, rank, source))
+        for source, size in self._broadcasts:
+            total = total.plus(broadcast(size, self.group.ranks, rank, source))
         return total
 
+    @cached_property
+    def _broadcasts(self) -> list[tuple[int, int]]:
+        """What is sent after a step: the rank that has changed a parameter, and the parameter's bytes."""
+        return [
+            (source, parameter.storage.constant) for source, owned in enumerate(self._partition) for parameter in owned
+        ]
+
     def likeness(self, rank: int) -> Hashable:
-        return tuple(parameter.shape for parameter in self._partition()[rank])
+        return tuple(parameter.shape for parameter in self._partition[rank])
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:

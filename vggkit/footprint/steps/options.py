@@ -294,10 +294,22 @@ def checked_options(network: Network, *, batch: SupportsIndex = 1, **arguments: 
     """
     options = step_options(batch=batch, **arguments)
     options.check_names(network)
-    if options.group != NO_GROUP:
-        _check_trained(network, options)
-        STRATEGIES[options.group.parallel].check_network(options.group, network)
+    check_ranks(network, options)
     return options
+
+
+def check_ranks(network: Network, options: StepOptions) -> None:
+    """Refuse what several ranks can't do, where all else has been checked.
+
+    Raises:
+        ArgumentError: names the argument, and says why.
+    """
+    if options.group == NO_GROUP:
+        return
+    strategy = STRATEGIES[options.group.parallel]
+    strategy.check(options.group, options)
+    _check_trained(network, options)
+    strategy.check_network(options.group, network)
 
 
 def training_options(*, batch: SupportsIndex, dtype: Dtype, **arguments: Unpack[TrainingArguments]) -> StepOptions:

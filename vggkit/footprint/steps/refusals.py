@@ -69,12 +69,12 @@ def _walked_ranks(network: Network, options: StepOptions) -> list[Step]:
     if options.group == NO_GROUP:
         return [step_of(network, options)]
     first = step_of(network, options.of_rank(0))
-    walked: dict[Hashable, Step] = {first.strategy.likeness(0): first}
-    for rank in range(options.group.ranks):
-        likeness = first.strategy.likeness(rank)
+    likenesses = [first.strategy.likeness(rank) for rank in range(options.group.ranks)]
+    walked: dict[Hashable, Step] = {likenesses[0]: first}
+    for rank, likeness in enumerate(likenesses):
         if likeness not in walked:
             walked[likeness] = step_of(network, options.of_rank(rank))
-    return [walked[first.strategy.likeness(rank)] for rank in range(options.group.ranks)]
+    return [walked[likeness] for likeness in likenesses]
 
 
 def refusal(network: Network, options: StepOptions) -> str | None:

@@ -1,0 +1,60 @@
+"""The picture of strategies: each is a point, and the front is of those with which a step computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vggkit
+from tests.cli.test_app import printed, run
+from tests.pictures.test_front import points
+from tests.pictures.written import check_texts
+from vggkit.base.errors import VggkitError
+from vggkit.pictures import style
+from vggkit.pictures.ranks import picture
+
+COMMAND = ("plan", "A", "--ranks", "4", "--batch", "64", "--card", "24GiB")
+
+
+def test_every_strategy_that_can_be_used_is_a_point() -> None:
+    """What it sends to the right, what it holds upwards; those on the front in a colour, and the room as a line."""
+    found = vggkit.plan("A", ranks=4, batch=64, card="24GiB")
+    drawn = picture(found)
+    axes = drawn.figure.axes[1]
+    by_colour = points(axes)
+    assert set(by_colour[style.VERMILION]) == {(float(way.sent_bytes), float(way.bytes)) for way in found.front()}
+    every = {point for colour in (style.VERMILION, style.GREY, style.ORANGE) for point in by_colour.get(colour, ())}
+    assert every == {(float(way.sent_bytes), float(way.bytes)) for way in found.runnable}
+    [line] = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert set(line.get_ydata()) == {24 * 2**30}
+    check_texts(drawn.figure)
+    first, *_ = found.front()
+    assert f"ways to share the work. On the Pareto front: {first.label}: " in drawn.description
+
+
+def test_without_a_card_there_is_no_line() -> None:
+    """As nobody says what each rank has."""
+    axes = picture(vggkit.plan("A", ranks=4, batch=64)).figure.axes[1]
+    assert not [line for line in axes.lines if line.get_linestyle() == "--"]
+
+
+@pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
+def test_the_command_draws_it(ending: str, tmp_path: Path) -> None:
+    """Beside the table that it prints."""
+    file = tmp_path / f"ways.{ending}"
+    result = run(*COMMAND, "--plot", str(file))
+    assert (result.exit_code, result.stderr) == (0, f"{file} drawn\n")
+    assert result.stdout == printed(*COMMAND)
+    assert file.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r", b"%PDF-")
+
+
+def test_where_no_strategy_can_be_used_nothing_is_drawn(tmp_path: Path) -> None:
+    """One line says so, with the first reason."""
+    found = vggkit.plan("A", ranks=3, batch=4)
+    with pytest.raises(VggkitError, match="A: no strategy can be used by 3 ranks, so there is nothing to draw"):
+        picture(found)
+    file = tmp_path / "ways.svg"
+    result = run("plan", "A", "--ranks", "3", "--batch", "4", "--plot", str(file))
+    assert result.exit_code == 1
+    assert not file.exists()
