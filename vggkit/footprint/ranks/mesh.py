@@ -12,7 +12,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from vggkit.base.errors import ArgumentError
-from vggkit.footprint.ranks.group import Group
+from vggkit.footprint.ranks.group import ALONE, Group
+from vggkit.footprint.ranks.strategy import Choice
 
 
 class Place(NamedTuple):
@@ -56,6 +57,21 @@ class Mesh(NamedTuple):
         return Place(*divmod(rank, self.parts))
 
 
+def sides_of(ranks: int) -> list[int]:
+    """Return how many copies there may be, of two or more ranks each.
+
+    >>> sides_of(12), sides_of(7)
+    ([2, 3, 4, 6], [])
+    """
+    return [side for side in range(2, ranks // 2 + 1) if ranks % side == 0]
+
+
+def choices_of(ranks: int) -> list[Choice]:
+    """Return every number of copies; without any the default, whose refusal says why."""
+    every = [Choice({"replicas": side} if side != ALONE.replicas else {}) for side in sides_of(ranks)]
+    return every or [Choice({})]
+
+
 def check_mesh(group: Group) -> None:
     """Refuse ranks that are no mesh of two or more copies with two or more ranks each.
 
@@ -63,7 +79,7 @@ def check_mesh(group: Group) -> None:
         ArgumentError: names the argument, what was found and what is allowed.
     """
     parallel, ranks = group.parallel, group.ranks
-    sides = [side for side in range(2, ranks // 2 + 1) if ranks % side == 0]
+    sides = sides_of(ranks)
     if not sides:
         raise ArgumentError(f"ranks: parallel {parallel} expected a product of two numbers above 1, found {ranks}")
     if group.replicas not in sides:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from vggkit.base.eager import Eager, Gradients, Node, Parameter, PlacedRun, Runs, Storage, Tensor
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.ranks.group import Group
-from vggkit.footprint.ranks.mesh import Mesh, across_copies, check_mesh, within_copy
+from vggkit.footprint.ranks.mesh import Mesh, across_copies, check_mesh, choices_of, within_copy
 from vggkit.footprint.ranks.replicas import Replicas
-from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed
+from vggkit.footprint.ranks.strategy import Asked, Blocks, Choice, Placed
 from vggkit.footprint.ranks.tensors import TensorParallel, has_matrix, is_fc, shapes_of
 from vggkit.footprint.ranks.traffic import Traffic
 from vggkit.network import Network
@@ -99,6 +99,10 @@ class TensorReplicas(TensorParallel):
 
     def likeness(self, rank: int) -> Hashable:
         return super().likeness(self._mesh.place(rank).part)
+
+    @classmethod
+    def choices(cls, ranks: int) -> Iterable[Choice]:
+        return choices_of(ranks)
 
     @classmethod
     def batches(cls, group: Group) -> int:
