@@ -12,8 +12,8 @@ every batch. Which operations a layer consists of is defined with the layer: its
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple, Protocol
 
 from vggkit.base.shapes import Kept, Shape, elements
@@ -184,6 +184,9 @@ class Parameter:
         return 0, self.storage.constant // self.element_bytes * element_bytes
 
 
+GradientHook = Callable[[Parameter], None]
+"""What is called with a parameter that has its gradient."""
+
 Gradients = list["Storage | None"]
 Backward = Callable[[Storage], Gradients]
 
@@ -323,7 +326,7 @@ class Eager:
         self._recomputed: Frame | None = None
         self._scope: dict[Storage, int] | None = None
         self._cast_in_backward = False
-        self._hook: Callable[[Parameter], None] | None = None
+        self._hook: GradientHook | None = None
         self._expanded: set[Storage] = set()
 
     # Storages
@@ -884,6 +887,18 @@ class Eager:
             self.kept.setdefault(x.storage, layers[0].name)
         return y
 
+    @property
+    def is_recomputing(self) -> bool:
+        """Whether a checkpointed block runs again."""
+        return self._recomputed is not None
+
+    @contextmanager
+    def beyond_recomputation(self) -> Iterator[None]:
+        """Make storages that outlive the recomputation in which they are made, if there is one."""
+        scope, self._scope = self._scope, None
+        yield
+        self._scope = scope
+
     def _recompute(self, frame: Frame) -> None:
         """Run a checkpointed block again, as far as its last saved tensor."""
         before = self.event, self.kind, self._casts, self.autocast, self._layer
@@ -1095,7 +1110,7 @@ class Eager:
     def backward(
         self,
         loss: Tensor,
-        hook: Callable[[Parameter], None] | None = None,
+        hook: GradientHook | None = None,
         end: Callable[[], None] | None = None,
     ) -> None:
         """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first.

@@ -126,6 +126,14 @@ def units(*_: object) -> Iterable[str]:
 
 
 @words_of
+def mixed_dtypes(*_: object) -> Iterable[str]:
+    """Complete what fsdp gathers parameters in, and adds gradients up in."""
+    from vggkit.footprint.ranks import MIXED_DTYPES
+
+    return MIXED_DTYPES
+
+
+@words_of
 def optimizers(*_: object) -> Iterable[str]:
     """Complete the name of an optimizer."""
     from vggkit.footprint.optimizers import OPTIMIZERS

@@ -33,7 +33,7 @@ from vggkit.cli.options import (
     write_table,
     wrong_ending,
 )
-from vggkit.footprint.ranks import STRATEGIES, UNITS, Alone
+from vggkit.footprint.ranks import MIXED_DTYPES, STRATEGIES, UNITS, Alone
 
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
@@ -109,6 +109,16 @@ group_options = stacked(
         show_default=True,
         metavar="N",
         help="Of tensor+ddp: how many copies of the divided model there are.",
+    ),
+    click.option(
+        "--param-dtype",
+        help=f"Of fsdp: gather parameters and run layers in {either(MIXED_DTYPES)}.  [default: as --dtype]",
+        shell_complete=completion.mixed_dtypes,
+    ),
+    click.option(
+        "--reduce-dtype",
+        help=f"Of fsdp: add gradients up in {either(MIXED_DTYPES)}.  [default: as --param-dtype]",
+        shell_complete=completion.mixed_dtypes,
     ),
 )
 """Several ranks: the fields of `vggkit.footprint.ranks.Group`, except which rank it is."""

@@ -338,8 +338,8 @@ def memory(
             as the gradient is there (`register_post_accumulate_grad_hook`), and frees it.
         others: the optimizer's own options (weight_decay, foreach, fused, nesterov, amsgrad, momentum, centered), as
             torch has them and `Update` explains them; what several ranks do (ranks, parallel, rank, bucket_cap_mb,
-            static_graph, units, reshard_after_forward, replicas), as `Group` explains it; and changes to make, as for
-            `load`.
+            static_graph, units, reshard_after_forward, replicas, param_dtype, reduce_dtype), as `Group` explains it;
+            and changes to make, as for `load`.
 
     Returns:
         The plan.

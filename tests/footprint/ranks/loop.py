@@ -73,7 +73,7 @@ class Training:
         self.trained = [parameter for parameter in self.every if parameter.requires_grad]
         self.average = self.averages(network) if options.ema else []
         self.images = torch.zeros(options.batch, *network.input_shape, dtype=dtype, device=device)
-        self.loss_of, shape, made = LOSSES[options.loss](network.output_shape, dtype)
+        self.loss_of, shape, made = LOSSES[options.loss](network.output_shape, getattr(torch, options.output_dtype))
         self.targets = torch.zeros(options.batch, *shape, dtype=made, device=device)
         optimizers = OPTIMIZERS.get(group.parallel, torch.optim)
         self.loss: torch.Tensor | None = None

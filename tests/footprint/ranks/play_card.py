@@ -12,7 +12,8 @@ import torch
 
 from tests.footprint.card import play_steps
 from tests.footprint.grid import network_of, split
-from tests.footprint.ranks.loop import Training, group_of
+from tests.footprint.ranks.loop import group_of
+from tests.footprint.ranks.sharded import training_of
 from vggkit.footprint.steps.options import checked_options
 
 
@@ -32,7 +33,7 @@ def answer(steps: int, events: bool = False, **question: Any) -> list[Any]:
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
     done = []
     with group_of(options):
-        training = Training(network, options)
+        training = training_of(network, options)
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
             training.step()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
-from torch.nn.functional import cross_entropy
 
 import vggkit
-from tests.footprint.ranks.loop import group_of
+from tests.footprint.ranks.loop import Training, group_of
 from tests.footprint.ranks.tracked import Tracker
 from vggkit.footprint.ranks import Group
 from vggkit.footprint.steps.options import StepOptions
@@ -24,10 +24,16 @@ from vggkit.model.verify import _FakeTensors
 
 def shard(model: nn.Module, mesh: DeviceMesh, group: Group) -> None:
     """Divide a model as `fully_shard` does."""
+    param_dtype, reduce_dtype = (dtype and getattr(torch, dtype) for dtype in (group.param_dtype, group.reduce_dtype))
+    policies: Any = {
+        "mesh": mesh,
+        "reshard_after_forward": group.reshard_after_forward,
+        "mp_policy": MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=reduce_dtype),
+    }
     for unit in units_of(model, group.units):
         if list(unit.parameters()):
-            fully_shard(unit, mesh=mesh, reshard_after_forward=group.reshard_after_forward)
-    fully_shard(model, mesh=mesh, reshard_after_forward=group.reshard_after_forward)
+            fully_shard(unit, **policies)
+    fully_shard(model, **policies)
 
 
 def units_of(model: nn.Module, units: str) -> Iterator[nn.Module]:
@@ -60,32 +66,45 @@ DIVIDED = {"fsdp": shard, "tensor": divide}
 """How a rank's model is made, by strategy."""
 
 
+class Sharded(Training):
+    """The loop of a model that has parts of parameters."""
+
+    def __init__(self, network: vggkit.Network, options: StepOptions, mesh: DeviceMesh) -> None:
+        self.mesh = mesh
+        super().__init__(network, options)
+
+    def built(self, network: vggkit.Network) -> nn.Module:
+        model = super().built(network)
+        DIVIDED[self.options.group.parallel](model, self.mesh, self.options.group)
+        return model
+
+    def wrap(self, model: nn.Module, _: object = None) -> nn.Module:
+        return model
+
+
 def peak(network: vggkit.Network, options: StepOptions) -> int:
     """Measure the peak of a step that is like all later ones."""
-    group = options.group
     _clear_sharding_prop_cache()  # it has meshes in which this process is another rank
     gc.collect()
     gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
     try:
         with group_of(options):
-            mesh = init_device_mesh("cpu", (group.ranks,))
+            mesh = init_device_mesh("cpu", (options.group.ranks,))
             with _FakeTensors(), (tracker := Tracker()):
-                model = vggkit.build(network, dtype=options.dtype).train()
-                DIVIDED[group.parallel](model, mesh, group)
-                images = torch.zeros(options.batch, *network.input_shape, dtype=getattr(torch, options.dtype))
-                labels = torch.zeros(options.batch, *network.output_shape[1:], dtype=torch.int64)
-                optimizer = options.rules.torch_optimizer(list(model.parameters()), options.update, torch.optim)
-                for number in range(options.early_steps + 2):
-                    if number > options.early_steps:
-                        tracker.begin()
-                    model.zero_grad()
-                    loss = cross_entropy(model(images), labels)
-                    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-                    if optimizer is not None:
-                        optimizer.step()
-                    if number == options.early_steps:
-                        del loss  # a plan on the CPU does not count the loss of the step before
+                training = Sharded(network, options, mesh)
+                for _ in range(options.early_steps + 1):
+                    training.step()
+                training.loss = None  # a plan on the CPU does not count the loss of the step before
+                tracker.begin()
+                training.step()
             total: int = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
             return total
     finally:
         gc.enable()
+
+
+def training_of(network: vggkit.Network, options: StepOptions) -> Training:
+    """Return a rank's loop, on real tensors."""
+    if options.group.parallel != "fsdp":
+        return Training(network, options)
+    return Sharded(network, options, init_device_mesh(options.device, (options.group.ranks,)))

@@ -6,10 +6,14 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
+from msgspec.structs import replace
+from torch.distributed.device_mesh import init_device_mesh
 
 import vggkit
 from tests.conftest import sample
-from tests.footprint.ranks.sharded import peak
+from tests.footprint.ranks.loop import group_of
+from tests.footprint.ranks.sharded import Sharded, peak
 from tests.footprint.ranks.test_replicas import SMALL, TINY
 from tests.footprint.updates import cases as updates
 from tests.footprint.updates import fewer, sampled
@@ -17,8 +21,7 @@ from vggkit.base.errors import ArgumentError
 from vggkit.footprint.optimizers import Update
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.ranks import UNITS
-from vggkit.footprint.ranks.parts import REFUSED
-from vggkit.footprint.ranks.shards import FUSED
+from vggkit.footprint.ranks.shards import FUSED, REFUSED
 from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
 
@@ -33,6 +36,7 @@ from vggkit.network import Network
         ({"batch": 64, "optimizer": "adamw"}, 5_825_029_432),
         ({"batch": 64, "reshard_after_forward": False}, 5_838_752_296),
         ({"batch": 64, "units": "root"}, 5_933_788_784),
+        ({"batch": 64, "param_dtype": "bfloat16", "reduce_dtype": "float32"}, 3_550_864_160),
     ],
     ids=str,
 )
@@ -87,11 +91,87 @@ def test_each_optimizer_has_memtrackers_peak(name: str, update: Update) -> None:
     assert plan_step(network, options).peak_bytes == peak(network, options)
 
 
-def test_another_dtype_has_memtrackers_peak() -> None:
-    """The model, its images and all that is sent in bfloat16."""
-    network = Network.of(vggkit.loads(TINY))
-    options = checked_options(network, batch=3, ranks=4, parallel="fsdp", dtype="bfloat16")
-    assert plan_step(network, options).peak_bytes == peak(network, options)
+TWICE = """{name: twice, input: 3x12x12, blocks: [[conv3-8, conv3-8, maxpool], [conv3-16, conv3-16, maxpool]],
+classifier: [FC-60, FC-40, FC-5]}"""
+LOOPS: dict[str, dict[str, Any]] = {
+    "bfloat16 parameters": {"param_dtype": "bfloat16"},
+    "mixed": {"param_dtype": "bfloat16", "reduce_dtype": "float32"},
+    "bfloat16 sums": {"reduce_dtype": "bfloat16"},
+    "float16 of bfloat16": {"dtype": "bfloat16", "param_dtype": "float16", "loss": "mean-squared-error"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "float64": {"dtype": "float64"},
+    "first block frozen": {"freeze": ["block1"]},
+    "parts of units frozen": {"freeze": ["block1_conv1", "block2", "fc1"], "reshard_after_forward": False},
+    "checkpointed": {"checkpoint": ["block1", "block2"]},
+    "checkpointed, kept": {"checkpoint": ["block2"], "reshard_after_forward": False, "freeze": ["block1"]},
+    "checkpointed, mixed": {"checkpoint": ["block1"], "param_dtype": "bfloat16", "reduce_dtype": "float32"},
+    "accumulated": {"accumulate": 4},
+    "accumulated twice, mixed": {"accumulate": 2, "param_dtype": "bfloat16"},
+    "set to zero": {"zero_grad": "zero"},
+    "set to zero, accumulated": {"zero_grad": "zero", "accumulate": 2},
+    "clipped": {"clip_grad": True},
+    "moving average": {"ema": True, "freeze": ["block1"]},
+    "stepped in backward": {"step_in_backward": True, "optimizer": "adamw"},
+    "paper": {"optimizer": "paper"},
+    "autocast": {"autocast": True},
+    "autocast, checkpointed": {"autocast": True, "checkpoint": ["block1"], "param_dtype": "float32"},
+    "autocast of bfloat16": {"autocast": True, "param_dtype": "bfloat16"},
+    "label smoothing": {"loss": "label-smoothing"},
+    "soft labels": {"loss": "soft-labels", "param_dtype": "bfloat16"},
+}
+OF_LOOPS = [f"{units}; {loop}" for units, loop in product(UNITS, LOOPS)]
+FEW_LOOPS = [
+    *("blocks; mixed", "layers; first block frozen", "layers; checkpointed", "root; set to zero, accumulated"),
+    *("blocks; stepped in backward", "layers; autocast, checkpointed", "blocks; float16 of bfloat16"),
+]
+
+
+@pytest.mark.parametrize("case", sample(OF_LOOPS, FEW_LOOPS))
+def test_each_loop_has_memtrackers_peak(case: str) -> None:
+    """With every dtype and option of a loop, on a rank that has less than others, at a small and a large batch."""
+    units, loop = case.split("; ")
+    network = Network.of(vggkit.loads(TWICE))
+    for ranks, rank, batch in ((2, 0, 2), (3, 2, 40)):
+        options = checked_options(
+            network, batch=batch, ranks=ranks, rank=rank, parallel="fsdp", units=units, **LOOPS[loop]
+        )
+        assert plan_step(network, options).peak_bytes == peak(network, options)
+
+
+@pytest.mark.parametrize("optimizer", REFUSED)
+def test_torch_refuses_the_same_optimizers(optimizer: str) -> None:
+    """For the reason that is given, with and without foreach."""
+    network = Network.of(vggkit.loads(TWICE))
+    usual = checked_options(network, batch=2, ranks=2, rank=0, parallel="fsdp")
+    for foreach in (False, True):
+        options = usual.replace(optimizer=optimizer, foreach=foreach)
+        with pytest.raises(
+            (RuntimeError, NotImplementedError), match=r"in-place operations that require|_foreach_copy_"
+        ):
+            peak(network, options)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("dtype", "param_dtype"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_torch_refuses_the_same_batch_norms(affine: bool, dtype: str, param_dtype: str) -> None:
+    """Real ones: those with parameters, and all whose running statistics are not float32."""
+    text = f"{{name: x, input: 3x6x6, blocks: [[conv3-8, {{batchnorm: {{affine: {str(affine).lower()}}}}}]]}}"
+    network = Network.of(vggkit.loads(text))
+    options = checked_options(network, batch=2, ranks=2, rank=0, parallel="fsdp", dtype=dtype)
+    group = replace(options.group, param_dtype=param_dtype)
+
+    def step() -> None:
+        with group_of(options):
+            Sharded(network, options.replace(group=group), init_device_mesh("cpu", (2,))).step()
+
+    if dtype == "float32" and not affine:
+        step()
+        assert plan_step(network, options.replace(group=group)).peak_bytes
+        return
+    with pytest.raises(RuntimeError, match=r"expected scalar type|mixed dtype"):
+        step()
+    with pytest.raises(ArgumentError, match=f"param_dtype: {param_dtype} can't be combined with block1_norm1"):
+        checked_options(network, batch=2, ranks=2, parallel="fsdp", dtype=dtype, param_dtype=param_dtype)
 
 
 # What a plan says
@@ -116,6 +196,40 @@ def test_what_is_sent_is_all_parameters_three_times() -> None:
     assert kept.sent_bytes == 2 * size
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [{}, LOOPS["mixed"], LOOPS["accumulated"], LOOPS["first block frozen"], LOOPS["parts of units frozen"]],
+    ids=str,
+)
+def test_what_is_sent_is_what_torch_hands_to_the_group(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the dtypes of mixed precision, once for each batch, and nothing for gradients of what is frozen."""
+    network = Network.of(vggkit.loads(TWICE))
+    options = checked_options(network, batch=2, ranks=2, rank=0, parallel="fsdp", **loop)
+    sent: list[int] = []
+
+    def noting(function: str, whole: str) -> None:
+        original = getattr(torch.distributed, function)
+
+        def noted(**arguments: Any) -> Any:
+            sent.append(arguments[whole].nbytes // 2)
+            return original(**arguments)
+
+        def positional(*tensors: Any, **arguments: Any) -> Any:
+            return noted(**dict(zip(("output_tensor", "input_tensor"), tensors)), **arguments)
+
+        monkeypatch.setattr(torch.distributed, function, positional)
+
+    noting("all_gather_single", "output_tensor")
+    noting("reduce_scatter_single", "input")
+    with group_of(options):
+        training = Sharded(network, options, init_device_mesh("cpu", (2,)))
+        training.step()
+        sent.clear()
+        training.step()
+    plan = plan_step(network, options)
+    assert plan.sent_bytes == plan.received_bytes == sum(sent)
+
+
 def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
     """Each unit once in the forward and once in the backward pass, where the one before it is gathered in advance."""
     plan = vggkit.memory("D", ranks=8, parallel="fsdp")
@@ -134,13 +248,16 @@ def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
     [
         (
             {"device": "cuda"},
-            "device: can't be combined with parallel fsdp, whose figures are of plain loops on the CPU",
+            "device: cuda can't be combined with parallel fsdp, whose figures are of the CPU",
         ),
-        ({"freeze": "block1"}, "freeze: can't be combined with parallel fsdp"),
-        ({"checkpoint": "block1"}, "checkpoint: can't be combined with parallel fsdp"),
-        ({"accumulate": 2}, "accumulate: can't be combined with parallel fsdp"),
-        ({"optimizer": "adafactor"}, "optimizer: adafactor can't be combined with parallel fsdp: its state depends on"),
-        ({"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel fsdp: torch can't run its step"),
+        ({"optimizer": "adafactor"}, "optimizer: adafactor can't be combined with parallel fsdp: torch can't square"),
+        ({"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel fsdp: torch can't write"),
+        ({"autocast": True, "param_dtype": "float16"}, "autocast: expected param_dtype bfloat16 or float32 with it"),
+        ({"param_dtype": "int8"}, "param_dtype: expected one of bfloat16, float16, float32, found 'int8'"),
+        (
+            {"parallel": "ddp", "reduce_dtype": "float16"},
+            "reduce_dtype: expected a parallel that has it (fsdp), found ddp",
+        ),
         ({"optimizer": "sgd", "fused": True}, "fused: parallel fsdp expects one of adam, adamw, found sgd"),
         ({"units": "stages"}, "units: expected one of blocks, layers, root, found 'stages'"),
         (
@@ -154,6 +271,6 @@ def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
 def test_what_fsdp_can_not_do_is_refused(options: dict[str, Any], said: str) -> None:
     """In one line that names the argument."""
     with pytest.raises(ArgumentError) as refused:
-        vggkit.memory("A", ranks=2, parallel="fsdp", **options)
+        vggkit.memory("A", **{"ranks": 2, "parallel": "fsdp", **options})
     assert str(refused.value).startswith(said)
     assert "\n" not in str(refused.value)

@@ -60,7 +60,7 @@ def test_the_json_has_every_option() -> None:
         "ema": False, "clip_grad": False, "step_in_backward": False, "weight_decay": 5e-4, "foreach": True,
         "fused": False, "nesterov": False, "amsgrad": None, "momentum": None, "centered": None,
         "ranks": 1, "parallel": "none", "rank": None, "bucket_cap_mb": None, "static_graph": False,
-        "units": "blocks", "reshard_after_forward": True, "replicas": 2,
+        "units": "blocks", "reshard_after_forward": True, "replicas": 2, "param_dtype": None, "reduce_dtype": None,
     }  # fmt: skip
 
 

@@ -15,13 +15,14 @@ from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import whole
 from vggkit.footprint.ranks.group import Group, GroupArguments
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
-from vggkit.footprint.ranks.shards import UNITS, FullyShard
+from vggkit.footprint.ranks.shards import MIXED_DTYPES, UNITS, FullyShard
 from vggkit.footprint.ranks.strategy import Alone, Choice, Placed, Strategy
 from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 
 __all__ = [
+    "MIXED_DTYPES",
     "MOST_RANKS",
     "NO_GROUP",
     "STRATEGIES",
@@ -61,6 +62,8 @@ def checked_group(
     units: Any = "blocks",
     reshard_after_forward: Any = True,
     replicas: Any = 2,
+    param_dtype: Any = None,
+    reduce_dtype: Any = None,
 ) -> Group:
     """Check arguments of a group; `Group` explains them.
 
@@ -87,9 +90,25 @@ def checked_group(
             raise ArgumentError(f"{word}: expected True or False, found {shorten(value)}")
     unit = one_of(UNITS, units, "units")
     copies = whole(replicas, "replicas", least=2, largest=MOST_RANKS)
-    group = Group(count, strategy.name, rank, bucket_cap_mb, static_graph, unit, reshard_after_forward, copies)
+    group = Group(
+        ranks=count,
+        parallel=strategy.name,
+        rank=rank,
+        bucket_cap_mb=bucket_cap_mb,
+        static_graph=static_graph,
+        units=unit,
+        reshard_after_forward=reshard_after_forward,
+        replicas=copies,
+        param_dtype=_dtype(param_dtype, "param_dtype"),
+        reduce_dtype=_dtype(reduce_dtype, "reduce_dtype"),
+    )
     for word in group.given:
         if word not in strategy.takes:
             having = ", ".join(kind.name for kind in STRATEGIES.values() if word in kind.takes)
             raise ArgumentError(f"{word}: expected a parallel that has it ({having}), found {strategy.name}")
     return group
+
+
+def _dtype(given: Any, word: str) -> str | None:
+    """Return torch's name of a dtype, or None if none is given."""
+    return None if given is None else one_of(MIXED_DTYPES, str(given).removeprefix("torch."), word)

@@ -6,6 +6,8 @@ from typing import Any, SupportsIndex, TypedDict
 
 import msgspec
 
+from vggkit.network import Dtype
+
 
 class Group(msgspec.Struct, frozen=True):
     """The ranks that train a network together, as torch's engines take them.
@@ -22,6 +24,8 @@ class Group(msgspec.Struct, frozen=True):
         reshard_after_forward: of `fsdp`: whether a unit's parameters are freed between its forward and its backward
             pass.
         replicas: of `tensor+ddp`: how many copies of the divided model there are; each has its share of the ranks.
+        param_dtype: of `fsdp`: the dtype in which parameters are gathered and layers run; None for the model's own.
+        reduce_dtype: of `fsdp`: the dtype in which gradients are added up; None for that of `param_dtype`.
     """
 
     ranks: int = 1
@@ -32,6 +36,8 @@ class Group(msgspec.Struct, frozen=True):
     units: str = "blocks"
     reshard_after_forward: bool = True
     replicas: int = 2
+    param_dtype: str | None = None
+    reduce_dtype: str | None = None
 
     @property
     def own(self) -> int:
@@ -57,7 +63,7 @@ class Group(msgspec.Struct, frozen=True):
         return [f"{whose}{self.ranks} ranks by {self.parallel}", *said]
 
 
-OPTIONS = ("bucket_cap_mb", "static_graph", "units", "reshard_after_forward", "replicas")
+OPTIONS = ("bucket_cap_mb", "static_graph", "units", "reshard_after_forward", "replicas", "param_dtype", "reduce_dtype")
 """The fields that not every strategy has."""
 
 ALONE = Group()
@@ -74,3 +80,5 @@ class GroupArguments(TypedDict, total=False):
     units: str
     reshard_after_forward: bool
     replicas: SupportsIndex
+    param_dtype: Dtype | None
+    reduce_dtype: Dtype | None

@@ -13,6 +13,7 @@ last ones have padding; their optimizers' state has none.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from enum import Enum, auto
 from typing import NamedTuple
 
 from vggkit.base.eager import (
@@ -20,6 +21,8 @@ from vggkit.base.eager import (
     GRADIENTS,
     PARAMETERS,
     Eager,
+    Event,
+    GradientHook,
     Gradients,
     Parameter,
     PlacedRun,
@@ -28,17 +31,68 @@ from vggkit.base.eager import (
     Tensor,
 )
 from vggkit.base.errors import ArgumentError
+from vggkit.base.shapes import elements
 from vggkit.footprint.ranks.group import ALONE, Group
-from vggkit.footprint.ranks.parts import check_plain, rows_of
+from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Choice, Placed, Strategy
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, reduce_scatter
-from vggkit.network import Network
+from vggkit.network import ELEMENT_BYTES, Network
 
 WRAPPING = "construction of fully_shard"
 """The event in which a model is divided."""
 
 FUSED = ("adam", "adamw")
 """Those whose fused kernel runs on parts of parameters, in torch 2.14."""
+
+REFUSED = {
+    "adafactor": "torch can't square the norms of divided columns in place",
+    "rprop": "torch can't write through a mask into parts of parameters",
+}
+"""Optimizers whose step torch 2.14 can't run on parts of parameters, and why."""
+
+
+MIXED_DTYPES = ("bfloat16", "float16", "float32")
+"""What parameters may be gathered in, and gradients added up in."""
+
+
+class Precision(NamedTuple):
+    """The dtypes of parameters and gradients: torch's `MixedPrecisionPolicy`, with its defaults for the rest.
+
+    Args:
+        model: of the parameters that the optimizer changes, and of their gradients.
+        gathered: of the parameters that layers run on, and of the gradients that these make.
+        reduced: of the gradients while they are added up.
+    """
+
+    model: str
+    gathered: str
+    reduced: str
+
+    @classmethod
+    def of(cls, group: Group, dtype: str) -> Precision:
+        """Return the dtypes of a group's model (`FSDPParam.init_dtype_attrs`)."""
+        gathered = group.param_dtype or dtype
+        return cls(dtype, gathered, group.reduce_dtype or gathered)
+
+    @property
+    def casts_parameters(self) -> bool:
+        """Whether parameters are cast before they are gathered."""
+        return self.gathered != self.model
+
+    @property
+    def casts_gradients(self) -> bool:
+        """Whether gradients are cast when they have been added up."""
+        return self.reduced != self.model
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Bytes of an element of a gathered parameter."""
+        return ELEMENT_BYTES[self.gathered]
+
+    @property
+    def reduced_bytes(self) -> int:
+        """Bytes of an element that is added up."""
+        return ELEMENT_BYTES[self.reduced]
 
 
 class Shard(NamedTuple):
@@ -54,6 +108,19 @@ class Shard(NamedTuple):
     own: Parameter
     padded: Storage
 
+    @property
+    def padded_elements(self) -> int:
+        """Elements of the part, with padding."""
+        return self.padded.constant // self.own.element_bytes
+
+
+class State(Enum):
+    """What a unit is doing (`TrainingState`)."""
+
+    IDLE = auto()
+    PRE_BACKWARD = auto()
+    POST_BACKWARD = auto()
+
 
 class Unit:
     """Layers whose parameters are gathered together.
@@ -63,24 +130,27 @@ class Unit:
         shards: of their parameters.
 
     Attributes:
+        state: what it is doing.
+        x: its input in the dtype of the parameters, while it runs.
         gathered: the output of an all-gather that has not been copied out yet.
         unsharded: the whole parameters, while they are there.
-        is_reduced: whether their gradients have been divided among the ranks.
         left: the gradients of the step before.
     """
 
     def __init__(self, name: str, shards: Sequence[Shard]) -> None:
         self.name = name
         self.shards = shards
+        self.trained = [shard for shard in shards if shard.own.requires_grad]
+        self.state = State.IDLE
+        self.x: Tensor | None = None
         self.gathered: Storage | None = None
         self.unsharded: list[Storage] = []
-        self.is_reduced = False
         self.left: Storage | None = None
 
-    @property
-    def padded_bytes(self) -> int:
-        """Bytes of a rank's part."""
-        return sum(shard.padded.constant for shard in self.shards)
+
+def elements_of(shards: Sequence[Shard]) -> int:
+    """Return how many elements a rank has of some parameters, with padding."""
+    return sum(shard.padded_elements for shard in shards)
 
 
 class _RunInUnit(NamedTuple):
@@ -106,7 +176,7 @@ class FullyShard(Strategy):
 
     name = "fsdp"
     words = "has a part of each parameter, gradient and state of the optimizer, and all of a unit while it runs"
-    takes = ("units", "reshard_after_forward")
+    takes = ("units", "reshard_after_forward", "param_dtype", "reduce_dtype")
 
     @classmethod
     def choices(cls, ranks: int) -> Iterable[Choice]:  # noqa: ARG003  # any number can choose them
@@ -116,47 +186,69 @@ class FullyShard(Strategy):
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, group, placed)
+        self.precision = Precision.of(group, placed.dtype)
         self.units: list[Unit] = []
+        self._division: Sequence[Event] = ()
+        self._images: Tensor | None = None
+        self._run: list[Unit] = []
         self._last_gathered: Storage | None = None
         self._sending: Storage | None = None
         self._unit_of: dict[Parameter, Unit] = {}
+        self._hook: GradientHook | None = None
+        self._traffic = Traffic()
 
     # Parts
 
     def wrap(self, blocks: Blocks) -> Blocks:
         """Divide the model: `fully_shard` of each unit, then of the root."""
-        self.eager.event = WRAPPING
+        built, self.eager.event = len(self.eager.events), WRAPPING
         units = UNITS[self.group.units](blocks)
         wrapped = iter([placed for name, layers in units for placed in self._made_unit(name, layers)])
+        self._division = self.eager.events[built:]
         return [(block, [next(wrapped) for _ in layers]) for block, layers in blocks]
 
+    def copied(self, built: Sequence[Event]) -> Sequence[Event]:
+        return [*built, *self._division]
+
     def _made_unit(self, name: str, layers: Sequence[PlacedRun]) -> list[PlacedRun]:
-        parameters = [parameter for placed in layers for parameter in placed.parameters.values()]
-        if not parameters:
+        wholes = [parameter for placed in layers for parameter in placed.parameters.values()]
+        if not wholes:
             return list(layers)
-        unit = Unit(name, [self._made_shard(parameter) for parameter in parameters])
+        shards = {whole: self._made_shard(whole) for whole in wholes}
+        self.eager.release(*wholes)
+        unit = Unit(name, list(shards.values()))
         self.units.append(unit)
         self._unit_of.update((shard.own, unit) for shard in unit.shards)
         last = len(layers) - 1
         return [
-            placed._replace(layer=_RunInUnit(placed.layer, unit, self, place == 0, place == last))
+            placed._replace(
+                layer=_RunInUnit(placed.layer, unit, self, place == 0, place == last),
+                parameters={word: shards[whole].whole for word, whole in placed.parameters.items()},
+            )
             for place, placed in enumerate(layers)
         ]
 
-    def _made_shard(self, whole: Parameter) -> Shard:
-        rows = self._rows(whole, self.group.own)
-        row = whole.storage.constant // whole.shape[0]
-        padded = self.eager.new(0, self._rows(whole, 0) * row, PARAMETERS)
-        self.eager.release(whole.storage)
+    def _made_shard(self, parameter: Parameter) -> Shard:
+        rows, element = self._rows(parameter, self.group.own), self.precision.gathered_bytes
+        row = parameter.storage.constant // parameter.shape[0]
+        padded = self.eager.new(0, self._rows(parameter, 0) * row, PARAMETERS)
         own = Storage(0, rows * row, rows * row, PARAMETERS)
-        return Shard(whole, Parameter(own, (rows, *whole.shape[1:]), whole.element_bytes, requires_grad=True), padded)
+        size = elements(parameter.shape) * element
+        gathered = Storage(0, size, size, PARAMETERS)
+        gathered.is_parameter = True
+        is_trained = parameter.requires_grad
+        return Shard(
+            Parameter(gathered, parameter.shape, element, is_trained),
+            Parameter(own, (rows, *parameter.shape[1:]), parameter.element_bytes, is_trained),
+            padded,
+        )
 
-    def _rows(self, whole: Parameter, rank: int) -> int:
-        return rows_of(whole.shape[0], self.group.ranks, rank)
+    def _rows(self, parameter: Parameter, rank: int) -> int:
+        return rows_of(parameter.shape[0], self.group.ranks, rank)
 
     @property
     def trained(self) -> Sequence[Parameter]:
-        return [shard.own for unit in self.units for shard in unit.shards]
+        return [shard.own for unit in self.units for shard in unit.trained]
 
     @property
     def owned(self) -> Sequence[Parameter]:
@@ -167,68 +259,108 @@ class FullyShard(Strategy):
         return [shard.padded for unit in self.units for shard in unit.shards]
 
     def left_gradient(self, parameter: Parameter) -> Storage:
-        """Return the output of the unit's reduce-scatter, of which the gradients are views."""
+        """Return the gradients of the parameter's unit, which are views of one tensor."""
         unit = self._unit_of[parameter]
         if unit.left is not None:
             return self.eager.hold(unit.left)
-        unit.left = self.eager.new(0, unit.padded_bytes, GRADIENTS)
+        unit.left = self.eager.new(0, self._gradient_bytes(unit), GRADIENTS)
         return unit.left
+
+    def _gradient_bytes(self, unit: Unit) -> int:
+        return elements_of(unit.trained) * ELEMENT_BYTES[self.precision.model]
 
     def likeness(self, rank: int) -> Hashable:
         return tuple(self._rows(shard.whole, rank) for unit in self.units for shard in unit.shards)
 
     def traffic(self, rank: int) -> Traffic:
-        total = Traffic()
-        for unit in self.units:
-            size, ranks = unit.padded_bytes * self.group.ranks, self.group.ranks
-            for _ in range(2 if self.group.reshard_after_forward else 1):
-                total = total.plus(all_gather(size, ranks))
-            total = total.plus(reduce_scatter(size, ranks))
-        return total
+        """Return what has been sent in each pass of the walk: all ranks send and receive the same."""
+        return self._traffic.times(self.placed.passes)
 
     # A step
 
     def begin_step(self) -> None:
-        for unit in self.units:
-            unit.is_reduced = False
+        return
+
+    def begin_forward(self, images: Tensor) -> Tensor:
+        """Cast the images, and keep the cast as long as the model runs."""
+        eager = self.eager
+        self._traffic, eager.event = Traffic(), "cast of the images"
+        self._images = self._cast(images) if self.precision.casts_parameters else eager.alias(images)
+        return self._images
 
     def enter(self, unit: Unit, x: Tensor) -> Tensor:
         """Gather a unit's parameters; return its input, whose gradient ends the unit's backward pass."""
-        before, self.eager.event = self.eager.event, f"all-gather of {unit.name}"
-        self._gather(unit)
-        self._copy_out(unit)
-        self.eager.release(self._last_gathered)
-        self._last_gathered, unit.gathered = unit.gathered, None
-        self.eager.event = before
-        node = self.eager.node([x.edge])
-        if node is not None:
+        eager, element = self.eager, self.precision.gathered_bytes
+        unit.x = self._cast(x) if self.group.param_dtype and x.element_bytes != element else eager.alias(x)
+        node = None
+        if unit.state is not State.PRE_BACKWARD:
+            with eager.beyond_recomputation():
+                self._gather_in_forward(unit)
+            node = eager.node([unit.x.edge])
+        if node is None:
+            return unit.x
 
-            def backward(gradient: Storage) -> Gradients:
-                self._reduce(unit)
-                return [self.eager.hold(gradient)]
+        def backward(gradient: Storage) -> Gradients:
+            self._end_backward(unit)
+            return [eager.hold(gradient)]
 
-            node.backward = backward
-        return Tensor(x.storage, x.shape, x.element_bytes, node)
+        node.backward = backward
+        return Tensor(unit.x.storage, x.shape, unit.x.element_bytes, node)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return self.eager.op(x, element_bytes=self.precision.gathered_bytes)
 
     def leave(self, unit: Unit, y: Tensor) -> None:
-        """Free a unit's parameters, unless they stay; they are gathered again when the output has its gradient."""
-        if self.group.reshard_after_forward:
-            self._reshard(unit)
-        assert y.node is not None
-        y.node.before = lambda: self._begin_backward(unit)
+        """Free a unit's parameters, unless they stay; they are gathered again when the output has its gradient.
+
+        Where a checkpointed block runs again, they stay until the unit's backward pass ends.
+        """
+        if self.eager.is_recomputing:
+            with self.eager.beyond_recomputation():
+                self._free_last_gathered()
+        else:
+            self._run.append(unit)
+            if self.group.reshard_after_forward:
+                self._reshard(unit)
+            if y.node is not None:
+                y.node.before = lambda: self._begin_backward(unit)
+        self.eager.release(unit.x)
+        unit.x = None
 
     def end_forward(self) -> None:
+        self._free_last_gathered()
+        self.eager.release(self._images)
+        self._images = None
+
+    def _free_last_gathered(self) -> None:
         self.eager.release(self._last_gathered)
         self._last_gathered = None
 
+    def _gather_in_forward(self, unit: Unit) -> None:
+        """Gather a unit's parameters, and keep the output of the all-gather until that of the next one is there."""
+        before, self.eager.event = self.eager.event, f"all-gather of {unit.name}"
+        self._gather(unit)
+        if unit.gathered is not None:
+            self._copy_out(unit)
+            self._free_last_gathered()
+            self._last_gathered, unit.gathered = unit.gathered, None
+        self.eager.event = before
+
     def _gather(self, unit: Unit) -> None:
-        if unit.gathered is None and not unit.unsharded:
-            unit.gathered = self.eager.new(0, unit.padded_bytes * self.group.ranks, COMMUNICATION)
-            self.eager.note()
+        """Make each rank's part that of all (`foreach_all_gather`)."""
+        if unit.gathered is not None or unit.unsharded:
+            return
+        eager, ranks = self.eager, self.group.ranks
+        size = elements_of(unit.shards) * self.precision.gathered_bytes
+        cast = eager.new(0, size, COMMUNICATION) if self.precision.casts_parameters else None
+        unit.gathered = eager.new(0, size * ranks, COMMUNICATION)
+        eager.note()
+        eager.release(cast)
+        self._traffic = self._traffic.plus(all_gather(size * ranks, ranks))
 
     def _copy_out(self, unit: Unit) -> None:
-        ranks = self.group.ranks
-        unit.unsharded = [self.eager.new(0, shard.padded.constant * ranks, PARAMETERS) for shard in unit.shards]
+        size = self.group.ranks * self.precision.gathered_bytes
+        unit.unsharded = [self.eager.new(0, shard.padded_elements * size, PARAMETERS) for shard in unit.shards]
         self.eager.note()
 
     def _reshard(self, unit: Unit) -> None:
@@ -236,65 +368,125 @@ class FullyShard(Strategy):
         unit.unsharded = []
 
     def _begin_backward(self, unit: Unit) -> None:
-        before, self.eager.event = self.eager.event, f"all-gather of {unit.name}"
-        if not unit.unsharded:
-            self._gather(unit)
+        """Gather a unit's parameters once more, and those of the unit that has run before it (`pre_backward`)."""
+        eager, unit.state = self.eager, State.PRE_BACKWARD
+        before, eager.event = eager.event, f"all-gather of {unit.name}"
+        self._gather(unit)
+        if unit.gathered is not None:
             self._copy_out(unit)
-            self.eager.release(unit.gathered)
+            eager.release(unit.gathered)
             unit.gathered = None
-        place = self.units.index(unit)
+        place = self._run.index(unit)
         if place:
-            self.eager.event = f"all-gather of {self.units[place - 1].name}"
-            self._gather(self.units[place - 1])
-        self.eager.event = before
+            eager.event = f"all-gather of {self._run[place - 1].name}"
+            self._gather(self._run[place - 1])
+        eager.event = before
 
-    def _reduce(self, unit: Unit) -> None:
-        """Add up the gradients of all ranks, and keep the rank's part (`post_backward`, `foreach_reduce`)."""
-        eager = self.eager
+    def _end_backward(self, unit: Unit) -> None:
+        """Free a unit's parameters, and reduce its gradients (`post_backward`)."""
+        eager, unit.state = self.eager, State.POST_BACKWARD
         before, eager.event = eager.event, f"reduce-scatter of {unit.name}"
-        unit.is_reduced = True
         self._reshard(unit)
         eager.release(self._sending)
-        self._sending = eager.new(0, unit.padded_bytes * self.group.ranks, COMMUNICATION)
+        self._sending = None
+        shards = [shard for shard in unit.trained if shard.whole.gradient is not None]
+        if shards:
+            self._reduce(shards)
+        eager.event = before
+
+    def _reduce(self, shards: Sequence[Shard]) -> None:
+        """Add up the gradients of all ranks, and keep the rank's part (`foreach_reduce`)."""
+        eager, ranks = self.eager, self.group.ranks
+        size = elements_of(shards) * self.precision.reduced_bytes
+        self._sending = eager.new(0, size * ranks, COMMUNICATION)
         eager.note()
-        *others, last = (shard.whole for shard in unit.shards)
+        *others, last = (shard.whole for shard in shards)
         self._free(*others)
-        part = eager.new(0, unit.padded_bytes, GRADIENTS)
+        self._traffic = self._traffic.plus(reduce_scatter(size * ranks, ranks))
+        part = eager.new(0, size, GRADIENTS)
         eager.note()
-        for shard in unit.shards:
-            shard.own.gradient = eager.hold(part)
+        if self.precision.casts_gradients:
+            reduced, part = part, eager.new(0, elements_of(shards) * shards[0].own.element_bytes, GRADIENTS)
+            eager.note()
+            eager.release(reduced)
+        for shard in shards:
+            self._receive(shard.own, part)
         eager.release(part)
         self._free(last)  # a variable of the function holds it
-        eager.event = before
+
+    def _receive(self, own: Parameter, part: Storage) -> None:
+        if own.gradient is None:
+            own.gradient = self.eager.hold(part)
+        else:
+            self.eager.added[part] = own.gradient
+        if self._hook is not None:
+            self._hook(own)
 
     def _free(self, *parameters: Parameter) -> None:
         for parameter in parameters:
             self.eager.release(parameter.gradient)
             parameter.gradient = None
 
+    def engine_hook(self, hook: GradientHook | None) -> None:
+        """Keep the hook: it is called with parts of parameters, not by autograd's engine."""
+        self._hook = hook
+
     def gradient_ready(self, parameter: Parameter) -> None:
         return
 
     def end_backward(self) -> None:
-        """Reduce what no gradient of an input has ended, as that of the first unit, whose input are the images."""
+        """End what no gradient of an input has ended, as that of the first unit, whose input are the images.
+
+        Gathered in vain is a frozen unit that has run before the first trained one.
+        """
         for unit in self.units:
-            if not unit.is_reduced:
-                self._reduce(unit)
+            if unit.state is not State.POST_BACKWARD:
+                self._end_backward(unit)
+            unit.state = State.IDLE
+        for unit in self.units:
+            self.eager.release(unit.gathered)
+            unit.gathered = None
         self.eager.release(self._sending)
         self._sending = None
+        self._run = []
+
+    # What can't be
+
+    @classmethod
+    def check(cls, group: Group, step: Asked) -> None:
+        if step.device == "cuda":
+            raise ArgumentError(
+                f"device: cuda can't be combined with parallel {cls.name}, whose figures are of the CPU"
+            )
+        if step.autocast and group.param_dtype == "float16":
+            raise ArgumentError("autocast: expected param_dtype bfloat16 or float32 with it, found float16")
+        if step.optimizer in REFUSED:
+            raise ArgumentError(
+                f"optimizer: {step.optimizer} can't be combined with parallel {cls.name}: {REFUSED[step.optimizer]}"
+            )
+        if step.update.fused and step.optimizer not in FUSED:
+            raise ArgumentError(
+                f"fused: parallel {cls.name} expects one of {', '.join(FUSED)}, found {step.optimizer}, whose kernel"
+                " can't run on parts of parameters"
+            )
 
     @classmethod
     def check_network(cls, group: Group, network: Network) -> None:  # noqa: ARG003  # it can be any
         return
 
     @classmethod
-    def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # its own options go with everything
-        check_plain(cls.name, step)
-        if step.update.fused and step.optimizer not in FUSED:
-            raise ArgumentError(
-                f"fused: parallel {cls.name} expects one of {', '.join(FUSED)}, found {step.optimizer}, whose kernel"
-                " can't run on parts of parameters"
-            )
+    def check_dtype(cls, group: Group, network: Network, dtype: str) -> None:
+        """Refuse batch norms whose running statistics, which keep their dtype, torch can't use beside other weights."""
+        if group.param_dtype in (None, dtype):
+            return
+        for placed in network.modules():
+            keeps_statistics = any(placed.layer.buffers(placed.input_shape).values())
+            is_affine = bool(placed.layer.parameters(placed.input_shape))
+            if keeps_statistics and (is_affine or dtype != "float32"):
+                raise ArgumentError(
+                    f"param_dtype: {group.param_dtype} can't be combined with {placed.name}, as its running statistics"
+                    f" stay {dtype}, and torch's batch norm wants them in the dtype of its parameters"
+                )
 
 
 Division = list[tuple[str, Sequence[PlacedRun]]]

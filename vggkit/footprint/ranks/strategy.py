@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from vggkit.base.eager import GRADIENTS, Eager, Event, Parameter, PlacedRun, Storage
+from vggkit.base.eager import GRADIENTS, Eager, Event, GradientHook, Parameter, PlacedRun, Storage, Tensor
 from vggkit.footprint.optimizers import Update
 from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.traffic import Traffic
@@ -18,17 +18,23 @@ class Placed(NamedTuple):
 
     Args:
         trained: the parameters that are trained, in the model's order.
+        frozen: the others.
         statistics: the buffers of normalisations in the parameters' dtype, in the model's order.
         counters: those that count batches.
         arrival: returns the trained parameters in the order in which their gradients come.
         gradients_stay: whether gradients stay between steps.
+        dtype: of the parameters.
+        passes: how many forward and backward passes a step has.
     """
 
     trained: Sequence[Parameter]
+    frozen: Sequence[Parameter]
     statistics: Sequence[Storage]
     counters: Sequence[Storage]
     arrival: Callable[[], Sequence[Parameter]]
     gradients_stay: bool
+    dtype: str
+    passes: int
 
 
 Blocks = list[tuple["str | None", list[PlacedRun]]]
@@ -41,6 +47,10 @@ class Asked(Protocol):
     @property
     def device(self) -> str:
         """Where it runs: "cpu" or "cuda"."""
+
+    @property
+    def autocast(self) -> bool:
+        """Whether `torch.autocast` to bfloat16 is on."""
 
     @property
     def optimizer(self) -> str:
@@ -144,7 +154,7 @@ class Strategy(ABC):
     @property
     @abstractmethod
     def kept(self) -> Iterable[Storage]:
-        """What a rank keeps between steps: what holds those parameters, and what it has besides."""
+        """What a rank keeps between steps: what holds the model's parameters, and what it has besides."""
 
     @abstractmethod
     def traffic(self, rank: int) -> Traffic:
@@ -160,12 +170,24 @@ class Strategy(ABC):
         """Begin the first forward pass of a step."""
 
     @abstractmethod
+    def begin_forward(self, images: Tensor) -> Tensor:
+        """Return the images as the model runs on them; they live until `end_forward`."""
+
+    @abstractmethod
     def end_forward(self) -> None:
         """Return from the model's forward pass."""
 
     @abstractmethod
     def end_backward(self) -> None:
         """End a backward pass, when all gradients are there."""
+
+    @abstractmethod
+    def engine_hook(self, hook: GradientHook | None) -> GradientHook | None:
+        """Return what autograd's engine calls with each parameter that has its gradient.
+
+        Args:
+            hook: what is to be called with each parameter of `trained` that has.
+        """
 
     @abstractmethod
     def gradient_ready(self, parameter: Parameter) -> None:
@@ -210,6 +232,15 @@ class Strategy(ABC):
         """
         return
 
+    @classmethod
+    def check_dtype(cls, group: Group, network: Network, dtype: str) -> None:  # noqa: ARG003  # most run it in any
+        """Refuse a network that the ranks can't run in a dtype.
+
+        Raises:
+            ArgumentError: names the argument, and says why.
+        """
+        return
+
 
 class WholeModel(Strategy):
     """What a rank does that has the whole model."""
@@ -223,7 +254,7 @@ class WholeModel(Strategy):
 
     @property
     def kept(self) -> Iterable[Storage]:
-        return [parameter.storage for parameter in self.trained]
+        return [parameter.storage for parameter in (*self.trained, *self.placed.frozen)]
 
     @property
     def owned(self) -> Sequence[Parameter]:
@@ -232,11 +263,17 @@ class WholeModel(Strategy):
     def begin_step(self) -> None:
         return
 
+    def begin_forward(self, images: Tensor) -> Tensor:
+        return images
+
     def end_forward(self) -> None:
         return
 
     def end_backward(self) -> None:
         return
+
+    def engine_hook(self, hook: GradientHook | None) -> GradientHook | None:
+        return hook
 
     def gradient_ready(self, parameter: Parameter) -> None:
         return

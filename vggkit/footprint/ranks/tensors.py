@@ -166,7 +166,8 @@ class TensorParallel(WholeModel):
 
     @property
     def kept(self) -> Iterable[Storage]:
-        return [self._held.get(parameter, parameter.storage) for parameter in self.placed.trained]
+        every = (*self.placed.trained, *self.placed.frozen)
+        return [self._held.get(parameter, parameter.storage) for parameter in every]
 
     def likeness(self, rank: int) -> Hashable:
         return rows_of(self._last_units, self.group.ranks, rank)

@@ -25,6 +25,10 @@ class Traffic(NamedTuple):
         """Return both together."""
         return Traffic(self.sent + other.sent, self.received + other.received)
 
+    def times(self, count: int) -> Traffic:
+        """Return so many of it together."""
+        return Traffic(self.sent * count, self.received * count)
+
 
 def all_reduce(size: int, ranks: int) -> Traffic:
     """Add up so many bytes of each rank, so that each has the sum: 2 · (ranks − 1) / ranks of them, rounded up.

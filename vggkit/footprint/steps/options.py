@@ -134,6 +134,11 @@ class StepOptions(msgspec.Struct, frozen=True):
         return LOSSES[self.loss]
 
     @property
+    def output_dtype(self) -> str:
+        """The dtype of the network's output, and of targets that are compared with it value by value."""
+        return self.group.param_dtype or self.dtype
+
+    @property
     def early_steps(self) -> int:
         """How many steps of a loop differ from all later ones."""
         return self.rules.early_steps(self.update, self.device)
@@ -310,6 +315,7 @@ def check_ranks(network: Network, options: StepOptions) -> None:
     strategy.check(options.group, options)
     _check_trained(network, options)
     strategy.check_network(options.group, network)
+    strategy.check_dtype(options.group, network, options.dtype)
 
 
 def training_options(*, batch: SupportsIndex, dtype: Dtype, **arguments: Unpack[TrainingArguments]) -> StepOptions:

@@ -76,7 +76,7 @@ class Step(ABC):
         self._parameters: list[Parameter] = []
         self._statistics: list[Storage] = []
         self._counters: list[Storage] = []
-        self.strategy: Strategy = Alone(eager, options.group, Placed((), (), (), list, False))
+        self.strategy: Strategy = Alone(eager, options.group, Placed((), (), (), (), list, False, options.dtype, 1))
         self._before = eager.events
         self._walk()
 

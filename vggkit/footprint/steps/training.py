@@ -78,8 +78,16 @@ class Training(Step):
         blocks = self._place(strategy.built(self.network.modules()), self.network.parts(options.freeze, "freeze"))
         self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         built = list(eager.events)
-        stay = options.zero_grad == "zero"
-        placed = Placed(self._trained, self._statistics, self._counters, self._arrival, stay)
+        placed = Placed(
+            trained=self._trained,
+            frozen=[parameter for parameter in self._parameters if not parameter.requires_grad],
+            statistics=self._statistics,
+            counters=self._counters,
+            arrival=self._arrival,
+            gradients_stay=options.zero_grad == "zero",
+            dtype=options.dtype,
+            passes=options.accumulate,
+        )
         self.strategy = strategy(eager, options.group, placed)
         blocks = self.strategy.wrap(blocks)
         if options.ema:
@@ -107,7 +115,7 @@ class Training(Step):
 
     def _targets(self) -> Tensor:
         """Allocate what the output is compared with."""
-        targets = self.options.loss_rules.targets(self.network.output_shape, self.options.dtype)
+        targets = self.options.loss_rules.targets(self.network.output_shape, self.options.output_dtype)
         storage = self._eager.new(targets.per_image, kind=INPUTS)
         return Tensor(storage, targets.shape, targets.element_bytes)
 
@@ -157,7 +165,7 @@ class Training(Step):
         if is_first:
             self.strategy.begin_step()
         eager.autocast = self.options.autocast
-        output = self._forward(images, blocks)
+        output = self._forward(self.strategy.begin_forward(images), blocks)
         self.strategy.end_forward()
         eager.start_loss()
         loss = self.options.loss_rules.run(eager, output, targets)
@@ -173,7 +181,7 @@ class Training(Step):
         if loss.node is not None:
             hook = self._gradient_ready if is_last else None
             hook = self._step_at_once if self.options.step_in_backward else hook
-            eager.backward(loss, hook, self.strategy.end_backward)
+            eager.backward(loss, self.strategy.engine_hook(hook), self.strategy.end_backward)
         added = {made: there for made, there in eager.added.items() if there.kind == GRADIENTS}
         return MicroStep(forward, loss.storage, self._backward, added)
 
@@ -194,7 +202,7 @@ class Training(Step):
         eager.event = CLIP_GRAD
         size = self._element_bytes
         partial = self._partial_sums() if self.options.device == "cuda" else None
-        norms = [eager.new(0, size) for _ in self._trained]
+        norms = [eager.new(0, size) for _ in self.strategy.trained]
         eager.note()
         eager.release(partial)
         stacked = eager.new(0, size * len(norms))
@@ -212,9 +220,10 @@ class Training(Step):
 
     def _partial_sums(self) -> Storage:
         """Allocate a sum for each chunk of each gradient (aten/src/ATen/native/cuda/ForeachReduceOp.cu)."""
-        largest = max(parameter.storage.constant for parameter in self._trained) // self._element_bytes
+        trained = self.strategy.trained
+        largest = max(parameter.storage.constant for parameter in trained) // self._element_bytes
         chunks = -(-largest // CHUNK)
-        return self._eager.new(0, len(self._trained) * chunks * max(self._element_bytes, WIDE))
+        return self._eager.new(0, len(trained) * chunks * max(self._element_bytes, WIDE))
 
     def _update(self, parameters: Sequence[Parameter]) -> Part:
         """Run the step of an optimizer."""
@@ -286,7 +295,6 @@ class Training(Step):
 
     @property
     def steady_bytes(self) -> int:
-        frozen = [parameter.storage for parameter in self._parameters if not parameter.requires_grad]
         states = [state for made in self._states.values() for state in made]
-        every = (*frozen, *self._copied, *self._left, *states, *self.strategy.kept)
+        every = (*self._copied, *self._left, *states, *self.strategy.kept)
         return sum(storage.size for storage in dict.fromkeys(every))  # gradients may be views of buckets
