@@ -64,17 +64,9 @@ def printed(*arguments: str, **environment: str) -> str:
 
 UPDATE = ("weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered")
 GROUP = (
-    "ranks",
-    "parallel",
-    "rank",
-    "bucket_cap_mb",
-    "static_graph",
-    "units",
-    "reshard_after_forward",
-    "replicas",
-    "param_dtype",
-    "reduce_dtype",
-)
+    "ranks", "parallel", "rank", "bucket_cap_mb", "static_graph", "units", "reshard_after_forward", "replicas",
+    "param_dtype", "reduce_dtype", "cut", "microbatches", "schedule", "balance",
+)  # fmt: skip
 PERCEPTUAL = ("taps", "cached_target", "trainable")
 TRAINING = (
     "batch", "input", "dtype", "loss", "optimizer", *UPDATE, "freeze", "checkpoint", "autocast", "zero_grad",

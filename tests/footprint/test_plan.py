@@ -318,7 +318,7 @@ def test_the_json_has_the_documented_keys() -> None:
         "step_in_backward",
         "weight_decay", "foreach", "fused", "nesterov", "amsgrad", "momentum", "centered",
         "ranks", "parallel", "rank", "bucket_cap_mb", "static_graph", "units", "reshard_after_forward", "replicas",
-        "param_dtype", "reduce_dtype",
+        "param_dtype", "reduce_dtype", "cut", "microbatches", "schedule", "balance",
         "peak_bytes", "peak_at", "by_kind",
         "saved_for_backward_bytes", "steady_bytes", "allocated_bytes", "reserved_bytes", "retries", "sent_bytes",
         "received_bytes", "by_rank", "layers", "timeline",

@@ -724,11 +724,12 @@ class Eager:
         self._order += 1
         return Node(self._layer, self._order, edges, self._frame)
 
-    def leaf(self, gradients: list[Storage]) -> Node:
+    def leaf(self, gradients: list[Storage], name: str = "images") -> Node:
         """Return the node of a tensor that requires a gradient, and that no operation made.
 
         Args:
             gradients: a list to put the gradient into.
+            name: what the tensor is called in the timeline.
         """
 
         def backward(gradient: Storage) -> Gradients:
@@ -736,7 +737,7 @@ class Eager:
             self.note()
             return []
 
-        node = Node("images", LEAF_ORDER, (), None)
+        node = Node(name, LEAF_ORDER, (), None)
         node.backward = backward
         return node
 
@@ -1109,26 +1110,27 @@ class Eager:
 
     def backward(
         self,
-        loss: Tensor,
+        output: Tensor,
         hook: GradientHook | None = None,
         end: Callable[[], None] | None = None,
+        gradient: Storage | None = None,
     ) -> None:
         """Run the backward pass as the engine does: of the nodes that are ready, the one made last runs first.
 
         Args:
-            loss: where it begins.
+            output: where it begins: a loss, or the output of a part of a network.
             hook: is called with each parameter that has its gradient (`register_post_accumulate_grad_hook`).
             end: is called when all have theirs (the engine's `queue_callback`).
+            gradient: the output's; if absent it is a loss, whose gradient is made.
         """
-        root = loss.node
+        root = output.node
         assert root is not None
-        self.event = "backward of loss"
-        ones = self.new(0, loss.element_bytes)
-        self.note()
+        self.event = f"backward of {root.layer}"
+        first = self._ones(output) if gradient is None else self.hold(gradient)
         before = self.kind, self.autograd
         self.kind, self.autograd, self._hook = TEMPORARIES, False, hook
         _count_dependencies(root)
-        root.gradient = self.hold(ones)
+        root.gradient = self.hold(first)
         ready = [(-root.order, root)]
         while ready:
             _, node = heapq.heappop(ready)
@@ -1137,8 +1139,14 @@ class Eager:
                 heapq.heappush(ready, (-edge.order, edge))
         if end is not None:
             end()
-        self.release(ones)
+        self.release(first)
         self.kind, self.autograd = before
+
+    def _ones(self, loss: Tensor) -> Storage:
+        """Make the gradient of a loss."""
+        ones = self.new(0, loss.element_bytes)
+        self.note()
+        return ones
 
     def _run_node(self, node: Node) -> list[Node]:
         """Run a node; return the nodes that are ready now."""

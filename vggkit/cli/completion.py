@@ -134,6 +134,22 @@ def mixed_dtypes(*_: object) -> Iterable[str]:
 
 
 @words_of
+def schedules(*_: object) -> Iterable[str]:
+    """Complete the order of a pipeline's microbatches."""
+    from vggkit.footprint.ranks import SCHEDULES
+
+    return SCHEDULES
+
+
+@words_of
+def balances(*_: object) -> Iterable[str]:
+    """Complete what a pipeline's cuts balance."""
+    from vggkit.footprint.ranks import BALANCES
+
+    return BALANCES
+
+
+@words_of
 def optimizers(*_: object) -> Iterable[str]:
     """Complete the name of an optimizer."""
     from vggkit.footprint.optimizers import OPTIMIZERS

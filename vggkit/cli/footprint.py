@@ -33,7 +33,7 @@ from vggkit.cli.options import (
     write_table,
     wrong_ending,
 )
-from vggkit.footprint.ranks import MIXED_DTYPES, STRATEGIES, UNITS, Alone
+from vggkit.footprint.ranks import AUTO, BALANCES, MIXED_DTYPES, SCHEDULES, STRATEGIES, UNITS, Alone
 
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
@@ -74,7 +74,7 @@ group_options = stacked(
         default=1,
         show_default=True,
         metavar="N",
-        help="How many processes train together; --batch is one rank's, of tensor the group's or a replica's.",
+        help="How many processes train together; --batch is one rank's, or that of a whole tensor or pipeline group.",
     ),
     click.option(
         "--parallel",
@@ -119,6 +119,32 @@ group_options = stacked(
         "--reduce-dtype",
         help=f"Of fsdp: add gradients up in {either(MIXED_DTYPES)}.  [default: as --param-dtype]",
         shell_complete=completion.mixed_dtypes,
+    ),
+    names_option(
+        "--cut",
+        "Of pipeline: blocks or layers with which each stage but the first begins, such as block3,fc1.",
+        completion.parts,
+        default=(AUTO,),
+    ),
+    click.option(
+        "--microbatches",
+        type=int,
+        metavar="N",
+        help="Of pipeline: parts of a batch.  [default: as many as stages, or the next number that divides it]",
+    ),
+    click.option(
+        "--schedule",
+        default=next(iter(SCHEDULES)),
+        show_default=True,
+        help=f"Of pipeline, the order of microbatches: {either(SCHEDULES)}.",
+        shell_complete=completion.schedules,
+    ),
+    click.option(
+        "--balance",
+        default=BALANCES[0],
+        show_default=True,
+        help=f"Of pipeline with --cut auto, what the largest stage has the least of: {either(BALANCES)}.",
+        shell_complete=completion.balances,
     ),
 )
 """Several ranks: the fields of `vggkit.footprint.ranks.Group`, except which rank it is."""

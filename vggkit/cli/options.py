@@ -63,9 +63,11 @@ def format_option(formats: Formats = TABLE_FORMATS) -> Decorator:
     return click.option("--format", type=click.Choice(list(formats)), help=help)
 
 
-def names_option(name: str, help: str, complete: completion.Complete) -> Decorator:
+def names_option(
+    name: str, help: str, complete: completion.Complete, default: tuple[str, ...] | None = None
+) -> Decorator:
     """Add an option that takes names separated by commas, and may be repeated."""
-    return click.option(name, metavar="NAME,…", multiple=True, help=help, shell_complete=complete)
+    return click.option(name, metavar="NAME,…", multiple=True, default=default, help=help, shell_complete=complete)
 
 
 def dtype_option(of: str = "", default: str | None = "float32") -> Decorator:
@@ -203,7 +205,12 @@ step_figure_options = stacked(batch_option, step_options, allocator_option)
 """The options that figures of a training step depend on, on the CPU or a card."""
 
 
-NAMED_PARTS = {"freeze": "block1,block2", "checkpoint": "block1,block2", "taps": "relu1_2,relu2_2"}
+NAMED_PARTS = {
+    "freeze": "block1,block2",
+    "checkpoint": "block1,block2",
+    "taps": "relu1_2,relu2_2",
+    "cut": "block3,fc1",
+}
 """Options of a step that take names, and what would be right."""
 
 

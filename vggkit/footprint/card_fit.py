@@ -233,24 +233,25 @@ def fit_on_card(sought: Sought, room: Room) -> CardFit:
     following = largest + 1 if largest else number
     expandable = None
     if not settings.expandable_segments:
-        expandable = Trial(sought, room, msgspec.structs.replace(settings, expandable_segments=True)).largest
+        expandable_settings = msgspec.structs.replace(settings, expandable_segments=True)
+        expandable = sought.shown(Trial(sought, room, expandable_settings).largest)
     return CardFit(
         card=room.card.name,
         limit_bytes=room.card.total_bytes,
         context_bytes=room.context_bytes,
         workspace_bytes=room.workspace_bytes,
         solved=sought.word,
-        largest=largest,
+        largest=sought.shown(largest),
         images=sought.images(largest) if largest else 0,
         peak_bytes=sought.peak_bytes(number),
         reserved_bytes=reserved,
         left_bytes=room.bytes - reserved,
-        next=following,
+        next=sought.shown(following),
         missing_bytes=_reserved(sought, following, settings) - room.bytes,
-        without_retries=trial.without_retries,
-        also_run=trial.also_run(largest),
-        also_tried=trial.last_tried(largest),
-        tensors_alone=trial.bound if trial.bound >= trial.smallest else 0,
+        without_retries=sought.shown(trial.without_retries),
+        also_run=tuple(map(sought.shown, trial.also_run(largest))),
+        also_tried=sought.shown(trial.last_tried(largest)),
+        tensors_alone=sought.shown(trial.bound) if trial.bound >= trial.smallest else 0,
         expandable_segments=expandable,
         tried_every=trial.stride,
     )

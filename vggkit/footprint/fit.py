@@ -200,7 +200,9 @@ def max_batch(
     options = checked_options(network, **of_step)
     room = checked_room(options, limit, context, workspace)
     sought = SoughtBatch(network, options)
-    return largest_on_card(sought, room) if options.device == "cuda" else tensors_fit(sought, room.bytes).largest
+    if options.device == "cuda":
+        return sought.shown(largest_on_card(sought, room))
+    return tensors_fit(sought, room.bytes).largest
 
 
 def checked_room(
@@ -227,10 +229,11 @@ def tensors_fit(sought: Sought, limit: int) -> Fit:
     smallest, largest = sought.smallest, sought.largest_of_tensors(limit)
     if largest < smallest:
         needed = sought.peak_bytes(smallest)
-        return Fit(limit, sought.word, 0, 0, needed, limit - needed, smallest, needed - limit)
+        return Fit(limit, sought.word, 0, 0, needed, limit - needed, sought.shown(smallest), needed - limit)
     needed, more = sought.peak_bytes(largest), sought.peak_bytes(largest + 1)
     images = sought.images(largest)
-    return Fit(limit, sought.word, largest, images, needed, limit - needed, largest + 1, more - limit)
+    shown, following = sought.shown(largest), sought.shown(largest + 1)
+    return Fit(limit, sought.word, shown, images, needed, limit - needed, following, more - limit)
 
 
 # Their tables

@@ -453,8 +453,9 @@ def _shared(network: Network, options: StepOptions, ranks: int, kind: type[Strat
 def _largest(network: Network, options: StepOptions, room: Room) -> int:
     """Return the most images in all for which every rank has room, 0 if there are none."""
     sought = SoughtBatch(network, options)
-    on_cpu = options.device == "cpu"
-    number = tensors_fit(sought, room.bytes).largest if on_cpu else largest_on_card(sought, room)
+    if options.device == "cpu":
+        return tensors_fit(sought, room.bytes).images
+    number = largest_on_card(sought, room)
     return sought.images(number) if number else 0
 
 

@@ -250,6 +250,7 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
         said = [
             f"Each of {group.ranks} ranks {strategy.words}, as in torch {TORCH}.",
             f"The batch is {whose}, so that a step has {images} images in all.",
+            *strategy.sentences(group, self.options.batch),
         ]
         fullest, emptiest = (choose(self.by_rank, key=lambda rank: rank.bytes) for choose in (max, min))
         if fullest.bytes == emptiest.bytes:
@@ -260,8 +261,8 @@ class MemoryPlan(Shown, msgspec.Struct, frozen=True):
                 f" {megabytes(emptiest.bytes)}."
             )
         said.append(
-            f"In a step this rank sends {megabytes(self.sent_bytes)} and receives {megabytes(self.received_bytes)}, in"
-            " rings. NCCL's own buffers are not included."
+            f"In a step this rank sends {megabytes(self.sent_bytes)} and receives {megabytes(self.received_bytes)},"
+            f" {strategy.sends}. NCCL's own buffers are not included."
         )
         return said
 
@@ -338,8 +339,8 @@ def memory(
             as the gradient is there (`register_post_accumulate_grad_hook`), and frees it.
         others: the optimizer's own options (weight_decay, foreach, fused, nesterov, amsgrad, momentum, centered), as
             torch has them and `Update` explains them; what several ranks do (ranks, parallel, rank, bucket_cap_mb,
-            static_graph, units, reshard_after_forward, replicas, param_dtype, reduce_dtype), as `Group` explains it;
-            and changes to make, as for `load`.
+            static_graph, units, reshard_after_forward, replicas, param_dtype, reduce_dtype, cut, microbatches,
+            schedule, balance), as `Group` explains it; and changes to make, as for `load`.
 
     Returns:
         The plan.
@@ -403,7 +404,7 @@ def plan_step(network: Network, options: StepOptions) -> MemoryPlan:
     shown = fullest if options.group.rank is None else by_rank[options.group.rank]
     return msgspec.structs.replace(
         plans[steps[shown.rank]],
-        options=options.of_rank(shown.rank),
+        options=steps[shown.rank].options.of_rank(shown.rank),
         sent_bytes=shown.sent_bytes,
         received_bytes=shown.received_bytes,
         by_rank=tuple(by_rank),

@@ -51,6 +51,10 @@ class Sought(ABC):
         self.network = network
         self.options = options
 
+    def shown(self, number: int) -> int:
+        """Return a number as people see it."""
+        return number
+
     @property
     @abstractmethod
     def title(self) -> str:
@@ -83,11 +87,21 @@ class Sought(ABC):
 
 
 class SoughtBatch(Sought):
-    """The number of images: the bytes of nearly every storage are a line over it, so that one walk answers for all."""
+    """The number of images: the bytes of nearly every storage are a line over it, so that one walk answers for all.
+
+    Where a batch has several microbatches it is the number of images of each: all have as many.
+    """
 
     word = "batch"
     spelled = "batch {}"
     next_title = "next batch"
+
+    def __init__(self, network: Network, options: StepOptions) -> None:
+        super().__init__(network, options.with_at_once(1))
+        self._microbatches = self.options.batch
+
+    def shown(self, number: int) -> int:
+        return number * self._microbatches
 
     @property
     def title(self) -> str:
@@ -95,12 +109,12 @@ class SoughtBatch(Sought):
 
     @cached_property
     def smallest(self) -> int:
-        return smallest_batch(self.network, self.options)
+        return smallest_batch(self.network, self.options) // self._microbatches
 
     @cached_property
     def _steps(self) -> list[Step]:
         # of ranks by tensor a single image makes views of what else is copied
-        return steps_with_room(self.network, self.options.replace(batch=2))
+        return steps_with_room(*self.at(2))
 
     @cached_property
     def _moments(self) -> list[Moment]:
@@ -113,7 +127,7 @@ class SoughtBatch(Sought):
     def peak_bytes(self, number: int) -> int:
         if self.options.device == "cpu":
             return max(moment.constant + moment.per_image * number for moment in self._moments)
-        return peak_bytes(self.network, self.options.replace(batch=number))
+        return peak_bytes(*self.at(number))
 
     def largest_of_tensors(self, limit: int) -> int:
         moments = self._moments
@@ -128,7 +142,7 @@ class SoughtBatch(Sought):
         return [LoopAtBatch(loop, number) for loop in self._loops]
 
     def at(self, number: int) -> tuple[Network, StepOptions]:
-        return self.network, self.options.replace(batch=number)
+        return self.network, self.options.replace(batch=self.shown(number))
 
 
 class SoughtImage(Sought):
@@ -175,7 +189,7 @@ class SoughtImage(Sought):
 
     def loops(self, number: int) -> list[LoopAtBatch]:
         steps = steps_with_room(_square(self.network, number), self.options)
-        return [LoopAtBatch(step.loop, self.options.batch) for step in steps]
+        return [LoopAtBatch(step.loop, self.options.at_once) for step in steps]
 
     def at(self, number: int) -> tuple[Network, StepOptions]:
         return _square(self.network, number), self.options

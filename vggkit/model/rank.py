@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
-from vggkit.base.errors import BuildError
+from vggkit.base.errors import BuildError, one_of
 from vggkit.footprint.ranks import STRATEGIES, Group
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.steps.options import StepOptions
@@ -113,7 +113,7 @@ class RankTraining(Training):
 
     def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
         self.mesh = mesh
-        self.set_up = SET_UPS[options.group.parallel]()
+        self.set_up = SET_UPS[one_of(SET_UPS, options.group.parallel, "parallel")]()
         super().__init__(network, options)
 
     def _set_up(self) -> nn.Module:

@@ -241,7 +241,7 @@ def test_what_is_sent_follows_from_the_buckets() -> None:
         ({"parallel": "ddp"}, "ranks: parallel ddp needs 2 or more"),
         (
             {"ranks": 2, "parallel": "dpp"},
-            "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, found 'dpp'.",
+            "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline, found 'dpp'.",
         ),
         ({"ranks": 0, "parallel": "ddp"}, "ranks: expected a whole number from 1 to 4096, found 0"),
         ({"ranks": 2, "parallel": "ddp", "rank": 2}, "rank: expected a whole number from 0 to 1, found 2"),

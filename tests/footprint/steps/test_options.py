@@ -61,6 +61,7 @@ def test_the_json_has_every_option() -> None:
         "fused": False, "nesterov": False, "amsgrad": None, "momentum": None, "centered": None,
         "ranks": 1, "parallel": "none", "rank": None, "bucket_cap_mb": None, "static_graph": False,
         "units": "blocks", "reshard_after_forward": True, "replicas": 2, "param_dtype": None, "reduce_dtype": None,
+        "cut": "auto", "microbatches": None, "schedule": "gpipe", "balance": "memory",
     }  # fmt: skip
 
 

@@ -13,18 +13,24 @@ from typing import Any
 
 from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import whole
-from vggkit.footprint.ranks.group import Group, GroupArguments
+from vggkit.footprint.ranks.group import AUTO, Group, GroupArguments
+from vggkit.footprint.ranks.pipelines import BALANCES, MOST_MICROBATCHES, Pipeline, stages_of
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
+from vggkit.footprint.ranks.schedules import SCHEDULES
 from vggkit.footprint.ranks.shards import MIXED_DTYPES, UNITS, FullyShard
 from vggkit.footprint.ranks.strategy import Alone, Choice, Placed, Strategy
 from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
+from vggkit.network import several
 
 __all__ = [
+    "AUTO",
+    "BALANCES",
     "MIXED_DTYPES",
     "MOST_RANKS",
     "NO_GROUP",
+    "SCHEDULES",
     "STRATEGIES",
     "TORCH",
     "UNITS",
@@ -32,14 +38,25 @@ __all__ = [
     "Choice",
     "Group",
     "GroupArguments",
+    "Pipeline",
     "Placed",
     "Strategy",
     "checked_group",
+    "stages_of",
 ]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     kind.name: kind
-    for kind in (Alone, Replicas, ReplicasInViews, ShardedOptimizer, FullyShard, TensorParallel, TensorReplicas)
+    for kind in (
+        Alone,
+        Replicas,
+        ReplicasInViews,
+        ShardedOptimizer,
+        FullyShard,
+        TensorParallel,
+        TensorReplicas,
+        Pipeline,
+    )
 }
 """Every strategy by the word that asks for it."""
 
@@ -64,6 +81,10 @@ def checked_group(
     replicas: Any = 2,
     param_dtype: Any = None,
     reduce_dtype: Any = None,
+    cut: Any = AUTO,
+    microbatches: Any = None,
+    schedule: Any = "gpipe",
+    balance: Any = "memory",
 ) -> Group:
     """Check arguments of a group; `Group` explains them.
 
@@ -72,9 +93,9 @@ def checked_group(
     """
     count = whole(ranks, "ranks", largest=MOST_RANKS)
     strategy = STRATEGIES[one_of(STRATEGIES, parallel, "parallel")]
-    several = [word for word in STRATEGIES if word != Alone.name]
+    together = [word for word in STRATEGIES if word != Alone.name]
     if count > 1 and strategy is Alone:
-        raise ArgumentError(f"parallel: {count} ranks need one of {', '.join(several)}")
+        raise ArgumentError(f"parallel: {count} ranks need one of {', '.join(together)}")
     if count == 1 and strategy is not Alone:
         raise ArgumentError(f"ranks: parallel {strategy.name} needs 2 or more")
     if rank is not None:
@@ -88,19 +109,23 @@ def checked_group(
     for word, value in (("static_graph", static_graph), ("reshard_after_forward", reshard_after_forward)):
         if not isinstance(value, bool):
             raise ArgumentError(f"{word}: expected True or False, found {shorten(value)}")
-    unit = one_of(UNITS, units, "units")
-    copies = whole(replicas, "replicas", least=2, largest=MOST_RANKS)
+    if microbatches is not None:
+        microbatches = whole(microbatches, "microbatches", largest=MOST_MICROBATCHES)
     group = Group(
         ranks=count,
         parallel=strategy.name,
         rank=rank,
         bucket_cap_mb=bucket_cap_mb,
         static_graph=static_graph,
-        units=unit,
+        units=one_of(UNITS, units, "units"),
         reshard_after_forward=reshard_after_forward,
-        replicas=copies,
+        replicas=whole(replicas, "replicas", least=2, largest=MOST_RANKS),
         param_dtype=_dtype(param_dtype, "param_dtype"),
         reduce_dtype=_dtype(reduce_dtype, "reduce_dtype"),
+        cut=names if (names := several(cut, "cut")) != (AUTO,) else AUTO,
+        microbatches=microbatches,
+        schedule=one_of(SCHEDULES, schedule, "schedule"),
+        balance=one_of(BALANCES, balance, "balance"),
     )
     for word in group.given:
         if word not in strategy.takes:

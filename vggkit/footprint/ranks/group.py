@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, SupportsIndex, TypedDict
 
 import msgspec
 
 from vggkit.network import Dtype
+
+AUTO = "auto"
+"""Cuts that are found."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -26,6 +30,12 @@ class Group(msgspec.Struct, frozen=True):
         replicas: of `tensor+ddp`: how many copies of the divided model there are; each has its share of the ranks.
         param_dtype: of `fsdp`: the dtype in which parameters are gathered and layers run; None for the model's own.
         reduce_dtype: of `fsdp`: the dtype in which gradients are added up; None for that of `param_dtype`.
+        cut: of `pipeline`: names of the blocks or layers with which each stage but the first one begins; "auto" for
+            those that balance best.
+        microbatches: of `pipeline`: into how many parts a batch is divided; None for as many as there are stages, or
+            the next number that divides the batch.
+        schedule: of `pipeline`: in which order they run: a key of `vggkit.footprint.ranks.schedules.SCHEDULES`.
+        balance: of `cut="auto"`: what the largest stage has the least of: "memory", or "macs" for multiply-accumulates.
     """
 
     ranks: int = 1
@@ -38,6 +48,10 @@ class Group(msgspec.Struct, frozen=True):
     replicas: int = 2
     param_dtype: str | None = None
     reduce_dtype: str | None = None
+    cut: str | tuple[str, ...] = AUTO
+    microbatches: int | None = None
+    schedule: str = "gpipe"
+    balance: str = "memory"
 
     @property
     def own(self) -> int:
@@ -56,14 +70,31 @@ class Group(msgspec.Struct, frozen=True):
         if self.ranks == 1:
             return []
         whose = "" if self.rank is None else f"rank {self.rank} of "
-        said = [
-            f"{'no ' * (value is False)}{word.replace('_', ' ')}{'' if isinstance(value, bool) else f' {value}'}"
-            for word, value in self.given.items()
-        ]
+        said = [_said(word.replace("_", " "), value) for word, value in self.given.items()]
         return [f"{whose}{self.ranks} ranks by {self.parallel}", *said]
 
 
-OPTIONS = ("bucket_cap_mb", "static_graph", "units", "reshard_after_forward", "replicas", "param_dtype", "reduce_dtype")
+def _said(word: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return word if value else f"no {word}"
+    if isinstance(value, tuple):
+        return f"{word} at {' and '.join(value)}"
+    return f"{word} {value}"
+
+
+OPTIONS = (
+    "bucket_cap_mb",
+    "static_graph",
+    "units",
+    "reshard_after_forward",
+    "replicas",
+    "param_dtype",
+    "reduce_dtype",
+    "cut",
+    "microbatches",
+    "schedule",
+    "balance",
+)
 """The fields that not every strategy has."""
 
 ALONE = Group()
@@ -82,3 +113,7 @@ class GroupArguments(TypedDict, total=False):
     replicas: SupportsIndex
     param_dtype: Dtype | None
     reduce_dtype: Dtype | None
+    cut: str | Iterable[str]
+    microbatches: SupportsIndex | None
+    schedule: str
+    balance: str

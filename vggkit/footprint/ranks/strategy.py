@@ -107,6 +107,9 @@ class Strategy(ABC):
     words: ClassVar[str]
     """What it does, in a sentence about each rank."""
 
+    sends: ClassVar[str] = "in rings"
+    """How it sends, in a sentence."""
+
     takes: ClassVar[tuple[str, ...]] = ()
     """Its options, of those in `vggkit.footprint.ranks.group.OPTIONS`."""
 
@@ -133,6 +136,35 @@ class Strategy(ABC):
     def batches(cls, group: Group) -> int:
         """Return how many batches the ranks have at once: one each, unless they share them."""
         return group.ranks
+
+    @classmethod
+    def models(cls, group: Group, network: Network) -> Iterable[tuple[str, Sequence[PlacedLayer]]]:  # noqa: ARG003  # stages
+        """Return what there is an optimizer for: what it is called, and its layers."""
+        return [(network.name, network.layers)]
+
+    @classmethod
+    def microbatches(cls, group: Group, batch: int) -> int:  # noqa: ARG003  # a pipeline's depend on them
+        """Return into how many parts a batch is divided that run one after the other."""
+        return 1
+
+    @classmethod
+    def settled(cls, group: Group, batch: int | None = None) -> Group:  # noqa: ARG003  # a pipeline's depends on it
+        """Return a group whose number of microbatches is decided: for a batch, or whatever the batch."""
+        return group
+
+    @classmethod
+    def sentences(cls, group: Group, batch: int) -> list[str]:  # noqa: ARG003  # most have said all
+        """Return what else there is to say of a plan, in sentences."""
+        return []
+
+    @classmethod
+    def check_batch(cls, group: Group, batch: int) -> None:  # noqa: ARG003  # most take any
+        """Refuse a batch that the ranks can't run.
+
+        Raises:
+            ArgumentError: says why, and what would be right.
+        """
+        return
 
     @abstractmethod
     def wrap(self, blocks: Blocks) -> Blocks:

@@ -102,7 +102,7 @@ def _largest(sought: Sought, fit: Fit | CardFit, room: Room, way: Way) -> int:
     if isinstance(fit, Fit):
         return tensors_fit(changed, room.bytes).largest
     is_known = set(way.options) == {ExpandableSegments.name} and fit.expandable_segments is not None
-    return fit.expandable_segments or 0 if is_known else largest_on_card(changed, room)
+    return fit.expandable_segments or 0 if is_known else changed.shown(largest_on_card(changed, room))
 
 
 def _cost(step: Step, again: int) -> str:

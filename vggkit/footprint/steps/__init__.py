@@ -6,15 +6,20 @@ mode is one class here, and its line in `TAKEN`, in `options`.
 
 from __future__ import annotations
 
+from vggkit.footprint.ranks import STRATEGIES, Pipeline
 from vggkit.footprint.steps.inference import Inference
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.perceptual import Perceptual
+from vggkit.footprint.steps.stage import StageTraining
 from vggkit.footprint.steps.step import Step
 from vggkit.footprint.steps.training import Training
 from vggkit.network import Network
 
 STEPS: dict[str, type[Step]] = {kind.mode: kind for kind in (Training, Inference, Perceptual)}
 """Every kind of step by its mode."""
+
+OF_RANKS: dict[str, type[Step]] = {Pipeline.name: StageTraining}
+"""Those of ranks that run a part of the network, by strategy."""
 
 
 def step_of(network: Network, options: StepOptions) -> Step:
@@ -27,4 +32,10 @@ def step_of(network: Network, options: StepOptions) -> Step:
     >>> step_of(Network.of("D"), StepOptions()).peak.event
     'backward of block3_relu3'
     """
-    return STEPS[options.mode](network, options)
+    return OF_RANKS.get(options.group.parallel, STEPS[options.mode])(network, settled(options))
+
+
+def settled(options: StepOptions) -> StepOptions:
+    """Return options in which what depends on the batch has been decided: a group's microbatches."""
+    group = STRATEGIES[options.group.parallel].settled(options.group, options.batch)
+    return options if group == options.group else options.replace(group=group)

@@ -159,6 +159,21 @@ class StepOptions(msgspec.Struct, frozen=True):
         return STRATEGIES[self.group.parallel].batches(self.group)
 
     @property
+    def microbatches(self) -> int:
+        """Into how many parts a batch is divided that run one after the other."""
+        return STRATEGIES[self.group.parallel].microbatches(self.group, self.batch)
+
+    @property
+    def at_once(self) -> int:
+        """How many images run at once."""
+        return max(1, self.batch // self.microbatches)
+
+    def with_at_once(self, images: int) -> StepOptions:
+        """Return the same options for a batch of which so many images run at once; the microbatches stay as many."""
+        group = STRATEGIES[self.group.parallel].settled(self.group)
+        return self.replace(group=group, batch=images * self.replace(group=group).microbatches)
+
+    @property
     def images(self) -> int:
         """Images of a step, of all ranks and all batches whose gradients are added up."""
         return self.batch * self.accumulate * self.batches
@@ -410,11 +425,12 @@ def _check_step_in_backward(options: StepOptions) -> None:
 
 
 def _check_trained(network: Network, options: StepOptions) -> None:
-    """Refuse several ranks that train nothing, or what is frozen."""
+    """Refuse ranks that train nothing, or what is frozen."""
     frozen = network.parts(options.freeze, "freeze")
-    if not any(placed.layer.parameters(placed.input_shape) and placed.name not in frozen for placed in network):
-        parallel = options.group.parallel
-        raise ArgumentError(f"parallel: {parallel} needs a parameter that is trained, and {network.name} has none")
+    for whose, layers in STRATEGIES[options.group.parallel].models(options.group, network):
+        if not any(placed.layer.parameters(placed.input_shape) and placed.name not in frozen for placed in layers):
+            parallel = options.group.parallel
+            raise ArgumentError(f"parallel: {parallel} needs a parameter that is trained, and {whose} has none")
     STRATEGIES[options.group.parallel].check_frozen(network, frozen)
 
 

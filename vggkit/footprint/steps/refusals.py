@@ -8,7 +8,7 @@ from contextlib import suppress
 import msgspec
 
 from vggkit.base.errors import ArgumentError, ConfigError
-from vggkit.footprint.ranks import NO_GROUP
+from vggkit.footprint.ranks import NO_GROUP, STRATEGIES
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import Step
@@ -25,6 +25,7 @@ def runnable_step(network: Network, options: StepOptions) -> Step:
     Raises:
         ArgumentError: if torch refuses to run it; says why, and what would help.
     """
+    _check_batch(options)
     [step] = _runnable([step_of(network, options)])
     return step
 
@@ -35,6 +36,7 @@ def steps_of_ranks(network: Network, options: StepOptions) -> list[Step]:
     Raises:
         ArgumentError: if torch refuses to run one of them; says why, and what would help.
     """
+    _check_batch(options)
     return _runnable(_walked_ranks(network, options))
 
 
@@ -55,7 +57,12 @@ def runnable_steps(network: Network, options: StepOptions) -> list[Step]:
     Raises:
         ArgumentError: if it refuses to run one of them; says why, and what would help.
     """
+    _check_batch(options)
     return _runnable(steps_with_room(network, options))
+
+
+def _check_batch(options: StepOptions) -> None:
+    STRATEGIES[options.group.parallel].check_batch(options.group, options.batch)
 
 
 def _runnable(steps: list[Step]) -> list[Step]:
@@ -98,7 +105,8 @@ def _refusal(step: Step) -> str:
 def _changes(step: Step) -> Iterator[tuple[str, Network, StepOptions]]:
     """Yield changes that may help: a normalisation gets more values, or takes no statistics of the batch."""
     network, options = step.network, step.options
-    yield "batch 2 or more", network, options.replace(batch=2)
+    more = options.with_at_once(2)
+    yield f"batch {more.batch} or more", network, more
     channels, height, width = network.input_shape
     with suppress(ConfigError):
         larger = place(msgspec.structs.replace(network.config, input=(channels, 4 * height, 4 * width)))
@@ -115,5 +123,10 @@ def is_over_the_batch(placed: PlacedLayer) -> bool:
 
 
 def smallest_batch(network: Network, options: StepOptions) -> int:
-    """Return the smallest batch that torch runs: 2 where a normalisation would see a single value, else 1."""
-    return 2 if any(step.refused for step in steps_with_room(network, options.replace(batch=1))) else 1
+    """Return the smallest batch that torch runs: of 2 images where a normalisation would see a single value, else 1.
+
+    A batch of several microbatches has as many in each.
+    """
+    single = options.with_at_once(1)
+    is_refused = any(step.refused for step in steps_with_room(network, single))
+    return options.with_at_once(2).batch if is_refused else single.batch

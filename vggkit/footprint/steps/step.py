@@ -69,7 +69,7 @@ class Step(ABC):
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.network = network
         self.options = options
-        self._eager = eager = Eager(options.batch, options.device, training=self.is_training)
+        self._eager = eager = Eager(options.at_once, options.device, training=self.is_training)
         self.moments, self.saved, self.outputs = eager.moments, eager.kept, eager.outputs
         self.run_again, self.refused = eager.run_again, eager.refused
         self._element_bytes = ELEMENT_BYTES[options.dtype]
@@ -121,12 +121,12 @@ class Step(ABC):
     def torch_snapshot(self) -> dict[str, Any]:
         """Return a steady step of the loop in the form of torch's memory snapshots."""
         if self.options.device == "cpu":
-            return viewer.on_cpu(self.loop, self.options.batch)
-        return viewer.on_cuda(self.loop, self.options.batch, self.options.allocator)
+            return viewer.on_cpu(self.loop, self.options.at_once)
+        return viewer.on_cuda(self.loop, self.options.at_once, self.options.allocator)
 
     def card_use(self) -> CardUse:
         """Return what it takes of a card that is never full, when it is one of a loop of such steps."""
-        use = card_use(self.loop, self.options.batch, Settings.of(self.options.allocator))
+        use = card_use(self.loop, self.options.at_once, Settings.of(self.options.allocator))
         assert use is not None  # this card is never full
         return use
 
@@ -157,11 +157,11 @@ class Step(ABC):
         shapes = placed.layer.buffers(placed.input_shape).values()
         return parameters, [eager.new(0, elements(shape) * size if shape else INDEX_BYTES, BUFFERS) for shape in shapes]
 
-    def _images(self) -> Tensor:
-        """Allocate images."""
+    def _images(self, batches: int = 1) -> Tensor:
+        """Allocate images of as many batches as are run one after the other; return those of one."""
         self._eager.event = START
         shape = self.network.input_shape
-        storage = self._eager.new(elements(shape) * self._element_bytes, kind=INPUTS)
+        storage = self._eager.new(elements(shape) * self._element_bytes * batches, kind=INPUTS)
         return Tensor(storage, shape, self._element_bytes)
 
     def _record(self) -> list[Event]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from vggkit.base.eager import (
@@ -21,7 +21,7 @@ from vggkit.footprint.optimizers import Call
 from vggkit.footprint.ranks import NO_GROUP, STRATEGIES, Placed
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import CLIP_GRAD, CONSTRUCTION, OPTIMIZER_STEP, ZERO_GRAD, Blocks, Step, made_first
-from vggkit.network import Network
+from vggkit.network import Network, PlacedLayer
 
 CHUNK = 65536
 """Elements that a block of threads goes through (aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize)."""
@@ -73,9 +73,22 @@ class Training(Step):
         super().__init__(network, options)
 
     def _walk(self) -> None:
+        blocks = self._build()
+        images = self._images()
+        targets = self._targets()
+        self._record()  # `loop` says when these are made
+        self._begin()
+        self._micro_steps = list(self._made_micro_steps(images, targets, blocks))
+        self._end()
+        eager = self._eager
+        self._record()
+        eager.release(self._loss)
+
+    def _build(self) -> Blocks:
+        """Build the model, and what the rank and the loop have besides; return the layers by block."""
         eager, options = self._eager, self.options
         strategy = STRATEGIES[options.group.parallel]
-        blocks = self._place(strategy.built(self.network.modules()), self.network.parts(options.freeze, "freeze"))
+        blocks = self._place(self._layers(), self.network.parts(options.freeze, "freeze"))
         self._trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         built = list(eager.events)
         placed = Placed(
@@ -92,9 +105,15 @@ class Training(Step):
         blocks = self.strategy.wrap(blocks)
         if options.ema:
             self._copy_model(self.strategy.copied(built))
-        images = self._images()
-        targets = self._targets()
-        self._record()  # `loop` says when these are made
+        return blocks
+
+    def _layers(self) -> Iterable[PlacedLayer]:
+        """Return the layers that the rank's model has."""
+        return STRATEGIES[self.options.group.parallel].built(self.network.modules())
+
+    def _begin(self) -> None:
+        """Begin a step: the optimizer has its state, and the gradients of the step before are freed."""
+        eager, options = self._eager, self.options
         self._states = {parameter: self._made_states(parameter) for parameter in self.strategy.owned}
         if not options.step_in_backward:
             for parameter in self.strategy.trained:
@@ -104,19 +123,19 @@ class Training(Step):
         if options.zero_grad == "set_to_none":
             for parameter in self.strategy.trained:
                 self._free_gradient(parameter)
-        self._micro_steps = list(self._made_micro_steps(images, targets, blocks))
-        self._after: list[Part] = []
-        if options.clip_grad and self.strategy.trained:
-            self._after.append(self._clip())
-        if not options.step_in_backward:
-            self._after.append(self._update(self.strategy.owned))
-        self._record()
-        eager.release(self._loss)
 
-    def _targets(self) -> Tensor:
-        """Allocate what the output is compared with."""
+    def _end(self) -> None:
+        """Do what comes behind the last backward pass."""
+        self._after: list[Part] = []
+        if self.options.clip_grad and self.strategy.trained:
+            self._after.append(self._clip())
+        if not self.options.step_in_backward:
+            self._after.append(self._update(self.strategy.owned))
+
+    def _targets(self, batches: int = 1) -> Tensor:
+        """Allocate what the outputs of as many batches are compared with; return those of one."""
         targets = self.options.loss_rules.targets(self.network.output_shape, self.options.output_dtype)
-        storage = self._eager.new(targets.per_image, kind=INPUTS)
+        storage = self._eager.new(targets.per_image * batches, kind=INPUTS)
         return Tensor(storage, targets.shape, targets.element_bytes)
 
     def _arrival(self) -> list[Parameter]:
@@ -270,6 +289,12 @@ class Training(Step):
 
         The first one makes the gradients that stay and the optimizer's state.
         """
+        yield from self._pass_events(number)
+        for part in self._after:
+            yield from self._part_events(part, {}, number)
+
+    def _pass_events(self, number: int) -> Iterator[Event]:
+        """Yield what the forward and backward passes of a step allocate and free."""
         if number == 2:
             yield from self.strategy.rebuilt
         is_first = number == 1
@@ -282,8 +307,6 @@ class Training(Step):
             added = micro_step.added if is_first and position == 0 else {}
             for part in micro_step.backward:
                 yield from self._part_events(part, added, number)
-        for part in self._after:
-            yield from self._part_events(part, {}, number)
 
     def _part_events(self, part: Part, added: dict[Storage, Storage], number: int) -> Iterator[Event]:
         if part.updated and number <= self.options.early_steps:
