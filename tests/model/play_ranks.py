@@ -5,6 +5,7 @@ They meet at a file, so that no port is taken, and talk by gloo.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -36,28 +37,33 @@ STEPS = 3
 
 
 class Case(NamedTuple):
-    """A strategy, and how its batch is shared.
+    """A strategy, and how a batch is shared.
 
     Args:
         name: what its files are called.
         parallel: the strategy.
         options: its options.
-        shares_batch: whether all ranks have the same images.
+        ranks: how many processes train.
+        shares: into how many parts a batch is divided: the ranks of each have the same images.
+        has_state: whether torch's `get_model_state_dict` has all of the model.
     """
 
     name: str
     parallel: str
-    options: dict[str, Any]
-    shares_batch: bool = False
+    options: dict[str, Any] = {}  # noqa: RUF012  # nobody changes it
+    ranks: int = 2
+    shares: int = 2
+    has_state: bool = True
 
 
 CASES = [
-    Case("ddp", "ddp", {}),
+    Case("ddp", "ddp"),
     Case("ddp-view", "ddp-view", {"bucket_cap_mb": 0.01, "static_graph": True}),
-    Case("zero1", "zero1", {}),
-    Case("fsdp", "fsdp", {}),
+    Case("zero1", "zero1"),
+    Case("fsdp", "fsdp"),
     Case("fsdp-layers", "fsdp", {"units": "layers", "reshard_after_forward": False}),
-    Case("tensor", "tensor", {}, shares_batch=True),
+    Case("tensor", "tensor", shares=1),
+    Case("tensor-ddp", "tensor+ddp", ranks=4, has_state=False),
 ]
 
 
@@ -127,35 +133,46 @@ def train(model: nn.Module, parallel: str, own: slice) -> list[float]:
     return losses
 
 
-def whole(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's weights, put together."""
-    state: dict[str, Any] = get_model_state_dict(model)
-    return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in state.items()}
+def play(case: Case, rank: int, folder: Path) -> None:
+    """Train by a strategy from other weights on each rank, save whole and in parts, and load both.
 
-
-def play(case: Case, rank: int, ranks: int, folder: Path) -> None:
-    """Train by a strategy from other weights on each rank, save whole and in parts, and load both."""
+    Args:
+        case: the strategy.
+        rank: this one.
+        folder: where the files are written.
+    """
     model = vggkit.parallelize(small(seed=rank), case.parallel, **case.options)
-    own = slice(None) if case.shares_batch else slice(rank, None, ranks)
-    losses = torch.tensor(train(model, case.parallel, own))
+    share = rank // (case.ranks // case.shares)
+    losses = torch.tensor(train(model, case.parallel, slice(share, None, case.shares)))
     dist.all_reduce(losses)
     if rank == 0:
-        (folder / f"{case.name}.json").write_text(json.dumps((losses / ranks).tolist()))
-    vggkit.save_weights(model, folder / f"{case.name}{rank or ''}.safetensors")
+        (folder / f"{case.name}.json").write_text(json.dumps((losses / case.ranks).tolist()))
+    vggkit.save_weights(model, folder / f"{case.name}.safetensors{rank or ''}")
+    dist.barrier()
+    loaded = vggkit.parallelize(small(seed=5), case.parallel, **case.options)
+    vggkit.load_weights(loaded, folder / f"{case.name}.safetensors")
+    vggkit.save_weights(loaded, folder / f"{case.name}.again{rank or ''}")
+    if case.has_state:
+        play_parts(case, model, folder)
+
+
+def play_parts(case: Case, model: nn.Module, folder: Path) -> None:
+    """Let each rank save what it has, and load what ranks of this and of another strategy had."""
     parts = HuggingFaceStorageWriter(str(folder / case.name), save_distributed=True)
     dcp.save(get_model_state_dict(model), storage_writer=parts)
     dist.barrier()
-
-    trained = whole(model)
-    loaded = vggkit.parallelize(small(seed=5), case.parallel, **case.options)
-    vggkit.load_weights(loaded, folder / f"{case.name}.safetensors")
-    check_equal(trained, whole(loaded))
-    for saved in (case.name, CASES[0].name):  # the same in the same order on all ranks, or they wait for each other
-        continued = vggkit.parallelize(small(seed=5), case.parallel, **case.options)
-        state = get_model_state_dict(continued)
+    for saved in (case.name, CASES[0].name):
+        loaded = vggkit.parallelize(small(seed=5), case.parallel, **case.options)
+        state = get_model_state_dict(loaded)
         dcp.load(state, storage_reader=HuggingFaceStorageReader(str(folder / saved)))
-        set_model_state_dict(continued, state)
-        check_equal(vggkit.load_model(folder / f"{saved}.safetensors").state_dict(), whole(continued))
+        set_model_state_dict(loaded, state)
+        wanted = vggkit.load_model(folder / f"{saved}.safetensors").state_dict()
+        check_equal(wanted, {name: _whole(value) for name, value in get_model_state_dict(loaded).items()})
+
+
+def _whole(value: Any) -> Tensor:
+    tensor: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return tensor
 
 
 def check_equal(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
@@ -165,15 +182,13 @@ def check_equal(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
         assert torch.equal(value, found[name]), name
 
 
-def die(case: Case, rank: int, ranks: int) -> None:
+def die(case: Case, rank: int) -> None:
     """Train, and let the last rank be killed in the second step, when the others wait for its gradients."""
     model = vggkit.parallelize(small(seed=0), case.parallel, **case.options)
-    step = 0
+    steps = itertools.count()
 
     def kill(*_: object) -> None:
-        nonlocal step
-        step += 1
-        if step > 1 and rank == ranks - 1:
+        if next(steps) and rank == case.ranks - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     model.register_forward_hook(kill)
@@ -181,14 +196,14 @@ def die(case: Case, rank: int, ranks: int) -> None:
 
 
 def main(word: str, rank: int, ranks: int, folder: Path) -> None:
-    """Play all strategies, or die by one."""
+    """Play all strategies of so many ranks, or die by one."""
     torch.set_num_threads(1)
     join(rank, ranks, folder)
     for case in CASES:
-        if word == "play":
-            play(case, rank, ranks, folder)
+        if word == "play" and case.ranks == ranks:
+            play(case, rank, folder)
         elif word == case.name:
-            die(case, rank, ranks)
+            die(case, rank)
     dist.destroy_process_group()
 
 

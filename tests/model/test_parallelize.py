@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import vggkit
 from tests.conftest import sample
-from tests.footprint.ranks import loop, sharded, tracked
+from tests.footprint.ranks import divided, loop, sharded, tracked
 from tests.model import play_ranks
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.plan import plan_step
@@ -129,6 +130,29 @@ def test_the_scores_of_divided_layers_are_whole(mesh: DeviceMesh) -> None:
     assert not isinstance(scores, DTensor)
 
 
+@pytest.mark.parametrize("options", [{}, {"bucket_cap_mb": 0.001}], ids=str)
+def test_replicas_of_parts_hold_what_is_planned(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """MemTracker's peak of a step, and the buckets, are those of a model divided and wrapped by hand."""
+    asked = checked_options(NETWORK, batch=3, ranks=8, rank=7, parallel="tensor+ddp", **options)
+    by_hand = divided.seen(NETWORK, asked)
+
+    def meshes_of(_: object) -> divided.Meshes:
+        both = init_device_mesh("cpu", (2, 4), mesh_dim_names=("copies", "parts"))
+        return divided.Meshes(both, both)
+
+    def wrap(training: divided.DividedTraining, model: nn.Module, _: object = None) -> nn.Module:
+        wrapped = vggkit.parallelize(model, "tensor+ddp", training.meshes.copies, **options)
+        wrapped.register_comm_hook(training.sent, lambda sent, bucket: loop.averaged(sent, bucket))
+        return wrapped
+
+    monkeypatch.setattr(divided, "meshes_of", meshes_of)
+    monkeypatch.setattr(divided.DividedTraining, "built", loop.Training.built)
+    monkeypatch.setattr(divided.DividedTraining, "wrap", wrap)
+    list_of_ranks = 8 * 4  # the mesh has one on the CPU, which the tracker sees as it is sliced; by hand it is before
+    assert divided.seen(NETWORK, asked) == by_hand._replace(peak=by_hand.peak + list_of_ranks)
+    assert by_hand.peak == plan_step(NETWORK, asked).peak_bytes
+
+
 @pytest.mark.usefixtures("mesh")
 def test_all_ranks_are_the_mesh_if_none_is_given() -> None:
     """Of the process group, on the model's device."""
@@ -163,14 +187,22 @@ def test_a_model_without_values_is_divided_before_it_has_some(mesh: DeviceMesh) 
 # Real processes
 
 
+Played = Callable[[play_ranks.Case], Path]
+
+
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Let two gloo processes train, save and load by every strategy: the folder that they write to."""
-    folder = tmp_path_factory.mktemp("ranks")
-    started = play_ranks.start(["-m", play_ranks.__name__, "play"], 2, folder)
-    said = [process.communicate(timeout=300)[0].decode() for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    return folder
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """Let gloo processes train, save and load by every strategy of so many ranks: the folder that they write to."""
+
+    @cache
+    def folder_of(ranks: int) -> Path:
+        folder = tmp_path_factory.mktemp("ranks")
+        started = play_ranks.start(["-m", play_ranks.__name__, "play"], ranks, folder)
+        said = [process.communicate(timeout=600)[0].decode() for process in started]
+        assert [process.returncode for process in started] == [0] * ranks, said
+        return folder
+
+    return lambda case: folder_of(case.ranks)
 
 
 @pytest.fixture(scope="module")
@@ -180,51 +212,64 @@ def alone() -> tuple[list[float], dict[str, torch.Tensor]]:
     return play_ranks.train(model, "none", slice(None)), model.state_dict()
 
 
-CASES = [case.name for case in play_ranks.CASES]
+CASES = {case.name: case for case in play_ranks.CASES}
+OF_TWO = [name for name, case in CASES.items() if case.ranks == 2]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", sample(list(CASES), OF_TWO))
 def test_losses_and_weights_are_those_of_one_process(
-    case: str, played: Path, alone: tuple[list[float], dict[str, torch.Tensor]]
+    name: str, played: Played, alone: tuple[list[float], dict[str, torch.Tensor]]
 ) -> None:
     """Within rounding, though each rank's model began with other weights: the first one's are everybody's."""
     losses, weights = alone
-    assert json.loads((played / f"{case}.json").read_text()) == pytest.approx(losses, rel=1e-6)
-    loaded = vggkit.load_model(played / f"{case}.safetensors").state_dict()
+    folder = played(CASES[name])
+    assert json.loads((folder / f"{name}.json").read_text()) == pytest.approx(losses, rel=1e-6)
+    loaded = vggkit.load_model(folder / f"{name}.safetensors").state_dict()
     assert list(loaded) == list(weights)
-    for name, weight in weights.items():  # other sums of eight gradients: some units in the last place
-        torch.testing.assert_close(loaded[name], weight, rtol=1e-5, atol=1e-7)
-        assert not torch.equal(weight, play_ranks.small(seed=0).state_dict()[name])
+    for weight, value in weights.items():  # other sums of eight gradients: some units in the last place
+        torch.testing.assert_close(loaded[weight], value, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(value, play_ranks.small(seed=0).state_dict()[weight])
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_parts_are_loaded_in_one_process(case: str, played: Path) -> None:
+@pytest.mark.parametrize("name", sample(list(CASES), OF_TWO))
+def test_a_model_is_loaded_as_it_was_saved(name: str, played: Played) -> None:
+    """Loaded into another model of the same strategy, and saved again, it is the same file, to the byte."""
+    folder = played(CASES[name])
+    assert (folder / f"{name}.again").read_bytes() == (folder / f"{name}.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.has_state])
+def test_parts_are_loaded_in_one_process(name: str, played: Played) -> None:
     """A folder of torch.distributed.checkpoint has, to the bit, what the whole file has."""
+    folder = played(CASES[name])
     model = play_ranks.small(seed=1)
-    report = vggkit.load_weights(model, played / case)
+    report = vggkit.load_weights(model, folder / name)
     assert (len(report.loaded), report.left, report.notes) == (6, (), ())
-    play_ranks.check_equal(vggkit.load_model(played / f"{case}.safetensors").state_dict(), dict(model.state_dict()))
+    play_ranks.check_equal(vggkit.load_model(folder / f"{name}.safetensors").state_dict(), dict(model.state_dict()))
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_first_rank_writes_a_divided_model(case: str, played: Path) -> None:
+@pytest.mark.parametrize("name", sample(list(CASES), OF_TWO))
+def test_the_first_rank_writes_a_divided_model(name: str, played: Played) -> None:
     """All ranks must save it; of replicas each has the whole model, and whoever saves it writes it."""
-    other = played / f"{case}1.safetensors"
-    assert other.exists() == (case in ("ddp", "ddp-view", "zero1"))
+    file = played(CASES[name]) / f"{name}.safetensors"
+    other = file.with_name(f"{file.name}1")
+    assert other.exists() == (name in ("ddp", "ddp-view", "zero1"))
     if other.exists():
-        assert other.read_bytes() == (played / f"{case}.safetensors").read_bytes()
+        assert other.read_bytes() == file.read_bytes()
 
 
 DEAD = r"Connection closed by peer|Connection reset by peer|Timed out|Broken pipe"
 
 
-@pytest.mark.parametrize("case", sample(CASES, ["fsdp"]))
-def test_a_rank_that_is_killed_ends_the_others(case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sample(list(CASES), ["fsdp"]))
+def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> None:
     """With an error that says whose connection is closed, and before their time-out."""
-    started = play_ranks.start(["-m", play_ranks.__name__, case], 2, tmp_path)
+    others = CASES[name].ranks - 1
+    started = play_ranks.start(["-m", play_ranks.__name__, name], others + 1, tmp_path)
     said = [process.communicate(timeout=2 * play_ranks.SECONDS)[0].decode() for process in started]
-    assert [process.returncode for process in started] == [1, -signal.SIGKILL], said
-    assert re.search(DEAD, said[0].strip().splitlines()[-1]), said[0]
+    assert [process.returncode for process in started] == [*[1] * others, -signal.SIGKILL], said
+    for text in said[:others]:
+        assert re.search(DEAD, text.strip().splitlines()[-1]), text
 
 
 # What can't be
@@ -233,7 +278,7 @@ def test_a_rank_that_is_killed_ends_the_others(case: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("model", "parallel", "options", "said"),
     [
-        (small, "fdsp", {}, "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor"),
+        (small, "fdsp", {}, "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp"),
         (small, "none", {}, "parallel: expected one of ddp,"),
         (lambda: nn.Linear(2, 2), "ddp", {}, "model: expected a model of vggkit.build that nothing wraps, found 'Line"),
         (
@@ -258,6 +303,13 @@ def test_a_rank_that_is_killed_ends_the_others(case: str, tmp_path: Path) -> Non
         (small, "ddp", {"units": "root"}, "units: expected a parallel that has it (fsdp), found ddp"),
         (small, "fsdp", {"units": "rows"}, "units: expected one of blocks, layers, root, found 'rows'"),
         (small, "ddp", {"bucket_cap_mb": 0}, "bucket_cap_mb: expected a number above 0, found 0"),
+        (small, "tensor+ddp", {"replicas": 3}, "replicas: 4 ranks by tensor+ddp expected one of 2, found 3"),
+        (
+            lambda: small(freeze="fc1"),
+            "tensor+ddp",
+            {},
+            "freeze: parallel tensor+ddp can't freeze fc1, as torch trains",
+        ),
         (small, "tensor", {"mesh": "cpu"}, "mesh: expected a DeviceMesh of torch, found 'str'"),
         (
             lambda: vggkit.build(vggkit.loads(TEXT.replace("FC-24", "FC-25"))),
@@ -287,6 +339,11 @@ def test_values_are_needed_where_they_are_sent(parallel: str, mesh: DeviceMesh) 
 @pytest.mark.usefixtures("mesh")
 def test_a_mesh_of_other_ranks_is_refused() -> None:
     """With more dimensions, another device, a single rank, or without this one."""
+    flat = init_device_mesh("cpu", (4,), mesh_dim_names=("ranks",))
+    with pytest.raises(ArgumentError, match=r"mesh: parallel tensor\+ddp expected 2 dimensions \(dp, tp\), found 1"):
+        vggkit.parallelize(small(), "tensor+ddp", flat)
+    with pytest.raises(ArgumentError, match="mesh: expected names of its dimensions, such as"):
+        vggkit.parallelize(small(), "tensor+ddp", init_device_mesh("cpu", (2, 2)))
     wrong = {
         "parallel fsdp expected 1 dimension (ranks), found 2": init_device_mesh("cpu", (2, 2)),
         "expected the model's device, cpu, found meta": DeviceMesh("meta", [0, 1, 2, 3]),

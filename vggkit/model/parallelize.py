@@ -25,9 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.footprint.ranks import Group, checked_group
+from vggkit.footprint.ranks.mesh import Mesh, check_mesh
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.shards import FullyShard
 from vggkit.footprint.ranks.strategy import Strategy
+from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 from vggkit.model.module import VGG
@@ -42,6 +44,7 @@ def parallelize(
     static_graph: bool = False,
     units: str = "blocks",
     reshard_after_forward: bool = True,
+    replicas: int = 2,
 ) -> nn.Module:
     """Set a model up on this rank as `memory(..., parallel=...)` plans it, with torch's own engine.
 
@@ -50,17 +53,19 @@ def parallelize(
 
     Args:
         model: of `build`, on the rank's device.
-        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp` or `tensor`.
-        mesh: the ranks; None for all of the process group.
+        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp`, `tensor` or `tensor+ddp`.
+        mesh: the ranks; None for all of the process group. Of `tensor+ddp` it has two named dimensions: the replicas,
+            and the ranks that have one together.
         bucket_cap_mb: of `ddp`, as `memory` has it.
         static_graph: of `ddp`, as `memory` has it.
         units: of `fsdp`, as `memory` has it.
         reshard_after_forward: of `fsdp`, as `memory` has it.
+        replicas: of `tensor+ddp`, as `memory` has it; a mesh says it itself.
 
     Returns:
-        What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`; `zero1`, whose optimizer is
-        then a `torch.distributed.optim.ZeroRedundancyOptimizer`); else the model itself, whose parameters are DTensors
-        now (`fsdp`, `tensor`).
+        What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`, `tensor+ddp`; `zero1`, whose
+        optimizer is then a `torch.distributed.optim.ZeroRedundancyOptimizer`); else the model itself, whose parameters
+        are DTensors now (`fsdp`, `tensor`).
 
     Raises:
         ArgumentError: if an argument is outside its allowed values, the model can't be divided so, or there is no
@@ -81,20 +86,36 @@ def parallelize(
         )
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise ArgumentError("model: expected one that is not divided yet, found parameters that are DTensors")
-    ranks = _checked_mesh(mesh, model, set_up)
+    given = _checked_mesh(mesh, model, set_up)
     group = checked_group(
-        ranks.size(),
+        dist.get_world_size() if given is None else given.size(),
         parallel,
         bucket_cap_mb=bucket_cap_mb,
         static_graph=static_graph,
         units=units,
         reshard_after_forward=reshard_after_forward,
+        replicas=replicas if given is None or given.ndim == 1 else given.size(0),
     )
-    return set_up().applied(model, ranks, group)
+    return set_up().applied(model, mesh_of(_device(model), group) if given is None else given, group)
 
 
-def _checked_mesh(mesh: DeviceMesh | None, model: VGG, set_up: type[SetUp]) -> DeviceMesh:
-    """Return the mesh of all ranks if none is given; check one that is.
+def mesh_of(device: str, group: Group) -> DeviceMesh:
+    """Return all ranks of the process group, side by side as a strategy has them.
+
+    Args:
+        device: where the model is: "cpu" or "cuda".
+        group: how many they are, and what they do.
+    """
+    set_up = SET_UPS[group.parallel]
+    return init_device_mesh(device, set_up.sides(group), mesh_dim_names=set_up.dimensions)
+
+
+def _device(model: VGG) -> str:
+    return next((parameter.device.type for parameter in model.parameters()), "cpu")
+
+
+def _checked_mesh(mesh: DeviceMesh | None, model: VGG, set_up: type[SetUp]) -> DeviceMesh | None:
+    """Check a mesh.
 
     Raises:
         ArgumentError: if there is no process group, or the mesh has other dimensions, another device or other ranks.
@@ -104,18 +125,21 @@ def _checked_mesh(mesh: DeviceMesh | None, model: VGG, set_up: type[SetUp]) -> D
             "mesh: expected a process group, found none: call torch.distributed.init_process_group() first, in each"
             " process that torchrun starts"
         )
-    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    device = _device(model)
     if mesh is None:
         if device == "meta":
             raise ArgumentError("mesh: expected one, as the model is on the meta device, which says no device of ranks")
-        return init_device_mesh(device, (dist.get_world_size(),), mesh_dim_names=set_up.dimensions)
+        return None
     if not isinstance(mesh, DeviceMesh):
         raise ArgumentError(f"mesh: expected a DeviceMesh of torch, found {shorten(type(mesh).__name__)}")
-    if mesh.ndim != len(set_up.dimensions):
+    names = set_up.dimensions
+    if mesh.ndim != len(names):
         raise ArgumentError(
-            f"mesh: parallel {set_up.kind.name} expected {len(set_up.dimensions)} dimension"
-            f"{'s' * (len(set_up.dimensions) > 1)} ({', '.join(set_up.dimensions)}), found {mesh.ndim}"
+            f"mesh: parallel {set_up.kind.name} expected {len(names)} dimension{'s' * (len(names) > 1)}"
+            f" ({', '.join(names)}), found {mesh.ndim}"
         )
+    if mesh.ndim > 1 and mesh.mesh_dim_names is None:
+        raise ArgumentError(f"mesh: expected names of its dimensions, such as mesh_dim_names={names}, found none")
     if device not in (mesh.device_type, "meta"):
         raise ArgumentError(f"mesh: expected the model's device, {device}, found {mesh.device_type}")
     if mesh.get_coordinate() is None:
@@ -130,7 +154,7 @@ class SetUp(ABC):
     """The strategy's plan."""
 
     dimensions: ClassVar[tuple[str, ...]] = ("ranks",)
-    """What the mesh has dimensions of."""
+    """The dimensions of the mesh."""
 
     optimizers: ClassVar[Any] = torch.optim
     """Where the optimizers are, by the names that they have in `torch.optim`."""
@@ -142,6 +166,15 @@ class SetUp(ABC):
             run: what `applied` has returned.
         """
         return nullcontext()
+
+    @classmethod
+    def sides(cls, group: Group) -> tuple[int, ...]:
+        """Return how long each dimension of the mesh is.
+
+        Raises:
+            ArgumentError: if the ranks can't stand so.
+        """
+        return (group.ranks,)
 
     @abstractmethod
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
@@ -240,15 +273,42 @@ class TensorParallelSetUp(SetUp):
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         self.kind.check_network(group, model.network)
         _check_values(model, group)
-        _broadcast(model, mesh)
-        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        styles: dict[str, ParallelStyle] = {
-            name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
-        }
-        if len(layers) % 2:
-            styles[layers[-1]] = ColwiseParallel(output_layouts=Replicate())
-        _let_outputs_be(model, layers[0])
-        return parallelize_module(model, mesh, styles)
+        return _divided(model, mesh)
+
+
+class TensorReplicasSetUp(ReplicasSetUp):
+    """The same of each replica, in a DistributedDataParallel that knows of the mesh."""
+
+    kind = TensorReplicas
+    dimensions = ("dp", "tp")
+
+    @classmethod
+    def sides(cls, group: Group) -> tuple[int, ...]:
+        check_mesh(group)
+        return tuple(Mesh.of(group))
+
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> DistributedDataParallel:
+        self.sides(group)
+        network = model.network
+        self.kind.check_network(group, network)
+        self.kind.check_frozen(network, model.frozen)
+        _check_values(model, group)
+        _check_trained(model, group)
+        replicas, parts = (mesh[name] for name in mesh.mesh_dim_names or ())
+        return DistributedDataParallel(_divided(model, parts), device_mesh=replicas, bucket_cap_mb=group.bucket_cap_mb)
+
+
+def _divided(model: VGG, mesh: DeviceMesh) -> nn.Module:
+    """Divide a model's FC layers."""
+    _broadcast(model, mesh)
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    styles: dict[str, ParallelStyle] = {
+        name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
+    }
+    if len(layers) % 2:
+        styles[layers[-1]] = ColwiseParallel(output_layouts=Replicate())
+    _let_outputs_be(model, layers[0])
+    return parallelize_module(model, mesh, styles)
 
 
 def _let_outputs_be(model: nn.Module, first: str) -> None:
@@ -269,6 +329,12 @@ def _check_values(model: VGG, group: Group) -> None:
         )
 
 
+def _check_trained(model: VGG, group: Group) -> None:
+    """Refuse a model without gradients where torch would average them."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ArgumentError(f"model: parallel {group.parallel} needs a parameter that is trained, and all are frozen")
+
+
 def _broadcast(model: VGG, mesh: DeviceMesh) -> None:
     """Give all ranks the first one's parameters and buffers, as DistributedDataParallel does."""
     for tensor in chain(model.parameters(), model.buffers()):
@@ -284,6 +350,7 @@ SET_UPS: dict[str, type[SetUp]] = {
         ShardedOptimizerSetUp,
         FullyShardSetUp,
         TensorParallelSetUp,
+        TensorReplicasSetUp,
     )
 }
 """How torch sets up each strategy, by the word that asks for it."""

@@ -16,6 +16,7 @@ from vggkit.model.module import VGG, LoadReport, vgg_in
 from vggkit.model.weights.checkpoint import Checkpoint, flattened, reordered
 from vggkit.model.weights.container import CONFIG_KEY, write_safetensors
 from vggkit.model.weights.differences import ADVICE, differences
+from vggkit.model.weights.divided import divided_parameters, is_first, part_of, whole
 from vggkit.model.weights.held import checkpoint_in
 from vggkit.model.weights.identification import assumed, identify
 from vggkit.model.weights.layouts import open_checkpoint
@@ -120,10 +121,11 @@ def load_weights(
     model = vgg_in(model)
     if head not in (None, "new"):
         raise ArgumentError(f"head: expected 'new', found {shorten(head)}")
-    checkpoint = checkpoint_of(source, model.network)
-    return load_checkpoint(
-        model, checkpoint, strict=strict, include_top=include_top and head is None, adapt_input=adapt_input
-    )
+    with divided_parameters(model):
+        checkpoint = checkpoint_of(source, model.network)
+        return load_checkpoint(
+            model, checkpoint, strict=strict, include_top=include_top and head is None, adapt_input=adapt_input
+        )
 
 
 def load_checkpoint(
@@ -232,7 +234,7 @@ def set_tensor(module: nn.Module, role: str, tensor: Tensor) -> None:
         tensor: the value.
     """
     old: Tensor = getattr(module, role)
-    tensor = _divided(tensor, old)
+    tensor = part_of(tensor, old)
     if not old.is_meta:
         with torch.no_grad():
             old.copy_(tensor)
@@ -242,16 +244,6 @@ def set_tensor(module: nn.Module, role: str, tensor: Tensor) -> None:
         setattr(module, role, nn.Parameter(tensor, requires_grad=old.requires_grad))
     else:
         setattr(module, role, tensor)
-
-
-def _divided(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return this rank's part of a tensor, if it is for one that is divided among ranks: each has read it itself."""
-    if not hasattr(like, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor  # half a second, for those who have divided a model
-
-    assert isinstance(like, DTensor)
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 # Growing
@@ -358,28 +350,21 @@ def save_weights(model: nn.Module, path: WeightsSource) -> None:
     'A'
     """
     model = vgg_in(model)
-    layers = model.layers()
+    with divided_parameters(model):
+        _save(model, path)
+
+
+def _save(model: VGG, path: WeightsSource) -> None:
     state = {
-        f"{placed.module}.{role}": _whole(getattr(module, role)) for placed, module in layers for role in placed.held
+        f"{placed.module}.{role}": whole(getattr(module, role))
+        for placed, module in model.layers()
+        for role in placed.held
     }
     if more := [name for name in model.state_dict() if name.replace("_orig_mod.", "") not in state]:
         raise ArgumentError(f"model: expected no more than the network's layers hold, found {', '.join(more[:5])}")
     if any(tensor.is_meta for tensor in state.values()):
         raise ArgumentError("model: it is on the meta device and has no values to save")
     metadata = {"format": "pt", CONFIG_KEY: str(model.config)}
-    if not _is_first(model):
-        return
-    with opened(path) as file:
-        write_safetensors(file, state, metadata)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """Return a tensor whose parts lie with several ranks (a DTensor) as one, in memory that no card has to have."""
-    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _is_first(model: VGG) -> bool:
-    """Tell whether this is the first of the ranks among which a model is divided, or it is not divided."""
-    meshes = (parameter.device_mesh for parameter in model.parameters() if hasattr(parameter, "device_mesh"))
-    mesh = next(meshes, None)
-    return mesh is None or not any(mesh.get_coordinate())
+    if is_first(model):
+        with opened(path) as file:
+            write_safetensors(file, state, metadata)
