@@ -78,6 +78,7 @@ DIVIDED: list[tuple[str, dict[str, Any]]] = [
     ("fsdp", {"units": "layers"}),
     ("fsdp", {"units": "root"}),
     ("fsdp", {"reshard_after_forward": False}),
+    ("fsdp", {"param_dtype": "bfloat16", "reduce_dtype": "float32"}),
     ("tensor", {}),
 ]
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
@@ -33,6 +33,7 @@ from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 from vggkit.model.module import VGG
+from vggkit.network import Dtype
 
 
 def parallelize(
@@ -44,6 +45,8 @@ def parallelize(
     static_graph: bool = False,
     units: str = "blocks",
     reshard_after_forward: bool = True,
+    param_dtype: Dtype | None = None,
+    reduce_dtype: Dtype | None = None,
     replicas: int = 2,
 ) -> nn.Module:
     """Set a model up on this rank as `memory(..., parallel=...)` plans it, with torch's own engine.
@@ -60,6 +63,8 @@ def parallelize(
         static_graph: of `ddp`, as `memory` has it.
         units: of `fsdp`, as `memory` has it.
         reshard_after_forward: of `fsdp`, as `memory` has it.
+        param_dtype: of `fsdp`, as `memory` has it.
+        reduce_dtype: of `fsdp`, as `memory` has it.
         replicas: of `tensor+ddp`, as `memory` has it; a mesh says it itself.
 
     Returns:
@@ -94,6 +99,8 @@ def parallelize(
         static_graph=static_graph,
         units=units,
         reshard_after_forward=reshard_after_forward,
+        param_dtype=param_dtype,
+        reduce_dtype=reduce_dtype,
         replicas=replicas if given is None or given.ndim == 1 else given.size(0),
     )
     return set_up().applied(model, mesh_of(_device(model), group) if given is None else given, group)
@@ -247,10 +254,16 @@ class FullyShardSetUp(SetUp):
 
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         _broadcast(model, mesh)
+        precision = MixedPrecisionPolicy(_torch_dtype(group.param_dtype), _torch_dtype(group.reduce_dtype))
         for unit in (*UNITS[group.units](model), model):
             if any(True for _ in unit.parameters()):
-                fully_shard(unit, mesh=mesh, reshard_after_forward=group.reshard_after_forward)
+                fully_shard(unit, mesh=mesh, reshard_after_forward=group.reshard_after_forward, mp_policy=precision)
         return model
+
+
+def _torch_dtype(name: str | None) -> torch.dtype | None:
+    dtype: torch.dtype | None = None if name is None else getattr(torch, name)
+    return dtype
 
 
 def _leaves(model: nn.Module) -> Iterator[nn.Module]:
