@@ -26,6 +26,7 @@ WINGS = (
     "figures",
     "pictures",
     "search",
+    "exchange",
     "model",
     "classify",
     "cli",
@@ -287,7 +288,8 @@ ALL = [
     "VGG", "ArgumentError", "BuildError", "CheckpointError", "Classifier", "Comparison", "Config", "ConfigError",
     "Explanation", "Finding", "Found", "GroupPlan", "Inspection", "MemoryPlan", "Network", "Picture", "Remedies",
     "Remedy", "Report", "StrategyPlan", "Summary",
-    "VggkitError", "build", "compare", "convert", "describe", "dump", "explain", "features", "find", "inspect", "load",
+    "VggkitError", "build", "compare", "convert", "describe", "dump", "explain", "export", "features", "find",
+    "import_config", "inspect", "load",
     "load_model", "load_weights", "loads", "max_batch", "memory", "names", "parallelize", "plan", "plot", "reconcile",
     "remedies", "report", "save_weights", "summarize", "to_fully_convolutional",
 ]  # fmt: skip
@@ -301,7 +303,7 @@ def test_the_public_names_are_these() -> None:
     assert set(ALL) <= set(dir(vggkit))
 
 
-def test_importing_vggkit_imports_nothing_heavy() -> None:
+def test_importing_vggkit_imports_nothing_heavy(tmp_path: Path) -> None:
     """`import vggkit` takes no torch, rich, matplotlib or YAML; the commands that need no torch take none."""
     code = (
         "import sys, json, vggkit\n"
@@ -311,10 +313,10 @@ def test_importing_vggkit_imports_nothing_heavy() -> None:
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    for arguments in ('summarize D', 'list', 'show D', 'names D', 'validate D', 'schema', 'memory D',"
         "        'compare', 'explain D', 'reconcile D 15.48G', 'find A', 'remedies D 8GB',"
-        "        'plan D --ranks 8 --card 24GiB --batch 256'):\n"
+        "        'plan D --ranks 8 --card 24GiB --batch 256', 'export D -o D.prototxt', 'import D.prototxt'):\n"
         "        try: main(arguments.split())\n"
         "        except SystemExit as end: assert end.code == 0\n"
         "print(json.dumps([first, 'torch' in sys.modules, 'matplotlib' in sys.modules]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert json.loads(done.stdout) == [[], False, False]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vggkit.footprint.plan import MemoryPlan, memory
     from vggkit.footprint.remedies.remedies import Remedies, Remedy, remedies
     from vggkit.model.build import build, load_model
+    from vggkit.model.exchange import export, import_config
     from vggkit.model.features import features
     from vggkit.model.module import VGG, to_fully_convolutional
     from vggkit.model.parallelize import parallelize
@@ -66,8 +67,10 @@ _HOMES = {
     "describe": "modules.describe",
     "dump": "notation.zoo",
     "explain": "figures.explain",
+    "export": "model.exchange",
     "features": "model.features",
     "find": "search.find",
+    "import_config": "model.exchange",
     "inspect": "model.weights.inspection",
     "load": "notation.zoo",
     "load_model": "model.build",
@@ -116,8 +119,10 @@ __all__ = [
     "describe",
     "dump",
     "explain",
+    "export",
     "features",
     "find",
+    "import_config",
     "inspect",
     "load",
     "load_model",

@@ -101,6 +101,8 @@ TESTED = {
     "schema": {"output"},
     "inspect": {"file", "config", "tensors", "format", "output"},
     "convert": {"source", "target", "layout", "config"},
+    "import": {"file", "values", "weights", "input", "output"},
+    "export": {"source", "weights", "input", "settings", "output"},
     "classify": {
         "images", "weights", "config", "labels", "preprocess", "top", "batch", "dense", "device", "plot", "verbose",
         "format", "output",
@@ -154,6 +156,7 @@ def test_each_helps_example_works(command: str, tmp_path: Path, monkeypatch: pyt
     text = "{name: tiny, input: 3x8x8, preprocess: {resize: 8x8}, blocks: [[conv3-4]], classifier: [FC-3]}"
     vggkit.save_weights(vggkit.build(vggkit.loads(text)), "model.safetensors")
     Image.new("RGB", (9, 7), "red").save("tiger.png")
+    vggkit.export("A", "deploy.prototxt")
     example = printed(command, "--help").split("Example: vggkit ")[1].split("\n")[0]
     result = run(*example.split(" > ")[0].split())
     assert result.exit_code == 0
@@ -275,6 +278,8 @@ ENDINGS = {
     ("show", "D"): ".yaml or .yml",
     ("schema",): ".json",
     ("inspect", "nowhere.pth"): TABLES,
+    ("import", "nowhere.prototxt"): ".yaml or .yml",
+    ("export", "D"): ".prototxt or .caffemodel",
     ("classify", "nowhere.png", "--weights", "nowhere.pth"): TABLES,
 }
 """What each command's -o may end in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from vggkit.base.errors import VggkitError
 from vggkit.cli import completion
 from vggkit.cli.app import main
 from vggkit.cli.options import (
+    YAML_FORMATS,
     format_of,
     format_option,
     input_option,
@@ -20,6 +20,7 @@ from vggkit.cli.options import (
     source_argument,
     write,
     write_table,
+    write_yaml,
 )
 from vggkit.cli.problems import print_error
 
@@ -62,17 +63,11 @@ def show(source: str, input: str | None, settings: tuple[str, ...], output: Path
     """
     from vggkit.notation.zoo import dump, load, variant
 
-    format_of(None, output, {"yaml": (".yaml", ".yml")})
+    format_of(None, output, YAML_FORMATS)
     changed = load(source, **overrides(settings, input=input))
     if changed != load(source):
         changed = variant(changed, [*settings, *([f"input={input}"] if input else [])])
-    text = dump(changed)
-    if output is None and sys.stdout.isatty():
-        from rich.syntax import Syntax
-
-        write(Syntax(text.rstrip("\n"), "yaml", background_color="default", word_wrap=True), None)
-    else:
-        write(text, output)
+    write_yaml(dump(changed), output)
 
 
 @main.command(epilog="Example: vggkit validate my.yaml")

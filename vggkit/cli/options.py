@@ -25,6 +25,10 @@ TABLE_FORMATS: Formats = {word: format.endings for word, format in tables.FORMAT
 """The formats of every table."""
 
 
+YAML_FORMATS: Formats = {"yaml": (".yaml", ".yml")}
+"""The format of a configuration."""
+
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Adds one or several options or arguments to a command."""
 
@@ -300,6 +304,16 @@ def write(content: Any, output: Path | None) -> None:
             tables.show(content)
         return
     write_text(output, content if isinstance(content, str) else tables.text(content))
+
+
+def write_yaml(text: str, output: Path | None) -> None:
+    """Print a configuration, or write it to a file; a terminal gets it in colours."""
+    if output is None and sys.stdout.isatty():
+        from rich.syntax import Syntax
+
+        write(Syntax(text.rstrip("\n"), "yaml", background_color="default", word_wrap=True), None)
+    else:
+        write(text, output)
 
 
 def put(content: bytes, path: Path, done: str) -> None:

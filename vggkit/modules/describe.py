@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from itertools import chain, groupby
-from typing import Any, NamedTuple, SupportsIndex, TypeVar
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,11 @@ from vggkit.base.errors import ArgumentError, LayerError, shorten
 from vggkit.base.shapes import Shape, elements, times
 from vggkit.modules.equivalents import equivalents
 from vggkit.modules.layers import layer_of
-from vggkit.modules.parts import Part, entries, said
+from vggkit.modules.parts import Part, configured
 from vggkit.modules.told import TorchModule
 from vggkit.modules.trace import BATCH, Given, Step, bare, trace
-from vggkit.notation.config import Config, Defaults, Entry, input_shape, last_weight
-from vggkit.notation.layers import Conv2d, Flatten, Layer, Linear
-from vggkit.notation.spelling import Spec
+from vggkit.notation.config import Config, input_shape
+from vggkit.notation.layers import Flatten, Layer
 
 
 class Described(NamedTuple):
@@ -108,7 +106,7 @@ def described(module: nn.Module, image: Shape) -> Described:
             for step in steps:
                 reader.read(step)
     reader.check()
-    return Described(_config(type(module).__name__, image, reader.parts), reader.parts, reader.modules)
+    return Described(configured(type(module).__name__, image, reader.parts), reader.parts, reader.modules)
 
 
 # Steps to layers
@@ -246,68 +244,3 @@ def _again(step: Step, value: Tensor) -> Tensor:
     args = [value if arg is Given else arg for arg in step.args]
     moved: Tensor = step.function(*args, **{word: value if arg is Given else arg for word, arg in step.kwargs.items()})
     return moved
-
-
-# Layers to a configuration
-
-
-def _config(name: str, image: Shape, parts: Sequence[Part]) -> Config:
-    """Return the configuration that layers form, in as few words as its defaults allow."""
-    head = _classifier_start(parts)
-    blocks = tuple(entries(block) for block in _blocks(parts[:head]))
-    classifier = entries(parts[head:])
-    return said(Config(name, input=image, defaults=_defaults(blocks, classifier), blocks=blocks, classifier=classifier))
-
-
-def _classifier_start(parts: Sequence[Part]) -> int:
-    """Return where the classifier begins: at flatten, or at the pool to a given size before it."""
-    flat = next((index for index, part in enumerate(parts) if len(part.output_shape) == 1), len(parts))
-    start = flat
-    for index in range(min(flat, len(parts) - 1), -1, -1):
-        layer = parts[index].layer
-        if layer.is_weight_layer or layer.is_pool:
-            break
-        start = index if layer.fixes_size and flat < len(parts) else start
-    return start
-
-
-_OWN_BLOCK = re.compile(r"(?:^|\.)block(\d+)\.")
-
-
-def _blocks(parts: Sequence[Part]) -> list[list[Part]]:
-    """Divide layers into the blocks that their paths name, or else before the first weight layer behind a pool."""
-    named = [_OWN_BLOCK.search(part.path) for part in parts]
-    if parts and all(named):
-        return [list(block) for _, block in groupby(parts, key=lambda part: _OWN_BLOCK.findall(part.path)[0])]
-    blocks: list[list[Part]] = []
-    begins = True
-    for part in parts:
-        if not blocks or (begins and part.layer.is_weight_layer):
-            blocks.append([])
-            begins = False
-        blocks[-1].append(part)
-        begins = begins or part.layer.is_pool
-    return blocks
-
-
-def _defaults(blocks: Iterable[Iterable[Entry]], classifier: Sequence[Entry]) -> Defaults:
-    """Return what most hidden layers have behind them, so that no layer has to repeat it."""
-    last = last_weight(Config("", classifier=tuple(classifier)))
-    hidden = [entry for entry in chain(*blocks, classifier) if entry.layer.is_weight_layer and entry is not last]
-    convolutions = [entry for entry in hidden if isinstance(entry.layer, Conv2d)]
-    paper = Defaults()
-    biased = _usual([entry.layer.bias for entry in convolutions if isinstance(entry.layer, Conv2d)], True)
-    return Defaults(
-        activation=_usual([entry.activation for entry in hidden], paper.activation),
-        norm=_usual([entry.norm for entry in convolutions], paper.norm),
-        dropout=_usual([entry.dropout for entry in hidden if isinstance(entry.layer, Linear)], paper.dropout),
-        kinds={} if biased else {Conv2d.keyword: Spec(Conv2d, {"bias": False}, {})},
-    )
-
-
-Value = TypeVar("Value")
-
-
-def _usual(values: Sequence[Value], otherwise: Value) -> Value:
-    """Return the value that occurs most often, and of equally frequent ones rather the paper's."""
-    return max([otherwise, *values], key=lambda value: (values.count(value), value == otherwise))

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from vggkit.base.errors import Position
 from vggkit.base.numbers import spell_bytes, spell_count
-from vggkit.notation.layers import Allowed, BatchNorm, Layer, ReLU, Shape
+from vggkit.notation.layers import Allowed, BatchNorm, Flatten, Layer, ReLU, Shape
 from vggkit.notation.preprocess import Preprocess, spell_preprocess
 from vggkit.notation.spelling import FOLLOWERS, Spec, fields, spell, spell_value, typed
 
@@ -266,6 +267,19 @@ class Config(msgspec.Struct, frozen=True):
 def last_weight(config: Config) -> Entry | None:
     """Return the last layer of the classifier that has weights, whose units are the classes."""
     return next((entry for entry in reversed(config.classifier) if entry.layer.is_weight_layer), None)
+
+
+def in_torchs_order(config: Config) -> Config:
+    """Return a configuration that flattens maps channel by channel."""
+
+    def plain(entry: Entry) -> Entry:
+        return replace(entry, layer=Flatten()) if entry.layer.flattens else entry
+
+    return replace(
+        config,
+        blocks=tuple(tuple(map(plain, block)) for block in config.blocks),
+        classifier=tuple(map(plain, config.classifier)),
+    )
 
 
 def input_shape(value: Any) -> Shape:

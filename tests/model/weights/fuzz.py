@@ -31,8 +31,8 @@ from vggkit.model.weights import rehearsal
 from vggkit.model.weights.container import Hdf5
 from vggkit.model.weights.inspection import inspect
 
-ENDINGS = ("pth", "safetensors", "h5", "keras")
-GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1}
+ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel")
+GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1, "prototxt": 1, "caffemodel": 1}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
 """Bytes of the largest seed: of a larger one most mutations would change values alone."""
@@ -68,6 +68,10 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
     whole = good / "whole.keras"
     zipped(whole, {"model.weights.h5": found["h5"][-1], "config.json": b"{}"})
     found["keras"].append(whole.read_bytes())
+    for ending in ("prototxt", "caffemodel"):
+        other = good / f"whole.{ending}"
+        vggkit.export(model.config if ending == "prototxt" else model, other)
+        found[ending].append(other.read_bytes())
     (folder / "hostile").mkdir()
     for name, (make, _) in FILES.items():
         path = folder / "hostile" / name
@@ -80,7 +84,21 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
 
 
 NUMBERS = (0, 1, 2, 7, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
-WORDS = (b"weight", b"features.0", b"data.pkl", b"shape", b"[0]", b"F32", b"kernel", b"layer_names", b"\x80\x02", b"PK")
+WORDS = (
+    b"layer {",
+    b"dim: 3",
+    b"conv1_1",
+    b"weight",
+    b"features.0",
+    b"data.pkl",
+    b"shape",
+    b"[0]",
+    b"F32",
+    b"kernel",
+    b"layer_names",
+    b"\x80\x02",
+    b"PK",
+)
 
 
 def mutated(content: bytes, other: bytes, chance: random.Random) -> bytes:
@@ -156,7 +174,14 @@ def _opened(path: Path, model: vggkit.VGG, tell: Callable[[str], None]) -> str:
             tell("opened")
 
     Hdf5.rehearse = rehearsed  # type: ignore[method-assign]
-    for act in (inspect, lambda path: vggkit.load_weights(model, path, strict=False)):
+
+    def used(path: Path) -> object:
+        """Load a file's weights, or where it has a place for none, read what it says."""
+        if path.suffix == ".prototxt":
+            return vggkit.import_config(path)
+        return vggkit.load_weights(model, path, strict=False)
+
+    for act in (inspect, used):
         try:
             act(path)
             said.append("good")

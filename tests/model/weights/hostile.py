@@ -554,6 +554,94 @@ def _(path: Path) -> None:
 # What they cost
 
 
+# Other tools' files
+
+
+def prototxt(*lines: str) -> str:
+    """Return a text of Caffe's whose layers each take the one before; a line is a type and its options."""
+    found, bottom = ['input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8'], "data"
+    for number, line in enumerate(lines):
+        kind, _, options = line.partition(" ")
+        found.append(f'layer {{ name: "l{number}" type: "{kind}" bottom: "{bottom}" top: "l{number}" {options} }}')
+        bottom = f"l{number}"
+    return "\n".join(found)
+
+
+TEXTS = {
+    "brackets": ("layer { x { " * 100_000, "expected up to 32 brackets in one another"),
+    "layers": (prototxt(*["ReLU"] * 2_001), "expected at most 2,000 layers, found more"),
+    "words": ("name: 'x' " * 200_000, "expected at most 500,000 words, found more"),
+    "long": ("#" * 2**23 + "\n", "expected a text of up to 8,388,608 bytes, found more"),
+    "channels": (
+        prototxt("Convolution convolution_param { num_output: 999999999999999999 kernel_size: 1 }"),
+        "l0 (Convolution): its output is 999999999999999999×8×8",
+    ),
+    "digits": (
+        prototxt("LRN lrn_param { local_size: " + "1" * 5_000 + " }"),
+        "local_size: expected a whole number, found",
+    ),
+    "nan": (prototxt("LRN lrn_param { alpha: nan }"), "no configuration has its layers"),
+    "terminal": (prototxt("\\x1b[31m"), "no layer of a configuration does what l0 (x1b[31m) does"),
+    "control": (prototxt("\x1b[31m"), "no layer of a configuration does what l0 (\\x1b[31m) does"),
+    "open": ("name: '" + "a" * 10**6, "expected a field, found"),
+}
+"""Harmful texts of Caffe's, with what their refusal says."""
+
+
+def texts(name: str) -> Maker:
+    """Return what writes one of them."""
+
+    def make(path: Path) -> None:
+        path.write_text(TEXTS[name][0], encoding="utf-8")
+
+    return make
+
+
+for _name, (_, _says) in TEXTS.items():
+    FILES[f"{_name}.prototxt"] = texts(_name), _says
+
+
+def varint(number: int) -> bytes:
+    """Return a number from 0 as protocol buffers store it."""
+    groups = bytearray()
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])
+
+
+def sized(field: int, content: bytes) -> bytes:
+    """Return a field of a protocol buffer that says its size."""
+    return varint(field << 3 | 2) + varint(len(content)) + content
+
+
+def caffe_net(blob: bytes) -> bytes:
+    """Return a network of Caffe's with one FC layer and a blob."""
+    layer = sized(1, b"fc") + sized(2, b"InnerProduct") + sized(3, b"data") + sized(4, b"fc") + sized(7, blob)
+    shape = sized(1, b"\x01\x03\x08\x08")
+    return sized(3, b"data") + sized(8, shape) + sized(100, layer + sized(117, b"\x08\x05\x10\x00"))
+
+
+@hostile("claims.caffemodel", "fc (InnerProduct): expected 4,000,000,000,000 bytes for 1000000000000 values, found 4")
+def _(path: Path) -> None:
+    path.write_bytes(caffe_net(sized(7, sized(1, varint(10**12))) + sized(5, b"\0\0\0\0")))
+
+
+@hostile("apart.caffemodel", "fc (InnerProduct): expected 960 values in its blob, found 200,000")
+def _(path: Path) -> None:
+    path.write_bytes(caffe_net(sized(7, sized(1, varint(5) + varint(192))) + b"\x2d\0\0\0\0" * 200_000))
+
+
+@hostile("fields.caffemodel", "expected at most 500,000 fields, found more")
+def _(path: Path) -> None:
+    path.write_bytes(sized(100, b"") * 500_001)
+
+
+@hostile("cut.caffemodel", "it ends in the middle of a field")
+def _(path: Path) -> None:
+    path.write_bytes(varint(100 << 3 | 2) + varint(2**60) + b"x")
+
+
 def _memory() -> int:
     """Return the most bytes that this process has had in memory, without those of mapped files."""
     with open("/proc/self/status", encoding="ascii") as file:

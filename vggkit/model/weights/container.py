@@ -23,6 +23,9 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 import msgspec
 
 from vggkit.base.errors import ArgumentError, CheckpointError, escaped, shorten
+from vggkit.exchange.chain import Imported
+from vggkit.exchange.files import Given
+from vggkit.exchange.kinds import kind_asked_for, kind_of_file
 from vggkit.model.weights.pickles import MOST_DIMENSIONS, StorageRecord, TensorRecord, tensor_of, unpickle
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ class Container(ABC):
         path: the file.
     """
 
-    format: ClassVar[str]
+    format: str
     """What the format is called."""
     ordered: bool
     """Whether the file keeps its tensors in the order in which the network has them."""
@@ -182,7 +185,8 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     """Open a file with tensors in it.
 
     Args:
-        path: a file of safetensors, PyTorch, HDF5 or Keras; its name doesn't matter. Or a folder of safetensors.
+        path: a file of safetensors, PyTorch, HDF5 or Keras, or a folder of safetensors, whatever its name; or another
+            tool's file, by its ending.
 
     Raises:
         CheckpointError: if there is no such file, it is none of these, it is damaged, or it would execute code.
@@ -196,7 +200,7 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{shorten(path, 200).strip(chr(39))}: can't be read: {reason}") from None
-    return _kind(path, head)(path)
+    return Exchanged(path) if kind_of_file(path) else _kind(path, head)(path)
 
 
 def _kind(path: str, head: bytes) -> type[Container]:
@@ -661,6 +665,40 @@ class Hdf5(Container):
             raise CheckpointError(f"{self.path}: {shorten(name)}: expected numbers, found {shorten(stored.dtype)}")
         with self.reading():
             return torch.from_numpy(self.file[name][...])
+
+
+class Exchanged(Container):
+    """A network in a file of another tool: its tensors go by the names of the network that it is read as.
+
+    Args:
+        path: the file.
+        known: what it says; None reads it.
+    """
+
+    ordered = True
+    inflation = 1
+
+    def __init__(self, path: str, known: Imported | None = None) -> None:
+        super().__init__(path)
+        kind = kind_asked_for(path)
+        self.format = kind.title
+        self.network, tensors, self.notes = known or kind.imported(Given(path))
+        self.metadata[CONFIG_KEY] = str(self.network.config)
+        self.values = {
+            f"{placed.module}.{role}": tensors[placed.name, role]
+            for placed in self.network
+            for role in placed.held
+            if (placed.name, role) in tensors
+        }
+        for name, values in self.values.items():  # its reader has checked that the file has as many bytes
+            size = math.prod(values.shape) * ELEMENT_BITS[values.dtype] // 8
+            self.tensors[name] = Stored(name, values.shape, values.dtype, size)
+
+    def read(self, name: str) -> torch.Tensor:
+        import torch
+
+        with self.reading():
+            return torch.from_numpy(self.values[name].load().copy())
 
 
 class KerasZip(Hdf5):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from msgspec.structs import replace
 from torch import Tensor
 
 from vggkit.base.errors import ArgumentError, CheckpointError, shorten
@@ -17,8 +16,7 @@ from vggkit.model.weights.layouts import LAYOUTS, open_checkpoint
 from vggkit.model.weights.loading import warn
 from vggkit.model.weights.matching import LayerPair, Matching, match, misfit
 from vggkit.network import Network
-from vggkit.notation.config import Config, Entry
-from vggkit.notation.layers import Flatten
+from vggkit.notation.config import in_torchs_order
 
 
 def convert(
@@ -52,10 +50,37 @@ def convert(
     >>> convert(file, file.with_suffix(".h5")).name
     'A'
     """
-    ending, to = _asked(os.fspath(target), layout)
+    _asked(os.fspath(target), layout)
     checkpoint = open_checkpoint(source)
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ArgumentError(f"{os.fspath(target)}: expected another file than the one that is converted")
+    return converted(checkpoint, target, layout=layout, config=config)
+
+
+def converted(
+    checkpoint: Checkpoint,
+    target: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    config: str | os.PathLike[str] | Network | None = None,
+) -> Network:
+    """Write an open checkpoint in another layout.
+
+    Args:
+        checkpoint: the checkpoint.
+        target: as for `convert`.
+        layout: as for `convert`.
+        config: as for `convert`.
+
+    Returns:
+        The network that the checkpoint is of.
+
+    Raises:
+        CheckpointError: as for `convert`.
+        ArgumentError: as for `convert`.
+        VggkitError: as for `convert`.
+    """
+    ending, to = _asked(os.fspath(target), layout)
     network, matching, notes = _told(checkpoint, config)
     if matching.unused:
         raise CheckpointError(f"{checkpoint.path}: {shorten(matching.unused[0])} has no place in {to.name}'s layout")
@@ -107,23 +132,10 @@ def _export(checkpoint: Checkpoint, network: Network, matching: Matching, layout
         to = Flattened(flat.maps, layout.order) if flat and layout.order and layout.order != flat.order else None
         tensors = {role: partial(_read, checkpoint, pair, role, layout, to) for role, _ in pair.roles()} if pair else {}
         layers.append(ExportedLayer(placed, name, flat, tensors))
-    config = _in_torchs_order(network.config) if layout.order == "chw" else network.config
+    config = in_torchs_order(network.config) if layout.order == "chw" else network.config
     return Export(checkpoint.path, config, layers)
 
 
 def _read(checkpoint: Checkpoint, pair: LayerPair, role: str, layout: Layout, to: Flattened | None) -> Tensor:
     """Read a layer's tensor in a layout's order of axes and of flattened maps."""
     return layout.from_torch(pair.read(checkpoint, role), to if pair.is_per_input(role) else None)
-
-
-def _in_torchs_order(config: Config) -> Config:
-    """Return a configuration that flattens maps channel by channel."""
-
-    def plain(entry: Entry) -> Entry:
-        return replace(entry, layer=Flatten()) if entry.layer.flattens else entry
-
-    return replace(
-        config,
-        blocks=tuple(tuple(map(plain, block)) for block in config.blocks),
-        classifier=tuple(map(plain, config.classifier)),
-    )

@@ -105,7 +105,7 @@ def _said(checkpoint: Checkpoint, own: OwnNetwork) -> Identity | None:
     network = own.network
     if network is None:
         return None
-    matching = match(network, checkpoint)
+    matching = match(network, checkpoint) if checkpoint.layers else Matching((), "not at all: it has no weights")
     if matching.differences and checkpoint.described.layers:
         return None
     if matching.differences:

@@ -17,6 +17,7 @@ from vggkit.model.weights.container import (
     CONFIG_KEY,
     MOST_NAME,
     Container,
+    Exchanged,
     Hdf5,
     Stored,
     open_container,
@@ -41,13 +42,22 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: if it is no checkpoint, damaged, or would execute code.
     """
-    container = open_container(path)
-    layout = next(layout for layout in (*LAYOUTS.values(), PyTorchNames()) if layout.recognises(container))
-    checkpoint = layout.read(container)
+    checkpoint = checkpoint_in_container(open_container(path))
+    container = checkpoint.container
     if not any(layer.kind in ("conv", "fc") for layer in checkpoint.layers):
         names = ", ".join(list(container.tensors)[:3]) or "no tensor at all"
         raise CheckpointError(f"{container.path}: expected weights of convolutions or FC layers, found {names}")
     return checkpoint
+
+
+def checkpoint_in_container(container: Container) -> Checkpoint:
+    """Find the layers of an open file; there may be none.
+
+    Raises:
+        CheckpointError: if what the file says of them can't be read.
+    """
+    layouts = (ExchangedLayers(), *LAYOUTS.values(), PyTorchNames())
+    return next(layout for layout in layouts if layout.recognises(container)).read(container)
 
 
 def _kind(shapes: dict[str, Shape]) -> StoredKind:
@@ -243,6 +253,15 @@ class Vggkit(StateDict):
 
     def vocabularies(self, network: Network) -> list[list[str | None]]:
         return [[placed.module for placed in network]]
+
+
+class ExchangedLayers(Vggkit):
+    """The layers of a network in another tool's file. It is written by `vggkit.export`, not as a checkpoint."""
+
+    title = "another tool's layers, by vggkit's names"
+
+    def recognises(self, container: Container) -> bool:
+        return isinstance(container, Exchanged)
 
 
 class PyTorchNames(StateDict):

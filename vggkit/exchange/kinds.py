@@ -1,0 +1,32 @@
+"""Every kind of file that networks are exchanged in."""
+
+from __future__ import annotations
+
+import os
+
+from vggkit.base.errors import ArgumentError, file_name
+from vggkit.exchange.caffe.files import CaffeModel, Prototxt
+from vggkit.exchange.files import ModelFile
+
+MODEL_FILES: dict[str, ModelFile] = {kind.ending: kind for kind in (Prototxt(), CaffeModel())}
+"""Every kind, by the ending of its files."""
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> ModelFile | None:
+    """Return the kind of a file by its ending; None if it is none of these."""
+    return MODEL_FILES.get(os.path.splitext(os.fspath(path))[1].lower())
+
+
+def kind_asked_for(path: str | os.PathLike[str]) -> ModelFile:
+    """Return the kind of a file by its ending.
+
+    Raises:
+        ArgumentError: if it is none of these.
+
+    >>> kind_asked_for("deploy.prototxt").title
+    "Caffe's prototxt"
+    """
+    kind = kind_of_file(path)
+    if kind is None:
+        raise ArgumentError(f"{file_name(path)}: expected a file that ends in {', '.join(MODEL_FILES)}")
+    return kind

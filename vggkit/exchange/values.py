@@ -1,0 +1,84 @@
+"""The values of tensors in a file: their shape and type are known, and they are read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vggkit.base.errors import LayerError
+from vggkit.base.shapes import Shape, elements, times
+from vggkit.exchange.messages import MalformedError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class MisfitError(LayerError):
+    """Values that do not have the shape that their layer's have."""
+
+
+class Values(NamedTuple):
+    """A tensor of a file.
+
+    Args:
+        shape: of the tensor.
+        dtype: torch's name of it.
+        load: returns them in this shape, perhaps as a view of the file.
+    """
+
+    shape: Shape
+    dtype: str
+    load: Callable[[], NDArray[Any]]
+
+    def turned(self) -> Values:
+        """Return a matrix with its axes exchanged."""
+        return Values(self.shape[::-1], self.dtype, lambda: self.load().T)
+
+    def shaped(self, shape: Shape) -> Values:
+        """Return the same values in another shape, which differs in sizes of 1 alone.
+
+        Raises:
+            MisfitError: if they have more or fewer, or another shape.
+        """
+        if tuple(size for size in self.shape if size != 1) != tuple(size for size in shape if size != 1):
+            raise MisfitError(f"expected weights of {times(shape)}, found {times(self.shape)}")
+        return Values(shape, self.dtype, lambda: self.load().reshape(shape))
+
+
+Tensors = Mapping[tuple[str, str], Values]
+"""A network's tensors, by the names of their layer and torch's names."""
+
+STORED = {"float32": "<f4", "float64": "<f8", "float16": "<f2", "int64": "<i8", "int32": "<i4", "uint8": "|u1"}
+"""How numpy calls what lies in a file, by torch's names."""
+
+
+def in_file(content: memoryview, shape: Shape, dtype: str) -> Values:
+    """Return the values that lie somewhere in a file.
+
+    Args:
+        content: their bytes.
+        shape: of the tensor.
+        dtype: torch's name of it, one of STORED.
+
+    Raises:
+        MalformedError: if these are too many bytes, or too few.
+    """
+    import numpy
+
+    kind = numpy.dtype(STORED[dtype])
+    if len(content) != elements(shape) * kind.itemsize:
+        raise MalformedError(
+            f"expected {elements(shape) * kind.itemsize:,} bytes for {times(shape)} values, found {len(content):,}"
+        )
+    return Values(shape, dtype, lambda: numpy.frombuffer(content, kind).reshape(shape))
+
+
+def constant(value: float, shape: Shape) -> Values:
+    """Return values that are all the same."""
+
+    def load() -> NDArray[Any]:
+        import numpy
+
+        return numpy.full(shape, value, numpy.float32)
+
+    return Values(shape, "float32", load)
