@@ -35,6 +35,8 @@ TEXT = (
     " classifier: [FC-24, FC-48, FC-10]}"
 )
 NETWORK = Network.of(vggkit.loads(TEXT))
+PLAIN = Network.of(vggkit.loads(TEXT.replace("{conv: 8, norm: batch}", "conv3-8")))
+"""The same without batch norm, which has no place in mixed precision."""
 
 
 def small(**options: Any) -> vggkit.VGG:
@@ -91,10 +93,11 @@ def set_up(model: nn.Module, mesh: DeviceMesh, group: Group) -> None:
 @pytest.mark.parametrize(("parallel", "options"), DIVIDED, ids=str)
 def test_parts_hold_what_is_planned(parallel: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """MemTracker's peak of a step is that of a model divided by hand, on a rank that has padding."""
-    asked = checked_options(NETWORK, batch=3, ranks=4, rank=3, parallel=parallel, **options)
-    by_hand = sharded.peak(NETWORK, asked)
+    network = PLAIN if "param_dtype" in options else NETWORK
+    asked = checked_options(network, batch=3, ranks=4, rank=3, parallel=parallel, **options)
+    by_hand = sharded.peak(network, asked)
     monkeypatch.setitem(sharded.DIVIDED, parallel, set_up)
-    assert sharded.peak(NETWORK, asked) == by_hand == plan_step(NETWORK, asked).peak_bytes
+    assert sharded.peak(network, asked) == by_hand == plan_step(network, asked).peak_bytes
 
 
 def parts(model: nn.Module) -> list[tuple[Any, ...]]:
@@ -117,11 +120,12 @@ def parts(model: nn.Module) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(("parallel", "options"), DIVIDED, ids=str)
 def test_parts_are_those_of_a_model_divided_by_hand(parallel: str, options: dict[str, Any], mesh: DeviceMesh) -> None:
     """The same modules are units, the same rows and columns are this rank's, and the same activations have outputs."""
-    by_hand, ours = small(freeze="block1"), small(freeze="block1")
+    network = PLAIN if "param_dtype" in options else NETWORK
+    by_hand, ours = (vggkit.build(network, freeze="block1") for _ in range(2))
     group = Group(4, parallel, **options)
     sharded.DIVIDED[parallel](by_hand, mesh, group)
     vggkit.parallelize(ours, parallel, mesh, **options)
-    assert parts(ours) == parts(by_hand) != parts(small())
+    assert parts(ours) == parts(by_hand) != parts(vggkit.build(network))
 
 
 def test_the_scores_of_divided_layers_are_whole(mesh: DeviceMesh) -> None:
@@ -302,6 +306,12 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
         ),
         (lambda: small(device="meta"), "fsdp", {}, "mesh: expected one, as the model is on the meta device"),
         (small, "ddp", {"units": "root"}, "units: expected a parallel that has it (fsdp), found ddp"),
+        (
+            small,
+            "fsdp",
+            {"param_dtype": "bfloat16"},
+            "param_dtype: bfloat16 can't be combined with block1_norm2, as its",
+        ),
         (small, "fsdp", {"units": "rows"}, "units: expected one of blocks, layers, root, found 'rows'"),
         (small, "ddp", {"bucket_cap_mb": 0}, "bucket_cap_mb: expected a number above 0, found 0"),
         (small, "tensor+ddp", {"replicas": 3}, "replicas: 4 ranks by tensor+ddp expected one of 2, found 3"),

@@ -253,6 +253,9 @@ class FullyShardSetUp(SetUp):
     kind = FullyShard
 
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        if group.param_dtype is not None:  # without one any model can be divided, also one that nothing describes
+            dtypes = (str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters())
+            self.kind.check_dtype(group, model.network, next(dtypes, group.param_dtype))
         _broadcast(model, mesh)
         precision = MixedPrecisionPolicy(_torch_dtype(group.param_dtype), _torch_dtype(group.reduce_dtype))
         for unit in (*UNITS[group.units](model), model):
