@@ -76,6 +76,11 @@ class DividedTraining(Training):
         return super().wrap(model, copies) if copies.size() > 1 else model
 
 
+def training_of(network: vggkit.Network, options: StepOptions) -> DividedTraining:
+    """Return a rank's loop, on real tensors."""
+    return DividedTraining(network, options, meshes_of(options))
+
+
 class Seen(NamedTuple):
     """What is seen of a step.
 

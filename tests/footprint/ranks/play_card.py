@@ -6,15 +6,42 @@ was allocated and freed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
 from tests.footprint.card import play_steps
 from tests.footprint.grid import network_of, split
-from tests.footprint.ranks.loop import group_of
-from tests.footprint.ranks.sharded import training_of
-from vggkit.footprint.steps.options import checked_options
+from tests.footprint.ranks import divided, sharded
+from tests.footprint.ranks.loop import Training, group_of
+from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.network import Network
+
+MADE: dict[str, Callable[[Network, StepOptions], Training]] = {
+    "tensor": divided.training_of,
+    "tensor+ddp": divided.training_of,
+}
+"""How the training of a divided model is made."""
+
+
+class _Forgetting(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # torch types it loosely
+        _clear_sharding_prop_cache()
+        return gradient
+
+
+def forget() -> None:
+    """Forget how operations on DTensors were divided, where this process was another rank: each thread knows it."""
+    _clear_sharding_prop_cache()
+    x = torch.zeros(1, device="cuda", requires_grad=True)
+    _Forgetting.apply(x).backward()  # in the thread of backward passes
 
 
 def answer(steps: int, events: bool = False, **question: Any) -> list[Any]:
@@ -27,13 +54,14 @@ def answer(steps: int, events: bool = False, **question: Any) -> list[Any]:
     """
     network = network_of(question)
     options = checked_options(network, device="cuda", **split(question)[1])
+    forget()
     torch.cuda.empty_cache()
     torch.cuda.reset_accumulated_memory_stats()
     if events:
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
     done = []
     with group_of(options):
-        training = training_of(network, options)
+        training = MADE.get(options.group.parallel, sharded.training_of)(network, options)
         for _ in range(steps):
             torch.cuda.reset_peak_memory_stats()
             training.step()

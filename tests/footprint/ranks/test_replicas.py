@@ -11,7 +11,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import vggkit
 from tests.conftest import sample
-from tests.footprint.card import Card, Cards
+from tests.footprint.card import Card
 from tests.footprint.grid import ROOMY, Question, in_order, network_of, numbered, of_drawn_networks, split
 from tests.footprint.ranks.loop import group_of
 from tests.footprint.ranks.tracked import peak_and_buckets
@@ -154,12 +154,6 @@ def test_parameters_are_spread_as_torch_does(ranks: int) -> None:
 # Against torch's allocator, on the card that isn't there
 
 
-@pytest.fixture(scope="session")
-def card(cards: Cards) -> Card:
-    """A rank's card with room for everything."""
-    return cards("../ranks/play_card.py", ROOMY, "")
-
-
 STEPS = 4
 
 
@@ -205,13 +199,21 @@ def test_drawn_networks_take_of_a_card_what_torchs_allocator_says(card: Card, co
         assert_torchs_steps(card, {**question, **group, "bucket_cap_mb": 1e-4})
 
 
+def assert_torchs_order(card: Card, question: Question) -> None:
+    """Hold what is asked of the allocator and given back to it, from an empty card on, against torch's."""
+    network = network_of(question)
+    options = checked_options(network, device="cuda", **split(question)[1])
+    step = step_of(network, options)
+    early = max(options.early_steps, step.strategy.early_steps)
+    said = card.ask(**question, steps=early + STEPS - 1, events=True)
+    assert in_order(numbered(step.loop, options.batch, STEPS)) == in_order(said), question
+
+
 @pytest.mark.parametrize("parallel", REPLICAS)
 def test_each_rank_allocates_and_frees_in_torchs_order(card: Card, parallel: str) -> None:
     """From an empty card, the broadcast of running statistics and the new buckets of the second step included."""
     question = {"name": "A", **SMALL, "batch_norm": True, "batch": 2, "ranks": 4, "rank": 1, "parallel": parallel}
-    network = network_of(question)
-    training = step_of(network, checked_options(network, device="cuda", **split(question)[1])).loop
-    assert in_order(numbered(training, 2, STEPS)) == in_order(card.ask(**question, steps=STEPS + 1, events=True))
+    assert_torchs_order(card, question)
 
 
 # What is sent

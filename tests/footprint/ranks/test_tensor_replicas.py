@@ -9,8 +9,10 @@ import pytest
 
 import vggkit
 from tests.conftest import sample
+from tests.footprint.card import Card
 from tests.footprint.ranks.divided import DividedTraining, Seen, meshes_of, seen
 from tests.footprint.ranks.loop import group_of
+from tests.footprint.ranks.test_replicas import assert_torchs_order, assert_torchs_steps
 from tests.footprint.ranks.test_tensors import NETWORKS, THREE, network_of
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.plan import plan_step
@@ -103,6 +105,32 @@ def test_a_model_forgets_the_parts_of_fc_layers_in_its_first_forward_pass() -> N
         before = len(list(training.model.parameters()))
         training.step()
         assert (before, len(list(training.model.parameters()))) == (12, 6)
+
+
+# Against torch's allocator, on the card that isn't there
+
+ON_A_CARD: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "autocast": {"autocast": True, "optimizer": "adamw"},
+    "many images, squares": {"batch": 300, "loss": "mean-squared-error"},
+    **LOOPS,
+}
+
+
+@pytest.mark.parametrize("word", sample([*ON_A_CARD], ["autocast", "small buckets", "set to zero, accumulated"]))
+def test_each_loop_takes_of_a_card_what_torchs_allocator_says(card: Card, word: str) -> None:
+    """All that is allocated and freed, in order, and each step's figures, in both copies."""
+    for rank in (0, 7):
+        group = {"ranks": 8, "rank": rank, "parallel": PARALLEL}
+        question = {"config": THREE, "batch": 2, **group, **ON_A_CARD[word]}
+        assert_torchs_order(card, question)
+        assert_torchs_steps(card, question)
+
+
+def test_a_card_must_have_what_was_measured() -> None:
+    """By torch's allocator on the card that isn't there, for 64 images on each of two copies of four ranks."""
+    plan = vggkit.memory("D", batch=64, device="cuda", ranks=8, parallel=PARALLEL)
+    assert (plan.allocated_bytes, plan.reserved_bytes) == (5_416_733_696, 8_359_247_872)
 
 
 # What a plan says

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import vggkit
 from tests.conftest import sample
+from tests.footprint.card import Card
 from tests.footprint.ranks.divided import peak
-from tests.footprint.ranks.test_replicas import SMALL
+from tests.footprint.ranks.test_replicas import SMALL, assert_torchs_order, assert_torchs_steps
 from tests.footprint.updates import cases as updates
 from tests.footprint.updates import fewer, sampled
 from vggkit.base.errors import ArgumentError
@@ -129,6 +130,45 @@ def test_another_dtype_has_memtrackers_peak() -> None:
     assert planned(network, options) == peak(network, options)
 
 
+# Against torch's allocator, on the card that isn't there
+
+ON_A_CARD: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one image": {"batch": 1},
+    "many images, autocast": {"batch": 300, "autocast": True},
+    **{word: options for word, options in LOOPS.items() if word != "squares"},
+    "squares": {"loss": "mean-squared-error", "dtype": "bfloat16"},
+    **{word: {"optimizer": word} for word in ("none", "adamw", "radam", "adadelta", "paper")},
+}
+
+
+@pytest.mark.parametrize("word", sample([*ON_A_CARD], ["plain", "autocast", "moving average"]))
+def test_each_loop_takes_of_a_card_what_torchs_allocator_says(card: Card, word: str) -> None:
+    """All that is allocated and freed, in order, and each step's figures; on the first rank, and one with padding."""
+    for rank in (0, 3):
+        group = {"ranks": 4, "rank": rank, "parallel": "tensor"}
+        question = {"config": THREE, "batch": 2, **group, **ON_A_CARD[word]}
+        assert_torchs_order(card, question)
+        assert_torchs_steps(card, question)
+
+
+@pytest.mark.parametrize("name", sample([*NETWORKS], ["without biases", "other activations"]))
+def test_each_network_takes_of_a_card_what_torchs_allocator_says(card: Card, name: str) -> None:
+    """The same for networks with other FC layers."""
+    shape = {"name": "A", **SMALL} if name == "A" else {"config": NETWORKS[name]}
+    assert_torchs_order(card, {**shape, "batch": 3, "ranks": 4, "rank": 2, "parallel": "tensor"})
+
+
+def test_a_card_must_have_what_was_measured() -> None:
+    """By torch's allocator on the card that isn't there, for one batch of 64 images on 8 ranks."""
+    plan = vggkit.memory("D", batch=64, device="cuda", ranks=8, parallel="tensor")
+    assert (plan.allocated_bytes, plan.reserved_bytes) == (5_049_973_760, 8_046_772_224)
+    assert "no foreach" in plan.title
+
+
+# Drawn networks
+
+
 @st.composite
 def drawn_steps(draw: DrawFn) -> tuple[Network, StepOptions]:
     """Draw a network whose FC layers can be divided, and a rank's step of it."""
@@ -224,7 +264,6 @@ def test_the_largest_batch_fits() -> None:
             {},
             "ranks: parallel tensor expected at most as many as predictions has units, 1, found 2",
         ),
-        (THREE, {"device": "cuda"}, "device: parallel tensor needs cpu: what is left on a card is not known"),
         (THREE, {"clip_grad": True}, "clip_grad: can't be combined with parallel tensor"),
         (THREE, {"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel tensor: torch can't run"),
         (THREE, {"foreach": True}, "foreach: can't be combined with parallel tensor, as torch joins no parts and"),

@@ -234,6 +234,11 @@ class Strategy(ABC):
         """Return what is equal for ranks that hold the same."""
 
     @classmethod
+    def update_of(cls, step: Asked) -> Update:
+        """Return the optimizer's options, with those that nobody has given as the ranks need them."""
+        return step.update
+
+    @classmethod
     @abstractmethod
     def check(cls, group: Group, step: Asked) -> None:
         """Refuse what can't be combined with it.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vggkit.base.eager import Eager, Gradients, Node, Parameter, PlacedRun, Runs, Storage, Tensor
 from vggkit.base.errors import ArgumentError
+from vggkit.footprint.optimizers import Update
 from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.mesh import Mesh, across_copies, check_mesh, choices_of, within_copy
 from vggkit.footprint.ranks.replicas import Replicas
@@ -112,13 +113,15 @@ class TensorReplicas(TensorParallel):
     def check(cls, group: Group, step: Asked) -> None:
         check_mesh(group)
         Replicas.check(across_copies(group), step)
-        if step.device != "cpu":
-            raise ArgumentError(f"device: parallel {cls.name} needs cpu: what is left on a card is not known")
         if step.clip_grad:
             raise ArgumentError(
                 f"clip_grad: can't be combined with parallel {cls.name}, where torch would take the norm of each rank's"
                 " own parts, and the ranks' whole layers would no longer be equal"
             )
+
+    @classmethod
+    def update_of(cls, step: Asked) -> Update:
+        return step.update
 
     @classmethod
     def check_frozen(cls, network: Network, frozen: Container[str]) -> None:

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from vggkit.base.eager import PARAMETERS, Eager, Event, Gradients, Parameter, PlacedRun, Storage, Tensor
+from vggkit.base.eager import COMMUNICATION, PARAMETERS, Eager, Event, Gradients, Parameter, PlacedRun, Storage, Tensor
 from vggkit.base.errors import ArgumentError
 from vggkit.base.shapes import Shape, elements
+from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.ranks.group import Group
 from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, WholeModel
@@ -78,8 +79,12 @@ class _Rows(NamedTuple):
     strategy: TensorParallel
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
-        """Run it on these inputs, which gives a summand of the output."""
-        summand = _linear(x, parameters, eager)
+        """Run it on these inputs, which gives a summand of the output; so is each rank's share of the bias."""
+        x, weight, bias, casts = eager.lower(x, parameters["weight"], parameters.get("bias"))
+        share = eager.new(*bias.size) if bias else None
+        eager.note()
+        summand = eager.linear(x, weight, bias, weight.shape[:1])
+        eager.release(share, *casts)
         total = self.strategy.all_reduce(self.name, summand)
         eager.release(summand)
         return Tensor(total, summand.shape, summand.element_bytes, summand.node)
@@ -135,8 +140,10 @@ class TensorParallel(WholeModel):
 
     def _by_columns(self, placed: PlacedRun, *, is_last: bool) -> PlacedRun:
         units = placed.parameters["weight"].shape[0]
-        own = rows_of(units, self.group.ranks, self.group.own)
-        parts = {word: self._part(whole, (own, *whole.shape[1:])) for word, whole in placed.parameters.items()}
+        own, own_of_first = (rows_of(units, self.group.ranks, rank) for rank in (self.group.own, 0))
+        padded = sum(rows_of(units, self.group.ranks, rank) < own_of_first for rank in range(self.group.ranks))
+        parts = {word: self._part(whole, (own, *whole.shape[1:]), padded) for word, whole in placed.parameters.items()}
+        self.eager.release(*placed.parameters.values())  # `named_parameters` holds both until both are divided
         columns = _Columns(placed.name, self)
         if not is_last:
             return placed._replace(layer=columns, parameters=parts)
@@ -145,16 +152,25 @@ class TensorParallel(WholeModel):
 
     def _by_rows(self, placed: PlacedRun) -> PlacedRun:
         whole = placed.parameters["weight"]
-        part = self._part(whole, (whole.shape[0], whole.shape[1] // self.group.ranks))
+        copied = self.group.ranks if whole.shape[0] > 1 else 0  # columns don't lie side by side
+        part = self._part(whole, (whole.shape[0], whole.shape[1] // self.group.ranks), copied)
+        self.eager.release(whole)
         return placed._replace(layer=_Rows(placed.name, self), parameters={**placed.parameters, "weight": part})
 
-    def _part(self, whole: Parameter, shape: Shape) -> Parameter:
-        """Divide a parameter; a part of fewer rows than the first rank's has padding, in which nothing is trained."""
+    def _part(self, whole: Parameter, shape: Shape, copied: int) -> Parameter:
+        """Divide a parameter; a part of fewer rows than the first rank's has padding, in which nothing is trained.
+
+        Args:
+            whole: the parameter.
+            shape: of the rank's part.
+            copied: how many ranks' parts are copied before they are sent (`Shard._split_tensor`).
+        """
         size = elements(shape) * whole.element_bytes
         each = rows_of(whole.shape[0], self.group.ranks, 0)
-        rows = max(shape[0], each)
-        self._held[whole] = self.eager.new(0, rows * elements(shape[1:]) * whole.element_bytes, PARAMETERS)
-        self.eager.release(whole.storage)
+        held = max(shape[0], each) * elements(shape[1:]) * whole.element_bytes
+        copies = [self.eager.new(0, held, COMMUNICATION) for _ in range(copied)]
+        self._held[whole] = self.eager.new(0, held, PARAMETERS)
+        self.eager.release(*copies)
         own = Storage(0, size, size, PARAMETERS)
         own.is_parameter = True
         self._parts[whole] = Parameter(own, shape, whole.element_bytes, whole.requires_grad)
@@ -228,9 +244,16 @@ class TensorParallel(WholeModel):
     # What can't be
 
     @classmethod
+    def update_of(cls, step: Asked) -> Update:
+        """Return no `foreach`, which torch would take on CUDA and then fail with, as `check` says."""
+        rules = OPTIMIZERS[step.optimizer]
+        is_free = "foreach" in rules.takes and step.update.foreach is None
+        if is_free and rules.is_foreach(step.update, step.device):
+            return replace(step.update, foreach=False)
+        return step.update
+
+    @classmethod
     def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # it has no options
-        if step.device != "cpu":
-            raise ArgumentError(f"device: parallel {cls.name} needs cpu: what is left on a card is not known")
         joining = [("clip_grad", step.clip_grad), ("foreach", step.update.foreach), ("fused", step.update.fused)]
         for word, is_on in joining:
             if is_on:

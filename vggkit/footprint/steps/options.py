@@ -408,6 +408,7 @@ def step_options(
             named = {"update": next(iter(options.update.given), ""), "group": "parallel"}.get(word, word)
             raise ArgumentError(f"{named}: needs mode {having}, found {options.mode}")
     check_update(options.optimizer, options.update)
+    options = options.replace(update=STRATEGIES[options.group.parallel].update_of(options))
     if options.step_in_backward:
         _check_step_in_backward(options)
     STRATEGIES[options.group.parallel].check(options.group, options)
