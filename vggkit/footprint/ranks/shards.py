@@ -35,7 +35,7 @@ from vggkit.base.shapes import elements
 from vggkit.footprint.ranks.group import ALONE, Group
 from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Choice, Placed, Strategy
-from vggkit.footprint.ranks.traffic import Traffic, all_gather, reduce_scatter
+from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, reduce_scatter
 from vggkit.network import ELEMENT_BYTES, Network
 
 WRAPPING = "construction of fully_shard"
@@ -195,7 +195,7 @@ class FullyShard(Strategy):
         self._sending: Storage | None = None
         self._unit_of: dict[Parameter, Unit] = {}
         self._hook: GradientHook | None = None
-        self._traffic = Traffic()
+        self._traffic = self._clipped = Traffic()
 
     # Parts
 
@@ -273,13 +273,17 @@ class FullyShard(Strategy):
         return tuple(self._rows(shard.whole, rank) for unit in self.units for shard in unit.shards)
 
     def traffic(self, rank: int) -> Traffic:
-        """Return what has been sent in each pass of the walk: all ranks send and receive the same."""
-        return self._traffic.times(self.placed.passes)
+        """Return what has been sent in each pass of the walk, and in clipping: all ranks send and receive the same."""
+        return self._traffic.times(self.placed.passes).plus(self._clipped)
 
     # A step
 
     def begin_step(self) -> None:
         return
+
+    def clip(self, norms: int) -> None:
+        """Add up the norms of all ranks' parts (torch/distributed/tensor/_ops/_math_ops.py, `_NormPartial`)."""
+        self._clipped = all_reduce(norms, self.group.ranks)
 
     def begin_forward(self, images: Tensor) -> Tensor:
         """Cast the images, and keep the cast as long as the model runs."""

@@ -214,6 +214,10 @@ class Strategy(ABC):
         """End a backward pass, when all gradients are there."""
 
     @abstractmethod
+    def clip(self, norms: int) -> None:
+        """Take notice of the norms of all gradients, which are clipped: they are so many bytes side by side."""
+
+    @abstractmethod
     def engine_hook(self, hook: GradientHook | None) -> GradientHook | None:
         """Return what autograd's engine calls with each parameter that has its gradient.
 
@@ -307,6 +311,9 @@ class WholeModel(Strategy):
         return
 
     def end_backward(self) -> None:
+        return
+
+    def clip(self, norms: int) -> None:
         return
 
     def engine_hook(self, hook: GradientHook | None) -> GradientHook | None:

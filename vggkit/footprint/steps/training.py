@@ -226,6 +226,7 @@ class Training(Step):
         eager.release(partial)
         stacked = eager.new(0, size * len(norms))
         eager.note()
+        self.strategy.clip(size * len(norms))
         total = eager.new(0, size)
         eager.note()
         eager.release(*norms, stacked)
