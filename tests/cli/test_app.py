@@ -89,7 +89,7 @@ TESTED = {
     },
     "compare": {"sources", *TRAINING, "sort", "only", "diff", "format", "output"},
     "find": {"sources", "vary", *FOUND, "only", "sort", "limit", "pareto", *TRAINING, "format", "output"},
-    "verify": {"source", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "device", "format", "output"},
+    "verify": {"source", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "gloo", "device", "format", "output"},
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},
     "reconcile": {"source", "number", "batch", "input", "dtype", "settings", "format", "output"},

@@ -43,17 +43,20 @@ def step(**options: Any) -> StepOptions:
 
 # On fake tensors, and without the other ranks
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    **LOOPS,
+    "root": {"units": "root"},
+    "kept": {"reshard_after_forward": False},
+    "mixed": {"param_dtype": "bfloat16", "reduce_dtype": "float32", "batch_norm": False},
+    "stepped in backward": {"step_in_backward": True},
+}
+OF_DDP = ("bucket_cap_mb", "static_graph")
+PARTS = [word for word in LOOPS if not any(option in LOOPS[word] for option in OF_DDP)]
 CASES = [
     *(f"{parallel}; {word}" for parallel in REPLICAS for word in LOOPS),
-    "fsdp; plain",
-    "fsdp; root",
-    "fsdp; kept",
-    "fsdp; adamw",
-    "tensor; plain",
-    "tensor; adamw",
+    *(f"fsdp; {word}" for word in (*PARTS, "root", "kept", "stepped in backward")),
+    *(f"tensor; {word}" for word in ("plain", "adamw")),
 ]
-OPTIONS: dict[str, dict[str, Any]] = {**LOOPS, "root": {"units": "root"}, "kept": {"reshard_after_forward": False}}
-OF_DDP = ("bucket_cap_mb", "static_graph")
 
 
 def of_case(case: str) -> dict[str, Any]:

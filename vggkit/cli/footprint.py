@@ -442,6 +442,7 @@ def plan(
 @allocator_option
 @group_options
 @rank_option("Measure this rank alone, counted from 0.  [default: each that differs from others]")
+@click.option("--gloo", is_flag=True, help="Let each rank be a process, which sends to the others by gloo; on cpu.")
 @format_option()
 @output_option
 def verify(
@@ -449,6 +450,7 @@ def verify(
     batch: int,
     input: str | None,
     settings: tuple[str, ...],
+    gloo: bool,
     format: str | None,
     output: Path | None,
     **options: Any,
@@ -456,24 +458,30 @@ def verify(
     """Measure on the real model what vggkit claims.
 
     With --device cuda loops of steps run on the card, and what torch's allocator takes there is measured. With --ranks
-    torch's engine runs on one rank after the other, without the others. Exit 1 if a claim does not hold.
+    torch's engine runs on one rank after the other, without the others; with --gloo on all of them. Exit 1 if a claim
+    does not hold.
     """
     format = format_of(format, output, TABLE_FORMATS)
     network, step = _step(source, settings, input, batch=batch, **options)
     from vggkit.model.claims import claims_table, version_notes
 
-    claims = _claims(network, step)
+    claims = _claims(network, step, gloo)
     title = step.title(network.name, network.input_shape)
     write_table(claims_table(title, claims, version_notes(step.group)), format, output)
     click.get_current_context().exit(0 if all(claim.holds for claim in claims) else 1)
 
 
-def _claims(network: Network, step: StepOptions) -> list[Claim]:
+def _claims(network: Network, step: StepOptions, gloo: bool) -> list[Claim]:
     """Measure the claims on the device. What measures on the other one is not imported."""
+    if gloo and step.group.ranks == 1:
+        raise ArgumentError("--gloo: needs several ranks, such as --ranks 2 --parallel ddp")
+    if gloo and step.device != "cpu":
+        raise ArgumentError(f"--gloo: needs --device cpu, found {step.device}")
     if step.device == "cuda":
         from vggkit.model.verify_card import verify_card
 
         return list(verify_card(network, step))
     from vggkit.model.verify import verify
+    from vggkit.model.verify_ranks import verify_ranks, verify_together
 
-    return list(verify(network, step))
+    return list(verify(network, step, verify_together if gloo else verify_ranks))

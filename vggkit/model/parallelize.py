@@ -174,6 +174,13 @@ class SetUp(ABC):
         """
         return nullcontext()
 
+    def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:  # some need them
+        """Return a second model, for moving averages of the parameters that the rank has of the first one.
+
+        The arguments are those of `applied`.
+        """
+        return model
+
     @classmethod
     def sides(cls, group: Group) -> tuple[int, ...]:
         """Return how long each dimension of the mesh is.
@@ -263,6 +270,9 @@ class FullyShardSetUp(SetUp):
                 fully_shard(unit, mesh=mesh, reshard_after_forward=group.reshard_after_forward, mp_policy=precision)
         return model
 
+    def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        return self.applied(model, mesh, group)
+
 
 def _torch_dtype(name: str | None) -> torch.dtype | None:
     dtype: torch.dtype | None = None if name is None else getattr(torch, name)
@@ -291,6 +301,9 @@ class TensorParallelSetUp(SetUp):
         _check_values(model, group)
         return _divided(model, mesh)
 
+    def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        return self.applied(model, mesh, group)
+
 
 class TensorReplicasSetUp(ReplicasSetUp):
     """The same of each replica, in a DistributedDataParallel that knows of the mesh."""
@@ -310,8 +323,16 @@ class TensorReplicasSetUp(ReplicasSetUp):
         self.kind.check_frozen(network, model.frozen)
         _check_values(model, group)
         _check_trained(model, group)
-        replicas, parts = (mesh[name] for name in mesh.mesh_dim_names or ())
+        replicas, parts = _dimensions_of(mesh)
         return DistributedDataParallel(_divided(model, parts), device_mesh=replicas, bucket_cap_mb=group.bucket_cap_mb)
+
+    def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        _, parts = _dimensions_of(mesh)
+        return _divided(model, parts)
+
+
+def _dimensions_of(mesh: DeviceMesh) -> Iterator[DeviceMesh]:
+    return (mesh[name] for name in mesh.mesh_dim_names or ())
 
 
 def _divided(model: VGG, mesh: DeviceMesh) -> nn.Module:

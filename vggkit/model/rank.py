@@ -17,17 +17,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._tools.fake_collectives import CollectiveOp, collective_ops, sync_ops
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
-from vggkit.base.errors import BuildError, one_of
+from vggkit.base.errors import ArgumentError, BuildError
 from vggkit.footprint.ranks import STRATEGIES, Group
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.model.parallelize import SET_UPS, parallelize
+from vggkit.model.module import VGG
+from vggkit.model.parallelize import SET_UPS, mesh_of, parallelize
 from vggkit.model.steps import Training
 from vggkit.model.tracking import FakeTensors, no_garbage_collection
 from vggkit.network import Network
@@ -65,17 +66,23 @@ def fake_group(group: Group) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def check_known(options: StepOptions) -> None:
+    """Refuse a strategy that is planned only.
+
+    Raises:
+        ArgumentError: names those that can be measured.
+    """
+    if options.group.parallel not in SET_UPS:
+        known = ", ".join(SET_UPS)
+        raise ArgumentError(f"parallel: can measure one of {known}, found {options.group.parallel}")
+
+
 def measure_alone(network: Network, options: StepOptions) -> Measured:
     """Measure a rank in this process, on fake tensors, without the other ranks."""
     with fake_group(options.group):
-        mesh = mesh_of(options)
+        mesh = mesh_of(options.device, options.group)
         with FakeTensors():
             return measure(network, options, mesh)
-
-
-def mesh_of(options: StepOptions) -> DeviceMesh:
-    """Return all ranks of the process group as the strategy has them side by side."""
-    return init_device_mesh(options.device, (options.group.ranks,))
 
 
 def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measured:
@@ -84,7 +91,7 @@ def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measure
     Args:
         network: what is trained.
         options: what a step is like; its rank is the process's.
-        mesh: of `mesh_of`.
+        mesh: all ranks, as `vggkit.model.parallelize.mesh_of` returns them.
     """
     tracker = RankTracker()
     with no_garbage_collection(), tracker:
@@ -108,12 +115,12 @@ class RankTraining(Training):
     Args:
         network: what is trained.
         options: what a step is like.
-        mesh: of `mesh_of`.
+        mesh: all ranks, as `vggkit.model.parallelize.mesh_of` returns them.
     """
 
     def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
         self.mesh = mesh
-        self.set_up = SET_UPS[one_of(SET_UPS, options.group.parallel, "parallel")]()
+        self.set_up = SET_UPS[options.group.parallel]()
         super().__init__(network, options)
 
     def _set_up(self) -> nn.Module:
@@ -123,6 +130,9 @@ class RankTraining(Training):
             # the averages that it waits for come from nobody; torch looks at the annotations, and wants no text there
             run.register_comm_hook(None, lambda _, bucket: _sent(bucket))
         return run
+
+    def _set_up_average(self, model: VGG) -> nn.Module:
+        return self.set_up.averaged(model, self.mesh, self.options.group)
 
     @property
     def _optimizers(self) -> Any:
@@ -219,8 +229,11 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
             raise BuildError(f"parallel: torch sends by {func}, and how many bytes that are is not known")
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         held = [(tensor, _use_count(tensor)) for tensor in tensors]
-        made = self._run(func, types, args, kwargs)
         group = CollectiveOp.get_process_group(func, args)
+        made = self._run(func, types, args, kwargs)
+        if func is c10d._reduce_scatter_base_.default and dist.get_backend(group) == "gloo":
+            copied = _size(args[1])  # gloo reduces a copy of its input (ProcessGroupGloo.cpp, reduce_scatter)
+            self.peak_with_copies = max(self.peak_with_copies, self._alive_without_copies() + copied)
         if self.counts:
             self.traffic = self.traffic.plus(SENT[func](args, made, group))
         if _is_waited_for(func, args, group):
@@ -231,7 +244,7 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         return super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]  # nor here
 
     def _track_copy(self, func: Any, args: Any) -> None:
-        """Note what gloo reduces in place of its input, which it splits at the end (ProcessGroupGloo.cpp)."""
+        """Note gloo's copy of a tensor where the tracker sees it, which is split in the thread that waits for it."""
         if func is torch.ops.aten.split.Tensor and args[0].untyped_storage() not in self._WINFO:
             self._track(_MemRefType.TEMP, args[0])
             self._copies.add(self._WINFO[args[0].untyped_storage()][0])
@@ -241,9 +254,11 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         super()._delete_callback(winfo, w_st)
 
     def _update_peak_stats(self, peak_state: Any) -> None:
-        alive = self.alive
-        self.peak_with_copies = max(self.peak_with_copies, alive)
-        self.peak = max(self.peak, alive - sum(copy.mem_consumed for copy in self._copies))
+        self.peak = max(self.peak, self._alive_without_copies())
+        self.peak_with_copies = max(self.peak_with_copies, self.peak)
+
+    def _alive_without_copies(self) -> int:
+        return self.alive - sum(int(copy.mem_consumed) for copy in self._copies)
 
     def _settle(self) -> None:
         """Wait until gloo's threads have let go of what has been sent: they do so a little after it is there."""

@@ -63,7 +63,7 @@ class Training:
         self.options = options
         self.model = model_of(network, options)
         self.run = self._set_up()
-        self.average = model_of(network, options) if options.ema else None
+        self.average = self._set_up_average(model_of(network, options)) if options.ema else None
         self.images = images_of(network, options, options.batch)
         self.targets = targets_of(network, options, options.batch)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -78,6 +78,10 @@ class Training:
     def _set_up(self) -> nn.Module:
         """Return what is called for the forward pass: the model itself, unless something wraps it."""
         return self.model
+
+    def _set_up_average(self, model: VGG) -> nn.Module:
+        """Return the second model, which has the moving averages: as it is, unless the first one is divided."""
+        return model
 
     @property
     def _optimizers(self) -> Any:

@@ -37,12 +37,17 @@ MOST_BYTES = 2**63
 """Torch's sizes are integers of 64 bits."""
 
 
-def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
+def verify(
+    network: Network,
+    options: StepOptions,
+    of_ranks: Callable[[Network, StepOptions], Iterator[Claim]] = verify_ranks,
+) -> Iterator[Claim]:
     """Measure every claim about a network, one by one.
 
     Args:
         network: whose claims.
         options: what the step is like; on the CPU.
+        of_ranks: what measures several ranks: `verify_ranks` one after the other, `verify_together` all at once.
 
     Raises:
         ArgumentError: if torch refuses to run the step, or it has more bytes than torch counts.
@@ -52,8 +57,10 @@ def verify(network: Network, options: StepOptions) -> Iterator[Claim]:
         raise ArgumentError(
             f"batch: expected a step of less than 2^63 bytes, as torch counts no more; found {plan.peak_bytes:,}"
         )
+    # several ranks may be refused, before anything is measured
+    memory_claims = MEMORY_CLAIMS[options.mode](plan) if options.group == NO_GROUP else of_ranks(network, options)
     yield from _static_claims(network, smallest_batch(network, options.forward_only()))
-    yield from MEMORY_CLAIMS[options.mode](plan) if options.group == NO_GROUP else verify_ranks(network, options)
+    yield from memory_claims
 
 
 # Parameters, shapes and multiply-accumulates, by the real model on as few images as torch takes

@@ -9,7 +9,8 @@ from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import steps_of_ranks
 from vggkit.footprint.steps.step import Step
 from vggkit.model.claims import Claim
-from vggkit.model.rank import Measured, measure_alone
+from vggkit.model.gloo import check_machine, measure_together
+from vggkit.model.rank import Measured, check_known, measure_alone
 from vggkit.network import Network
 
 TRACKER, STORAGES, COLLECTIVES = "MemTracker", "storages", "collectives"
@@ -22,10 +23,42 @@ def verify_ranks(network: Network, options: StepOptions) -> Iterator[Claim]:
     Args:
         network: what is trained.
         options: what a step is like; on the CPU. If they have a rank, it alone is measured.
+
+    Raises:
+        ArgumentError: if torch is not set up for the strategy here.
     """
+    check_known(options)
+    return _claims_alone(network, options)
+
+
+def _claims_alone(network: Network, options: StepOptions) -> Iterator[Claim]:
     for (step, traffic), ranks in alike(network, options).items():
         measured = measure_alone(network, options.of_rank(ranks[0]))
         yield from rank_claims(step, traffic, measured, ranks)
+
+
+def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
+    """Measure all ranks at once, each in a process of this machine.
+
+    Args:
+        network: what is trained.
+        options: what a step is like; on the CPU. If they have a rank, what it alone holds is compared.
+
+    Raises:
+        ArgumentError: if torch is not set up for the strategy here, or the machine has no room for the ranks.
+        BuildError: if a process ends early, or they wait for each other for too long.
+    """
+    check_known(options)
+    steps = steps_of_ranks(network, options)
+    check_machine([step.peak.size for step in steps])
+    return _claims_together(network, options, steps)
+
+
+def _claims_together(network: Network, options: StepOptions, steps: Sequence[Step]) -> Iterator[Claim]:
+    for rank, measured in enumerate(measure_together(network, options)):
+        if options.group.rank in (None, rank):
+            step = steps[rank]
+            yield from rank_claims(step, step.strategy.traffic(rank), measured, [rank])
 
 
 def alike(network: Network, options: StepOptions) -> dict[tuple[Step, Traffic], list[int]]:
@@ -55,6 +88,9 @@ def rank_claims(step: Step, traffic: Traffic, measured: Measured, ranks: Sequenc
         ("received in a step", traffic.received, measured.received_bytes, COLLECTIVES),
     ):
         yield Claim(f"{words(ranks)}, {what}", claimed, found, judge, ranks=tuple(ranks))
+    if measured.peak_with_copies > measured.peak_bytes:
+        what = f"{words(ranks)}, peak with gloo's copy in reduce-scatter"
+        yield Claim(what, step.peak.size, measured.peak_with_copies, TRACKER, exact=False, ranks=tuple(ranks))
 
 
 def words(ranks: Sequence[int]) -> str:
