@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import vggkit
 from tests.conftest import sample
-from tests.footprint.ranks import divided, loop, sharded, tracked
+from tests.footprint.ranks import divided, loop, sharded, staged, tracked
 from tests.model import play_ranks
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.plan import plan_step
-from vggkit.footprint.ranks import Group
-from vggkit.footprint.steps.options import checked_options
+from vggkit.footprint.ranks import SCHEDULES, Group
+from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Network
 
 TEXT = (
@@ -98,6 +99,42 @@ def test_parts_hold_what_is_planned(parallel: str, options: dict[str, Any], monk
     by_hand = sharded.peak(network, asked)
     monkeypatch.setitem(sharded.DIVIDED, parallel, set_up)
     assert sharded.peak(network, asked) == by_hand == plan_step(network, asked).peak_bytes
+
+
+STAGES = [
+    ("block2",), ("block2_relu1",), ("fc1",), ("flatten",), ("relu1_2", "fc2"), ("conv1_2", "block2", "relu1"),
+]  # fmt: skip
+"""Between blocks, inside of one and of the classifier, and where a stage begins with what usually works in place."""
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("cut", STAGES, ids=str)
+def test_stages_hold_what_is_planned(cut: tuple[str, ...], schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MemTracker's peak of each rank's step is that of a model that was cut by hand."""
+    ranks = len(cut) + 1
+
+    @contextmanager
+    def group_of(options: StepOptions) -> Iterator[None]:
+        with loop.group_of(options):
+            meshes.append(init_device_mesh("cpu", (ranks,)))  # torch can't make one where tensors are fake
+            yield
+
+    def stage_of(network: Network, options: StepOptions) -> nn.Module:
+        model = vggkit.build(network, freeze=options.freeze, checkpoint=options.checkpoint).train()
+        stage: nn.Module = vggkit.parallelize(model, "pipeline", meshes[-1], cut=cut).submod
+        return stage
+
+    meshes: list[DeviceMesh] = []
+    options: dict[str, Any] = {"batch": 8, "ranks": ranks, "parallel": "pipeline", "cut": cut, "schedule": schedule}
+    every = [
+        checked_options(NETWORK, rank=rank, freeze="block1_norm2", checkpoint="block1", **options)
+        for rank in range(ranks)
+    ]
+    by_hand = [staged.peak(NETWORK, asked) for asked in every]
+    monkeypatch.setattr(staged, "stage_of", stage_of)
+    monkeypatch.setattr(staged, "group_of", group_of)
+    assert [staged.peak(NETWORK, asked) for asked in every] == by_hand
+    assert by_hand == [plan_step(NETWORK, asked).peak_bytes for asked in every]
 
 
 def parts(model: nn.Module) -> list[tuple[Any, ...]]:
@@ -283,7 +320,7 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("model", "parallel", "options", "said"),
     [
-        (small, "fdsp", {}, "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp"),
+        (small, "fdsp", {}, "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline"),
         (small, "none", {}, "parallel: expected one of ddp,"),
         (lambda: nn.Linear(2, 2), "ddp", {}, "model: expected a model of vggkit.build that nothing wraps, found 'Line"),
         (
@@ -321,6 +358,14 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
             {},
             "freeze: parallel tensor+ddp can't freeze fc1, as torch trains",
         ),
+        (small, "pipeline", {}, "cut: expected names of blocks or layers, such as block3, found 'auto'; a plan of"),
+        (small, "pipeline", {"cut": "block2"}, "cut: 4 ranks expected 3 names, one for each stage but the first, foun"),
+        (small, "pipeline", {"cut": ["block2", "fc1", "block1"]}, "cut: expected what the second stage begins with"),
+        (small, "pipeline", {"cut": ["block2", "fc1", "fc9"]}, "cut: x has no block or layer 'fc9'"),
+        (small, "pipeline", {"schedule": "1f1b"}, "parallelize: unknown keyword 'schedule'. It is the schedule's that"),
+        (small, "fsdp", {"unit": "root"}, "parallelize: unknown keyword 'unit'. Did you mean 'units'?"),
+        (small, "fsdp", {"ranks": 4}, "parallelize: unknown keyword 'ranks'. Known: bucket_cap_mb, cut,"),
+        (small, "fsdp", {"cut": "block2"}, "cut: expected a parallel that has it (pipeline), found fsdp"),
         (small, "tensor", {"mesh": "cpu"}, "mesh: expected a DeviceMesh of torch, found 'str'"),
         (
             lambda: vggkit.build(vggkit.loads(TEXT.replace("FC-24", "FC-25"))),

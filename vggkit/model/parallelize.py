@@ -7,11 +7,11 @@ Each strategy there has a class here, its half in torch, under the same word. A 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypedDict, overload
 
 import torch
 import torch.distributed as dist
@@ -19,13 +19,15 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from vggkit.base.errors import ArgumentError, one_of, shorten
-from vggkit.footprint.ranks import Group, checked_group
+from vggkit.base.errors import ArgumentError, did_you_mean, one_of, shorten
+from vggkit.footprint.ranks import AUTO, Group, checked_group
 from vggkit.footprint.ranks.mesh import Mesh, check_mesh
+from vggkit.footprint.ranks.pipelines import Pipeline, stages_of
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.shards import FullyShard
 from vggkit.footprint.ranks.strategy import Strategy
@@ -33,22 +35,62 @@ from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 from vggkit.model.module import VGG
-from vggkit.network import Dtype
+from vggkit.model.stage import Stage
+from vggkit.network import Dtype, PlacedLayer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class SetUpArguments(TypedDict, total=False):
+    """The options of strategies as keywords, for type checkers: those of `Group` that a model is set up with."""
+
+    bucket_cap_mb: float | None
+    static_graph: bool
+    units: str
+    reshard_after_forward: bool
+    param_dtype: Dtype | None
+    reduce_dtype: Dtype | None
+    replicas: SupportsIndex
+    cut: str | Iterable[str]
+
+
+@overload
+def parallelize(
+    model: nn.Module,
+    parallel: Literal["ddp", "ddp-view", "zero1", "tensor+ddp"],
+    mesh: DeviceMesh | None = None,
+    **options: Unpack[SetUpArguments],
+) -> DistributedDataParallel: ...
+
+
+@overload
+def parallelize(
+    model: nn.Module,
+    parallel: Literal["fsdp", "tensor"],
+    mesh: DeviceMesh | None = None,
+    **options: Unpack[SetUpArguments],
+) -> VGG: ...
+
+
+@overload
+def parallelize(
+    model: nn.Module,
+    parallel: Literal["pipeline"],
+    mesh: DeviceMesh | None = None,
+    **options: Unpack[SetUpArguments],
+) -> PipelineStage: ...
+
+
+@overload
+def parallelize(
+    model: nn.Module, parallel: str, mesh: DeviceMesh | None = None, **options: Unpack[SetUpArguments]
+) -> Any: ...
 
 
 def parallelize(
-    model: nn.Module,
-    parallel: str,
-    mesh: DeviceMesh | None = None,
-    *,
-    bucket_cap_mb: float | None = None,
-    static_graph: bool = False,
-    units: str = "blocks",
-    reshard_after_forward: bool = True,
-    param_dtype: Dtype | None = None,
-    reduce_dtype: Dtype | None = None,
-    replicas: int = 2,
-) -> nn.Module:
+    model: nn.Module, parallel: str, mesh: DeviceMesh | None = None, **options: Unpack[SetUpArguments]
+) -> Any:
     """Set a model up on this rank as `memory(..., parallel=...)` plans it, with torch's own engine.
 
     Every rank of the mesh calls it, once its process group is there, and before it makes an optimizer. All ranks begin
@@ -56,21 +98,18 @@ def parallelize(
 
     Args:
         model: of `build`, on the rank's device.
-        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp`, `tensor` or `tensor+ddp`.
+        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp`, `tensor`, `tensor+ddp` or `pipeline`.
         mesh: the ranks; None for all of the process group. Of `tensor+ddp` it has two named dimensions: the replicas,
             and the ranks that have one together.
-        bucket_cap_mb: of `ddp`, as `memory` has it.
-        static_graph: of `ddp`, as `memory` has it.
-        units: of `fsdp`, as `memory` has it.
-        reshard_after_forward: of `fsdp`, as `memory` has it.
-        param_dtype: of `fsdp`, as `memory` has it.
-        reduce_dtype: of `fsdp`, as `memory` has it.
-        replicas: of `tensor+ddp`, as `memory` has it; a mesh says it itself.
+        options: as `memory` has them: bucket_cap_mb and static_graph (`ddp`), units, reshard_after_forward, param_dtype
+            and reduce_dtype (`fsdp`), replicas (`tensor+ddp`, if there is no mesh), and cut (`pipeline`): names, such
+            as those that a plan of `cut="auto"` has found.
 
     Returns:
         What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`, `tensor+ddp`; `zero1`, whose
-        optimizer is then a `torch.distributed.optim.ZeroRedundancyOptimizer`); else the model itself, whose parameters
-        are DTensors now (`fsdp`, `tensor`).
+        optimizer is then a `torch.distributed.optim.ZeroRedundancyOptimizer`); the model itself, whose parameters are
+        DTensors now (`fsdp`, `tensor`); or a PipelineStage, which a schedule of `torch.distributed.pipelining` runs,
+        and whose `submod` has this rank's layers (`pipeline`).
 
     Raises:
         ArgumentError: if an argument is outside its allowed values, the model can't be divided so, or there is no
@@ -85,6 +124,9 @@ def parallelize(
     >>> dist.destroy_process_group()
     """
     set_up = SET_UPS[one_of(SET_UPS, parallel, "parallel")]
+    for word in options:
+        if word not in SetUpArguments.__optional_keys__:
+            raise ArgumentError(f"parallelize: unknown keyword {shorten(word)}.{_advice(word)}")
     if not isinstance(model, VGG):
         raise ArgumentError(
             f"model: expected a model of vggkit.build that nothing wraps, found {shorten(type(model).__name__)}"
@@ -92,18 +134,18 @@ def parallelize(
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise ArgumentError("model: expected one that is not divided yet, found parameters that are DTensors")
     given = _checked_mesh(mesh, model, set_up)
-    group = checked_group(
-        dist.get_world_size() if given is None else given.size(),
-        parallel,
-        bucket_cap_mb=bucket_cap_mb,
-        static_graph=static_graph,
-        units=units,
-        reshard_after_forward=reshard_after_forward,
-        param_dtype=param_dtype,
-        reduce_dtype=reduce_dtype,
-        replicas=replicas if given is None or given.ndim == 1 else given.size(0),
-    )
+    if given is not None and given.ndim > 1:
+        options["replicas"] = given.size(0)
+    group = checked_group(dist.get_world_size() if given is None else given.size(), parallel, **options)
     return set_up().applied(model, mesh_of(_device(model), group) if given is None else given, group)
+
+
+def _advice(word: str) -> str:
+    """Say where an option belongs that is none of the set-up."""
+    if word in ("microbatches", "schedule"):
+        return " It is the schedule's that runs the stage, as ScheduleGPipe(stage, n_microbatches=8, loss_fn=…)"
+    known = sorted(SetUpArguments.__optional_keys__)
+    return did_you_mean(word, known) or f" Known: {', '.join(known)}"
 
 
 def mesh_of(device: str, group: Group) -> DeviceMesh:
@@ -191,7 +233,7 @@ class SetUp(ABC):
         return (group.ranks,)
 
     @abstractmethod
-    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module | PipelineStage:
         """Set up a model on this rank.
 
         Args:
@@ -335,6 +377,44 @@ def _dimensions_of(mesh: DeviceMesh) -> Iterator[DeviceMesh]:
     return (mesh[name] for name in mesh.mesh_dim_names or ())
 
 
+class PipelineSetUp(SetUp):
+    """A PipelineStage of this rank's layers."""
+
+    kind = Pipeline
+
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> PipelineStage:
+        if group.cut == AUTO:
+            raise ArgumentError(
+                f"cut: expected names of blocks or layers, such as block3, found {AUTO!r}; a plan of memory(…,"
+                f" cut={AUTO!r}) has those that balance best"
+            )
+        _check_values(model, group)
+        if model.ends_in_softmax:
+            raise ArgumentError(
+                f"model: parallel {group.parallel} expected one that returns scores, found softmax=True"
+            )
+        stages = stages_of(model.network, group.cut)
+        if len(stages) != group.ranks:
+            raise ArgumentError(
+                f"cut: {group.ranks} ranks expected {group.ranks - 1} names, one for each stage but the first, found"
+                f" {len(group.cut)}"
+            )
+        _broadcast(model, mesh)
+        own = stages[mesh.get_local_rank()]
+        if not own.is_first:
+            _keep_received(model, own.layers)
+        device = next(model.parameters()).device
+        return PipelineStage(Stage(model, own.layers), own.place, own.stages, device, group=mesh.get_group())
+
+
+def _keep_received(model: VGG, layers: Iterable[PlacedLayer]) -> None:
+    """Let no layer overwrite what a stage receives, which autograd refuses: neither the first nor one on a view."""
+    for placed in layers:
+        _keep_input(model.get_submodule(placed.module))
+        if placed.layer.storage() != "view":
+            return
+
+
 def _divided(model: VGG, mesh: DeviceMesh) -> nn.Module:
     """Divide a model's FC layers."""
     _broadcast(model, mesh)
@@ -350,11 +430,15 @@ def _divided(model: VGG, mesh: DeviceMesh) -> nn.Module:
 
 def _let_outputs_be(model: nn.Module, first: str) -> None:
     """Let no layer behind the first FC layer overwrite its input, a view of a DTensor, which autograd refuses."""
-    is_behind = False
-    for name, module in model.named_modules():
-        if is_behind and hasattr(module, "inplace"):
-            module.inplace = False
-        is_behind = is_behind or name == first
+    modules = dict(model.named_modules())
+    for name in list(modules)[list(modules).index(first) :]:
+        _keep_input(modules[name])
+
+
+def _keep_input(module: Any) -> None:
+    """Let a module not work in place."""
+    if hasattr(module, "inplace"):
+        module.inplace = False
 
 
 def _check_values(model: VGG, group: Group) -> None:
@@ -388,6 +472,7 @@ SET_UPS: dict[str, type[SetUp]] = {
         FullyShardSetUp,
         TensorParallelSetUp,
         TensorReplicasSetUp,
+        PipelineSetUp,
     )
 }
 """How torch sets up each strategy, by the word that asks for it."""

@@ -125,7 +125,7 @@ class RankTraining(Training):
 
     def _set_up(self) -> nn.Module:
         group = self.options.group
-        run = parallelize(self.model, group.parallel, self.mesh, **group.given)
+        run: nn.Module = parallelize(self.model, group.parallel, self.mesh, **group.given)
         if dist.get_backend() == "fake" and isinstance(run, DistributedDataParallel):
             # the averages that it waits for come from nobody; torch looks at the annotations, and wants no text there
             run.register_comm_hook(None, lambda _, bucket: _sent(bucket))
