@@ -156,7 +156,7 @@ class Trial:
     """
 
     def __init__(self, sought: Sought, room: Room, settings: Settings) -> None:
-        self.sought = sought
+        self.sought = sought = sought.within(room.bytes)
         self.room = room
         self.settings = settings
         self.smallest = sought.smallest
@@ -227,6 +227,7 @@ def fit_on_card(sought: Sought, room: Room) -> CardFit:
     """
     settings = Settings.of(sought.options.allocator)
     trial = Trial(sought, room, settings)
+    sought = trial.sought
     largest = trial.largest
     number = largest or trial.smallest
     reserved = _reserved(sought, number, settings, room) if largest else _reserved(sought, number, settings)

@@ -226,6 +226,7 @@ def checked_room(
 
 def tensors_fit(sought: Sought, limit: int) -> Fit:
     """Find the largest number whose tensors have room in so many bytes, wherever they lie."""
+    sought = sought.within(limit)
     smallest, largest = sought.smallest, sought.largest_of_tensors(limit)
     if largest < smallest:
         needed = sought.peak_bytes(smallest)

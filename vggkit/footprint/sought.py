@@ -13,7 +13,7 @@ from vggkit.base.eager import Moment
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.card import Loop
 from vggkit.footprint.plan import peak_bytes
-from vggkit.footprint.steps import STEPS
+from vggkit.footprint.steps import STEPS, settled
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import smallest_batch, steps_with_room
 from vggkit.footprint.steps.step import Step
@@ -54,6 +54,10 @@ class Sought(ABC):
     def shown(self, number: int) -> int:
         """Return a number as people see it."""
         return number
+
+    def within(self, limit: int) -> Sought:  # the cuts of a pipeline depend on it
+        """Return the same where all has been decided that depends on how many bytes there are."""
+        return self
 
     @property
     @abstractmethod
@@ -102,6 +106,22 @@ class SoughtBatch(Sought):
 
     def shown(self, number: int) -> int:
         return number * self._microbatches
+
+    def within(self, limit: int) -> Sought:
+        """Return the same for the cuts with which the largest batch has room."""
+        if not self.options.has_cuts_to_find:
+            return self
+        found = self._cut_for(1)
+        while True:
+            following = found.largest_of_tensors(limit) + 1
+            other = self._cut_for(following)
+            if other.peak_bytes(following) > limit:  # with its cuts the fullest rank has the least there
+                return found
+            found = other
+
+    def _cut_for(self, number: int) -> SoughtBatch:
+        """Return the same with the cuts that are best for a batch."""
+        return SoughtBatch(self.network, settled(*self.at(max(number, self.smallest))))
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import whole
 from vggkit.footprint.ranks.group import AUTO, Group, GroupArguments
-from vggkit.footprint.ranks.pipelines import BALANCES, MOST_MICROBATCHES, Pipeline, stages_of
+from vggkit.footprint.ranks.pipelines import BALANCES, MOST_MICROBATCHES, Pipeline, Stage, stages_of
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.schedules import SCHEDULES
 from vggkit.footprint.ranks.shards import MIXED_DTYPES, UNITS, FullyShard
@@ -40,6 +40,7 @@ __all__ = [
     "GroupArguments",
     "Pipeline",
     "Placed",
+    "Stage",
     "Strategy",
     "checked_group",
     "stages_of",

@@ -124,7 +124,13 @@ class Pipeline(WholeModel):
         return 1
 
     @classmethod
+    def stages(cls, group: Group) -> int:
+        return group.ranks
+
+    @classmethod
     def models(cls, group: Group, network: Network) -> Iterable[tuple[str, Sequence[PlacedLayer]]]:
+        if group.cut == AUTO:  # each stage that is found has a parameter that is trained
+            return []
         return [(f"the stage from {stage.layers[0].name} on", stage.layers) for stage in stages_of(network, group.cut)]
 
     @classmethod
@@ -193,7 +199,8 @@ class Pipeline(WholeModel):
 
     @classmethod
     def check_network(cls, group: Group, network: Network) -> None:
-        stages_of(network, group.cut)
+        if group.cut != AUTO:
+            stages_of(network, group.cut)
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:
@@ -203,14 +210,12 @@ class Pipeline(WholeModel):
                 f"microbatches: schedule {group.schedule} needs as many as there are stages, {group.ranks}, or more;"
                 f" found {group.microbatches}"
             )
-        if group.cut == AUTO:
-            raise ArgumentError(f"cut: parallel {cls.name} needs names of blocks or layers, such as block3")
-        if len(group.cut) != group.ranks - 1:
+        if group.cut != AUTO and len(group.cut) != group.ranks - 1:
             raise ArgumentError(
                 f"cut: {group.ranks} ranks have {group.ranks} stages, which expects {group.ranks - 1} names, found"
                 f" {len(group.cut)}"
             )
-        if group.balance != BALANCES[0]:
+        if group.cut != AUTO and group.balance != BALANCES[0]:
             raise ArgumentError(f"balance: needs cut {AUTO}, found names")
         for word, usual, why in REFUSED:
             if getattr(step, word) != usual:

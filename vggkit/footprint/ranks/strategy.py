@@ -143,6 +143,11 @@ class Strategy(ABC):
         return [(network.name, network.layers)]
 
     @classmethod
+    def stages(cls, group: Group) -> int:  # noqa: ARG003  # a pipeline's are its ranks
+        """Return into how many stages the layers are divided."""
+        return 1
+
+    @classmethod
     def microbatches(cls, group: Group, batch: int) -> int:  # noqa: ARG003  # a pipeline's depend on them
         """Return into how many parts a batch is divided that run one after the other."""
         return 1

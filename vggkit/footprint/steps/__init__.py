@@ -6,7 +6,10 @@ mode is one class here, and its line in `TAKEN`, in `options`.
 
 from __future__ import annotations
 
+import msgspec
+
 from vggkit.footprint.ranks import STRATEGIES, Pipeline
+from vggkit.footprint.steps.cuts import best_cut
 from vggkit.footprint.steps.inference import Inference
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.perceptual import Perceptual
@@ -32,10 +35,21 @@ def step_of(network: Network, options: StepOptions) -> Step:
     >>> step_of(Network.of("D"), StepOptions()).peak.event
     'backward of block3_relu3'
     """
-    return OF_RANKS.get(options.group.parallel, STEPS[options.mode])(network, settled(options))
+    return OF_RANKS.get(options.group.parallel, STEPS[options.mode])(network, settled(network, options))
 
 
-def settled(options: StepOptions) -> StepOptions:
-    """Return options in which what depends on the batch has been decided: a group's microbatches."""
+def settled(network: Network, options: StepOptions) -> StepOptions:
+    """Return options in which all has been decided that depends on the network and the batch: a pipeline's cuts.
+
+    Args:
+        network: the network.
+        options: what a step is like, checked.
+
+    Raises:
+        ArgumentError: if the network can't be cut into so many stages.
+    """
     group = STRATEGIES[options.group.parallel].settled(options.group, options.batch)
+    if options.has_cuts_to_find:
+        whole = options.replace(group=msgspec.structs.replace(group, rank=None))
+        group = msgspec.structs.replace(group, cut=best_cut(network, whole))
     return options if group == options.group else options.replace(group=group)

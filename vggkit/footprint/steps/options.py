@@ -11,7 +11,7 @@ from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import plain, whole
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.optimizers import DEFAULT, NONE, OPTIMIZERS, Optimizer, Update, UpdateArguments, check_update
-from vggkit.footprint.ranks import NO_GROUP, STRATEGIES, Group, GroupArguments, checked_group
+from vggkit.footprint.ranks import AUTO, NO_GROUP, STRATEGIES, Group, GroupArguments, checked_group
 from vggkit.footprint.steps.losses import DEFAULT_LOSS, LOSSES, Loss
 from vggkit.network import Dtype, Network, check_batch, dtype_name, several
 from vggkit.notation.layers import Shape, times
@@ -167,6 +167,11 @@ class StepOptions(msgspec.Struct, frozen=True):
     def at_once(self) -> int:
         """How many images run at once."""
         return max(1, self.batch // self.microbatches)
+
+    @property
+    def has_cuts_to_find(self) -> bool:
+        """Whether the layers are divided into stages, and nobody says where."""
+        return self.group.cut == AUTO and STRATEGIES[self.group.parallel].stages(self.group) > 1
 
     def with_at_once(self, images: int) -> StepOptions:
         """Return the same options for a batch of which so many images run at once; the microbatches stay as many."""

@@ -9,7 +9,7 @@ import msgspec
 
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.ranks import NO_GROUP, STRATEGIES
-from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps import settled, step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network, PlacedLayer, place
@@ -75,6 +75,7 @@ def _runnable(steps: list[Step]) -> list[Step]:
 def _walked_ranks(network: Network, options: StepOptions) -> list[Step]:
     if options.group == NO_GROUP:
         return [step_of(network, options)]
+    options = settled(network, options)
     first = step_of(network, options.of_rank(0))
     likenesses = [first.strategy.likeness(rank) for rank in range(options.group.ranks)]
     walked: dict[Hashable, Step] = {likenesses[0]: first}

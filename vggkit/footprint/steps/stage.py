@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vggkit.base.eager import COMMUNICATION, GRADIENTS, Event, Storage, Tensor
-from vggkit.footprint.ranks import Pipeline, stages_of
+from vggkit.footprint.ranks import Pipeline, Stage, stages_of
 from vggkit.footprint.ranks.schedules import SCHEDULES
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import made_first
@@ -31,13 +31,19 @@ CLEARING = "clear_runtime_states"
 
 
 class StageTraining(Training):
-    """The second step of a rank's loop: all microbatches in the order of the schedule, then the optimizer's step."""
+    """The second step of a rank's loop: all microbatches in the order of the schedule, then the optimizer's step.
+
+    Args:
+        network: the network.
+        options: what the step is like, checked.
+        stage: what the rank runs; if absent, what the cuts say.
+    """
 
     strategy: Pipeline
 
-    def __init__(self, network: Network, options: StepOptions) -> None:
+    def __init__(self, network: Network, options: StepOptions, stage: Stage | None = None) -> None:
         group = options.group
-        self.stage = stages_of(network, group.cut)[group.own]
+        self.stage = stages_of(network, group.cut)[group.own] if stage is None else stage
         self._microbatches = options.microbatches
         self._outputs: dict[int, Tensor] = {}
         self._input_gradients: dict[int, list[Storage]] = {}
