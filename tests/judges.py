@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -29,3 +30,9 @@ def program(*names: str) -> str:
     """Return the path of a program, whichever of its names it has here."""
     found = next(filter(None, map(shutil.which, names)), None)
     return found or missing(f"{names[0]} is not installed")
+
+
+def file(variable: str, what: str) -> Path:
+    """Return the file that an environment variable names, which no package manager puts in a known place."""
+    path = Path(os.environ.get(variable, ""))
+    return path if path.is_file() else missing(f"{variable} names no file, expected {what}")

@@ -16,6 +16,7 @@ ABSENT: list[Callable[[], object]] = [
     lambda: judges.missing("nobody is here"),
     lambda: judges.package("no_such_package"),
     lambda: judges.program("no-such-program"),
+    lambda: judges.file("NO_SUCH_VARIABLE", "that file"),
 ]
 
 
@@ -38,12 +39,22 @@ def test_who_is_there_is_returned() -> None:
     assert Path(judges.program("no-such-program", "sh")).name == "sh"
 
 
+def test_a_file_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And missing if it is not there."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("JUDGE", str(tmp_path / "judge.js"))
+    with pytest.raises(pytest.skip.Exception, match="JUDGE names no file, expected that of the judge"):
+        judges.file("JUDGE", "that of the judge")
+    (tmp_path / "judge.js").touch()
+    assert judges.file("JUDGE", "that of the judge") == tmp_path / "judge.js"
+
+
 @pytest.mark.parametrize(
     ("user", "there", "installed"),
     [
-        (0, [], ["chromium", "texlive-latex-recommended"]),
-        (0, ["chromium"], ["texlive-latex-recommended"]),
-        (0, ["google-chrome", "pdflatex"], []),
+        (0, [], ["chromium", "texlive-pictures"]),
+        (0, ["chromium"], ["texlive-pictures"]),
+        (0, ["google-chrome", "kpsewhich"], []),
         (1000, [], []),
     ],
 )

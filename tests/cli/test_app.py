@@ -81,7 +81,7 @@ TESTED = {
         "workspace", "format", "output",
     },
     "remedies": {
-        "source", "limit", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "context", "device", "workspace", "plot", "format",
+        "source", "limit", "mode", *PERCEPTUAL, *TRAINING, "context", "device", "workspace", "plot", "format",
         "output",
     },
     "plan": {
@@ -90,7 +90,7 @@ TESTED = {
     "compare": {"sources", *TRAINING, "sort", "only", "diff", "format", "output"},
     "find": {"sources", "vary", *FOUND, "only", "sort", "limit", "pareto", *TRAINING, "format", "output"},
     "verify": {"source", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "gloo", "device", "format", "output"},
-    "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "output"},
+    "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "format", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},
     "reconcile": {"source", "number", "batch", "input", "dtype", "settings", "format", "output"},
     "report": {"sources", "batch", "input", "dtype", "optimizer", "settings", "output"},
@@ -269,7 +269,7 @@ ENDINGS = {
     ("remedies", "D", "8GB"): TABLES,
     ("plan", "D", "--ranks", "8"): TABLES,
     ("verify", "D"): TABLES,
-    ("plot", "D"): ".svg, .png or .pdf",
+    ("plot", "D"): ".svg, .png, .pdf, .tex, .mmd or .md",
     ("explain", "D"): TABLES,
     ("reconcile", "D", "15.5G"): TABLES,
     ("report", "D"): ".html or .htm",

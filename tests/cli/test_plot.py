@@ -8,9 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 
 import vggkit
 from tests.cli.test_app import run, told
+from vggkit.cli import main
+
+ENDING_STARTS = [
+    ("svg", b"<?xml"),
+    ("png", b"\x89PNG"),
+    ("pdf", b"%PDF"),
+    ("tex", b"% A: 3"),
+    ("mmd", b"---\ntitle"),
+    ("md", b"```mermaid\n---\ntitle"),
+]
+"""What files begin with."""
 
 
 @pytest.fixture
@@ -34,6 +46,9 @@ def files(folder: Path) -> list[str]:
         (("C", "--kind", "receptive"), "C-receptive.svg"),
         (("A", "B", "D", "E", "--kind", "compare"), "A-B-D-E-compare.svg"),
         (("--kind", "compare"), "A-A-LRN-B-C-D-E-compare.svg"),
+        (("D", "--kind", "cost", "--format", "png"), "D-cost.png"),
+        (("D", "--format", "tikz"), "D-architecture.tex"),
+        (("D", "--flat", "--format", "mermaid"), "D-flat.mmd"),
     ],
     ids=str,
 )
@@ -52,7 +67,7 @@ def test_the_file_is_what_the_python_function_draws(folder: Path) -> None:
     assert (folder / "x.svg").read_bytes() == picture.to_bytes("svg")
 
 
-@pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(("ending", "start"), ENDING_STARTS)
 def test_the_ending_decides_the_format(ending: str, start: bytes, folder: Path) -> None:
     """And an older file is replaced."""
     path = folder / f"picture.{ending}"
@@ -64,8 +79,11 @@ def test_the_ending_decides_the_format(ending: str, start: bytes, folder: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("D", "-o", "D.gif"), "--output: expected a file that ends in .svg, .png or .pdf, found 'D.gif'"),
-        (("D", "-o", "D"), "--output: expected a file that ends in .svg, .png or .pdf, found 'D'"),
+        (
+            ("D", "-o", "D.gif"),
+            "--output: expected a file that ends in .svg, .png, .pdf, .tex, .mmd or .md, found 'D.gif'",
+        ),
+        (("D", "-o", "D"), "--output: expected a file that ends in .svg, .png, .pdf, .tex, .mmd or .md, found 'D'"),
         ((), "kind architecture: expected one network, found 0; kind compare draws several"),
         (("D", "E"), "kind architecture: expected one network, found 2; kind compare draws several"),
         (("D", "--kind", "recptive"), "found 'recptive'. Did you mean 'receptive'?"),
@@ -73,6 +91,13 @@ def test_the_ending_decides_the_format(ending: str, start: bytes, folder: Path) 
         (("D", "--kind", "cost", "--flat"), "flat: needs kind architecture, found cost"),
         (("D", "--kind", "cost", "--dtype", "int8"), "dtype: expected one of float32"),
         (("nowhere.yaml",), "nowhere.yaml: no such file"),
+        (
+            ("D", "--format", "mermade"),
+            "format: expected one of svg, png, pdf, tikz, mermaid, found 'mermade'. Did you mean 'mermaid'?",
+        ),
+        (("D", "--kind", "cost", "-o", "D.tex"), "found 'tikz'; tikz needs kind architecture"),
+        (("--kind", "compare", "-o", "D.md"), "found 'mermaid'; mermaid needs kind architecture"),
+        (("D", "--flat", "-o", "D.tex"), "found 'tikz'; tikz needs kind architecture, not flat"),
     ],
     ids=str,
 )
@@ -99,6 +124,21 @@ def test_an_older_file_stays_whole_if_the_new_one_fails(folder: Path) -> None:
     assert (folder / "x.svg").read_text() == "older"
 
 
+def test_text_is_printed_as_it_is_written(folder: Path) -> None:
+    """To standard output, in the format that is asked for; without one it is SVG."""
+    for format in ("tikz", "mermaid", "svg"):
+        result = run("plot", "A", "--format", format, "-o", "-")
+        assert result.stdout.encode() == vggkit.plot("A").to_bytes(format)
+    assert run("plot", "A", "-o", "-").stdout == result.stdout
+    assert files(folder) == []
+
+
+def test_the_formats_are_completed() -> None:
+    """Those of every kind of picture."""
+    offered = BashComplete(main, {}, "vggkit", "_").get_completions(["plot", "D", "--format"], "")
+    assert [item.value for item in offered] == ["svg", "png", "pdf", "tikz", "mermaid"]
+
+
 CODE = """
 import sys
 from vggkit.cli import main
@@ -108,11 +148,21 @@ for arguments in ("D", "D --flat", "D --kind cost", "D --kind receptive", "--kin
 print([name for name in ("torch", "matplotlib.pyplot", "rich") if name in sys.modules])
 """
 
+TEXT = """
+import sys
+from vggkit.cli import main
+for format in ("tikz", "mermaid"):
+    try: main(["plot", "D", "--format", format])
+    except SystemExit as end: assert end.code == 0
+print([name for name in ("torch", "matplotlib", "numpy") if name in sys.modules])
+"""
 
-def test_no_picture_needs_torch_or_opens_a_window(folder: Path) -> None:
-    """Neither torch nor pyplot, which would look for a display, is imported."""
+
+@pytest.mark.parametrize("code", [CODE, TEXT])
+def test_no_picture_needs_torch_or_opens_a_window(code: str, folder: Path) -> None:
+    """Neither torch nor pyplot, which would look for a display, is imported, and for text no matplotlib at all."""
     environment = {**os.environ, "PYTHONPATH": str(Path(vggkit.__file__).parent.parent), "MPLBACKEND": "tkagg"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, env=environment, cwd=folder
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=folder
     )
     assert done.stdout == "[]\n"

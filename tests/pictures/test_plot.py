@@ -46,10 +46,10 @@ def test_a_files_ending_says_its_format(ending: str, start: bytes, tmp_path: Pat
 def test_another_ending_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     """So is another format."""
     picture = vggkit.plot(SMALL)
-    with pytest.raises(vggkit.ArgumentError, match=r"expected a file that ends in \.svg, \.png or \.pdf, found "):
+    with pytest.raises(vggkit.ArgumentError, match=r"ends in \.svg, \.png, \.pdf, \.tex, \.mmd or \.md, found "):
         picture.save(tmp_path / "x.gif")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(vggkit.ArgumentError, match="format: expected one of svg, png, pdf, found 'gif'"):
+    with pytest.raises(vggkit.ArgumentError, match="format: expected one of svg, png, pdf, tikz, mermaid, found 'gif'"):
         picture.to_bytes("gif")
 
 
@@ -117,7 +117,7 @@ def test_what_makes_no_sense_is_refused(sources: list[str], options: dict[str, A
 
 def test_a_picture_can_be_made_from_any_figure() -> None:
     """It is no more than its parts."""
-    picture = Picture(Figure(figsize=(1, 1)), "title", "description", "name")
+    picture = Picture(lambda: Figure(figsize=(1, 1)), "title", "description", "name")
     assert "<title" in picture.to_bytes().decode()
 
 

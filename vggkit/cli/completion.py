@@ -174,6 +174,14 @@ def pictures(*_: object) -> Iterable[str]:
 
 
 @words_of
+def picture_formats(*_: object) -> Iterable[str]:
+    """Complete a format of pictures."""
+    from vggkit.pictures.plot import FORMATS
+
+    return FORMATS
+
+
+@words_of
 def layers(ctx: click.Context, begun: str) -> Iterable[str]:
     """Complete a layer's name here; once it is begun, in Caffe and torchvision too."""
     from vggkit.network import all_names

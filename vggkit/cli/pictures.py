@@ -39,10 +39,16 @@ from vggkit.cli.options import (
 @dtype_option(", for cost and compare", default=None)
 @set_option
 @click.option(
+    "--format",
+    help="svg, png or pdf; for the architecture also tikz or mermaid.  [default: svg, or by FILE's ending]",
+    shell_complete=completion.picture_formats,
+)
+@click.option(
     "-o",
     "--output",
     type=FILE,
-    help="A .svg, .png or .pdf file; - prints SVG.  [default: named after what is drawn, such as D-cost.svg]",
+    help="A .svg, .png, .pdf, .tex, .mmd or .md file; - prints it.  [default: named after what is drawn, such as"
+    " D-cost.svg]",
 )
 def plot(
     sources: tuple[str, ...],
@@ -52,22 +58,26 @@ def plot(
     input: str | None,
     dtype: str | None,
     settings: tuple[str, ...],
+    format: str | None,
     output: Path | None,
 ) -> None:
     """Draw networks: what they look like and cost, and how they compare.
 
     One CONFIGURATION; for --kind compare any number, with changes as in D:width=0.5, or none for all six. A file is
-    written; no window opens.
+    written; no window opens. TikZ is in the vocabulary of PlotNeuralNet and compiles with pdflatex. Mermaid is what
+    GitHub draws in Markdown pages; a .md file has it in a fence.
     """
+    from vggkit.pictures.plot import FORMATS
     from vggkit.pictures.plot import format_of as picture_format
     from vggkit.pictures.plot import plot as call
 
     try:
-        format = picture_format(output) if output not in (None, STANDARD_OUTPUT) else "svg"
+        word = format or (picture_format(output) if output not in (None, STANDARD_OUTPUT) else "svg")
     except ArgumentError as error:
         raise ArgumentError(f"--output: {error}") from None
     picture = call(*sources, kind=kind, flat=flat, batch=batch, dtype=dtype, **overrides(settings, input=input))
-    put(picture.to_bytes(format), output or Path(f"{picture.name}.svg"), "drawn")
+    content = picture.content(output or "", word)
+    put(content, output or Path(f"{picture.name}{FORMATS[word][0]}"), "drawn")
 
 
 @main.command("report", epilog="Example: vggkit report D E -o report.html")

@@ -263,7 +263,7 @@ def arrange(parts: Sequence[Group]) -> list[Placed]:
 
 def _placed(part: Group, scale: Scale) -> Placed:
     """Return a group that begins at 0 on the axis."""
-    cuboids = _cuboids(part.rows, scale)
+    cuboids = cuboids_of(part.rows, scale)
     return Placed(part, tuple(cuboids), tuple(_label(part)), tuple(_sizes(cuboids)))
 
 
@@ -286,7 +286,7 @@ def _needed(before: Placed, after: Placed) -> float:
 def scale_of(rows: Sequence[Row]) -> Scale:
     """Return a scale at which every layer is visible and the whole fits a page."""
     side = max((sqrt(size) for row in rows for size in row.output_shape[1:]), default=1.0)
-    roots = [sqrt(row.output_shape[0]) for row in rows if _makes_channels(row)] or [1.0]
+    roots = [sqrt(row.output_shape[0]) for row in rows if makes_channels(row)] or [1.0]
     thickest = min(max(THICKNESS * max(roots), THICKEST[0]), THICKEST[1])
     return Scale(
         side=min(max(SIDE * side, SIDES[0]), SIDES[1]) / side,
@@ -294,11 +294,12 @@ def scale_of(rows: Sequence[Row]) -> Scale:
     )
 
 
-def _makes_channels(row: Row) -> bool:
+def makes_channels(row: Row) -> bool:
+    """Tell whether a layer's channels or units are its own, and not those of the layer before it."""
     return category(row) in ("input", "convolution", "fully connected", "soft-max")
 
 
-def _cuboids(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
+def cuboids_of(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
     """Return layers one behind the other, the first at 0."""
     cuboids: list[Cuboid] = []
     face: Cuboid | None = None
@@ -306,7 +307,7 @@ def _cuboids(rows: Sequence[Row], scale: Scale) -> list[Cuboid]:
         channels, *sides = row.output_shape
         height, depth = (max(scale.side * sqrt(size), SHORTEST) for size in sides) if sides else (BAR, BAR)
         cuboid = Cuboid(row, cuboids[-1].end if cuboids else 0.0, SLICE, height, depth)
-        if _makes_channels(row):
+        if makes_channels(row):
             cuboid = cuboid._replace(thickness=max(scale.thickness * sqrt(channels), THINNEST))
         elif face and cuboid.height < face.height and cuboid.depth < face.depth:
             cuboid = cuboid._replace(thickness=min(SLICE, PLATE * _room(face, cuboid)))
@@ -327,7 +328,7 @@ def _room(face: Cuboid, plate: Cuboid) -> float:
 def _sizes(cuboids: Sequence[Cuboid]) -> Iterator[Size]:
     """Yield the shape above each run of equal maps, without channels if they differ, where there is room for it."""
     end = -inf
-    volumes = [cuboid for cuboid in cuboids if _makes_channels(cuboid.row) and len(cuboid.row.output_shape) == 3]
+    volumes = [cuboid for cuboid in cuboids if makes_channels(cuboid.row) and len(cuboid.row.output_shape) == 3]
     for sides, run in groupby(volumes, key=lambda cuboid: cuboid.row.output_shape[1:]):
         alike = list(run)
         shapes = {cuboid.row.output_shape for cuboid in alike}

@@ -122,7 +122,7 @@ def description(summary: Summary) -> str:
 def arrange(parts: Sequence[Group]) -> list[BoxColumn]:
     """Place every layer in columns from left to right, and in a new row below where a row of columns is full."""
     stacks = [
-        (name, rows[start : start + BOXES]) for name, rows in _stacks(parts) for start in range(0, len(rows), BOXES)
+        (name, rows[start : start + BOXES]) for name, rows in columns_of(parts) for start in range(0, len(rows), BOXES)
     ]
     width = max(style.text_width(line, bold=True) for _, rows in stacks for row in rows for line in _lines(row))
     width = max(width, *(style.text_width(name) for name, _ in stacks)) + 2 * PADDING
@@ -137,7 +137,7 @@ def arrange(parts: Sequence[Group]) -> list[BoxColumn]:
     return columns
 
 
-def _stacks(parts: Sequence[Group]) -> list[tuple[str, tuple[Row, ...]]]:
+def columns_of(parts: Sequence[Group]) -> list[tuple[str, tuple[Row, ...]]]:
     """Return the name and layers of each column: the input, each block, and the classifier."""
     image, *layers = parts
     blocks = [(part.name, part.rows) for part in layers if part.block]

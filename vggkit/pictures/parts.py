@@ -99,18 +99,26 @@ def drawn(summary: Summary) -> list[Row]:
 
 
 def groups(summary: Summary) -> list[Group]:
-    """Group the drawn rows by block. Outside of blocks a layer is alone, with the norm and activation after it."""
+    """Group the drawn rows by block. Outside of blocks a layer is alone, with the norm and activation after it.
+
+    So is the input, which is none of the network's layers.
+    """
     found: list[Group] = []
     for block, rows in groupby(drawn(summary), key=lambda row: row.block):
         if block is not None:
             found.append(Group(block, True, tuple(rows)))
             continue
         for row in rows:
-            if category(row) in ("normalization", "activation") and found and not found[-1].block:
+            if category(row) in ("normalization", "activation") and _is_layer(found[-1]):
                 found[-1] = found[-1]._replace(rows=(*found[-1].rows, row))
             else:
                 found.append(Group(row.name, False, (row,)))
     return found
+
+
+def _is_layer(group: Group) -> bool:
+    """Tell whether a group is a layer outside of the blocks."""
+    return not group.block and group.rows[0].layer is not None
 
 
 def counted(rows: Iterable[Row]) -> list[str]:
