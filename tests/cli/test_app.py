@@ -81,7 +81,7 @@ TESTED = {
         "workspace", "format", "output",
     },
     "remedies": {
-        "source", "limit", "mode", *PERCEPTUAL, *TRAINING, "context", "device", "workspace", "plot", "format",
+        "source", "limit", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "context", "device", "workspace", "plot", "format",
         "output",
     },
     "plan": {

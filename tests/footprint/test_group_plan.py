@@ -16,8 +16,9 @@ from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import run as played
 from vggkit.footprint.card_fit import room_of
-from vggkit.footprint.group_plan import PLAN_KEYWORDS, SORTS, ways_of
+from vggkit.footprint.group_plan import PLAN_KEYWORDS, SORTS
 from vggkit.footprint.ranks import STRATEGIES, Alone
+from vggkit.footprint.sharing import sharings
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import checked_options
 from vggkit.network import Network
@@ -127,11 +128,13 @@ def test_the_front_is_what_nothing_else_beats() -> None:
 @pytest.mark.parametrize("ranks", [2, 6, 8])
 def test_every_strategy_is_there_with_options_that_it_has(ranks: int) -> None:
     """First as it is, then with what is worth comparing; what is typed asks `memory` for the same."""
-    ways = ways_of(ranks)
-    assert list(dict.fromkeys(kind for kind, _ in ways)) == [kind for kind in STRATEGIES.values() if kind is not Alone]
-    assert len({(kind, str(choice)) for kind, choice in ways}) == len(ways)
-    for kind, choice in ways:
-        assert set(choice.options) <= set(kind.takes)
+    ways = list(sharings(ranks))
+    assert list(dict.fromkeys(way.strategy for way in ways)) == [
+        kind for kind in STRATEGIES.values() if kind is not Alone
+    ]
+    assert len({str(way.options) for way in ways}) == len(ways)
+    for way in ways:
+        assert set(way.choice.options) <= set(way.strategy.takes)
 
 
 def test_what_is_typed_asks_for_the_same() -> None:

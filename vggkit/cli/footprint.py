@@ -316,6 +316,8 @@ def _check_memory_options(
     shell_complete=completion.devices,
 )
 @allocator_option
+@group_options
+@rank_option("Make room on this rank alone, counted from 0.  [default: on all of them]")
 @click.option("--context", metavar="SIZE", help="What CUDA itself takes.  [default: as documented for the card]")
 @click.option("--workspace", metavar="SIZE", help="What cuDNN and cuBLAS take.  [default: 0]")
 @click.option(
@@ -407,8 +409,9 @@ def plan(
 
     A step has the same images whatever the ranks do. Exit 1 if no strategy has room, or none can be.
     """
-    from vggkit.footprint.group_plan import checked_ranks, group_plan, ways_of
+    from vggkit.footprint.group_plan import checked_ranks, group_plan
     from vggkit.footprint.remedies.remedies import device_for
+    from vggkit.footprint.sharing import sharings
 
     format = format_of(format, output, TABLE_FORMATS)
     _check_plot(plot)
@@ -422,7 +425,7 @@ def plan(
     options |= {"batch": count if batch is None else batch, "device": device or "cpu"}
     network, step = _step(source, settings, input, **options)
     room = None if card is None else _room(step, "--card", card, context, workspace)
-    ways = ways_of(count)
+    ways = list(sharings(count))
     found = group_plan(network, step, count, room, with_bar(ways, len(ways), "planning"), sort)
     if plot is not None:
         from vggkit.pictures.ranks import picture

@@ -15,9 +15,10 @@ from vggkit.footprint.card import UNBOUNDED
 from vggkit.footprint.card_fit import Room, largest_on_card
 from vggkit.footprint.cards import Card
 from vggkit.footprint.fit import TENSORS_ARE_COUNTED, checked_room, size_text, tensors_fit
-from vggkit.footprint.ranks import MOST_RANKS, STRATEGIES, Alone, Choice, Group, Strategy, checked_group
+from vggkit.footprint.ranks import MOST_RANKS, Group
 from vggkit.footprint.remedies.remedies import device_for
 from vggkit.footprint.remedies.search import PLACES
+from vggkit.footprint.sharing import Sharing, sharings
 from vggkit.footprint.sought import SoughtBatch
 from vggkit.footprint.steps.options import (
     TRAINING_KEYWORDS,
@@ -25,6 +26,7 @@ from vggkit.footprint.steps.options import (
     TrainingArguments,
     check_ranks,
     checked_options,
+    ranks_can,
 )
 from vggkit.footprint.steps.refusals import steps_of_ranks
 from vggkit.network import Dtype, Network, Source
@@ -299,7 +301,7 @@ def plan(
     count = checked_ranks(ranks)
     options = checked_options(network, batch=count if batch is None else batch, **of_step)
     room = room_for(options, card, context, workspace)
-    return group_plan(network, options, count, room, ways_of(count), sort)
+    return group_plan(network, options, count, room, sharings(count), sort)
 
 
 def checked_ranks(ranks: SupportsIndex) -> int:
@@ -330,22 +332,12 @@ def room_for(
     return None
 
 
-Way = tuple[type[Strategy], Choice]
-"""A strategy, and some of its options."""
-
-
-def ways_of(ranks: int) -> list[Way]:
-    """Return every strategy with each of its options that are worth comparing."""
-    several = [kind for kind in STRATEGIES.values() if kind is not Alone]
-    return [(kind, choice) for kind in several for choice in kind.choices(ranks)]
-
-
 def group_plan(
     network: Network,
     options: StepOptions,
     ranks: int,
     room: Room | None,
-    ways: Iterable[Way],
+    ways: Iterable[Sharing],
     sort: str | None = None,
 ) -> GroupPlan:
     """Set ways to share the work side by side, where all arguments but `sort` have been checked.
@@ -354,7 +346,7 @@ def group_plan(
         ArgumentError: if there is nothing of that name to sort by.
     """
     key, is_descending = _sorting(sort)
-    plans = _with_front([_strategy_plan(network, options, ranks, room, *way) for way in ways])
+    plans = _with_front([_strategy_plan(network, options, ranks, room, way) for way in ways])
     if key is not None:
         plans.sort(key=lambda plan: _place(key(plan), is_descending))
     return GroupPlan(network=network, options=options, ranks=ranks, room=room, strategies=tuple(plans))
@@ -394,16 +386,16 @@ def _figures(way: StrategyPlan) -> tuple[int, int] | None:
 
 
 def _strategy_plan(
-    network: Network, options: StepOptions, ranks: int, room: Room | None, kind: type[Strategy], choice: Choice
+    network: Network, options: StepOptions, ranks: int, room: Room | None, sharing: Sharing
 ) -> StrategyPlan:
     way = StrategyPlan(
-        parallel=kind.name,
-        options=dict(choice.options),
-        typed=" ".join([f"--parallel {kind.name}", *map(_typed, choice.options.items())]),
-        changes_result=choice.changes_result,
+        parallel=sharing.strategy.name,
+        options=dict(sharing.choice.options),
+        typed=sharing.typed,
+        changes_result=sharing.choice.changes_result,
     )
     try:
-        shared = _shared(network, options, ranks, kind, choice)
+        shared = _on_a_device(network, sharing.of(options, options.batch, ranks))
         steps = steps_of_ranks(network, shared)
     except ArgumentError as error:
         return replace(way, reason=str(error))
@@ -428,26 +420,16 @@ def _strategy_plan(
     )
 
 
-def _shared(network: Network, options: StepOptions, ranks: int, kind: type[Strategy], choice: Choice) -> StepOptions:
-    """Share a step's images out among ranks; what is not known of a card is asked of the CPU.
+def _on_a_device(network: Network, options: StepOptions) -> StepOptions:
+    """Return the options of ranks that can run such a step; what is not known of a card is asked of the CPU.
 
     Raises:
-        ArgumentError: if they can't be shared out evenly, or the ranks can't run such a step; says why.
+        ArgumentError: if the ranks can't run it on either; says why.
     """
-    group = checked_group(ranks=ranks, parallel=kind.name, **choice.options)
-    shared = options.replace(group=group)
-    parts = shared.batches * shared.accumulate
-    if options.batch % parts:
-        raise ArgumentError(f"batch: expected a multiple of {parts}, found {options.batch}")
-    shared = shared.replace(batch=options.batch // parts)
-    try:
-        check_ranks(network, shared)
-    except ArgumentError:
-        if shared.device == "cpu":
-            raise
-        shared = shared.replace(device="cpu", allocator="")
-        check_ranks(network, shared)
-    return shared
+    if options.device == "cpu" or ranks_can(network, options):
+        check_ranks(network, options)
+        return options
+    return _on_a_device(network, options.replace(device="cpu", allocator=""))
 
 
 def _largest(network: Network, options: StepOptions, room: Room) -> int:
@@ -457,15 +439,3 @@ def _largest(network: Network, options: StepOptions, room: Room) -> int:
         return tensors_fit(sought, room.bytes).images
     number = largest_on_card(sought, room)
     return sought.images(number) if number else 0
-
-
-def _typed(option: tuple[str, Any]) -> str:
-    """Write an option as it is typed.
-
-    >>> _typed(("units", "layers")), _typed(("reshard_after_forward", False)), _typed(("static_graph", True))
-    ('--units layers', '--no-reshard-after-forward', '--static-graph')
-    """
-    name, value = option[0].replace("_", "-"), option[1]
-    if isinstance(value, bool):
-        return f"--{'' if value else 'no-'}{name}"
-    return f"--{name} {value}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import Any
 
@@ -300,8 +301,6 @@ def test_the_largest_batch_of_one_of_several_ranks() -> None:
     assert vggkit.max_batch("D", "8GB", device="cpu", ranks=2, parallel="zero1") == first
     on_card = [vggkit.max_batch("D", "8GB", ranks=2, parallel="zero1", rank=rank) for rank in (None, 0, 1)]
     assert on_card[0] == min(on_card[1:])
-    with pytest.raises(ArgumentError, match="ranks: remedies are looked for in a single process"):
-        vggkit.remedies("D", "8GB", ranks=2, parallel="ddp")
 
 
 # What a plan says
@@ -344,8 +343,15 @@ def test_a_rank_can_be_looked_at_in_pytorchs_viewer(parallel: str) -> None:
     assert peak - plan.peak_bytes in (0, 4)  # the loss of the step before
 
 
-def test_advice_is_for_single_processes() -> None:
-    """A table of several ranks has none, as what it would say may be refused there."""
-    for parallel in (*REPLICAS, "fsdp", "tensor"):
-        options = checked_options(Network.of("D"), batch=64, ranks=2, parallel=parallel)
-        assert list(advice(Network.of("D"), options)) == []
+@pytest.mark.parametrize("parallel", [*REPLICAS, "fsdp", "tensor"])
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
+def test_advice_for_several_ranks_is_of_steps_that_they_can_run(parallel: str, optimizer: str) -> None:
+    """Typed behind the command it gives the peak that it says."""
+    from tests.cli.test_app import printed
+
+    asked = ["memory", "A", "--batch", "8", "--ranks", "2", "--parallel", parallel, "--optimizer", optimizer]
+    options = checked_options(Network.of("A"), batch=8, ranks=2, parallel=parallel, optimizer=optimizer)
+    [sentence] = list(advice(Network.of("A"), options)) or [""]
+    if sentence:
+        typed, peak = re.match("With (--.*) it would be (.*?), at", sentence).groups()
+        assert f"The peak is {peak} (" in printed(*asked, *typed.split())

@@ -10,6 +10,7 @@ import torch
 import vggkit
 from tests.footprint.remedies.macs import recomputed_macs
 from vggkit.footprint.optimizers import OPTIMIZERS, Update
+from vggkit.footprint.ranks import Group
 from vggkit.footprint.remedies.kinds import (
     KINDS,
     Accumulation,
@@ -23,12 +24,13 @@ from vggkit.footprint.remedies.kinds import (
     Kind,
     OneByOne,
     OtherOptimizer,
+    OtherSharing,
     Price,
     StepInBackward,
     cheapest_first,
 )
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import StepOptions, ranks_can
 from vggkit.network import Network
 
 D = Network.of("D", input="3x64x64", num_classes=10, width=0.25)
@@ -208,15 +210,35 @@ def test_inference_has_only_what_it_can_change() -> None:
     assert [kind.name for kind in KINDS if typed(kind, options)] == ["autocast", "allocator"]
 
 
+def test_another_way_to_share_the_work_has_the_same_images() -> None:
+    """With what is left out of the own options, and another batch where fewer or more of them are needed."""
+    assert typed(OtherSharing(), StepOptions(batch=8)) == []
+    options = StepOptions(batch=6, accumulate=2, group=Group(ranks=4, parallel="ddp", bucket_cap_mb=10.0))
+    changes = {change.typed: change for change in OtherSharing().changes(D, options)}
+    assert changes["--parallel ddp without --bucket-cap-mb"].options == {"parallel": "ddp", "bucket_cap_mb": None}
+    layers = changes["--parallel fsdp --units layers without --bucket-cap-mb"]
+    assert layers.options == {"parallel": "fsdp", "units": "layers", "bucket_cap_mb": None}
+    tensor = changes["--parallel tensor --batch 24 without --bucket-cap-mb"]
+    assert tensor.options == {"parallel": "tensor", "batch": 24, "bucket_cap_mb": None}
+    assert {options.replace(**change.options).images for change in changes.values()} == {48}
+    assert (layers.price, tensor.price) == (Price.LOOP, Price.LOOP)
+    with_norms = Network.of("D", input="3x64x64", num_classes=10, width=0.25, batch_norm=True)
+    prices = {change.typed: change.price for change in OtherSharing().changes(with_norms, options)}
+    assert prices["--parallel fsdp without --bucket-cap-mb"] is Price.LOOP
+    assert prices["--parallel tensor --batch 24 without --bucket-cap-mb"] is Price.RESULT
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_options_of_a_change_are_a_steps(kind: Kind) -> None:
     """Each change makes another step, and is said in words and as it is typed."""
     training = StepOptions(batch=2, optimizer="adamw", device="cuda")
     loss = StepOptions(batch=2, mode="perceptual", optimizer="none", taps=("relu2_2",), trainable=True)
-    changes = [(options, change) for options in (training, loss) for change in kind.changes(D, options)]
+    ranks = StepOptions(batch=16, group=Group(ranks=2, parallel="ddp", bucket_cap_mb=10))
+    changes = [(options, change) for options in (training, loss, ranks) for change in kind.changes(D, options)]
     assert changes
     for options, change in changes:
-        assert step_of(D, options.replace(**change.options)).moments
+        if ranks_can(D, options.replace(**change.options)):
+            assert step_of(D, options.replace(**change.options)).moments
         assert options.replace(**change.options) != options
         assert change.words
         assert "--" in change.typed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain, combinations, product
 from typing import Any
@@ -13,10 +13,11 @@ import pytest
 import vggkit
 from tests.conftest import sample
 from tests.footprint.remedies.macs import recomputed_macs
+from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import run
 from vggkit.footprint.remedies import bounds, search
-from vggkit.footprint.steps import step_of
+from vggkit.footprint.steps import refusals, step_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
@@ -141,6 +142,79 @@ def test_the_remedies_are_those_of_a_search_by_hand(case: tuple[str, int]) -> No
         assert found.nearest.peak_bytes == min(peak(device, str(options)) for _, options in every_way(device))
 
 
+RANKS, IMAGES = 4, 48
+"""Of several ranks: how many there are, and images of a step of all of them."""
+
+
+def choices_of_ranks(ways: Iterable[vggkit.StrategyPlan], batch: int) -> dict[str, list[Choice]]:
+    """Return what each kind may change, where a batch has so many images."""
+    parts = [number for number in range(2, batch + 1) if batch % number == 0]
+    return {
+        "parallel": [{"parallel": way.parallel, "batch": way.batch, **way.options} for way in ways],
+        "optimizer": [{"optimizer": "sgd-momentum"}, {"optimizer": "sgd"}],
+        "freeze": [{"freeze": BLOCKS[:number]} for number in (1, 2, 3)],
+        "autocast": [{"autocast": True}],
+        "fused": [{"fused": True}],
+        "step_in_backward": [{"step_in_backward": True}],
+        "accumulate": [{"batch": batch // number, "accumulate": number} for number in parts],
+        "checkpoint": [{"checkpoint": chosen} for size in (1, 2, 3) for chosen in combinations(BLOCKS, size)],
+    }
+
+
+def every_way_of_ranks(parallel: str) -> Iterator[tuple[tuple[str, ...], Choice, int]]:
+    """Yield combinations of up to two kinds, what they change, and the fullest rank's peak; not what is refused."""
+    own = {"parallel": parallel, "batch": IMAGES // (1 if parallel in ("tensor", "pipeline") else RANKS)}
+    ways = vggkit.plan(TINY, ranks=RANKS, batch=IMAGES).runnable
+    others = [way for way in ways if way.options or way.parallel != parallel]
+    kinds = choices_of_ranks(others, own["batch"])
+    for names in chain.from_iterable(combinations(kinds, number) for number in (1, 2)):
+        for first in kinds[names[0]]:
+            again = choices_of_ranks(others, {**own, **first}["batch"])[names[1]] if names[1:] else [{}]
+            for second in again:
+                options = {**own, "optimizer": "adamw", "ranks": RANKS, **first, **second}
+                try:
+                    yield names, {**first, **second}, vggkit.memory(TINY, **options).peak_bytes
+                except ArgumentError:
+                    continue
+
+
+PARALLEL = sample(["ddp", "ddp-view", "zero1", "fsdp", "tensor"], ["zero1"])
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_the_remedies_of_several_ranks_are_those_of_a_search_by_hand(
+    parallel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every combination of two kinds is planned by itself, other strategies with the same images included."""
+    monkeypatch.setattr(search, "MOST_KINDS", 2)
+    every = list(every_way_of_ranks(parallel))
+    assert any("parallel" in names for names, _, _ in every)
+    lowest, highest = (choose(peak for _, _, peak in every) for choose in (min, max))
+    own = {"parallel": parallel, "batch": IMAGES // (1 if parallel in ("tensor", "pipeline") else RANKS)}
+    for part in (-1, 1, 3, 6):
+        limit = lowest + (highest - lowest) * part // 12
+        found = vggkit.remedies(TINY, limit, ranks=RANKS, optimizer="adamw", **own)
+        cheapest: dict[tuple[str, ...], int] = {}
+        for names, options, peak in every:
+            if peak <= limit:
+                cost = macs(options.get("checkpoint", ()), options.get("freeze", ()))
+                cheapest[names] = min(cost, cheapest.get(names, cost))
+        expected = {
+            (names, cost)
+            for names, cost in cheapest.items()
+            if not any(set(fewer) < set(names) and less <= cost for fewer, less in cheapest.items())
+        }
+        if found.fits:
+            continue
+        assert {(remedy.kinds, remedy.recomputed_multiply_accumulates) for remedy in found} == expected
+        for remedy in found:
+            asked = {"ranks": RANKS, "optimizer": "adamw", **own, **remedy.options}
+            assert remedy.peak_bytes == vggkit.memory(TINY, **asked).peak_bytes <= limit
+        if not expected:
+            assert found.nearest is not None
+            assert found.nearest.peak_bytes == lowest
+
+
 def test_a_search_without_an_answer_does_not_try_every_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen equal blocks have 65,536 sets, and each of the other changes has them, too; some hundreds of walks do."""
     walks: list[StepOptions] = []
@@ -149,7 +223,7 @@ def test_a_search_without_an_answer_does_not_try_every_set(monkeypatch: pytest.M
         walks.append(options)
         return step_of(network, options)
 
-    for module in (bounds, search):
+    for module in (bounds, refusals):
         monkeypatch.setattr(module, "step_of", counted)
     text = f"{{input: 2x8x8, blocks: [{', '.join(['[conv3-2, conv3-2]'] * 16)}], classifier: [FC-2]}}"
     found = vggkit.remedies(Network.of(vggkit.loads(text)), 5_000, optimizer="sgd")

@@ -183,6 +183,7 @@ class FullyShard(Strategy):
         yield Choice({})
         yield Choice({"reshard_after_forward": False})
         yield from (Choice({"units": word}) for word in UNITS if word != ALONE.units)
+        yield Choice({"param_dtype": "bfloat16", "reduce_dtype": "float32"}, changes_result=True)
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, group, placed)

@@ -8,7 +8,6 @@ from vggkit.base.numbers import megabytes, percent
 from vggkit.footprint.card_fit import CardFit, Room, largest_on_card
 from vggkit.footprint.cards import Card
 from vggkit.footprint.fit import Fit, name_of, tensors_fit
-from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.remedies.kinds import (
     Checkpointing,
     ExpandableSegments,
@@ -21,8 +20,8 @@ from vggkit.footprint.remedies.kinds import (
 )
 from vggkit.footprint.remedies.search import MOST_COMBINED, PLACES, MainMemory, Search, Way
 from vggkit.footprint.sought import Sought
-from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import StepOptions, ranks_can
+from vggkit.footprint.steps.refusals import steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -36,8 +35,8 @@ NOTHING: tuple[Kind, ...] = (FrozenLoss(), *SETTINGS)
 def advice(network: Network, options: StepOptions) -> Iterator[str]:
     """Say what lowers the peak of a step at the lowest price, and where autocast raises it.
 
-    A setting costs nothing; if none lowers the peak, checkpoints do it at the lowest price. There is no advice for
-    several ranks, as for remedies.
+    A setting costs nothing; if none lowers the peak, checkpoints do it at the lowest price. Of several ranks it is the
+    fullest one's peak.
 
     Args:
         network: the network.
@@ -46,13 +45,13 @@ def advice(network: Network, options: StepOptions) -> Iterator[str]:
     >>> next(advice(Network.of("D"), StepOptions(batch=64)))[:52]
     'With --checkpoint block1 it would be 4.99 GB, at the'
     """
-    if not options.has_backward or options.group != NO_GROUP:
+    if not options.has_backward:
         return
-    peak = step_of(network, options).peak.size
+    peak = _fullest(network, options).peak.size
     if options.trainable:
-        frozen = step_of(network, options.replace(trainable=False)).peak.size
+        frozen = _fullest(network, options.replace(trainable=False)).peak.size
         yield f"Nobody needs the parameters' gradients: with frozen=True the peak would be {megabytes(frozen)}."
-    plain = step_of(network, options.replace(autocast=False)).peak.size
+    plain = _fullest(network, options.replace(autocast=False)).peak.size
     if plain < peak:
         yield (
             f"Autocast holds more than plain float32 would ({megabytes(plain)}): the bfloat16 copies of the weights"
@@ -74,6 +73,11 @@ def advice(network: Network, options: StepOptions) -> Iterator[str]:
         )
 
 
+def _fullest(network: Network, options: StepOptions) -> Step:
+    """Walk through a step; of several ranks, that of the fullest one."""
+    return max(steps_with_room(network, options), key=lambda step: step.peak.size)
+
+
 def fit_advice(sought: Sought, found: Sequence[Fit | CardFit], rooms: Sequence[Room]) -> Iterator[str]:
     """Say for each card the cheapest setting or checkpoints with which one more runs, and the largest that runs then.
 
@@ -82,8 +86,6 @@ def fit_advice(sought: Sought, found: Sequence[Fit | CardFit], rooms: Sequence[R
         found: the largest on each card.
         rooms: the cards.
     """
-    if sought.options.group != NO_GROUP:
-        return
     for fit, room in zip(found, rooms):
         search = Search(*sought.at(fit.next), PLACES[sought.options.device](room))
         ways = search.ways(NOTHING) or search.ways((*NOTHING, Checkpointing()))
@@ -118,12 +120,16 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Step:
         options: of a training step, checked.
 
     Returns:
-        The step with them. It has all blocks if none of the cheapest sets does.
+        The step with them, of several ranks the fullest one's. It has all blocks if none of the cheapest sets does, and
+        none if the ranks can't run blocks again.
 
     >>> cheapest_checkpoints(Network.of("D"), StepOptions(batch=64)).options.checkpoint
     ('block1',)
     """
-    every = step_of(network, options.replace(checkpoint=blocks_of(network)))
+    with_all = options.replace(checkpoint=blocks_of(network))
+    if not ranks_can(network, with_all):
+        return _fullest(network, options)
+    every = _fullest(network, with_all)
     search = Search(network, options, MainMemory(Room(Card(None, every.peak.size, 0), 0, 0)))
     if search.as_it_is.taken is not None:
         return search.as_it_is.step

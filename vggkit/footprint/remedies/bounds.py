@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from vggkit.base.eager import Moment
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.remedies.kinds import blocks_of
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
@@ -27,7 +28,10 @@ class Bounds:
     - for any number of batches whose gradients are added up, since from the second on all are alike;
     - with all settings of the allocator, since they change no tensor;
     - as far as a block, whichever blocks behind it are checkpointed: in the forward pass those have not run yet, and
-      when the backward pass comes to the block, they have given up all that they kept.
+      when the backward pass comes to the block, they have given up all that they kept. Not of several ranks, which
+      gather, send and receive for other blocks meanwhile.
+
+    Of several ranks the first one is walked through, or the one that is asked for.
 
     Args:
         network: the network.
@@ -66,10 +70,11 @@ class Bounds:
     def _walked(self, options: StepOptions) -> dict[Beginning, Lines]:
         """Return the highest lines of each block, and of what is in none."""
         step = step_of(self._network, options.replace(batch=1, accumulate=min(options.accumulate, 2)))
+        ends = self._ends if options.group == NO_GROUP else {}
         moments: dict[int, list[Moment]] = {end: [] for end in range(1, len(self._blocks) + 2)}
         for moment in step.moments:
             layer = moment.event.rpartition(" of ")[2]
-            moments[self._ends.get(layer, len(self._blocks) + 1)].append(moment)
+            moments[ends.get(layer, len(self._blocks) + 1)].append(moment)
         return dict(zip(self._beginnings(options), map(_highest, moments.values())))
 
 

@@ -8,19 +8,21 @@ kind is one class in this file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, ClassVar, NamedTuple
 
 from vggkit.base.eager import PARAMETERS, Parameter, Storage
+from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card_fit import EXPANDABLE
 from vggkit.footprint.optimizers import NONE, OPTIMIZERS
-from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import MOST_ACCUMULATED, StepOptions
-from vggkit.footprint.steps.refusals import is_over_the_batch
+from vggkit.footprint.ranks import NO_GROUP
+from vggkit.footprint.sharing import sharings
+from vggkit.footprint.steps.options import MOST_ACCUMULATED, StepOptions, ranks_can
+from vggkit.footprint.steps.refusals import is_over_the_batch, steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -80,6 +82,47 @@ class Kind(ABC):
     @abstractmethod
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         """Yield the changes that can be made to a step, the mildest first; none where the kind has no place."""
+
+
+class OtherSharing(Kind):
+    """The ranks share the work in another way; a step has the same images."""
+
+    name = "parallel"
+
+    def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
+        group = options.group
+        if group == NO_GROUP:
+            return
+        own = {"parallel": group.parallel, **group.given}
+        for sharing in sharings(group.ranks):
+            if sharing.options == own:
+                continue
+            try:
+                shared = sharing.of(options, options.images, group.ranks)
+            except ArgumentError:  # the images can't be shared out like that
+                continue
+            left = [word for word in group.given if word not in sharing.options]
+            batch = {"batch": shared.batch} if shared.batch != options.batch else {}
+            is_alike = shared.at_once == options.at_once or not _trained_batch_norms(network, options)
+            same = is_alike and not sharing.choice.changes_result
+            yield Change(
+                {**sharing.options, **{word: getattr(NO_GROUP, word) for word in left}, **batch},
+                f"each rank {sharing.strategy.words}",
+                " ".join([sharing.typed, *(f"--{word} {value}" for word, value in batch.items()), *_without(left)]),
+                Price.LOOP if same else Price.RESULT,
+            )
+
+
+def _without(words: Sequence[str]) -> list[str]:
+    """Say which options are left out."""
+    options = " ".join("--" + word.replace("_", "-") for word in words)
+    return [f"without {options}"] if words else []
+
+
+def _trained_batch_norms(network: Network, options: StepOptions) -> list[str]:
+    """Return the normalisations that take statistics of the batch."""
+    frozen = network.parts(options.freeze, "freeze")
+    return [placed.name for placed in network if is_over_the_batch(placed) and placed.name not in frozen]
 
 
 class OtherOptimizer(Kind):
@@ -209,8 +252,7 @@ class Accumulation(Kind):
     def changes(self, network: Network, options: StepOptions) -> Iterator[Change]:
         if not options.takes("accumulate") or options.step_in_backward:
             return
-        frozen = network.parts(options.freeze, "freeze")
-        same = all(placed.name in frozen for placed in network if is_over_the_batch(placed))
+        same = not _trained_batch_norms(network, options)
         for parts in range(2, MOST_ACCUMULATED // options.accumulate + 1):
             if options.batch % parts == 0:
                 batch, times = options.batch // parts, options.accumulate * parts
@@ -244,7 +286,9 @@ class Checkpointing(Kind):
         if not options.takes("checkpoint"):
             return
         blocks = blocks_of(network)
-        costs = run_again(step_of(network, options.replace(checkpoint=blocks)))
+        if not ranks_can(network, options.replace(checkpoint=blocks)):
+            return
+        costs = run_again(*steps_with_room(network, options.replace(checkpoint=blocks)))
         more = {block: cost for block, cost in costs.items() if block not in options.checkpoint}
         for added in islice(cheapest_first(more), 1, None):
             chosen = tuple(block for block in blocks if block in added or block in options.checkpoint)
@@ -270,21 +314,26 @@ def blocks_of(network: Network) -> tuple[str, ...]:
     return tuple(dict.fromkeys(placed.block for placed in network if placed.block))
 
 
-def run_again(step: Step) -> dict[str, int]:
+def run_again(*steps: Step) -> dict[str, int]:
     """Return the multiply-accumulates that a step runs again, for one image, by block.
+
+    Args:
+        steps: the step; of several ranks a step of each sort of them.
 
     Returns:
         Those of each block that the backward pass goes through. What is run again ends at the block's last saved
         tensor, which may come before its last layers.
 
-    >>> run_again(step_of(Network.of("D"), StepOptions(checkpoint=("block1",))))["block1"]
+    >>> steps = steps_with_room(Network.of("D"), StepOptions(checkpoint=("block1",)))
+    >>> run_again(*steps)["block1"]
     1936392192
     """
-    events = {moment.event for moment in step.moments}
+    events = {moment.event for step in steps for moment in step.moments}
+    repeated = {name for step in steps for name in step.run_again}
     again: dict[str, int] = {}
-    for placed in step.network:
+    for placed in steps[0].network:
         if placed.block and f"backward of {placed.name}" in events:
-            macs = placed.layer.multiply_accumulates(placed.input_shape) if placed.name in step.run_again else 0
+            macs = placed.layer.multiply_accumulates(placed.input_shape) if placed.name in repeated else 0
             again[placed.block] = again.get(placed.block, 0) + macs
     return again
 

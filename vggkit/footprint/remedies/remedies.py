@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import msgspec
 
-from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import megabytes, percent
 from vggkit.base.tables import Column, Shown, Table, grid
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.cards import card_of
 from vggkit.footprint.fit import TENSORS_ARE_COUNTED, FitArguments, checked_room, size_text
-from vggkit.footprint.ranks import NO_GROUP
-from vggkit.footprint.remedies.kinds import KINDS, Price, run_again
-from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way
+from vggkit.footprint.remedies.kinds import KINDS, Price
+from vggkit.footprint.remedies.search import MOST_COMBINED, MOST_KINDS, PLACES, Place, Search, Way, fullest
 from vggkit.footprint.steps.options import STEP_KEYWORDS, Device, StepOptions, checked_options
-from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.footprint.steps.refusals import runnable_steps
 from vggkit.network import Network, Source
 from vggkit.notation.overrides import divided
 
@@ -29,8 +27,8 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     """One way to make a step smaller.
 
     Args:
-        kinds: which kinds of change it makes: optimizer, freeze, trainable, cached_target, autocast, fused, foreach,
-            step_in_backward, accumulate, allocator, checkpoint.
+        kinds: which kinds of change it makes: parallel, optimizer, freeze, trainable, cached_target, autocast, fused,
+            foreach, step_in_backward, accumulate, allocator, checkpoint.
         options: what it changes, as keywords of `memory`.
         build_options: those of them that are keywords of `build`.
         typed: the same as options of the command line.
@@ -74,8 +72,8 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
 
 def _remedy(way: Way, place: Place) -> Remedy:
     """Return a way with its figures."""
-    step, changes = way.step, list(zip(way.kinds, way.changes))
-    taken = place.needed(step) if way.taken is None else way.taken
+    changes = list(zip(way.kinds, way.changes))
+    taken = fullest(map(place.needed, way.steps)) if way.taken is None else way.taken
     return Remedy(
         kinds=tuple(kind.name for kind in way.kinds),
         options=way.options,
@@ -86,8 +84,8 @@ def _remedy(way: Way, place: Place) -> Remedy:
         words="; ".join(change.words for change in way.changes),
         price=way.price.word,
         changes_result=way.price is Price.RESULT,
-        recomputed_multiply_accumulates=sum(run_again(step).values()),
-        peak_bytes=step.peak.size,
+        recomputed_multiply_accumulates=way.recomputed,
+        peak_bytes=way.step.peak.size,
         reserved_bytes=None if taken.retries is None else taken.bytes,
         retries=taken.retries,
     )
@@ -269,8 +267,9 @@ def remedies(
 
     Tried are settings (a fused optimizer, or one without foreach; expandable segments), every set of blocks to
     checkpoint, accumulation by every divisor of the batch, a step in the backward pass, autocast, freezing the first
-    blocks, an optimizer that keeps less, in a perceptual loss freezing the network and caching the target, and
-    combinations of up to three of these.
+    blocks, an optimizer that keeps less; in a perceptual loss freezing the network and caching the target; of several
+    ranks every other strategy with the same images in all; and combinations of up to three of these. Of several ranks
+    all must have room, or the one that is asked for.
 
     Args:
         source: a name, a path, a Config, a Network or a torch module.
@@ -319,11 +318,9 @@ def find_remedies(network: Network, options: StepOptions, room: Room) -> Remedie
         room: where it must fit.
 
     Raises:
-        ArgumentError: if torch refuses to run the step, or it is one of several ranks.
+        ArgumentError: if torch refuses to run the step.
     """
-    if options.group != NO_GROUP:
-        raise ArgumentError("ranks: remedies are looked for in a single process; leave it out")
-    runnable_step(network, options)
+    runnable_steps(network, options)
     place = PLACES[options.device](room)
     search = Search(network, options, place)
     fits = search.as_it_is.taken is not None

@@ -8,7 +8,7 @@ something that no other one keeps. A step is walked through only if `bounds` doe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, islice
 from math import inf
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ from vggkit.footprint.card import card_use
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.remedies.bounds import Bounds
 from vggkit.footprint.remedies.kinds import KINDS, Change, Kind, Price, run_again
-from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import StepOptions, ranks_can
+from vggkit.footprint.steps.refusals import steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -54,6 +54,11 @@ class Taken(NamedTuple):
     retries: int | None
 
 
+def fullest(ranks: Iterable[Taken]) -> Taken:
+    """Return what the fullest rank takes."""
+    return max(ranks, key=lambda taken: taken.bytes)
+
+
 class Place(ABC):
     """Memory of a given size, in which a step runs or does not.
 
@@ -71,6 +76,16 @@ class Place(ABC):
     @abstractmethod
     def needed(self, step: Step) -> Taken:
         """Return what it would take of a memory with room for it."""
+
+    def all_taken(self, steps: Iterable[Step]) -> Taken | None:
+        """Return what the fullest of several ranks takes, None if one of them does not run."""
+        each: list[Taken] = []
+        for step in steps:
+            taken = self.taken(step)
+            if taken is None:
+                return None
+            each.append(taken)
+        return fullest(each)
 
 
 class MainMemory(Place):
@@ -108,14 +123,24 @@ class Way(NamedTuple):
     Args:
         kinds: which kinds of change were made.
         changes: one of each.
-        step: the step then.
+        steps: the step then; of several ranks a step of each sort of them.
         taken: what it takes where it must run; None if it does not run there.
     """
 
     kinds: tuple[Kind, ...]
     changes: tuple[Change, ...]
-    step: Step
+    steps: Sequence[Step]
     taken: Taken | None
+
+    @property
+    def step(self) -> Step:
+        """That of the fullest rank."""
+        return max(self.steps, key=lambda step: step.peak.size)
+
+    @property
+    def recomputed(self) -> int:
+        """Multiply-accumulates that the backward pass runs again, for one image, with whatever was there before."""
+        return sum(run_again(*self.steps).values())
 
     @property
     def price(self) -> Price:
@@ -141,7 +166,7 @@ class Way(NamedTuple):
     def cost(self) -> tuple[int, int, int, int]:
         """What ways that run are sorted by, the cheapest first."""
         assert self.taken is not None
-        return self.price, sum(run_again(self.step).values()), len(self.kinds), self.taken.bytes
+        return self.price, self.recomputed, len(self.kinds), self.taken.bytes
 
 
 class Search:
@@ -183,7 +208,9 @@ class Search:
     def each(self, kind: Kind, most: int) -> Iterator[Way]:
         """Yield the step with each change of a kind, up to so many, whether it runs or not."""
         for change in islice(kind.changes(self.network, self.options), most):
-            yield self._way((kind,), (change,), self.options.replace(**change.options))
+            options = self.options.replace(**change.options)
+            if ranks_can(self.network, options):
+                yield self._way((kind,), (change,), options)
 
     def cheapest(self, kinds: tuple[Kind, ...], below: float = inf, most: int = MOST_ALONE) -> Way | None:
         """Return the way that runs the least again, of those that change certain kinds; None if it runs in none.
@@ -200,7 +227,9 @@ class Search:
             """Return that way, where changes of the first of these kinds have been made to the options."""
             nonlocal misses
             if len(made) == len(kinds):
-                if not misses or self._bounds.exceed(options, self._worth_trying):
+                if not misses or not ranks_can(self.network, options):
+                    return None
+                if self._bounds.exceed(options, self._worth_trying):
                     return None
                 way = self._way(kinds, made, options)
                 if way.taken is not None:
@@ -230,9 +259,10 @@ class Search:
 
     def _way(self, kinds: tuple[Kind, ...], changes: tuple[Change, ...], options: StepOptions) -> Way:
         """Try a way."""
-        step = step_of(self.network, options)
-        way = Way(kinds, changes, step, None if step.refused else self.place.taken(step))
-        if kinds and not step.refused and step.peak.size < self.nearest.step.peak.size:
+        steps = steps_with_room(self.network, options)
+        is_refused = any(step.refused for step in steps)
+        way = Way(kinds, changes, steps, None if is_refused else self.place.all_taken(steps))
+        if kinds and not is_refused and way.step.peak.size < self.nearest.step.peak.size:
             self.nearest = way
         return way
 

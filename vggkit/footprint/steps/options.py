@@ -189,15 +189,18 @@ class StepOptions(msgspec.Struct, frozen=True):
         return [word for word in ("zero_grad", "accumulate", "clip_grad") if getattr(self, word) != ABSENT[word]]
 
     def replace(self, **changes: Any) -> StepOptions:
-        """Return the options with some of them changed, the optimizer's own ones by their names."""
+        """Return the options with some of them changed, the optimizer's own ones and those of ranks by their names."""
         of_update = {word: changes.pop(word) for word in Update.__struct_fields__ if word in changes}
+        of_group = {word: changes.pop(word) for word in Group.__struct_fields__ if word in changes}
         if of_update:
             changes["update"] = msgspec.structs.replace(self.update, **of_update)
+        if of_group:
+            changes["group"] = msgspec.structs.replace(self.group, **of_group)
         return msgspec.structs.replace(self, **changes)
 
     def of_rank(self, rank: int) -> StepOptions:
         """Return the same options for the step of a rank."""
-        return self.replace(group=msgspec.structs.replace(self.group, rank=rank))
+        return self.replace(rank=rank)
 
     def forward_only(self) -> StepOptions:
         """Return the same options for a forward pass without gradients."""
@@ -336,6 +339,16 @@ def check_ranks(network: Network, options: StepOptions) -> None:
     _check_trained(network, options)
     strategy.check_network(options.group, network)
     strategy.check_dtype(options.group, network, options.dtype)
+
+
+def ranks_can(network: Network, options: StepOptions) -> bool:
+    """Tell whether ranks can run such a step of its batch, where all else has been checked."""
+    try:
+        check_ranks(network, options)
+        STRATEGIES[options.group.parallel].check_batch(options.group, options.batch)
+    except ArgumentError:
+        return False
+    return True
 
 
 def training_options(*, batch: SupportsIndex, dtype: Dtype, **arguments: Unpack[TrainingArguments]) -> StepOptions:
