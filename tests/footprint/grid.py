@@ -10,8 +10,9 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from itertools import chain, product
+from itertools import chain, count, cycle, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,9 +26,11 @@ from tests.drawn import configs
 from tests.footprint.card import Card, Cards
 from tests.footprint.updates import cases
 from vggkit.base.eager import Storage
+from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import MOST_STEPS, Loop, run
 from vggkit.footprint.optimizers import NONE, OPTIMIZERS
+from vggkit.footprint.ranks import MIXED_DTYPES, UNITS
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.losses import LOSSES
 from vggkit.footprint.steps.options import checked_options
@@ -111,6 +114,46 @@ def drawn_steps(draw: DrawFn, batches: st.SearchStrategy[int]) -> Question:
     question["zero_grad"] = chance.choice(["set_to_none", "zero"])
     question["accumulate"] = chance.choice([1, 1, 2, 3])
     return {**question, "clip_grad": chance.random() < 0.5}
+
+
+SHARDS: list[dict[str, Any]] = [
+    {},
+    {"param_dtype": "bfloat16", "reduce_dtype": "float32"},
+    {"reshard_after_forward": False},
+    {"units": "layers", "param_dtype": "float16"},
+    {"units": "layers", "reduce_dtype": "bfloat16"},
+    {"units": "root"},
+    {"units": "root", "reshard_after_forward": False, "param_dtype": "bfloat16"},
+]
+"""Options of `fsdp`."""
+
+
+def of_shards(names: Iterable[str], ranks: Iterable[int], batches: Iterable[int]) -> list[Question]:
+    """Return steps of a rank by `fsdp`: each configuration on each number of ranks, at each batch, by each optimizer.
+
+    The options and whose step it is change from one to the next, so that each goes with each.
+    """
+    options, turns = cycle(SHARDS), count()
+    return [
+        {**question, "parallel": "fsdp", "ranks": number, "rank": next(turns) % number, **next(options)}
+        for question in of_optimizers(names, batches, (*USUAL, "paper"))
+        for number in ranks
+    ]
+
+
+def of_drawn_shards(number: int) -> list[Question]:
+    """Return as many drawn steps of a rank by `fsdp`, with drawn options, which torch can run."""
+    questions: list[Question] = []
+    for place, question in enumerate(of_drawn_networks(4 * number)):
+        chance = Random(place)
+        ranks = chance.choice([2, 3, 4, 8, 16])
+        question |= {"parallel": "fsdp", "ranks": ranks, "rank": chance.randrange(ranks)}
+        question |= {"units": chance.choice([*UNITS]), "reshard_after_forward": chance.random() < 0.6}
+        question |= {word: chance.choice([None, None, *MIXED_DTYPES]) for word in ("param_dtype", "reduce_dtype")}
+        with suppress(ArgumentError):  # inference, or what is refused
+            if loop_of(question) is not None:
+                questions.append(question)
+    return questions[:number]
 
 
 TAPS = (["relu1_1"], ["conv1_1", "relu1_1", "pool1", "relu3_1"], ["relu2_1", "relu5_1"], ["pool5", "fc6", "relu7"])
@@ -312,11 +355,11 @@ Check = Callable[[], object]
 """Asserts something."""
 
 
-def plans(cards: Cards, questions: Iterable[Question]) -> Iterator[Check]:
+def plans(cards: Cards, questions: Iterable[Question], player: str = "play_steps.py") -> Iterator[Check]:
     """Return a check of each plan that torch can run, for both kinds of segments."""
     for question, training in ((question, loop_of(question)) for question in questions):
         for text in ("", EXPANDABLE) if training is not None else ():
-            yield partial(assert_torchs_plan, cards("play_steps.py", ROOMY, text), training, question, text)
+            yield partial(assert_torchs_plan, cards(player, ROOMY, text), training, question, text)
 
 
 def verdicts(cards: Cards) -> Iterator[Check]:
@@ -352,6 +395,11 @@ PARTS: dict[str, Callable[[Cards], Iterator[Check]]] = {
     "options": lambda cards: plans(cards, chain.from_iterable(map(of_options, CONFIGURATIONS))),
     "perceptual": lambda cards: plans(cards, chain.from_iterable(map(of_perceptual_losses, CONFIGURATIONS))),
     "drawn": lambda cards: plans(cards, [*of_drawn_networks(400), *of_drawn_networks(400, drawn_perceptual_losses)]),
+    "fsdp": lambda cards: plans(
+        cards,
+        [*of_shards(CONFIGURATIONS, (2, 3, 4, 8, 16), (1, 16, 64)), *of_drawn_shards(400)],
+        player="../ranks/play_card.py",
+    ),
     "verdicts": verdicts,
     "full cards": lambda cards: full_cards(cards, FAMILY, ("none", "sgd-momentum", "adamw"), 15),
 }

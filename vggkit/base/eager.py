@@ -60,15 +60,17 @@ class Storage:
         constant: bytes that don't.
         size: bytes in all, rounded as the device rounds them.
         kind: what it is for: an index into `MEMORY_KINDS`.
+        stream: of CUDA, in which it is allocated.
     """
 
-    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size")
+    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size", "stream")
 
     def __init__(self, per_image: int, constant: int, size: int, kind: int) -> None:
         self.per_image = per_image
         self.constant = constant
         self.size = size
         self.kind = kind
+        self.stream = 0
         self.references = 1
         self.is_parameter = False
 
@@ -291,6 +293,7 @@ class Eager:
 
     Attributes:
         frozen: whether the layer that runs is frozen: its batch norm uses running statistics, in training too.
+        stream: of CUDA, in which operations run: 0, unless somebody changes it.
         moments: the alive bytes after each operation.
         events: each allocation and each end of one, in order; whoever drives the step may begin a new list.
         kept: each storage that is kept for the backward pass, and the first layer that keeps it.
@@ -316,6 +319,7 @@ class Eager:
         self.run_again: set[str] = set()
         self.refused: list[str] = []
         self.kind = ACTIVATIONS
+        self.stream = 0
         self._alive = [0] * len(MEMORY_KINDS)
         self._per_image = 0
         self._constant = 0
@@ -351,6 +355,7 @@ class Eager:
         return -(-size // CUDA_BLOCK) * CUDA_BLOCK if self.device == "cuda" else size
 
     def _allocate(self, storage: Storage) -> Storage:
+        storage.stream = self.stream
         self.events.append((self.event, storage, True))
         self._alive[storage.kind] += storage.size
         self._per_image += storage.per_image
@@ -887,6 +892,13 @@ class Eager:
         else:
             self.kept.setdefault(x.storage, layers[0].name)
         return y
+
+    @contextmanager
+    def in_stream(self, stream: int) -> Iterator[None]:
+        """Run operations in another stream of CUDA."""
+        before, self.stream = self.stream, stream
+        yield
+        self.stream = before
 
     @property
     def is_recomputing(self) -> bool:

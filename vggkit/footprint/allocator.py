@@ -4,9 +4,10 @@ torch asks the driver for large segments, cuts blocks off them, and keeps what i
 card must have is the segments, not the tensors. The rules are those of torch 2.14: c10/cuda/CUDACachingAllocator.cpp,
 whose names stand behind each rule here, with the constants of c10/core/AllocatorConfig.h. They know nothing of layers.
 
-One stream and one card are modelled, as a plain training loop has them, and no private pools of CUDA graphs. Addresses
-ascend and none is given twice, so that of free blocks of the same size the first is in the oldest segment. Before torch
-2.13 the driver's addresses decided that (pytorch/pytorch#183591), which may leave other holes.
+One card is modelled, and no private pools of CUDA graphs. A plain training loop has one stream, and FSDP two more:
+blocks and segments of one never serve another. Addresses ascend and none is given twice, so that of free blocks of the
+same size the first is in the oldest segment. Before torch 2.13 the driver's addresses decided that
+(pytorch/pytorch#183591), which may leave other holes.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Block:
         pool: where it is kept while it is free.
         address: where it begins.
         size: its bytes.
+        stream: where it is handed out, and what it comes back to.
         is_mapped: whether there is memory behind its addresses; false only in an expandable segment.
 
     Attributes:
@@ -77,12 +79,13 @@ class Block:
         born: how often its pool had been searched when it was freed.
     """
 
-    __slots__ = ("address", "born", "is_free", "is_mapped", "next", "pool", "previous", "requested", "size")
+    __slots__ = ("address", "born", "is_free", "is_mapped", "next", "pool", "previous", "requested", "size", "stream")
 
-    def __init__(self, pool: Pool, address: int, size: int, *, is_mapped: bool = True) -> None:
+    def __init__(self, pool: Pool, address: int, size: int, stream: int = 0, *, is_mapped: bool = True) -> None:
         self.pool = pool
         self.address = address
         self.size = size
+        self.stream = stream
         self.is_mapped = is_mapped
         self.requested = 0
         self.is_free = True
@@ -102,7 +105,7 @@ class Block:
 
     def cut(self, size: int) -> Block:
         """Cut bytes off its front; return them as a block of their own."""
-        front = Block(self.pool, self.address, size, is_mapped=self.is_mapped)
+        front = Block(self.pool, self.address, size, self.stream, is_mapped=self.is_mapped)
         front.previous, front.next = self.previous, self
         if self.previous is not None:
             self.previous.next = front
@@ -132,35 +135,39 @@ class Pool:
         segment: bytes of a segment for requests that get none of their own size, and of what is mapped at a time.
 
     Attributes:
-        free: the blocks that may be handed out, by size, then address.
-        unmapped: the blocks without memory, by address.
+        free: the blocks that may be handed out, by stream, then size, then address.
+        unmapped: the blocks without memory, by stream, then address.
         searches: how often a block was looked for, while garbage is collected.
     """
 
     def __init__(self, segment: int) -> None:
         self.segment = segment
-        self.free: list[tuple[int, int, Block]] = []
-        self.unmapped: list[tuple[int, Block]] = []
+        self.free: list[tuple[int, int, int, Block]] = []
+        self.unmapped: list[tuple[int, int, Block]] = []
         self.searches = 0
 
     def insert(self, block: Block) -> None:
         """Keep a free block."""
         if block.is_mapped:
             block.born = self.searches
-            insort(self.free, (block.size, block.address, block))
+            insort(self.free, (block.stream, block.size, block.address, block))
         else:
-            insort(self.unmapped, (block.address, block))
+            insort(self.unmapped, (block.stream, block.address, block))
 
     def remove(self, block: Block) -> None:
         """Give a free block up: it is handed out, merged or given back."""
         if block.is_mapped:
-            del self.free[bisect_left(self.free, (block.size, block.address))]
+            del self.free[bisect_left(self.free, (block.stream, block.size, block.address))]
         else:
-            del self.unmapped[bisect_left(self.unmapped, (block.address,))]
+            del self.unmapped[bisect_left(self.unmapped, (block.stream, block.address))]
 
-    def first_of(self, size: int) -> int:
-        """Return the place among the free blocks of the smallest one with so many bytes."""
-        return bisect_left(self.free, (size,))
+    def first_of(self, size: int, stream: int = 0) -> int:
+        """Return the place among the free blocks of the smallest one of a stream with so many bytes."""
+        return bisect_left(self.free, (stream, size))
+
+    def is_in_stream(self, place: int, stream: int) -> bool:
+        """Tell whether there is a free block of a stream at a place."""
+        return 0 <= place < len(self.free) and self.free[place][0] == stream
 
     def merge(self, block: Block) -> None:
         """Merge a block that is not kept with its free neighbours, as far as both or neither have memory."""
@@ -197,12 +204,14 @@ class SegmentInfo(NamedTuple):
         is_small: whether it is the small pool's.
         is_expandable: whether it is a part of an expandable segment.
         blocks: its blocks, which tile it.
+        stream: whose it is.
     """
 
     address: int
     is_small: bool
     is_expandable: bool
     blocks: tuple[BlockInfo, ...]
+    stream: int = 0
 
     @property
     def size(self) -> int:
@@ -252,18 +261,19 @@ class Allocator:
 
     # What a program does
 
-    def allocate(self, requested: int) -> Block:
+    def allocate(self, requested: int, stream: int = 0) -> Block:
         """Hand out a block (malloc).
 
         Args:
             requested: bytes, at least one: torch doesn't ask for a tensor without elements.
+            stream: in which it is asked for.
 
         Raises:
             OutOfMemory: if the card has no room.
         """
         size = self.settings.rounded(requested)
         pool = self.small if size <= SMALL_BYTES else self.large
-        block = self._find(pool, size) or self._obtain(pool, size)
+        block = self._find(pool, size, stream) or self._obtain(pool, size, stream)
         if self._segments.splits(block, size):
             rest = block
             block = rest.cut(size)
@@ -298,8 +308,8 @@ class Allocator:
     def blocks(self) -> list[Block]:
         """Return every block by address: those handed out, the free ones, and those without memory."""
         pools = self.small, self.large
-        free = [block for pool in pools for _, _, block in pool.free]
-        unmapped = [block for pool in pools for _, block in pool.unmapped]
+        free = [block for pool in pools for *_, block in pool.free]
+        unmapped = [block for pool in pools for *_, block in pool.unmapped]
         return sorted((*self._live.values(), *free, *unmapped), key=attrgetter("address"))
 
     def snapshot(self) -> list[SegmentInfo]:
@@ -315,48 +325,49 @@ class Allocator:
                 head.pool is self.small,
                 self.settings.expandable_segments,
                 tuple(BlockInfo(block.address, block.size, block.requested) for block in _mapped_from(head)),
+                head.stream,
             )
             for head in heads
         ]
 
     # Where a block comes from
 
-    def _find(self, pool: Pool, size: int) -> Block | None:
+    def _find(self, pool: Pool, size: int, stream: int) -> Block | None:
         """Take the free block that fits best (get_free_block)."""
         if self._ages:
             pool.searches += 1
-        place = pool.first_of(size)
-        if place == len(pool.free):
+        place = pool.first_of(size, stream)
+        if not pool.is_in_stream(place, stream):
             return None
-        block = pool.free[self._segments.best(pool, place)][2]
+        block = pool.free[self._segments.best(pool, place)][-1]
         if not self.settings.lets_serve(block.size, size):
             return None
         pool.remove(block)
         return block
 
-    def _obtain(self, pool: Pool, size: int) -> Block:
+    def _obtain(self, pool: Pool, size: int, stream: int) -> Block:
         """Get a block from the card, if need be in exchange for what is cached."""
         segments = self._segments
         if self._ages:
             segments.collect_garbage()
-        block = self._within_limit(pool, size)
-        if block is None and segments.release_oversize(pool, size):
-            block = self._within_limit(pool, size)
+        block = self._within_limit(pool, size, stream)
+        if block is None and segments.release_oversize(pool, size, stream):
+            block = self._within_limit(pool, size, stream)
         if block is None:
             self.empty_cache()
             self.retries += 1
-            block = self._within_limit(pool, size)
+            block = self._within_limit(pool, size, stream)
         if block is None:
             self.ooms += 1
             raise OutOfMemory
         return block
 
-    def _within_limit(self, pool: Pool, size: int) -> Block | None:
+    def _within_limit(self, pool: Pool, size: int, stream: int) -> Block | None:
         """Get a block from the card, unless it is more than this process may have (alloc_block)."""
         segment = segment_size(pool, size)
         if self.limit is not None and self.reserved.current + segment > self.limit:
             return None
-        return self._segments.obtain(pool, size, segment)
+        return self._segments.obtain(pool, size, segment, stream)
 
     def address_for(self, size: int, unit: int = SEGMENT_ROUNDING) -> int:
         """Return where a new segment begins: where the driver has put it, or at a multiple of a unit, beyond a gap."""
@@ -418,13 +429,14 @@ class Segments(ABC):
         """Return the place of the free block that fits best, from the smallest that is large enough."""
 
     @abstractmethod
-    def obtain(self, pool: Pool, size: int, segment: int) -> Block | None:
+    def obtain(self, pool: Pool, size: int, segment: int, stream: int) -> Block | None:
         """Return a block from new memory, or None if the card has too little.
 
         Args:
             pool: whose block it becomes.
             size: what is needed.
             segment: bytes of a segment for it.
+            stream: whose it becomes.
         """
 
     @abstractmethod
@@ -432,8 +444,8 @@ class Segments(ABC):
         """Give back what is cached in a pool, as far as that is possible (release_blocks)."""
 
     @abstractmethod
-    def release_oversize(self, pool: Pool, size: int) -> bool:
-        """Give back cached blocks that are never split, enough for a request; tell whether there were enough."""
+    def release_oversize(self, pool: Pool, size: int, stream: int) -> bool:
+        """Give back cached blocks of a stream that are never split, enough for a request; tell whether there were."""
 
     @abstractmethod
     def collect_garbage(self) -> None:
@@ -452,17 +464,17 @@ class PlainSegments(Segments):
     def best(self, pool: Pool, place: int) -> int:
         return place
 
-    def obtain(self, pool: Pool, size: int, segment: int) -> Block | None:
+    def obtain(self, pool: Pool, size: int, segment: int, stream: int) -> Block | None:
         if not self.allocator.reserve(segment):
             return None
-        return Block(pool, self.allocator.address_for(segment), segment)
+        return Block(pool, self.allocator.address_for(segment), segment, stream)
 
     def release(self, pool: Pool) -> None:
-        for _, _, block in list(pool.free):
+        for *_, block in list(pool.free):
             if not block.is_split:
                 self._release_segment(block)
 
-    def release_oversize(self, pool: Pool, size: int) -> bool:
+    def release_oversize(self, pool: Pool, size: int, stream: int) -> bool:
         """Release the smallest block that is large enough, or the largest ones until they are together.
 
         What is free and large enough, but was not handed out, is a block that is never split
@@ -470,13 +482,15 @@ class PlainSegments(Segments):
         """
         if not self.settings.limits_splits:
             return False
-        place = pool.first_of(size)
-        if place < len(pool.free):
-            self._release_segment(pool.free[place][2])
+        place = pool.first_of(size, stream)
+        if pool.is_in_stream(place, stream):
+            self._release_segment(pool.free[place][-1])
             return True
         released = 0
-        while released < size and pool.free and pool.free[-1][0] >= self.settings.max_split:
-            block = pool.free[-1][2]
+        while released < size and pool.is_in_stream(place := place - 1, stream):
+            block = pool.free[place][-1]
+            if block.size < self.settings.max_split:
+                break
             released += block.size
             self._release_segment(block)
         return released >= size
@@ -486,7 +500,7 @@ class PlainSegments(Segments):
         pool, limit = self.allocator.large, self.allocator.limit
         assert limit is not None
         excess = self.allocator.reserved.current - int(self.settings.garbage_collection_threshold * limit)
-        whole = [block for _, _, block in pool.free if not block.is_split]
+        whole = [block for *_, block in pool.free if not block.is_split]
         while excess > 0 and whole:
             mean = sum(block.age for block in whole) / len(whole)
             old = [block for block in whole if block.age >= mean]
@@ -502,7 +516,7 @@ class PlainSegments(Segments):
 
 
 class ExpandableSegments(Segments):
-    """A segment for each pool, as long as the card has memory and more, which is mapped as it is needed.
+    """A segment for each pool and stream, as long as the card has memory and more, mapped as it is needed.
 
     Only whole units of it can be mapped: 2 MiB in the small pool, 20 MiB in the large one.
     """
@@ -512,14 +526,15 @@ class ExpandableSegments(Segments):
 
     def best(self, pool: Pool, place: int) -> int:
         """Skip a block that could grow: its size is what it may grow to (get_free_block)."""
-        last = len(pool.free) - 1
-        while place < last and _growable(pool.free[place + 1][2]) < _growable(pool.free[place][2]):
+        stream, *_, block = pool.free[place]
+        while pool.is_in_stream(place + 1, stream) and _growable(pool.free[place + 1][-1]) < _growable(block):
             place += 1
+            block = pool.free[place][-1]
         return place
 
-    def obtain(self, pool: Pool, size: int, segment: int) -> Block | None:
+    def obtain(self, pool: Pool, size: int, segment: int, stream: int) -> Block | None:
         """Map memory behind the lowest addresses that fit, free blocks among them (try_allocate_expandable_block)."""
-        block: Block | None = self._with_room(pool, size)
+        block: Block | None = self._with_room(pool, size, stream)
         if block is not None and not block.is_mapped:
             block = self._map(block, min(block.size, size))
         while block is not None and block.size < size:  # without memory is what follows, until the block absorbs it
@@ -531,20 +546,20 @@ class ExpandableSegments(Segments):
         return block
 
     def release(self, pool: Pool) -> None:
-        for _, _, block in list(pool.free):
+        for *_, block in list(pool.free):
             left = self._unmap(block)
             if not left.is_split:  # a whole segment without memory: its addresses are given back, too
                 pool.remove(left)
 
-    def release_oversize(self, pool: Pool, size: int) -> bool:
+    def release_oversize(self, pool: Pool, size: int, stream: int) -> bool:
         return False
 
     def collect_garbage(self) -> None:
         return
 
-    def _with_room(self, pool: Pool, size: int) -> Block:
-        """Return where so many bytes fit at the lowest addresses (find_expandable_block)."""
-        for _, block in pool.unmapped:
+    def _with_room(self, pool: Pool, size: int, stream: int) -> Block:
+        """Return where so many bytes fit at the lowest addresses of a stream (find_expandable_block)."""
+        for block in (block for other, _, block in pool.unmapped if other == stream):
             start = block.previous if block.previous is not None and block.previous.is_free else block
             room = 0
             reached: Block | None = start
@@ -555,7 +570,7 @@ class ExpandableSegments(Segments):
                 return start
         card = self.allocator.card_bytes
         length = _units(card + card // 8, pool.segment)  # addresses are reserved for 1 1/8 of the card
-        fresh = Block(pool, self.allocator.address_for(length, pool.segment), length, is_mapped=False)
+        fresh = Block(pool, self.allocator.address_for(length, pool.segment), length, stream, is_mapped=False)
         pool.insert(fresh)
         return fresh
 

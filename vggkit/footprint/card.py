@@ -80,8 +80,8 @@ class Figures(NamedTuple):
 class HandsOut(Protocol):
     """What hands out blocks of memory and takes them back, as an allocator does."""
 
-    def allocate(self, requested: int) -> Block:
-        """Hand out a block."""
+    def allocate(self, requested: int, stream: int = 0) -> Block:
+        """Hand out a block, in a stream."""
 
     def free(self, block: Block) -> None:
         """Take a block back."""
@@ -114,7 +114,14 @@ class Player:
         """All that decides what further steps do: each block by address, with its owner, whatever the addresses."""
         owners = {block: (storage, turn) for storage, held in self.blocks.items() for turn, block in enumerate(held)}
         return tuple(
-            (block.pool.segment, block.previous is None, block.is_mapped, block.size, owners.get(block, block.age))
+            (
+                block.pool.segment,
+                block.stream,
+                block.previous is None,
+                block.is_mapped,
+                block.size,
+                owners.get(block, block.age),
+            )
             for block in self.allocator.blocks()
         )
 
@@ -127,7 +134,7 @@ class Player:
         allocate, free, blocks, batch = self.allocator.allocate, self.allocator.free, self.blocks, self.batch
         for _, storage, is_allocation in events:
             if is_allocation:
-                blocks[storage].append(allocate(storage.bytes_at(batch)))
+                blocks[storage].append(allocate(storage.bytes_at(batch), storage.stream))
             else:
                 free(blocks[storage].pop(0))
 

@@ -92,10 +92,10 @@ class Arena:
         self._live: dict[int, Block] = {}
         self._end = 0
 
-    def allocate(self, requested: int) -> Block:
+    def allocate(self, requested: int, stream: int = 0) -> Block:  # the CPU has none
         """Hand out a block, in the hole at the lowest address of those of the same size."""
         pool = self._pool
-        block = pool.free[pool.first_of(requested)][2]
+        block = pool.free[pool.first_of(requested)][-1]
         pool.remove(block)
         if block.size > requested:
             rest = block
@@ -117,7 +117,7 @@ class Arena:
 
     def blocks(self) -> list[Block]:
         """Return every block by address, holes included; the last hole has no end."""
-        holes = [block for _, _, block in self._pool.free]
+        holes = [block for *_, block in self._pool.free]
         return sorted([*self._live.values(), *holes], key=attrgetter("address"))
 
     def snapshot(self) -> SegmentInfo:
@@ -187,7 +187,8 @@ class Recording:
 
     def _act(self, word: str, storage: Storage, block: Block, frames: Frames) -> None:
         category = CATEGORIES[storage.kind]
-        self.trace.append(_action(word, block.address, block.requested, frames, category, len(self.trace)))
+        stream, time = block.stream, len(self.trace)
+        self.trace.append(_action(word, block.address, block.requested, frames, category, time, stream))
 
 
 class Near:
@@ -219,12 +220,14 @@ def _frames(event: Event, number: int) -> Frames:
 _WORDS = tuple(MEMORY_KINDS.values())
 
 
-def _action(word: str, address: int, size: int, frames: Frames, category: str, time: int) -> dict[str, Any]:
+def _action(
+    word: str, address: int, size: int, frames: Frames, category: str, time: int, stream: int = 0
+) -> dict[str, Any]:
     return {
         "action": word,
         "addr": address,
         "size": size,
-        "stream": 0,
+        "stream": stream,
         "time_us": time,  # in the order of events: how long they take is not known
         "frames": frames,
         "category": category,
@@ -240,7 +243,7 @@ def _segment(segment: SegmentInfo, near: Near, frames: dict[int, Frames]) -> dic
         "allocated_size": allocated,
         "active_size": allocated,
         "requested_size": sum(block.requested for block in segment.blocks),
-        "stream": 0,
+        "stream": segment.stream,
         "segment_type": "small" if segment.is_small else "large",
         "segment_pool_id": (0, 0),
         "is_expandable": segment.is_expandable,

@@ -7,6 +7,7 @@ was allocated and freed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -59,13 +60,15 @@ def answer(steps: int, events: bool = False, **question: Any) -> list[Any]:
     torch.cuda.reset_accumulated_memory_stats()
     if events:
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
-    done = []
+    done: list[Any] = []
     with group_of(options):
         training = MADE.get(options.group.parallel, sharded.training_of)(network, options)
-        for _ in range(steps):
-            torch.cuda.reset_peak_memory_stats()
-            training.step()
-            done.append(play_steps.figures())
+        with suppress(torch.OutOfMemoryError):
+            for _ in range(steps):
+                done.append(None)  # of a step that runs out of memory
+                torch.cuda.reset_peak_memory_stats()
+                training.step()
+                done[-1] = play_steps.figures()
         said = play_steps.allocations() if events else done
         del training
     play_steps.empty()

@@ -12,9 +12,23 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import vggkit
 from tests.conftest import sample
+from tests.footprint.card import Card, Cards
+from tests.footprint.grid import (
+    CONFIGURATIONS,
+    FULL_CARD,
+    ROOMY,
+    Question,
+    assert_torchs_order,
+    figures,
+    loop_of,
+    network_of,
+    of_drawn_shards,
+    of_shards,
+    split,
+)
 from tests.footprint.ranks.loop import group_of
 from tests.footprint.ranks.sharded import Sharded, peak
-from tests.footprint.ranks.test_replicas import SMALL, TINY
+from tests.footprint.ranks.test_replicas import SMALL, TINY, assert_torchs_steps
 from tests.footprint.updates import cases as updates
 from tests.footprint.updates import fewer, sampled
 from vggkit.base.errors import ArgumentError
@@ -119,17 +133,13 @@ LOOPS: dict[str, dict[str, Any]] = {
     "label smoothing": {"loss": "label-smoothing"},
     "soft labels": {"loss": "soft-labels", "param_dtype": "bfloat16"},
 }
-OF_LOOPS = [f"{units}; {loop}" for units, loop in product(UNITS, LOOPS)]
-FEW_LOOPS = [
-    *("blocks; mixed", "layers; first block frozen", "layers; checkpointed", "root; set to zero, accumulated"),
-    *("blocks; stepped in backward", "layers; autocast, checkpointed", "blocks; float16 of bfloat16"),
-]
+FEW_LOOPS = ["mixed", "first block frozen", "checkpointed", "stepped in backward", "autocast, checkpointed"]
 
 
-@pytest.mark.parametrize("case", sample(OF_LOOPS, FEW_LOOPS))
-def test_each_loop_has_memtrackers_peak(case: str) -> None:
+@pytest.mark.parametrize("loop", sample([*LOOPS], FEW_LOOPS))
+def test_each_loop_has_memtrackers_peak(loop: str) -> None:
     """With every dtype and option of a loop, on a rank that has less than others, at a small and a large batch."""
-    units, loop = case.split("; ")
+    units = [*UNITS][[*LOOPS].index(loop) % len(UNITS)]
     network = Network.of(vggkit.loads(TWICE))
     for ranks, rank, batch in ((2, 0, 2), (3, 2, 40)):
         options = checked_options(
@@ -172,6 +182,126 @@ def test_torch_refuses_the_same_batch_norms(affine: bool, dtype: str, param_dtyp
         step()
     with pytest.raises(ArgumentError, match=f"param_dtype: {param_dtype} can't be combined with block1_norm1"):
         checked_options(network, batch=2, ranks=2, parallel="fsdp", dtype=dtype, param_dtype=param_dtype)
+
+
+# Against torch's allocator, on the card that isn't there
+
+
+@pytest.fixture(scope="session")
+def card(cards: Cards) -> Card:
+    """A rank's card with room for everything."""
+    return cards(PLAYER, ROOMY, "")
+
+
+PLAYER = "../ranks/play_card.py"
+FULL_STEPS = 6
+OF_A_CARD = [f"{units}; {loop}" for units, loop in product(UNITS, LOOPS)]
+
+
+def assert_torchs(card: Card, question: Question) -> None:
+    """Hold the figures of each step, and what is allocated and freed in which order, against torch's."""
+    assert_torchs_steps(card, question)
+    assert_torchs_order(card, question)
+
+
+@pytest.mark.parametrize("case", sample(OF_A_CARD, OF_A_CARD[::6]))
+def test_each_loop_takes_of_a_card_what_torchs_allocator_says(card: Card, case: str) -> None:
+    """In three streams, whose blocks never serve each other, with what kernels take for themselves."""
+    units, loop = case.split("; ")
+    place = OF_A_CARD.index(case)
+    ranks = (2, 3, 16)[place % 3]
+    group = {"parallel": "fsdp", "ranks": ranks, "rank": place % ranks, "units": units}
+    assert_torchs(card, {"config": TWICE, "batch": (1, 7, 300)[place // 3 % 3], **group, **LOOPS[loop]})
+
+
+@pytest.mark.parametrize(("name", "update"), sampled(ON_PARTS, lambda every: fewer(every)[::3]))
+def test_each_optimizer_takes_of_a_card_what_torchs_allocator_says(card: Card, name: str, update: Update) -> None:
+    """On parts of parameters, some of which are empty."""
+    group = {"parallel": "fsdp", "ranks": 16, "rank": 9}
+    assert_torchs(card, {"config": TINY, "batch": 2, **group, "optimizer": name, **update.given})
+
+
+def test_every_rank_takes_of_a_card_what_torchs_allocator_says(card: Card) -> None:
+    """Where parameters can't be divided evenly, and some ranks have none of a layer."""
+    for rank in range(16):
+        question = {"config": TINY, "batch": 3, "parallel": "fsdp", "ranks": 16, "rank": rank, "clip_grad": True}
+        assert_torchs(card, question)
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_drawn_networks_take_of_a_card_what_torchs_allocator_says(card: Card, count: int) -> None:
+    """Drawn steps with drawn units and dtypes."""
+    questions = of_drawn_shards(count)
+    assert len(questions) == count
+    for question in questions:
+        assert_torchs(card, question)
+
+
+GRID = of_shards(CONFIGURATIONS, (2, 3, 4, 8, 16), (1, 16, 64))
+
+
+ASKED = {" ".join(map(str, question.values())): question for question in GRID}
+
+
+@pytest.mark.parametrize("word", sample([*ASKED][::11], [*ASKED][:99:44]))
+def test_configurations_take_of_a_card_what_torchs_allocator_says(card: Card, word: str) -> None:
+    """The paper's, on 2 to 16 ranks, at batches up to 64, by several optimizers; `tests.footprint.grid` plays all."""
+    assert_torchs(card, ASKED[word])
+
+
+@pytest.mark.parametrize("word", sample([*ASKED][::77], [*ASKED][77:78]))
+def test_configurations_have_memtrackers_peak(word: str) -> None:
+    """The same on the CPU."""
+    network = network_of(ASKED[word])
+    options = checked_options(network, **split(ASKED[word])[1])
+    assert plan_step(network, options).peak_bytes == peak(network, options)
+
+
+def test_a_viewers_file_has_the_streams() -> None:
+    """Segments of the layers' stream, and of those of gathered parameters and of added gradients."""
+    plan = vggkit.memory("A", batch=2, ranks=4, parallel="fsdp", device="cuda", **SMALL)
+    snapshot = plan.torch_snapshot()
+    assert {segment["stream"] for segment in snapshot["segments"]} == {0, 1, 2}
+    starts = {segment["address"]: segment for segment in snapshot["segments"]}
+    for event in snapshot["device_traces"][0][:-1]:
+        segment = starts[max(start for start in starts if start <= event["addr"])]
+        assert event["stream"] == segment["stream"]
+
+
+def test_a_card_must_have_what_was_measured() -> None:
+    """D with 16 images on each of 8 ranks, by torch's allocator alone."""
+    plan = vggkit.memory("D", batch=16, device="cuda", ranks=8, parallel="fsdp")
+    assert (plan.allocated_bytes, plan.reserved_bytes) == (2_247_942_144, 3_594_518_528)
+
+
+FULL: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    ("", {"param_dtype": "bfloat16", "reduce_dtype": "float32", "units": "layers"}),
+    ("expandable_segments:True", {}),
+    ("max_split_size_mb:128", {}),
+    ("per_process_memory_fraction:0.9,garbage_collection_threshold:0.7", {"param_dtype": "bfloat16"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"), [FULL[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in FULL[1:])]
+)
+def test_the_largest_batch_is_the_largest_that_torch_runs(cards: Cards, text: str, options: dict[str, Any]) -> None:
+    """D on a card that it fills: around the largest batch every step's figures are torch's, and the next one fails."""
+    shape, group = {"name": "D", "input": "3x128x128"}, {"parallel": "fsdp", "ranks": 4, "rank": 0, **options}
+    card = cards(PLAYER, FULL_CARD, text)
+    of_d = {"context": 0, "input": "3x128x128", "allocator": text}
+    largest = vggkit.max_batch("D", FULL_CARD, **of_d, **group)
+    runs = {}
+    for batch in range(largest - 2, largest + 3):
+        question = {**shape, "batch": batch, **group}
+        loop = loop_of(question)
+        assert loop is not None
+        ours = figures(loop, batch, FULL_CARD, text, FULL_STEPS)
+        theirs = card.ask(**question, steps=FULL_STEPS)
+        assert ours[1:] == theirs[1:], (question, text)
+        runs[batch] = None not in theirs
+    assert [runs[batch] for batch in (largest - 2, largest - 1, largest, largest + 1)] == [True, True, True, False]
 
 
 # What a plan says
@@ -246,10 +376,6 @@ def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            {"device": "cuda"},
-            "device: cuda can't be combined with parallel fsdp, whose figures are of the CPU",
-        ),
         ({"optimizer": "adafactor"}, "optimizer: adafactor can't be combined with parallel fsdp: torch can't square"),
         ({"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel fsdp: torch can't write"),
         ({"autocast": True, "param_dtype": "float16"}, "autocast: expected param_dtype bfloat16 or float32 with it"),

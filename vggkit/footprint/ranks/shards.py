@@ -12,14 +12,16 @@ last ones have padding; their optimizers' state has none.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
+from vggkit.base.copies import chunking, splitting
 from vggkit.base.eager import (
     COMMUNICATION,
     GRADIENTS,
     PARAMETERS,
+    TEMPORARIES,
     Eager,
     Event,
     GradientHook,
@@ -37,6 +39,13 @@ from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Choice, Placed, Strategy
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, reduce_scatter
 from vggkit.network import ELEMENT_BYTES, Network
+
+GATHERING, REDUCING = 1, 2
+"""CUDA's streams beside that of the layers: what is gathered, and gradients that have been added up, are allocated in
+them (`FSDPCommContext`, all_gather_copy_in_stream and reduce_scatter_stream)."""
+
+FUSED_CASTS = {("bfloat16", "float32")}
+"""From which dtype to which the kernel of `_chunk_cat` casts."""
 
 WRAPPING = "construction of fully_shard"
 """The event in which a model is divided."""
@@ -282,10 +291,6 @@ class FullyShard(Strategy):
     def begin_step(self) -> None:
         return
 
-    def clip(self, norms: int) -> None:
-        """Add up the norms of all ranks' parts (torch/distributed/tensor/_ops/_math_ops.py, `_NormPartial`)."""
-        self._clipped = all_reduce(norms, self.group.ranks)
-
     def begin_forward(self, images: Tensor) -> Tensor:
         """Cast the images, and keep the cast as long as the model runs."""
         eager = self.eager
@@ -357,16 +362,25 @@ class FullyShard(Strategy):
             return
         eager, ranks = self.eager, self.group.ranks
         size = elements_of(unit.shards) * self.precision.gathered_bytes
-        cast = eager.new(0, size, COMMUNICATION) if self.precision.casts_parameters else None
-        unit.gathered = eager.new(0, size * ranks, COMMUNICATION)
+        with eager.in_stream(GATHERING):
+            cast = eager.new(0, size, COMMUNICATION) if self.precision.casts_parameters else None
+            unit.gathered = eager.new(0, size * ranks, COMMUNICATION)
         eager.note()
         eager.release(cast)
         self._traffic = self._traffic.plus(all_gather(size * ranks, ranks))
 
     def _copy_out(self, unit: Unit) -> None:
-        size = self.group.ranks * self.precision.gathered_bytes
-        unit.unsharded = [self.eager.new(0, shard.padded_elements * size, PARAMETERS) for shard in unit.shards]
-        self.eager.note()
+        ranks, element = self.group.ranks, self.precision.gathered_bytes
+        parts = [shard.padded_elements * element for shard in unit.shards]
+        unit.unsharded = [self.eager.new(0, ranks * part, PARAMETERS) for part in parts]
+        self._note_kernel(splitting(parts, ranks))
+
+    def _note_kernel(self, *sizes: int) -> None:
+        """Run an operation; on CUDA its kernel takes so many bytes for itself."""
+        eager = self.eager
+        taken = [eager.new(0, size, TEMPORARIES) for size in sizes] if eager.device == "cuda" else []
+        eager.note()
+        eager.release(*taken)
 
     def _reshard(self, unit: Unit) -> None:
         self.eager.release(*unit.unsharded)
@@ -404,20 +418,31 @@ class FullyShard(Strategy):
         eager, ranks = self.eager, self.group.ranks
         size = elements_of(shards) * self.precision.reduced_bytes
         self._sending = eager.new(0, size * ranks, COMMUNICATION)
-        eager.note()
+        self._note_kernel(*self._copy_in_bytes(shards))
         *others, last = (shard.whole for shard in shards)
         self._free(*others)
         self._traffic = self._traffic.plus(reduce_scatter(size * ranks, ranks))
-        part = eager.new(0, size, GRADIENTS)
-        eager.note()
-        if self.precision.casts_gradients:
-            reduced, part = part, eager.new(0, elements_of(shards) * shards[0].own.element_bytes, GRADIENTS)
+        with eager.in_stream(REDUCING):
+            part = eager.new(0, size, GRADIENTS)
             eager.note()
-            eager.release(reduced)
-        for shard in shards:
-            self._receive(shard.own, part)
+            if self.precision.casts_gradients:
+                reduced, part = part, eager.new(0, elements_of(shards) * shards[0].own.element_bytes, GRADIENTS)
+                eager.note()
+                eager.release(reduced)
+            for shard in shards:
+                self._receive(shard.own, part)
         eager.release(part)
         self._free(last)  # a variable of the function holds it
+
+    def _copy_in_bytes(self, shards: Sequence[Shard]) -> Iterator[int]:
+        """Yield what CUDA takes to copy gradients into the input of a reduce-scatter (`_chunk_cat_out_cuda`)."""
+        precision, ranks = self.precision, self.group.ranks
+        if (precision.gathered, precision.reduced) in FUSED_CASTS or precision.gathered == precision.reduced:
+            yield chunking([shard.padded_elements * precision.reduced_bytes for shard in shards])
+            return
+        for shard in shards:  # what can't be divided evenly is padded
+            if shard.whole.shape[0] % ranks:
+                yield shard.padded_elements * ranks * precision.gathered_bytes
 
     def _receive(self, own: Parameter, part: Storage) -> None:
         if own.gradient is None:
@@ -431,6 +456,21 @@ class FullyShard(Strategy):
         for parameter in parameters:
             self.eager.release(parameter.gradient)
             parameter.gradient = None
+
+    def joined_norms(self, norms: Storage) -> Storage:
+        """Square a rank's norms, add up those of all ranks, and take the roots.
+
+        (torch/distributed/tensor/_ops/_math_ops.py, `_NormPartial`.)
+        """
+        self._clipped = all_reduce(norms.constant, self.group.ranks)
+        squares, sums, roots = (self._like(norms) for _ in range(3))
+        self.eager.release(sums, squares)
+        return roots
+
+    def _like(self, storage: Storage) -> Storage:
+        made = self.eager.new(0, storage.constant)
+        self.eager.note()
+        return made
 
     def engine_hook(self, hook: GradientHook | None) -> None:
         """Keep the hook: it is called with parts of parameters, not by autograd's engine."""
@@ -448,7 +488,6 @@ class FullyShard(Strategy):
             if unit.state is not State.POST_BACKWARD:
                 self._end_backward(unit)
             unit.state = State.IDLE
-        for unit in self.units:
             self.eager.release(unit.gathered)
             unit.gathered = None
         self.eager.release(self._sending)
@@ -459,10 +498,6 @@ class FullyShard(Strategy):
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:
-        if step.device == "cuda":
-            raise ArgumentError(
-                f"device: cuda can't be combined with parallel {cls.name}, whose figures are of the CPU"
-            )
         if step.autocast and group.param_dtype == "float16":
             raise ArgumentError("autocast: expected param_dtype bfloat16 or float32 with it, found float16")
         if step.optimizer in REFUSED:

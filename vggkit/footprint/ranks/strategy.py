@@ -219,10 +219,6 @@ class Strategy(ABC):
         """End a backward pass, when all gradients are there."""
 
     @abstractmethod
-    def clip(self, norms: int) -> None:
-        """Take notice of the norms of all gradients, which are clipped: they are so many bytes side by side."""
-
-    @abstractmethod
     def engine_hook(self, hook: GradientHook | None) -> GradientHook | None:
         """Return what autograd's engine calls with each parameter that has its gradient.
 
@@ -233,6 +229,14 @@ class Strategy(ABC):
     @abstractmethod
     def gradient_ready(self, parameter: Parameter) -> None:
         """Take notice of a gradient that is there, in the last backward pass of a step."""
+
+    def joined_norms(self, norms: Storage) -> Storage:
+        """Return the norms of whole gradients, made of those that a rank has, with a reference to them.
+
+        Args:
+            norms: those that it has, side by side.
+        """
+        return self.eager.hold(norms)
 
     @abstractmethod
     def left_gradient(self, parameter: Parameter) -> Storage:
@@ -316,9 +320,6 @@ class WholeModel(Strategy):
         return
 
     def end_backward(self) -> None:
-        return
-
-    def clip(self, norms: int) -> None:
         return
 
     def engine_hook(self, hook: GradientHook | None) -> GradientHook | None:

@@ -33,10 +33,12 @@ class Part(NamedTuple):
     Args:
         events: what is allocated and freed in it.
         updated: the parameters that an optimizer changes in it; none where no optimizer steps.
+        stream: of CUDA, in which it begins.
     """
 
     events: list[Event]
     updated: Sequence[Parameter] = ()
+    stream: int = 0
 
 
 class MicroStep(NamedTuple):
@@ -222,14 +224,19 @@ class Training(Step):
         size = self._element_bytes
         partial = self._partial_sums() if self.options.device == "cuda" else None
         norms = [eager.new(0, size) for _ in self.strategy.trained]
+        # zeros are made for parts without elements, and as many of the norms are left over (ForeachReduceOp.cu)
+        without = sum(not parameter.storage.constant for parameter in self.strategy.trained) if partial else 0
+        norms += [eager.new(0, size) for _ in range(without)]
         eager.note()
-        eager.release(partial)
+        count = len(self.strategy.trained)
+        eager.release(partial, *norms[count - without : count])
+        norms = [*norms[: count - without], *norms[count:]]
         stacked = eager.new(0, size * len(norms))
         eager.note()
-        self.strategy.clip(size * len(norms))
+        joined = self.strategy.joined_norms(stacked)
         total = eager.new(0, size)
         eager.note()
-        eager.release(*norms, stacked)
+        eager.release(joined, *norms, stacked)
         increased, reciprocal, coefficient = (eager.new(0, size) for _ in range(3))  # max_norm / (total_norm + 1e-6)
         eager.note()
         eager.release(reciprocal, increased)
@@ -253,7 +260,7 @@ class Training(Step):
         options = self.options
         options.rules.step(Call(eager, parameters, options.update, options.early_steps + 1))
         eager.event, eager.kind = before
-        return Part(events, parameters)
+        return Part(events, parameters, eager.stream)
 
     @property
     def loop(self) -> Loop:
@@ -279,10 +286,11 @@ class Training(Step):
             self.options.rules.construct(call)
             yield from call.eager.events
 
-    def _early_call(self, parameters: Sequence[Parameter], number: int) -> Call:
+    def _early_call(self, parameters: Sequence[Parameter], number: int, stream: int = 0) -> Call:
         """Return a call of an optimizer that is not part of the walk; it has events of its own."""
         eager = Eager(self.options.batch, self.options.device)
         eager.event, eager.kind = OPTIMIZER_STEP if number else CONSTRUCTION, OPTIMIZER
+        eager.stream = stream
         return Call(eager, parameters, self.options.update, number)
 
     def _events(self, number: int) -> Iterator[Event]:
@@ -311,7 +319,7 @@ class Training(Step):
 
     def _part_events(self, part: Part, added: dict[Storage, Storage], number: int) -> Iterator[Event]:
         if part.updated and number <= self.options.early_steps:
-            call = self._early_call(part.updated, number)
+            call = self._early_call(part.updated, number, part.stream)
             self.options.rules.step(call)
             yield from call.eager.events
         else:
