@@ -191,8 +191,13 @@ class TensorParallel(WholeModel):
     # A step
 
     def traffic(self, rank: int) -> Traffic:
-        """Return what has been sent in the walk: all ranks send and receive the same."""
-        return self._traffic
+        """Return what has been sent in each pass of the walk: all ranks send and receive the same."""
+        return self._traffic.times(self.placed.passes)
+
+    def begin_forward(self, images: Tensor) -> Tensor:
+        """Begin to count what is sent: passes between the first and the last are walked through once."""
+        self._traffic = Traffic()
+        return images
 
     def all_reduce(self, name: str, x: Tensor) -> Storage:
         """Add up tensors of all ranks, into a new one."""
