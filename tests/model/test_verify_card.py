@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 
 import vggkit
 from tests.cli.test_app import run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, sample
 from tests.footprint.card import Cards
 from tests.footprint.grid import CONFIGURATIONS
 from vggkit.base.sums import column_sums
 from vggkit.footprint import allocator
 from vggkit.footprint.card import Loop
 from vggkit.footprint.optimizers import OPTIMIZERS, MomentumSGD
+from vggkit.footprint.ranks import replicas
 from vggkit.footprint.steps.options import checked_options
 from vggkit.footprint.steps.step import ZERO_GRAD
 from vggkit.footprint.steps.training import Training
 from vggkit.model import recording, verify_card
-from vggkit.model.claims import Claim
+from vggkit.model.claims import Claim, Subject
 from vggkit.model.recording import Question
 from vggkit.model.verify_card import lifetimes, places
 from vggkit.network import Network
@@ -175,6 +176,52 @@ def test_the_documentation_shows_the_table(on_card: OnCard) -> None:
     assert "\n".join(["```text", *map(str.rstrip, table.splitlines()), "```"]) in page
 
 
+def test_a_loop_has_as_many_first_steps_as_the_optimizer(on_card: OnCard) -> None:
+    """RAdam's first five differ from all later ones, and are one of the plan's."""
+    on_card()
+    claims = measured(Network.of("A", **SMALL), batch=3, optimizer="radam", foreach=False)
+    assert all(claim.holds for claim in claims.values())
+
+
+# Several ranks
+
+OF_RANKS: dict[str, list[dict[str, Any]]] = {
+    "ddp": [{}, {"accumulate": 2, "optimizer": "adamw"}, {"batch_norm": True}, {"allocator": EXPANDABLE}],
+    "ddp-view": [{}, {"zero_grad": "zero"}],
+    "zero1": [{"optimizer": "adamw"}],
+    "tensor": [{}],
+}
+RANKS = [f"{parallel}; {place}" for parallel, cases in OF_RANKS.items() for place in range(len(cases))]
+
+
+@pytest.mark.parametrize("case", sample(RANKS, ["ddp; 1", "zero1; 0"]))
+@pytest.mark.parametrize("workspaces", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_ranks_take_of_their_cards_what_is_planned(on_card: OnCard, case: str, workspaces: bool) -> None:
+    """Each that differs from others, in one process without the others; with workspaces and without."""
+    on_card(workspaces=workspaces)
+    parallel, place = case.split("; ")
+    options = dict(OF_RANKS[parallel][int(place)])
+    network = Network.of("A", batch_norm=options.pop("batch_norm", False), **SMALL)
+    group: dict[str, Any] = {"ranks": 4, "parallel": parallel}
+    claims = measured(network, batch=16, **group, **options)
+    assert all(claim.holds for claim in claims.values())
+    ranks = [claim.ranks for what, claim in claims.items() if what.endswith(", reserved")]
+    assert sorted(rank for some in ranks for rank in some) == [0, 1, 2, 3]
+    plan = vggkit.memory(network, batch=16, device="cuda", **group, **options)
+    for some in ranks:
+        claim = claims[f"{Subject.of_ranks(some).words}, reserved"]
+        assert {plan.by_rank[rank].reserved_bytes for rank in some} == {claim.claimed}
+        assert (claim.measured == claim.claimed) or workspaces
+
+
+@pytest.mark.slow
+def test_ranks_take_of_their_cards_what_was_measured(on_card: OnCard) -> None:
+    """D with 16 images on each of eight ranks reserves 4,028,628,992 bytes by ddp, whoever measures."""
+    on_card()
+    claims = measured(Network.of("D"), batch=16, ranks=8, parallel="ddp")
+    assert claims["ranks 0 to 7, reserved"].measured == 4_028_628_992
+
+
 # What does not hold
 
 
@@ -223,6 +270,15 @@ def test_a_wrong_plan_ends_in_1(
     result = run("verify", "A", *OPTIONS, "--device", "cuda", COLUMNS="200")
     assert result.exit_code == 1
     assert [line for line in result.stdout.splitlines() if line.startswith("✗") and wrong in line]
+
+
+def test_a_wrong_plan_of_ranks_ends_in_1(on_card: OnCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets of another size are no longer found among torch's allocations."""
+    on_card()
+    monkeypatch.setattr(replicas, "BUCKET_MB", 0.01)
+    result = run("verify", "A", *OPTIONS, "--device", "cuda", "--ranks", "2", "--parallel", "ddp", COLUMNS="200")
+    assert result.exit_code == 1
+    assert [line for line in result.stdout.splitlines() if line.startswith("✗") and "up to new buckets" in line]
 
 
 # What can't be measured

@@ -12,7 +12,7 @@ import torch
 import vggkit
 from tests.cli.test_app import printed, run
 from tests.conftest import sample
-from tests.footprint.ranks import sharded, tracked
+from tests.footprint.ranks import divided, sharded, tracked
 from tests.footprint.ranks.test_replicas import LOOPS, REPLICAS, TINY
 from vggkit.base.eager import PARAMETERS, Storage
 from vggkit.footprint.ranks import shards
@@ -52,25 +52,31 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 OF_DDP = ("bucket_cap_mb", "static_graph")
 PARTS = [word for word in LOOPS if not any(option in LOOPS[word] for option in OF_DDP)]
+DIVIDED = ("plain", "adamw", "paper", "accumulated", "set to zero", "moving average", "bfloat16")
 CASES = [
     *(f"{parallel}; {word}" for parallel in REPLICAS for word in LOOPS),
     *(f"fsdp; {word}" for word in (*PARTS, "root", "kept", "stepped in backward")),
-    *(f"tensor; {word}" for word in ("plain", "adamw")),
+    *(f"tensor; {word}" for word in DIVIDED),
+    *(f"tensor+ddp; {word}" for word in DIVIDED if word not in ("clipped", "checkpointed")),
 ]
+
+
+RANKS = {"tensor": 2, "tensor+ddp": 4}
+"""How many ranks there are, where not three: those that divide a layer divide its units."""
 
 
 def of_case(case: str) -> dict[str, Any]:
     """Return the options of a case; those of `ddp` alone are left out elsewhere."""
     parallel, word = case.split("; ")
     given = {key: value for key, value in OPTIONS[word].items() if parallel == "ddp" or key not in OF_DDP}
-    return {"parallel": parallel, "ranks": 2 if parallel == "tensor" else 3, **given}
+    return {"parallel": parallel, "ranks": RANKS.get(parallel, 3), **given}
 
 
 def by_hand(options: StepOptions) -> int:
     """Return the peak of a loop that is written in torch alone, of replicas on real tensors."""
     if options.group.parallel in REPLICAS:
         return tracked.peak_and_buckets(NETWORK, options)[0]
-    return sharded.peak(NETWORK, options)
+    return (sharded if options.group.parallel == "fsdp" else divided).peak(NETWORK, options)
 
 
 FEW = ["ddp; static graph", "ddp; accumulated", "ddp-view; set to zero", "zero1; adamw", "fsdp; kept", "tensor; plain"]

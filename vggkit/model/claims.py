@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,40 @@ class Claim(msgspec.Struct, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON."""
         return {**msgspec.to_builtins(self), "equal": self.claimed == self.measured}
+
+
+class Subject(NamedTuple):
+    """What claims are of.
+
+    Args:
+        words: what it is called.
+        ranks: those of several; none if it is no rank.
+    """
+
+    words: str
+    ranks: tuple[int, ...] = ()
+
+    @classmethod
+    def of_ranks(cls, ranks: Sequence[int]) -> Subject:
+        """Return ranks of which the same is claimed.
+
+        >>> [Subject.of_ranks(ranks).words for ranks in ([3], [0, 1], [1, 2, 3, 5])]
+        ['rank 3', 'ranks 0 and 1', 'ranks 1 to 3 and 5']
+        """
+        runs: list[list[int]] = []
+        for rank in ranks:
+            if runs and rank == runs[-1][-1] + 1:
+                runs[-1].append(rank)
+            else:
+                runs.append([rank])
+        said = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
+        *others, last = said
+        words = f"rank{'s' * (len(ranks) > 1)} {', '.join(others)}{' and ' if others else ''}{last}"
+        return cls(words, tuple(ranks))
+
+    def claim(self, what: str, claimed: int, measured: int, judge: str, *, exact: bool = True) -> Claim:
+        """Return a claim of it."""
+        return Claim(f"{self.words}, {what}", claimed, measured, judge, exact, self.ranks)
 
 
 def version_notes(group: Group) -> list[str]:

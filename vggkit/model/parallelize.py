@@ -22,6 +22,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel.ddp import _pre_dp_module_transform
 from torch.nn.parallel import DistributedDataParallel
 
 from vggkit.base.errors import ArgumentError, did_you_mean, one_of, shorten
@@ -197,7 +198,12 @@ def _checked_mesh(mesh: DeviceMesh | None, model: VGG, set_up: type[SetUp]) -> D
 
 
 class SetUp(ABC):
-    """How torch sets up a strategy."""
+    """How torch sets up a strategy.
+
+    Args:
+        init_sync: whether all ranks begin with the first one's weights, as DistributedDataParallel has it; they must
+            have equal ones else.
+    """
 
     kind: ClassVar[type[Strategy]]
     """The strategy's plan."""
@@ -207,6 +213,9 @@ class SetUp(ABC):
 
     optimizers: ClassVar[Any] = torch.optim
     """Where the optimizers are, by the names that they have in `torch.optim`."""
+
+    def __init__(self, *, init_sync: bool = True) -> None:
+        self.init_sync = init_sync
 
     def without_sending(self, run: nn.Module) -> AbstractContextManager[Any]:  # some need it
         """Return the context of a batch whose gradients are not sent, as those of another one are added to them.
@@ -222,6 +231,12 @@ class SetUp(ABC):
         The arguments are those of `applied`.
         """
         return model
+
+    def _begin_alike(self, model: VGG, mesh: DeviceMesh) -> None:
+        """Give all ranks the first one's parameters and buffers, as DistributedDataParallel does."""
+        for tensor in chain(model.parameters(), model.buffers()) if self.init_sync else ():
+            if not tensor.is_meta:
+                dist.broadcast(tensor.detach(), group=mesh.get_group(), group_src=0)
 
     @classmethod
     def sides(cls, group: Group) -> tuple[int, ...]:
@@ -265,6 +280,7 @@ class ReplicasSetUp(SetUp):
         return DistributedDataParallel(
             model,
             process_group=mesh.get_group(),
+            init_sync=self.init_sync,
             bucket_cap_mb=group.bucket_cap_mb,
             gradient_as_bucket_view=self.in_views,
             static_graph=group.static_graph,
@@ -305,7 +321,7 @@ class FullyShardSetUp(SetUp):
         if group.param_dtype is not None:  # without one any model can be divided, also one that nothing describes
             dtypes = (str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters())
             self.kind.check_dtype(group, model.network, next(dtypes, group.param_dtype))
-        _broadcast(model, mesh)
+        self._begin_alike(model, mesh)
         precision = MixedPrecisionPolicy(_torch_dtype(group.param_dtype), _torch_dtype(group.reduce_dtype))
         for unit in (*UNITS[group.units](model), model):
             if any(True for _ in unit.parameters()):
@@ -341,6 +357,7 @@ class TensorParallelSetUp(SetUp):
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         self.kind.check_network(group, model.network)
         _check_values(model, group)
+        self._begin_alike(model, mesh)
         return _divided(model, mesh)
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
@@ -366,11 +383,18 @@ class TensorReplicasSetUp(ReplicasSetUp):
         _check_values(model, group)
         _check_trained(model, group)
         replicas, parts = _dimensions_of(mesh)
-        return DistributedDataParallel(_divided(model, parts), device_mesh=replicas, bucket_cap_mb=group.bucket_cap_mb)
+        self._begin_alike(model, parts)
+        divided = _divided(model, parts)
+        return DistributedDataParallel(
+            divided, device_mesh=replicas, bucket_cap_mb=group.bucket_cap_mb, init_sync=self.init_sync
+        )
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        """Return it divided; DistributedDataParallel makes the parts plain tensors, so that they are some here, too."""
         _, parts = _dimensions_of(mesh)
-        return _divided(model, parts)
+        divided = _divided(model, parts)
+        _pre_dp_module_transform(divided)
+        return divided
 
 
 def _dimensions_of(mesh: DeviceMesh) -> Iterator[DeviceMesh]:
@@ -399,7 +423,7 @@ class PipelineSetUp(SetUp):
                 f"cut: {group.ranks} ranks expected {group.ranks - 1} names, one for each stage but the first, found"
                 f" {len(group.cut)}"
             )
-        _broadcast(model, mesh)
+        self._begin_alike(model, mesh)
         own = stages[mesh.get_local_rank()]
         if not own.is_first:
             _keep_received(model, own.layers)
@@ -417,7 +441,6 @@ def _keep_received(model: VGG, layers: Iterable[PlacedLayer]) -> None:
 
 def _divided(model: VGG, mesh: DeviceMesh) -> nn.Module:
     """Divide a model's FC layers."""
-    _broadcast(model, mesh)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     styles: dict[str, ParallelStyle] = {
         name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
@@ -454,13 +477,6 @@ def _check_trained(model: VGG, group: Group) -> None:
     """Refuse a model without gradients where torch would average them."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ArgumentError(f"model: parallel {group.parallel} needs a parameter that is trained, and all are frozen")
-
-
-def _broadcast(model: VGG, mesh: DeviceMesh) -> None:
-    """Give all ranks the first one's parameters and buffers, as DistributedDataParallel does."""
-    for tensor in chain(model.parameters(), model.buffers()):
-        if not tensor.is_meta:
-            dist.broadcast(tensor.detach(), group=mesh.get_group(), group_src=0)
 
 
 SET_UPS: dict[str, type[SetUp]] = {

@@ -24,11 +24,11 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
 from vggkit.base.errors import ArgumentError, BuildError
-from vggkit.footprint.ranks import STRATEGIES, Group
+from vggkit.footprint.ranks import Group
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.module import VGG
-from vggkit.model.parallelize import SET_UPS, mesh_of, parallelize
+from vggkit.model.parallelize import SET_UPS, mesh_of
 from vggkit.model.steps import Training
 from vggkit.model.tracking import FakeTensors, no_garbage_collection
 from vggkit.network import Network
@@ -85,6 +85,11 @@ def measure_alone(network: Network, options: StepOptions) -> Measured:
             return measure(network, options, mesh)
 
 
+EARLY = 3
+"""So many steps come before the one that is measured: with a static graph buckets are made in the third, and what runs
+on DTensors for the first time allocates to find out how its result is divided."""
+
+
 def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measured:
     """Measure the rank that this process is.
 
@@ -96,16 +101,15 @@ def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measure
     tracker = RankTracker()
     with no_garbage_collection(), tracker:
         training = RankTraining(network, options, mesh)
-        for _ in range(1 + max(options.early_steps, STRATEGIES[options.group.parallel].early_steps)):
+        for _ in range(max(EARLY, options.first_steps + 1)):
             training.step()
         training.loss = None  # a plan on the CPU does not count the loss of the step before
-        model = training.model
-        steady = tracker.alive - bytes_of((training.images, training.targets, *model.buffers()))
+        steady = tracker.alive - bytes_of((training.images, training.targets, *training.model.buffers()))
         tracker.begin()
         training.step()
         sent = tracker.traffic
         return Measured(
-            tracker.peak, bytes_of(model.parameters()), steady, sent.sent, sent.received, tracker.peak_with_copies
+            tracker.peak, bytes_of(training.parameters), steady, sent.sent, sent.received, tracker.peak_with_copies
         )
 
 
@@ -120,16 +124,18 @@ class RankTraining(Training):
 
     def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
         self.mesh = mesh
-        self.set_up = SET_UPS[options.group.parallel]()
+        # on a rank that is alone nobody has weights to begin with, and a plan does not count how they come
+        self.is_alone = dist.get_backend() == "fake"
+        self.set_up = SET_UPS[options.group.parallel](init_sync=not self.is_alone)
         super().__init__(network, options)
 
     def _set_up(self) -> nn.Module:
-        group = self.options.group
-        run: nn.Module = parallelize(self.model, group.parallel, self.mesh, **group.given)
-        if dist.get_backend() == "fake" and isinstance(run, DistributedDataParallel):
+        run: Any = self.set_up.applied(self.model, self.mesh, self.options.group)
+        if self.is_alone and isinstance(run, DistributedDataParallel):
             # the averages that it waits for come from nobody; torch looks at the annotations, and wants no text there
-            run.register_comm_hook(None, lambda _, bucket: _sent(bucket))
-        return run
+            run.register_comm_hook(run.process_group, lambda ranks, bucket: _sent(ranks, bucket))
+        module: nn.Module = run
+        return module
 
     def _set_up_average(self, model: VGG) -> nn.Module:
         return self.set_up.averaged(model, self.mesh, self.options.group)
@@ -143,10 +149,10 @@ class RankTraining(Training):
         return super()._context_of(batch) if is_last else self.set_up.without_sending(self.run)
 
 
-def _sent(bucket: Any) -> torch.futures.Future[Tensor]:
+def _sent(ranks: dist.ProcessGroup, bucket: Any) -> torch.futures.Future[Tensor]:
     """Send a bucket, and return it as it is."""
     buffer = bucket.buffer()
-    dist.all_reduce(buffer)
+    dist.all_reduce(buffer, group=ranks)
     future: torch.futures.Future[Tensor] = (
         torch.futures.Future(devices=[buffer.device]) if buffer.is_cuda else torch.futures.Future()
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from vggkit.base.errors import VggkitError
 from vggkit.footprint.card import Figures
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.recording import Failure, Question, Recording
 from vggkit.model.steps import PerceptualLoop, Training, autocast, images_of, model_of
@@ -99,30 +102,44 @@ def answer(question: Question) -> Recording | Failure:
         return Failure(str(error))
 
 
+@contextmanager
+def loop_of(network: Network, options: StepOptions) -> Iterator[Any]:
+    """Make a loop; of several ranks that of one of them, without the others."""
+    if options.group == NO_GROUP:
+        yield LOOPS[options.mode](network, options)
+        return
+    from vggkit.model.parallelize import mesh_of  # what several ranks need takes seconds to import
+    from vggkit.model.rank import RankTraining, fake_group
+
+    with fake_group(options.group):
+        yield RankTraining(network, options, mesh_of(options.device, options.group))
+
+
 def _recording(network: Network, options: StepOptions, count: int) -> Recording | Failure:
     torch.cuda.init()  # type: ignore[no-untyped-call]  # torch has no types here
     events = Events()
-    loop = LOOPS[options.mode](network, options)
-    parts = [events.read()]
     figures: list[Figures] = []
-    for _ in range(count):
-        torch.cuda.reset_peak_memory_stats()
-        loop.step()
-        parts.append(events.read())
-        figures.append(_figures())
-    if figures[-1].retries:  # from here on the figures are those of this card, and no plan's
-        return _full(network, options)
-    torch.cuda.synchronize()
-    free, total = torch.cuda.mem_get_info()
-    return Recording(
-        card=torch.cuda.get_device_name(),
-        total_bytes=total,
-        used_bytes=total - free,
-        reserved_bytes=torch.cuda.memory_reserved(),
-        parts=parts,
-        addresses=events.addresses if IS_BY_ADDRESS else [],
-        figures=figures,
-    )
+    with loop_of(network, options) as loop:
+        parts = [events.read()]
+        for number in range(count):
+            torch.cuda.reset_peak_memory_stats()
+            for _ in range(1 if number else options.first_steps):
+                loop.step()
+            parts.append(events.read())
+            figures.append(_figures())
+        if figures[-1].retries:  # from here on the figures are those of this card, and no plan's
+            return _full(network, options)
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        return Recording(
+            card=torch.cuda.get_device_name(),
+            total_bytes=total,
+            used_bytes=total - free,
+            reserved_bytes=torch.cuda.memory_reserved(),
+            parts=parts,
+            addresses=events.addresses if IS_BY_ADDRESS else [],
+            figures=figures,
+        )
 
 
 def _full(network: Network, options: StepOptions) -> Failure:

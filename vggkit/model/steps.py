@@ -52,6 +52,7 @@ class Training:
     Attributes:
         model: what is trained.
         run: what is called for its forward pass.
+        parameters: its own, or what this rank has of them.
         average: a second model, whose parameters are moving averages; None if there is none.
         images: the batch of every step.
         targets: what the loss compares the model's outputs with.
@@ -63,10 +64,11 @@ class Training:
         self.options = options
         self.model = model_of(network, options)
         self.run = self._set_up()
+        self.parameters = list(self.model.parameters())  # a divided model in replicas forgets some as it runs
         self.average = self._set_up_average(model_of(network, options)) if options.ema else None
         self.images = images_of(network, options, options.batch)
         self.targets = targets_of(network, options, options.batch)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
         groups = [[parameter] for parameter in trained] if options.step_in_backward else [trained]
         made = [options.rules.torch_optimizer(group, options.update, self._optimizers) for group in groups if group]
         self.optimizers: list[torch.optim.Optimizer] = [optimizer for optimizer in made if optimizer is not None]
@@ -103,21 +105,29 @@ class Training:
         """Run a step. The loss of the step before lives until the new one is there, as a loop's variable does."""
         options = self.options
         if not options.step_in_backward:
-            self.model.zero_grad(set_to_none=options.zero_grad == "set_to_none")
+            self._zero_grad()
         for batch in range(options.accumulate):
             with self._context_of(batch):
                 self.loss = self.forward()
                 if self.loss.requires_grad:
                     self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if options.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=1.0)
+            nn.utils.clip_grad_norm_(self.parameters, max_norm=1.0)
         if not options.step_in_backward:
             for optimizer in self.optimizers:
                 optimizer.step()
         if self.average is not None:
             with torch.no_grad():
-                for average, parameter in zip(self.average.parameters(), self.model.parameters()):
+                for average, parameter in zip(self.average.parameters(), self.parameters):
                     average.lerp_(parameter, 0.001)
+
+    def _zero_grad(self) -> None:
+        """Free the gradients of the step before, or set them to zero."""
+        for parameter in self.parameters:
+            if self.options.zero_grad == "set_to_none":
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
 
 
 def _step_in_backward(parameter: Tensor, optimizer: torch.optim.Optimizer) -> None:

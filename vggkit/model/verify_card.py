@@ -23,7 +23,7 @@ from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import runnable_step
 from vggkit.footprint.steps.step import Step
-from vggkit.model.claims import Claim
+from vggkit.model.claims import Claim, Subject
 from vggkit.model.recording import Recording, record
 from vggkit.network import Network
 
@@ -43,10 +43,25 @@ def verify_card(network: Network, options: StepOptions) -> Iterator[Claim]:
         BuildError: if there is no card, or it has no room for the step.
     """
     if options.group != NO_GROUP:
-        raise ArgumentError("device: several ranks are measured on the CPU, found cuda")
+        yield from _claims_of_ranks(network, options)
+        return
     steps = (options.forward_only(), options) if options.mode == "training" else (options,)
     for step in [runnable_step(network, one) for one in steps]:
-        yield from claims(step, record(network, step.options, steps_of(step)))
+        yield from claims(step, record(network, step.options, steps_of(step)), Subject(step.options.mode))
+
+
+def _claims_of_ranks(network: Network, options: StepOptions) -> Iterator[Claim]:
+    """Measure a step of each rank that differs from others, without the others."""
+    from vggkit.model.rank import check_known  # what runs several ranks takes seconds to import
+    from vggkit.model.verify_ranks import asked
+
+    check_known(options)
+    alike: dict[Step, list[int]] = {}
+    for rank, step in asked(network, options):
+        alike.setdefault(step, []).append(rank)
+    for step, ranks in alike.items():
+        recording = record(network, options.of_rank(ranks[0]), steps_of(step))
+        yield from claims(step, recording, Subject.of_ranks(ranks))
 
 
 def steps_of(step: Step) -> int:
@@ -54,7 +69,7 @@ def steps_of(step: Step) -> int:
     return len(run(step.loop, step.options.batch, UNBOUNDED, Settings.of(step.options.allocator)))
 
 
-def claims(step: Step, recording: Recording) -> Iterator[Claim]:
+def claims(step: Step, recording: Recording, subject: Subject) -> Iterator[Claim]:
     """Compare what a plan says of a card with what was recorded on one.
 
     Where torch asked for nothing but the plan's tensors, the plan's own figures must be equal to torch's. Where there
@@ -63,29 +78,30 @@ def claims(step: Step, recording: Recording) -> Iterator[Claim]:
     Args:
         step: what was planned.
         recording: of a loop of such steps.
+        subject: whose claims they are.
     """
-    plan, mode, torchs = plan_of(step), step.options.mode, recording.figures[-1]
+    plan, torchs, claim = plan_of(step), recording.figures[-1], subject.claim
     assert plan.allocated_bytes is not None
     assert plan.reserved_bytes is not None
     parts = list(map(of_tensors, (step.loop.before, *map(step.loop.step, range(len(recording.figures))))))
     moments = [moment for moment, _, is_allocation in chain.from_iterable(parts) if is_allocation]
     planned, made = lifetimes(numbered(parts, step.options.batch)), lifetimes(recording.parts)
     found = places(planned, made)
-    what = f"{mode}, allocations of the plan"
+    what = "allocations of the plan"
     if len(found) < len(planned):
         what += f", up to {moments[len(found)]}"
     workspaces = made_besides(found, made) if len(found) == len(planned) else {}
-    yield Claim(what, len(planned), len(found), HISTORY)
-    yield Claim(f"{mode}, allocated", plan.allocated_bytes, torchs.allocated, ALLOCATED, exact=not workspaces)
-    yield Claim(f"{mode}, reserved", plan.reserved_bytes, torchs.reserved, RESERVED, exact=not workspaces)
+    yield claim(what, len(planned), len(found), HISTORY)
+    yield claim("allocated", plan.allocated_bytes, torchs.allocated, ALLOCATED, exact=not workspaces)
+    yield claim("reserved", plan.reserved_bytes, torchs.reserved, RESERVED, exact=not workspaces)
     if workspaces:
         most = most_at_once(workspaces)
-        yield Claim(f"{mode}, workspaces of cuDNN and cuBLAS", 0, most, HISTORY, exact=False)
+        yield claim("workspaces of cuDNN and cuBLAS", 0, most, HISTORY, exact=False)
         allocated, reserved = played(recording, Settings.of(step.options.allocator))
-        yield Claim(f"{mode}, allocated with workspaces", allocated, torchs.allocated, ALLOCATED)
-        yield Claim(f"{mode}, reserved with workspaces", reserved, torchs.reserved, RESERVED)
+        yield claim("allocated with workspaces", allocated, torchs.allocated, ALLOCATED)
+        yield claim("reserved with workspaces", reserved, torchs.reserved, RESERVED)
     beside = recording.used_bytes - recording.reserved_bytes
-    yield Claim(f"{mode}, CUDA context (and other processes)", context_bytes(recording), beside, USED, exact=False)
+    yield claim("CUDA context (and other processes)", context_bytes(recording), beside, USED, exact=False)
 
 
 def context_bytes(recording: Recording) -> int:

@@ -8,7 +8,7 @@ from vggkit.footprint.ranks.traffic import Traffic
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import steps_of_ranks
 from vggkit.footprint.steps.step import Step
-from vggkit.model.claims import Claim
+from vggkit.model.claims import Claim, Subject
 from vggkit.model.gloo import check_machine, measure_together
 from vggkit.model.rank import Measured, check_known, measure_alone
 from vggkit.network import Network
@@ -32,9 +32,11 @@ def verify_ranks(network: Network, options: StepOptions) -> Iterator[Claim]:
 
 
 def _claims_alone(network: Network, options: StepOptions) -> Iterator[Claim]:
-    for (step, traffic), ranks in alike(network, options).items():
-        measured = measure_alone(network, options.of_rank(ranks[0]))
-        yield from rank_claims(step, traffic, measured, ranks)
+    alike: dict[tuple[Step, Traffic], list[int]] = {}
+    for rank, step in asked(network, options):
+        alike.setdefault((step, step.strategy.traffic(rank)), []).append(rank)
+    for (step, traffic), ranks in alike.items():
+        yield from rank_claims(step, traffic, measure_alone(network, options.of_rank(ranks[0])), ranks)
 
 
 def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
@@ -49,26 +51,21 @@ def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
         BuildError: if a process ends early, or they wait for each other for too long.
     """
     check_known(options)
-    steps = steps_of_ranks(network, options)
-    check_machine([step.peak.size for step in steps])
-    return _claims_together(network, options, steps)
+    check_machine([step.peak.size for step in steps_of_ranks(network, options)])
+    return _claims_together(network, options)
 
 
-def _claims_together(network: Network, options: StepOptions, steps: Sequence[Step]) -> Iterator[Claim]:
-    for rank, measured in enumerate(measure_together(network, options)):
-        if options.group.rank in (None, rank):
-            step = steps[rank]
-            yield from rank_claims(step, step.strategy.traffic(rank), measured, [rank])
+def _claims_together(network: Network, options: StepOptions) -> Iterator[Claim]:
+    measured = measure_together(network, options)
+    for rank, step in asked(network, options):
+        yield from rank_claims(step, step.strategy.traffic(rank), measured[rank], [rank])
 
 
-def alike(network: Network, options: StepOptions) -> dict[tuple[Step, Traffic], list[int]]:
-    """Return the ranks that are asked for by what is claimed of them: the step, and what it sends."""
-    asked = options.group.rank
-    found: dict[tuple[Step, Traffic], list[int]] = {}
+def asked(network: Network, options: StepOptions) -> Iterator[tuple[int, Step]]:
+    """Yield the ranks that are asked for, one or all, with the step of each."""
     for rank, step in enumerate(steps_of_ranks(network, options)):
-        if asked in (None, rank):
-            found.setdefault((step, step.strategy.traffic(rank)), []).append(rank)
-    return found
+        if options.group.rank in (None, rank):
+            yield rank, step
 
 
 def rank_claims(step: Step, traffic: Traffic, measured: Measured, ranks: Sequence[int]) -> Iterator[Claim]:
@@ -80,31 +77,12 @@ def rank_claims(step: Step, traffic: Traffic, measured: Measured, ranks: Sequenc
         measured: what was measured.
         ranks: the rank, and those of which the same is claimed.
     """
-    for what, claimed, found, judge in (
-        ("peak", step.peak.size, measured.peak_bytes, TRACKER),
-        ("parameters", step.parameter_bytes, measured.parameter_bytes, STORAGES),
-        ("between steps", step.steady_bytes, measured.steady_bytes, TRACKER),
-        ("sent in a step", traffic.sent, measured.sent_bytes, COLLECTIVES),
-        ("received in a step", traffic.received, measured.received_bytes, COLLECTIVES),
-    ):
-        yield Claim(f"{words(ranks)}, {what}", claimed, found, judge, ranks=tuple(ranks))
+    claim = Subject.of_ranks(ranks).claim
+    yield claim("peak", step.peak.size, measured.peak_bytes, TRACKER)
     if measured.peak_with_copies > measured.peak_bytes:
-        what = f"{words(ranks)}, peak with gloo's copy in reduce-scatter"
-        yield Claim(what, step.peak.size, measured.peak_with_copies, TRACKER, exact=False, ranks=tuple(ranks))
-
-
-def words(ranks: Sequence[int]) -> str:
-    """Write which ranks they are.
-
-    >>> words([3]), words([0, 1]), words([1, 2, 3, 5])
-    ('rank 3', 'ranks 0 and 1', 'ranks 1 to 3 and 5')
-    """
-    runs: list[list[int]] = []
-    for rank in ranks:
-        if runs and rank == runs[-1][-1] + 1:
-            runs[-1].append(rank)
-        else:
-            runs.append([rank])
-    said = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
-    *others, last = said
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(others)}{' and ' if others else ''}{last}"
+        what = "peak with gloo's copy in reduce-scatter"
+        yield claim(what, step.peak.size, measured.peak_with_copies, TRACKER, exact=False)
+    yield claim("parameters", step.parameter_bytes, measured.parameter_bytes, STORAGES)
+    yield claim("between steps", step.steady_bytes, measured.steady_bytes, TRACKER)
+    yield claim("sent in a step", traffic.sent, measured.sent_bytes, COLLECTIVES)
+    yield claim("received in a step", traffic.received, measured.received_bytes, COLLECTIVES)

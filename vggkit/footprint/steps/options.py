@@ -140,8 +140,13 @@ class StepOptions(msgspec.Struct, frozen=True):
 
     @property
     def early_steps(self) -> int:
-        """How many steps of a loop differ from all later ones."""
+        """How many steps of the optimizer differ from all later ones."""
         return self.rules.early_steps(self.update, self.device)
+
+    @property
+    def first_steps(self) -> int:
+        """How many steps of a loop differ from all later ones."""
+        return max(self.early_steps, STRATEGIES[self.group.parallel].early_steps)
 
     @property
     def has_backward(self) -> bool:

@@ -268,7 +268,7 @@ class Training(Step):
         # views of buckets aren't freed; several gradients may be views of one tensor
         owned = [gradient for gradient in dict.fromkeys(gradients) if gradient.kind == GRADIENTS]
         freed = [(ZERO_GRAD, gradient, False) for gradient in owned if self.options.zero_grad == "set_to_none"]
-        steps = max(self.options.early_steps, self.strategy.early_steps)
+        steps = self.options.first_steps
         first, *early = (list(self._events(number)) for number in range(1, steps + 1))
         for events in early:
             first += [*freed, *events]
