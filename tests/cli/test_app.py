@@ -87,8 +87,8 @@ TESTED = {
     "plan": {
         "source", "ranks", "card", *TRAINING, "context", "device", "workspace", "sort", "plot", "format", "output",
     },
-    "compare": {"sources", *TRAINING, "sort", "only", "diff", "format", "output"},
-    "find": {"sources", "vary", *FOUND, "only", "sort", "limit", "pareto", *TRAINING, "format", "output"},
+    "compare": {"sources", *TRAINING, *GROUP, "sort", "only", "diff", "format", "output"},
+    "find": {"sources", "vary", *FOUND, "only", "sort", "limit", "pareto", *TRAINING, *GROUP, "format", "output"},
     "verify": {"source", "mode", *PERCEPTUAL, *TRAINING, *GROUP, "gloo", "device", "format", "output"},
     "plot": {"sources", "kind", "flat", "batch", "input", "dtype", "settings", "format", "output"},
     "explain": {"source", "layer", "batch", "input", "dtype", "settings", "format", "output"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from fractions import Fraction
 from itertools import product
@@ -19,8 +20,9 @@ import vggkit
 from tests.drawn import networks
 from tests.footprint.card import Cards
 from tests.footprint.test_loops import LOOPS
-from vggkit.base.errors import VggkitError
+from vggkit.base.errors import ArgumentError, VggkitError
 from vggkit.figures.measures import FOUND
+from vggkit.footprint.ranks import STRATEGIES, Group
 from vggkit.footprint.steps.losses import LOSSES
 from vggkit.footprint.steps.options import TRAINING_KEYWORDS, StepOptions
 from vggkit.model import verify
@@ -34,13 +36,13 @@ def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", allo
     """Return the figures of one network, by the functions for one."""
     summary = vggkit.summarize(network, batch=batch, dtype=dtype, expand=True)
     training = vggkit.memory(network, batch=batch, dtype=dtype, **options)
-    on_card = vggkit.memory(network, batch=batch, dtype=dtype, device="cuda", allocator=allocator, **options)
+    reserved = reserved_bytes(network, batch=batch, dtype=dtype, allocator=allocator, **options)
     autocast = options.get("autocast", False)
     inference = vggkit.memory(network, batch=batch, dtype=dtype, mode="inference", autocast=autocast)
     [compared] = vggkit.compare(network, batch=batch, dtype=dtype, allocator=allocator, **options).networks
     assert compared.inference_peak_bytes == inference.peak_bytes
     assert compared.training_peak_bytes == training.peak_bytes
-    assert compared.reserved_bytes == on_card.reserved_bytes
+    assert compared.reserved_bytes == reserved
     return {
         "weight_layers": summary.totals.weight_layers,
         "parameters": summary.totals.parameters,
@@ -54,8 +56,26 @@ def plain_figures(network: Network, batch: int = 1, dtype: str = "float32", allo
         "inference_peak_bytes": inference.peak_bytes,
         "training_peak_bytes": training.peak_bytes,
         "saved_for_backward_bytes": training.saved_for_backward_bytes,
-        "reserved_bytes": on_card.reserved_bytes,
+        "reserved_bytes": reserved,
     }
+
+
+def reserved_bytes(network: Network, **options: Any) -> int | None:
+    """Return what a card must have; None if that is not known of what the ranks do."""
+    if not on_card(options):
+        return None
+    plan = vggkit.memory(network, device="cuda", **options)
+    return max(rank.bytes for rank in plan.by_rank) if plan.by_rank else plan.reserved_bytes
+
+
+def on_card(options: Mapping[str, Any]) -> bool:
+    """Tell whether what the ranks do is known on a card."""
+    group = Group(**{word: value for word, value in options.items() if word in Group.__struct_fields__})
+    try:
+        STRATEGIES[group.parallel].check(group, StepOptions(device="cuda", group=group))
+    except ArgumentError:
+        return False
+    return True
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -86,12 +106,14 @@ def axes(draw: st.DrawFn) -> dict[str, list[Any]]:
 
 def assert_exact(source: Any, varied: dict[str, list[Any]], **options: Any) -> None:
     """Hold a search against each of its variants worked out alone; what doesn't fit alone must be left out."""
-    found = vggkit.find(source, vary=varied, figures=ALL, **options)
+    figures = ALL if on_card(options) else [figure for figure in ALL if figure != "reserved_bytes"]
+    found = vggkit.find(source, vary=varied, figures=figures, **options)
     wanted, left_out = [], 0
     for values in product(*varied.values()):
         changes = dict(zip(varied, values))
         try:
-            wanted.append((changes, plain_figures(Network.of(source, **changes), **options)))
+            every = plain_figures(Network.of(source, **changes), **options)
+            wanted.append((changes, {figure: every[figure] for figure in figures}))
         except VggkitError:
             left_out += 1
     assert [(variant.changes, variant.figures) for variant in found] == wanted
@@ -141,6 +163,23 @@ TRAINED: dict[str, dict[str, Any]] = {
 }
 
 
+SHARED: dict[str, dict[str, Any]] = {
+    "ddp": {"ranks": 3, "parallel": "ddp", "bucket_cap_mb": 0.1, "accumulate": 2},
+    "static graph": {"ranks": 2, "parallel": "ddp-view", "static_graph": True},
+    "zero1": {"ranks": 3, "parallel": "zero1", "optimizer": "adamw"},
+    "rank 1 of zero1": {"ranks": 3, "parallel": "zero1", "rank": 1},
+    "fsdp": {"ranks": 3, "parallel": "fsdp", "units": "layers", "reshard_after_forward": False},
+    "mixed precision": {"ranks": 2, "parallel": "fsdp", "param_dtype": "bfloat16", "reduce_dtype": "float32"},
+    "tensor": {"ranks": 2, "parallel": "tensor"},
+    "tensor+ddp": {"ranks": 6, "parallel": "tensor+ddp", "replicas": 3},
+    "pipeline": {"ranks": 2, "parallel": "pipeline", "cut": ["block3"], "balance": "memory"},
+    "1f1b": {"ranks": 2, "parallel": "pipeline", "cut": ["block3"], "microbatches": 3, "schedule": "1f1b"},
+}
+"""What several ranks do."""
+
+TRAINED |= SHARED
+
+
 def test_each_option_of_the_training_step_has_a_case() -> None:
     """A new one needs a case in TRAINED."""
     assert {word for step in TRAINED.values() for word in step} == {*TRAINING_KEYWORDS}
@@ -151,6 +190,27 @@ def test_each_option_of_the_training_step_reaches_every_figure(word: str) -> Non
     """Of variants that are worked out together, and of one alone in `compare`."""
     varied = {"width": [0.05, 0.2, 0.4], "num_classes": [2, 5], "batch_norm": [True, False]}
     assert_exact(vggkit.load("A", input="3x32x32"), varied, batch=3, **TRAINED[word])
+
+
+def test_a_network_that_ranks_cant_run_is_left_out() -> None:
+    """As is what depends on numbers: 819 units can't be divided by two. In a comparison it has the reason instead."""
+    shared = {"ranks": 2, "parallel": "tensor"}
+    found = vggkit.find("A", "allcnn_c", figures="training_peak", vary={"width": [0.2, 0.25]}, **shared)
+    assert ([variant.label for variant in found], found.left_out) == (["A:width=0.25"], 3)
+    assert found.reason is not None
+    assert "expected a number that divides the 819 units of fc1, found 2" in found.reason
+    columns = vggkit.compare("A", "allcnn_c", batch=4, **shared).networks
+    assert columns[0].training_peak_bytes == vggkit.memory("A", batch=4, **shared).peak_bytes
+    assert columns[1].training_peak_bytes is None
+    assert columns[1].refusal == "allcnn_c: parallel: tensor needs FC layers, and allcnn_c has none"
+
+
+def test_what_is_not_known_of_a_card_is_not_looked_for() -> None:
+    """A search by it is refused at once; a comparison leaves it open."""
+    shared = {"ranks": 2, "parallel": "ddp", "static_graph": True}
+    with pytest.raises(ArgumentError, match="reserved_bytes: static_graph: needs device cpu"):
+        vggkit.find("A", where={"reserved": "<4GB"}, **shared)
+    assert vggkit.compare("A", **shared).networks[0].reserved_bytes is None
 
 
 def test_a_network_without_a_block_or_layer_that_is_named_is_left_out() -> None:

@@ -15,16 +15,16 @@ from vggkit.cli.app import main
 from vggkit.cli.options import (
     FILE,
     TABLE_FORMATS,
-    Decorator,
     allocator_option,
     batch_option,
-    either,
     format_of,
     format_option,
+    group_options,
     names_option,
     output_option,
     overrides,
     put,
+    rank_option,
     source_argument,
     stacked,
     step_arguments,
@@ -33,7 +33,6 @@ from vggkit.cli.options import (
     write_table,
     wrong_ending,
 )
-from vggkit.footprint.ranks import AUTO, BALANCES, MIXED_DTYPES, SCHEDULES, STRATEGIES, UNITS, Alone
 
 if TYPE_CHECKING:
     from vggkit.footprint.card_fit import Room
@@ -60,94 +59,6 @@ mode_options = stacked(
     click.option("--trainable", is_flag=True, help="Of a perceptual loss: the network's parameters get gradients."),
 )
 """What a step is for: the other options of `vggkit.memory`."""
-
-
-def rank_option(help: str) -> Decorator:
-    """Add an option that names a rank."""
-    return click.option("--rank", type=int, metavar="N", help=help)
-
-
-group_options = stacked(
-    click.option(
-        "--ranks",
-        type=int,
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="How many processes train together; --batch is one rank's, or that of a whole tensor or pipeline group.",
-    ),
-    click.option(
-        "--parallel",
-        default=Alone.name,
-        show_default=True,
-        help=f"What several ranks do: {either(word for word in STRATEGIES if word != Alone.name)}.",
-        shell_complete=completion.strategies,
-    ),
-    click.option(
-        "--bucket-cap-mb",
-        type=float,
-        metavar="NUMBER",
-        help="Of ddp: MiB at which a bucket is closed.  [default: 1 for the first, 25 for the others]",
-    ),
-    click.option("--static-graph", is_flag=True, help="Of ddp: torch is told that every step has the same graph."),
-    click.option(
-        "--units",
-        default="blocks",
-        show_default=True,
-        help=f"Of fsdp, what is gathered together: {either(UNITS)}.",
-        shell_complete=completion.units,
-    ),
-    click.option(
-        "--reshard-after-forward/--no-reshard-after-forward",
-        default=True,
-        help="Of fsdp: free a unit's parameters between its forward and its backward pass, or not.  [default: free]",
-    ),
-    click.option(
-        "--replicas",
-        type=int,
-        default=2,
-        show_default=True,
-        metavar="N",
-        help="Of tensor+ddp: how many copies of the divided model there are.",
-    ),
-    click.option(
-        "--param-dtype",
-        help=f"Of fsdp: gather parameters and run layers in {either(MIXED_DTYPES)}.  [default: as --dtype]",
-        shell_complete=completion.mixed_dtypes,
-    ),
-    click.option(
-        "--reduce-dtype",
-        help=f"Of fsdp: add gradients up in {either(MIXED_DTYPES)}.  [default: as --param-dtype]",
-        shell_complete=completion.mixed_dtypes,
-    ),
-    names_option(
-        "--cut",
-        "Of pipeline: blocks or layers with which each stage but the first begins, such as block3,fc1.",
-        completion.parts,
-        default=(AUTO,),
-    ),
-    click.option(
-        "--microbatches",
-        type=int,
-        metavar="N",
-        help="Of pipeline: parts of a batch.  [default: as many as stages, or the next number that divides it]",
-    ),
-    click.option(
-        "--schedule",
-        default=next(iter(SCHEDULES)),
-        show_default=True,
-        help=f"Of pipeline, the order of microbatches: {either(SCHEDULES)}.",
-        shell_complete=completion.schedules,
-    ),
-    click.option(
-        "--balance",
-        default=BALANCES[0],
-        show_default=True,
-        help=f"Of pipeline with --cut auto, what the largest stage has the least of: {either(BALANCES)}.",
-        shell_complete=completion.balances,
-    ),
-)
-"""Several ranks: the fields of `vggkit.footprint.ranks.Group`, except which rank it is."""
 
 
 @main.command(epilog="Example: vggkit memory D --batch 64 --optimizer adamw")

@@ -131,8 +131,10 @@ def compare(
         sort: a figure to sort the columns by, such as parameters or macs; "-macs" sorts from the largest.
         others: what is special about the training step, as for `memory`: loss, optimizer and its own options
             (weight_decay, foreach, fused, nesterov, amsgrad, momentum, centered), freeze, checkpoint, autocast,
-            allocator (for reserved_bytes), zero_grad, accumulate, ema, clip_grad and step_in_backward; and changes to
-            make to every network, as for `load`.
+            allocator (for reserved_bytes), zero_grad, accumulate, ema, clip_grad and step_in_backward; what several
+            ranks do (ranks, parallel, rank, bucket_cap_mb, static_graph, units, reshard_after_forward, replicas,
+            param_dtype, reduce_dtype, cut, microbatches, schedule, balance), of which the fullest one counts if no
+            rank is given; and changes to make to every network, as for `load`.
 
     Returns:
         The comparison.

@@ -15,7 +15,7 @@ from vggkit.figures.measures import COMPARED, USUAL
 from vggkit.figures.summary import Summary, summarize
 from vggkit.footprint.optimizers import NONE
 from vggkit.footprint.plan import plan_step, reserved_on_card
-from vggkit.footprint.steps.options import AUTOCAST, TRAINING_KEYWORDS, StepOptions
+from vggkit.footprint.steps.options import AUTOCAST, TRAINING_KEYWORDS, StepOptions, ranks_can
 from vggkit.footprint.steps.refusals import refusal
 from vggkit.network import Network, Source
 from vggkit.notation.config import SingleScale
@@ -34,9 +34,10 @@ class Compared(msgspec.Struct, frozen=True, dict=True):
         training: what the training step is like.
         relative_parameters: parameters divided by those of the first network; None if that has none.
         inference_peak_bytes: most bytes alive in a forward pass; None if torch can't run it.
-        training_peak_bytes: most bytes alive in a training step; None if torch can't run it.
+        training_peak_bytes: most bytes alive in a training step, of several ranks the fullest one's; None if torch or
+            the ranks can't run it.
         saved_for_backward_bytes: kept between forward and backward pass; None if torch can't run the step.
-        refusal: why torch can't, and what would help; None if it can.
+        refusal: why they can't, and what would help; None if they can.
     """
 
     name: str
@@ -57,8 +58,10 @@ class Compared(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def reserved_bytes(self) -> int | None:
-        """Bytes that a card must have for the training step; None if torch can't run it."""
-        return None if self.training_peak_bytes is None else reserved_on_card(self.network, self.training)
+        """Bytes that a card must have for the training step; None if torch can't run it, or it is not known."""
+        if self.training_peak_bytes is None or not ranks_can(self.network, self.training.replace(device="cuda")):
+            return None
+        return reserved_on_card(self.network, self.training)
 
     @property
     def conv_parameters(self) -> int:
@@ -133,7 +136,7 @@ def step_title(options: StepOptions, *, trained: bool = True) -> str:
         options: what the training step is like.
         trained: whether one of the figures is of that step.
     """
-    said = [f"batch {options.batch}", options.dtype]
+    said = [options.batch_words if trained else f"batch {options.batch}", options.dtype]
     if trained:
         optimizer, *others = options.loop_words
         with_it = f"training with {'no optimizer' if optimizer == NONE else optimizer}"

@@ -21,9 +21,9 @@ from vggkit.footprint.remedies.search import PLACES
 from vggkit.footprint.sharing import Sharing, sharings
 from vggkit.footprint.sought import SoughtBatch
 from vggkit.footprint.steps.options import (
-    TRAINING_KEYWORDS,
+    LOOP_KEYWORDS,
+    LoopArguments,
     StepOptions,
-    TrainingArguments,
     check_ranks,
     checked_options,
     ranks_can,
@@ -203,7 +203,7 @@ class GroupPlan(Shown, msgspec.Struct, frozen=True, kw_only=True):
         added = ", how many batches' gradients each adds up" if self.options.accumulate > 1 else ""
         yield (
             f"Batches: how many the ranks have at once{added}, and images of each. Held: by the fullest rank. Sent and"
-            " received: the most by any rank in a step, in rings."
+            " received: the most by any rank in a step."
         )
         if self.room is not None:
             yield "Most images: of a step of all ranks, such that with these and with fewer all ranks have room."
@@ -237,14 +237,14 @@ def _record(strategy: StrategyPlan) -> dict[str, Any]:
 # What they are worked out from
 
 
-class PlanArguments(Overrides, TrainingArguments, total=False):
+class PlanArguments(Overrides, LoopArguments, total=False):
     """The keywords that `plan` passes on, for type checkers."""
 
     dtype: Dtype
     device: str
 
 
-PLAN_KEYWORDS = (*TRAINING_KEYWORDS, "dtype", "device")
+PLAN_KEYWORDS = (*LOOP_KEYWORDS, "dtype", "device")
 """The keywords of a step that `plan` takes, beside `batch`."""
 
 SORTS: dict[str, Callable[[StrategyPlan], int | None]] = {

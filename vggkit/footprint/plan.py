@@ -19,7 +19,7 @@ from vggkit.footprint.ranks import STRATEGIES, TORCH
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.losses import DEFAULT_LOSS
 from vggkit.footprint.steps.options import OTHERS, OtherArguments, StepOptions, checked_options
-from vggkit.footprint.steps.refusals import runnable_step, runnable_steps, steps_of_ranks
+from vggkit.footprint.steps.refusals import runnable_steps, steps_of_ranks
 from vggkit.footprint.steps.step import OPTIMIZER_STEP, Step
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.layers import Shape
@@ -454,13 +454,15 @@ def peak_and_saved_bytes(
         largest: returns the largest of numbers; for sizes that are `Many`, `vggkit.base.many.largest`.
 
     Returns:
-        Most bytes alive at one moment, and what is saved for the backward pass.
+        Most bytes alive at one moment, and what is saved for the backward pass; of several ranks the fullest one's.
 
     Raises:
         ArgumentError: if torch refuses to run the step.
     """
-    step = runnable_step(network, options)
-    return largest(moment.size for moment in step.moments), sum(storage.size for storage in step.saved)
+    steps = runnable_steps(network, options)
+    peaks = [largest(moment.size for moment in step.moments) for step in steps]
+    fullest = max(range(len(steps)), key=peaks.__getitem__)
+    return peaks[fullest], sum(storage.size for storage in steps[fullest].saved)
 
 
 def reserved_on_card(network: Network, options: StepOptions) -> int:
@@ -471,7 +473,8 @@ def reserved_on_card(network: Network, options: StepOptions) -> int:
         options: what a step is like, checked; its device is taken as cuda.
 
     Returns:
-        Most bytes that torch's allocator reserves in a steady step, on a card with room for it.
+        Most bytes that torch's allocator reserves in a steady step, on a card with room for it; of several ranks the
+        most that one reserves.
 
     Raises:
         ArgumentError: if torch refuses to run the step.
@@ -479,7 +482,8 @@ def reserved_on_card(network: Network, options: StepOptions) -> int:
     >>> reserved_on_card(Network.of("D"), StepOptions(batch=16))
     3474980864
     """
-    return runnable_step(network, options.replace(device="cuda")).card_use().reserved_bytes
+    steps = runnable_steps(network, options.replace(device="cuda"))
+    return max(step.card_use().reserved_bytes for step in steps)
 
 
 # The rows of a summary

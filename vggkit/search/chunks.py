@@ -26,8 +26,8 @@ from vggkit.base.many import Disagreement, largest, listed
 from vggkit.figures.measures import FOUND
 from vggkit.figures.summary import Summary, summarize
 from vggkit.footprint.plan import peak_and_saved_bytes, reserved_on_card
-from vggkit.footprint.steps.options import StepOptions
-from vggkit.footprint.steps.refusals import runnable_step
+from vggkit.footprint.steps.options import StepOptions, check_ranks
+from vggkit.footprint.steps.refusals import runnable_steps
 from vggkit.network import Network, place
 from vggkit.notation.config import Config
 from vggkit.notation.overrides import OVERRIDES
@@ -157,8 +157,9 @@ def _values(query: Query, places: Any) -> dict[str, Any]:
     """Work out the figures of variants for which every rule decides alike."""
     costs = LazyCosts(place(_config(query, places)), query.options)
     costs.options.check_names(costs.network)
+    check_ranks(costs.network, costs.options)
     if query.alone or query.last:
-        runnable_step(costs.network, costs.options)  # their figures are of a step that torch must run
+        runnable_steps(costs.network, costs.options)  # their figures are of a step that torch must run
     return {name: FOUND[name].value(costs) for name in query.together}
 
 

@@ -279,7 +279,8 @@ def find(
         processes: how many processes work on a large search. Where more than one does, the calling program's main
             module must be importable, as `multiprocessing` asks.
         others: what is special about the training step, as for `compare`, and changes to make to every configuration,
-            as for `load`. What does not have a block or layer that freeze or checkpoint names is skipped.
+            as for `load`. What does not have a block or layer that freeze or checkpoint names, or can't be
+            run by the ranks, is skipped.
 
     Returns:
         What was found, in an order that is always the same.

@@ -18,6 +18,7 @@ from vggkit.base.many import Disagreement, many
 from vggkit.base.numbers import grouped, plain, whole
 from vggkit.figures.compared import split_changes
 from vggkit.figures.measures import FOUND, Count, Direction, direction, figure_name
+from vggkit.footprint.ranks import STRATEGIES
 from vggkit.footprint.steps.options import StepOptions, training_options
 from vggkit.modules.told import is_module
 from vggkit.network import Dtype, Network, Source, several
@@ -295,6 +296,10 @@ def prepared(
     needed = [name for name in FOUND if name in (*shown, *asked, *(one.figure for one in front))]
     together = tuple(name for name in needed if FOUND[name].time_alone is None)
     origins = tuple(_origin(source, overrides) for source in sources or (*names(), *family_names()))
+    options = training_options(batch=batch, dtype=dtype, **training)
+    for name in needed:
+        if FOUND[name].time_alone is not None:
+            _check_card(name, options)
     query = Query(
         sources=origins,
         axes=tuple(_axis(word, values, origins) for word, values in vary.items()),
@@ -306,11 +311,19 @@ def prepared(
         sort=order,
         limit=None if limit is None else whole(limit, "limit"),
         pareto=front,
-        options=training_options(batch=batch, dtype=dtype, **training),
+        options=options,
     )
     if query.total > MOST:
         raise ArgumentError(f"vary: expected up to {MOST:.0e} variants, found {query.total:.1e}")
     return query
+
+
+def _check_card(figure: str, options: StepOptions) -> None:
+    """Refuse a figure of a card that is not known of what the ranks do."""
+    try:
+        STRATEGIES[options.group.parallel].check(options.group, options.replace(device="cuda"))
+    except ArgumentError as error:
+        raise ArgumentError(f"{figure}: {error}") from None
 
 
 def _front_of(pareto: str | Sequence[str] | None, order: Direction | None) -> tuple[Direction, Direction]:

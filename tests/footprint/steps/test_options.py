@@ -15,6 +15,7 @@ from vggkit.footprint.steps import STEPS
 from vggkit.footprint.steps.options import (
     ABSENT,
     DEVICES,
+    LOOP_KEYWORDS,
     MODES,
     STEP_KEYWORDS,
     TAKEN,
@@ -43,10 +44,11 @@ def test_type_checkers_know_every_keyword() -> None:
 
 
 def test_a_training_steps_keywords_are_those_that_the_mode_takes() -> None:
-    """And those of every mode, apart from the ranks, and what each figure of `compare` and `find` has of its own."""
+    """And those of every mode, apart from what each figure of `compare` and `find` has of its own."""
     of_every_mode = {*StepOptions.__struct_fields__} - {*ABSENT}
     taken = {*TAKEN["training"], *Update.__struct_fields__} - {"update", "group"}
-    assert {*TRAINING_KEYWORDS} == taken | of_every_mode - {"batch", "mode", "dtype", "device"}
+    assert {*LOOP_KEYWORDS} == taken | of_every_mode - {"batch", "mode", "dtype", "device"}
+    assert {*TRAINING_KEYWORDS} == {*LOOP_KEYWORDS, *Group.__struct_fields__}
 
 
 def test_the_json_has_every_option() -> None:

@@ -212,6 +212,12 @@ class StepOptions(msgspec.Struct, frozen=True):
         return self.replace(mode="inference", **ABSENT)
 
     @property
+    def batch_words(self) -> str:
+        """The batch in words, with whose it is."""
+        each = {self.group.ranks: " on each rank", 1: ""}.get(self.batches, " on each replica")
+        return f"batch {self.batch}{each}"
+
+    @property
     def words(self) -> str:
         """The step in words, for a title; the batch is not included."""
         return ", ".join([self.dtype, self.mode, *self.loop_words, self.device, *filter(None, [self.allocator])])
@@ -255,8 +261,7 @@ class StepOptions(msgspec.Struct, frozen=True):
             name: the network's.
             image: shape of one image.
         """
-        each = {self.group.ranks: " on each rank", 1: ""}.get(self.batches, " on each replica")
-        return f"{name}: {times(image)}, batch {self.batch}{each}, {self.words}"
+        return f"{name}: {times(image)}, {self.batch_words}, {self.words}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON, with the optimizer's options as they apply."""
@@ -278,8 +283,8 @@ class StepOptions(msgspec.Struct, frozen=True):
             _check_layer(network, name, "taps")
 
 
-class TrainingArguments(UpdateArguments, total=False):
-    """The keywords of a training step on any device, for type checkers; `memory` explains them."""
+class LoopArguments(UpdateArguments, total=False):
+    """The keywords of a training step, whatever ranks do, for type checkers; `memory` explains them."""
 
     loss: str
     optimizer: str | None
@@ -294,11 +299,15 @@ class TrainingArguments(UpdateArguments, total=False):
     step_in_backward: bool
 
 
+class TrainingArguments(LoopArguments, GroupArguments, total=False):
+    """The keywords of a training step on any device, for type checkers; `memory` explains them."""
+
+
 class OtherArguments(UpdateArguments, GroupArguments, total=False):
     """The fields of `Update` and `Group` as keywords, for type checkers."""
 
 
-class StepArguments(TrainingArguments, GroupArguments, total=False):
+class StepArguments(TrainingArguments, total=False):
     """The keywords of a step except batch, for type checkers; `memory` explains them."""
 
     mode: str
@@ -308,6 +317,9 @@ class StepArguments(TrainingArguments, GroupArguments, total=False):
     cached_target: bool
     trainable: bool
 
+
+LOOP_KEYWORDS = tuple(LoopArguments.__annotations__)
+"""The keywords of a training step, whatever ranks do."""
 
 TRAINING_KEYWORDS = tuple(TrainingArguments.__annotations__)
 """The keywords of a training step on any device."""
@@ -360,12 +372,17 @@ def training_options(*, batch: SupportsIndex, dtype: Dtype, **arguments: Unpack[
     """Check arguments of a training step whose figures are of several devices.
 
     Its tensors are counted on the CPU; `allocator` is for figures of a card. The names of blocks and layers are not
-    checked, as they depend on the network.
+    checked, as they depend on the network, nor whether ranks can run it.
 
     Raises:
         ArgumentError: names the argument, what was found and what is allowed.
     """
-    return step_options(batch=batch, dtype=dtype, device="cuda", **arguments).replace(device="cpu")
+    given: dict[str, Any] = dict(arguments)
+    of_group = {word: plain(given.pop(word)) for word in Group.__struct_fields__ if word in given}
+    options = step_options(batch=batch, dtype=dtype, device="cuda", **given)
+    options = options.replace(device="cpu", group=checked_group(**of_group))
+    STRATEGIES[options.group.parallel].check(options.group, options)
+    return options
 
 
 def step_options(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from vggkit.base.errors import ArgumentError, ConfigError
 from vggkit.footprint.ranks import NO_GROUP, STRATEGIES
 from vggkit.footprint.steps import settled, step_of
-from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.options import StepOptions, check_ranks
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network, PlacedLayer, place
 
@@ -77,18 +77,26 @@ def _walked_ranks(network: Network, options: StepOptions) -> list[Step]:
         return [step_of(network, options)]
     options = settled(network, options)
     first = step_of(network, options.of_rank(0))
-    likenesses = [first.strategy.likeness(rank) for rank in range(options.group.ranks)]
-    walked: dict[Hashable, Step] = {likenesses[0]: first}
-    for rank, likeness in enumerate(likenesses):
-        if likeness not in walked:
-            walked[likeness] = step_of(network, options.of_rank(rank))
-    return [walked[likeness] for likeness in likenesses]
+    walked: list[tuple[object, Step]] = []  # no dict: the shapes may be those of many networks, which have no hash
+    steps = []
+    for rank in range(options.group.ranks):
+        likeness = first.strategy.likeness(rank)
+        alike = next((step for other, step in walked if other == likeness), None)
+        steps.append(alike or (step_of(network, options.of_rank(rank)) if rank else first))
+        if alike is None:
+            walked.append((likeness, steps[-1]))
+    return steps
 
 
 def refusal(network: Network, options: StepOptions) -> str | None:
-    """Return why torch refuses to run a step, and what would help; None if it runs it."""
-    step = step_of(network, options)
-    return _refusal(step) if step.refused else None
+    """Return why torch or the ranks can't run a step, and what would help; None if they can."""
+    try:
+        check_ranks(network, options)
+        runnable_steps(network, options)
+    except ArgumentError as error:
+        own = f"{network.name}: "
+        return own + str(error).removeprefix(own)
+    return None
 
 
 def _refusal(step: Step) -> str:
