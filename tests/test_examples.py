@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import vggkit
-from tests.conftest import ROOT
+from tests.conftest import ROOT, sample
 
 EXAMPLES = ROOT / "examples"
 ASKED = 0.97
@@ -99,3 +99,31 @@ def test_what_the_digits_example_says_to_try_works(trained: tuple[Path, str], pr
     named = re.findall(r"/(\d)-\d{3}\.png\n\s+class (\d) ", classified.stdout.decode())
     assert len(named) == len(list((trained[0] / "digits").iterdir())) == 20
     assert sum(true == found for true, found in named) >= 19
+
+
+# Several ranks
+
+STRATEGIES = ("ddp", "ddp-view", "zero1", "fsdp", "tensor", "pipeline")
+
+
+def run_ranks(*command: str) -> str:
+    """Run the example of several ranks; return what it prints."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("asked", sample(["fsdp", " ".join(STRATEGIES)], ["fsdp"]))
+def test_ranks_train_as_one_process_does(asked: str, tmp_path: Path) -> None:
+    """By each strategy, the losses of each epoch are those of one process to nine digits; what is saved is loaded."""
+    strategies = asked.split()
+    script, options = str(EXAMPLES / "ranks.py"), ("--epochs", "1", "--output", str(tmp_path))
+    alone = run_ranks("-W", "error", script, *options)
+    assert re.fullmatch(r"(none, epoch \d: loss \d\.\d{9}\n)+none, loaded in one process: \d+ of 500 right\n", alone)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    said = run_ranks(*torchrun, script, "--parallel", *strategies, *options)
+    assert said == "".join(alone.replace("none", strategy) for strategy in strategies)
+    files = [f"digits-{strategy}.safetensors" for strategy in ("none", *strategies) if strategy != "pipeline"]
+    assert {path.name for path in tmp_path.iterdir()} == {*files, *(["digits-pipeline"] * ("pipeline" in strategies))}
