@@ -59,13 +59,19 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
     Path("x.yaml").write_text(str(small().config))
     assert run("export", "x.yaml", "--weights", "x.safetensors", "-o", "y.caffemodel").exit_code == 0
     assert Path("y.caffemodel").read_bytes() == Path("x.caffemodel").read_bytes()
+    result = run("export", "x.yaml", "--weights", "x.safetensors", "-o", "x.onnx")
+    assert result.stderr == "x.onnx: written, opset 20, input image, output softmax\n"
+    assert vggkit.inspect("x.onnx").description == "A, width 0.05, 7 classes, input 3×64×64"
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["export", "D"], "--output: expected a file that ends in .prototxt or .caffemodel, found none"),
-        (["export", "D", "-o", "-"], "--output: expected a file that ends in .prototxt or .caffemodel, found none"),
+        (["export", "D"], "--output: expected a file that ends in .onnx, .prototxt or .caffemodel, found none"),
+        (
+            ["export", "D", "-o", "-"],
+            "--output: expected a file that ends in .onnx, .prototxt or .caffemodel, found none",
+        ),
         (["export", "D", "-o", "D.caffemodel"], "D.caffemodel: a .caffemodel holds weights; weights= says whose"),
         (["export", "D", "-o", "D.prototxt", "--weights", "x.h5"], "weights: a .prototxt has no place for weights"),
         (
@@ -73,7 +79,7 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
             "no.pth: can't be read: No such file or directory",
         ),
         (["import", "no.prototxt"], "no.prototxt: can't be read: No such file or directory"),
-        (["import", "x.safetensors"], "x.safetensors: expected a file that ends in .prototxt, .caffemodel"),
+        (["import", "x.safetensors"], "x.safetensors: expected a file that ends in .onnx, .prototxt"),
         (["import", "x.prototxt", "no.caffemodel"], "no.caffemodel: can't be read: No such file or directory"),
         (["import", "x.prototxt", "x.prototxt"], "x.prototxt: x.prototxt: "),
         (["import", "x.prototxt", "--weights", "y.h5"], "weights: x.prototxt holds no weights"),

@@ -70,7 +70,7 @@ def test_a_module_of_anybodys_is_exported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "name", "options", "says"),
     [
-        ("A", "x.foo", {}, "x.foo: expected a file that ends in .prototxt"),
+        ("A", "x.foo", {}, "x.foo: expected a file that ends in .onnx"),
         ("A", "x.caffemodel", {}, "x.caffemodel: a .caffemodel holds weights; weights= says whose"),
         ("A", "x.prototxt", {"weights": "imagenet"}, "weights: a .prototxt has no place for weights"),
         ("A", "x.caffemodel", {"weights": 3}, "weights: expected a file, 'imagenet' or a torch module, found 'int'"),
@@ -116,7 +116,7 @@ def test_what_can_not_be_imported_is_one_line(tmp_path: Path) -> None:
         vggkit.import_config(tmp_path / "x.caffemodel", weights=tmp_path / "x.caffemodel")
     with pytest.raises(CheckpointError, match=r"nothing.prototxt: can't be read: No such file or directory"):
         vggkit.import_config(tmp_path / "nothing.prototxt")
-    with pytest.raises(ArgumentError, match=r"expected a file that ends in .prototxt"):
+    with pytest.raises(ArgumentError, match=r"expected a file that ends in .onnx"):
         vggkit.import_config(tmp_path / "x.safetensors")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.caffemodel", "x.prototxt"]
 

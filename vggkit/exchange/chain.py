@@ -72,6 +72,16 @@ class Chain:
         self.values.append(values or {})
         self.shape = output
 
+    def maps(self) -> Shape:
+        """Return the shape of maps.
+
+        Raises:
+            LayerError: if it is flat.
+        """
+        if len(self.shape) != 3:
+            raise LayerError(f"its input is flat ({self.shape[0]} features)")
+        return self.shape
+
     def scale(self, values: Mapping[str, Values]) -> None:
         """Give the batch normalisation that was added last a scale and a shift of each channel.
 
@@ -117,5 +127,6 @@ class Chain:
             (placed.name, role): tensor
             for placed, values in zip((placed for placed in network if placed.held), held, strict=True)
             for role, tensor in values.items()
+            if tensor.is_known
         }
         return network, tensors

@@ -7,8 +7,9 @@ import os
 from vggkit.base.errors import ArgumentError, file_name
 from vggkit.exchange.caffe.files import CaffeModel, Prototxt
 from vggkit.exchange.files import ModelFile
+from vggkit.exchange.onnx.files import Onnx
 
-MODEL_FILES: dict[str, ModelFile] = {kind.ending: kind for kind in (Prototxt(), CaffeModel())}
+MODEL_FILES: dict[str, ModelFile] = {kind.ending: kind for kind in (Onnx(), Prototxt(), CaffeModel())}
 """Every kind, by the ending of its files."""
 
 

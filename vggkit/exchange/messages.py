@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 from vggkit.base.errors import did_you_mean, escaped, shorten
 
@@ -273,6 +273,11 @@ class Schema:
         self.fields = fields
         self.by_number = {field.number: word for word, field in fields.items()}
 
+    def add(self, name: str, field: Field) -> None:
+        """Add a field, whose message may have this one inside it."""
+        self.fields = {**self.fields, name: field}
+        self.by_number = {**self.by_number, field.number: name}
+
 
 class Packed(NamedTuple):
     """Numbers one behind the other, not read yet.
@@ -464,11 +469,11 @@ class Bulk(NamedTuple):
 
     Args:
         size: how many.
-        pieces: returns them.
+        load: returns them, as an array of numpy's.
     """
 
     size: int
-    pieces: Any
+    load: Callable[[], Any]
 
 
 def serialized(message: Message) -> list[bytes | Bulk]:
@@ -498,6 +503,12 @@ def _field(tag: bytes, field: FieldType, value: Any) -> Iterable[bytes | Bulk]:
         return [tag + varint(size_of(inner)), *inner]
     content = field.packed(value)
     return [tag + (varint(len(content)) if field.wire == SIZED else b"") + content]
+
+
+def write(file: IO[bytes], pieces: Iterable[bytes | Bulk]) -> None:
+    """Write pieces, one large value after the other."""
+    for piece in pieces:
+        file.write(piece if isinstance(piece, bytes) else memoryview(piece.load().reshape(-1)).cast("B"))
 
 
 def size_of(pieces: Iterable[bytes | Bulk]) -> int:

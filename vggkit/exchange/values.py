@@ -24,15 +24,17 @@ class Values(NamedTuple):
         shape: of the tensor.
         dtype: torch's name of it.
         load: returns them in this shape, perhaps as a view of the file.
+        is_known: whether the file has them; else only their shape is known, and they can't be loaded.
     """
 
     shape: Shape
     dtype: str
     load: Callable[[], NDArray[Any]]
+    is_known: bool = True
 
     def turned(self) -> Values:
         """Return a matrix with its axes exchanged."""
-        return Values(self.shape[::-1], self.dtype, lambda: self.load().T)
+        return Values(self.shape[::-1], self.dtype, lambda: self.load().T, self.is_known)
 
     def shaped(self, shape: Shape) -> Values:
         """Return the same values in another shape, which differs in sizes of 1 alone.
@@ -42,14 +44,17 @@ class Values(NamedTuple):
         """
         if tuple(size for size in self.shape if size != 1) != tuple(size for size in shape if size != 1):
             raise MisfitError(f"expected weights of {times(shape)}, found {times(self.shape)}")
-        return Values(shape, self.dtype, lambda: self.load().reshape(shape))
+        return Values(shape, self.dtype, lambda: self.load().reshape(shape), self.is_known)
 
 
 Tensors = Mapping[tuple[str, str], Values]
 """A network's tensors, by the names of their layer and torch's names."""
 
-STORED = {"float32": "<f4", "float64": "<f8", "float16": "<f2", "int64": "<i8", "int32": "<i4", "uint8": "|u1"}
-"""How numpy calls what lies in a file, by torch's names."""
+STORED = {
+    "float32": "<f4", "float64": "<f8", "float16": "<f2", "bfloat16": "<u2", "int64": "<i8", "int32": "<i4",
+    "int16": "<i2", "int8": "|i1", "uint8": "|u1", "bool": "|b1",
+}  # fmt: skip
+"""How numpy calls what lies in a file, by torch's names; bfloat16, which it does not have, as the bits of each."""
 
 
 def in_file(content: memoryview, shape: Shape, dtype: str) -> Values:
@@ -70,7 +75,22 @@ def in_file(content: memoryview, shape: Shape, dtype: str) -> Values:
         raise MalformedError(
             f"expected {elements(shape) * kind.itemsize:,} bytes for {times(shape)} values, found {len(content):,}"
         )
+    if dtype == "bfloat16":  # the upper half of the float32 that it is
+        return Values(
+            shape,
+            "float32",
+            lambda: (numpy.frombuffer(content, kind).astype("<u4") << 16).view("<f4").reshape(shape),
+        )
     return Values(shape, dtype, lambda: numpy.frombuffer(content, kind).reshape(shape))
+
+
+def unknown(shape: Shape) -> Values:
+    """Return values that the file does not have."""
+
+    def load() -> NDArray[Any]:
+        raise MalformedError("the file has no weights")
+
+    return Values(shape, "float32", load, is_known=False)
 
 
 def constant(value: float, shape: Shape) -> Values:

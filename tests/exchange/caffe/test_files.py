@@ -20,6 +20,7 @@ import vggkit
 from tests import judges
 from tests.conftest import sample
 from tests.drawn import networks
+from tests.exchange.nets import layers, plainest, scores, with_statistics
 from vggkit import ArgumentError, CheckpointError, Network
 from vggkit.exchange import messages, prototext
 from vggkit.exchange.caffe.schema import NET
@@ -34,11 +35,6 @@ def read(text: str, folder: Path, name: str = "x.prototxt", **options: Any) -> v
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return vggkit.import_config(path, **options)
-
-
-def layers(source: Any) -> list[Any]:
-    """Return a network's layers."""
-    return [placed.layer for placed in Network.of(source)]
 
 
 OLD = {
@@ -320,23 +316,6 @@ def test_what_caffe_has_no_word_for_is_refused(text: str, says: str, tmp_path: P
 # Weights
 
 
-def with_statistics(network: Network) -> vggkit.VGG:
-    """Return a model whose batch norms have statistics that are not the identity's."""
-    model = vggkit.build(network, seed=0).eval()
-    generator = torch.Generator().manual_seed(1)
-    for name, tensor in model.state_dict().items():
-        if name.endswith(("running_mean", "running_var")):
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-    return model
-
-
-def scores(model: vggkit.VGG, images: torch.Tensor) -> numpy.ndarray[Any, Any]:
-    """Return a model's output, with the soft-max at its end."""
-    with torch.no_grad():
-        found = model(images)
-    return (found.softmax(dim=1) if model.network.ends_in_softmax else found).numpy()
-
-
 def opencvs(folder: Path, images: torch.Tensor) -> numpy.ndarray[Any, Any]:
     """Return what OpenCV computes."""
     cv2 = judges.package("cv2")
@@ -408,18 +387,6 @@ TINY = {"width": 0.05, "num_classes": 7}
 def test_the_papers_networks_compute_the_same_in_opencv(name: str, tmp_path: Path) -> None:
     """Narrow ones, and D with batch norm."""
     check_against_opencv(Network.of(name, input="3x64x64", **TINY), tmp_path)
-
-
-def plainest(network: Network) -> list[Any]:
-    """Return what a network's layers compute, for its input: whether a pool rounds up may make no difference."""
-    found = []
-    for placed in network:
-        layer, x = placed.layer.in_inference(placed.input_shape), placed.input_shape
-        if getattr(layer, "ceil_mode", False):
-            down = replace(layer, ceil_mode=False)
-            layer = down if down.output_shape(x) == layer.output_shape(x) else layer
-        found += [layer] if layer else []
-    return found
 
 
 @pytest.mark.parametrize("name", sample([*family_names()], ["cnn_m", "SSD300"]))

@@ -14,7 +14,8 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -630,6 +631,80 @@ def _(path: Path) -> None:
 @hostile("apart.caffemodel", "fc (InnerProduct): expected 960 values in its blob, found 200,000")
 def _(path: Path) -> None:
     path.write_bytes(caffe_net(sized(7, sized(1, varint(5) + varint(192))) + b"\x2d\0\0\0\0" * 200_000))
+
+
+def onnx_model(nodes: list[tuple[str, list[str], str]], tensors: Sequence[bytes] = ()) -> bytes:
+    """Return a model of ONNX's: operations with inputs and an output, and tensors."""
+    graph = b"".join(
+        sized(
+            1, b"".join(sized(1, name.encode()) for name in inputs) + sized(2, output.encode()) + sized(4, op.encode())
+        )
+        for op, inputs, output in nodes
+    )
+    dims = b"".join(sized(1, b"\x08" + varint(size)) for size in (1, 3, 8, 8))
+    value = sized(2, sized(1, b"\x08\x01" + sized(2, dims)))
+    graph += b"".join(sized(5, tensor) for tensor in tensors) + sized(11, sized(1, b"x") + value)
+    return b"\x08\x09" + sized(8, b"\x10\x14") + sized(7, graph + sized(12, sized(1, nodes[-1][2].encode()) + value))
+
+
+def onnx_tensor(name: str, dims: list[int], kind: int, content: bytes) -> bytes:
+    """Return a tensor of a model."""
+    return sized(1, b"".join(map(varint, dims))) + b"\x10" + varint(kind) + sized(8, name.encode()) + sized(9, content)
+
+
+@hostile("claims.onnx", "the tensor 'w': expected 4,000,000,000,000 bytes for 1000000000000 values, found 4")
+def _(path: Path) -> None:
+    path.write_bytes(onnx_model([("Conv", ["x", "w"], "y")], [onnx_tensor("w", [10**12], 1, b"\0" * 4)]))
+
+
+@hostile("filled.onnx", "a (ConstantOfShape): it makes 1,000,000,000,000 values")
+def _(path: Path) -> None:
+    sizes = onnx_tensor("s", [2], 7, struct.pack("<2q", 10**6, 10**6))
+    path.write_bytes(onnx_model([("ConstantOfShape", ["s"], "a"), ("Add", ["x", "a"], "y")], [sizes]))
+
+
+@hostile("outer.onnx", "a (Add): it computes with 10,000,000,000 values of constants")
+def _(path: Path) -> None:
+    rows, columns = (
+        onnx_tensor(name, dims, 1, b"\0" * 400_000) for name, dims in (("r", [10**5, 1]), ("c", [1, 10**5]))
+    )
+    path.write_bytes(onnx_model([("Add", ["r", "c"], "a"), ("Add", ["x", "a"], "y")], [rows, columns]))
+
+
+@hostile("gathered.onnx", "a (Gather): it computes with 10,000,000,000 values of constants")
+def _(path: Path) -> None:
+    row, zeros = onnx_tensor("r", [1, 10**5], 1, b"\0" * 400_000), onnx_tensor("i", [10**5], 7, b"\0" * 800_000)
+    path.write_bytes(onnx_model([("Gather", ["r", "i"], "a"), ("Add", ["x", "a"], "y")], [row, zeros]))
+
+
+@hostile("squared.onnx", "do together")
+def _(path: Path) -> None:
+    names = ["x", *(f"v{number}" for number in range(300))]
+    path.write_bytes(onnx_model([("Mul", [name, name], after) for name, after in pairwise(names)]))
+
+
+@hostile("moved.onnx", "expected at most 50 moves of values before a layer, found more")
+def _(path: Path) -> None:
+    names = ["x", *(f"v{number}" for number in range(300))]
+    path.write_bytes(onnx_model([("Flatten", [name], after) for name, after in pairwise(names)]))
+
+
+@hostile("many.onnx", "expected at most 20,000 operations, found more")
+def _(path: Path) -> None:
+    path.write_bytes(onnx_model([("Relu", ["x"], "y")] * 20_001))
+
+
+@hostile("nested.onnx", "expected up to 32 messages in one another, found more")
+def _(path: Path) -> None:
+    graph = b""
+    for _ in range(1_000):
+        graph = sized(1, sized(5, sized(6, graph)))
+    path.write_bytes(sized(7, graph))
+
+
+@hostile("control.onnx", "n\\x1b[31m (\\x1b[31mRelu): no layer")
+def _(path: Path) -> None:
+    path.write_bytes(onnx_model([("\x1b[31mRelu", ["x"], "n\x1b[31m")]))
 
 
 @hostile("fields.caffemodel", "expected at most 500,000 fields, found more")

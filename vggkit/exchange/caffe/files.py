@@ -75,8 +75,7 @@ class CaffeModel(CaffeFile):
 
     def write(self, file: IO[bytes], written: Written) -> str:
         net = net_of(written)
-        for piece in messages.serialized(net):
-            file.write(piece if isinstance(piece, bytes) else memoryview(piece.pieces().reshape(-1)).cast("B"))
+        messages.write(file, messages.serialized(net))
         return _interface(net)
 
 

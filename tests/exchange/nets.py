@@ -1,0 +1,49 @@
+"""Networks as the tests of other tools' files hold them against each other."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy
+import torch
+from msgspec.structs import replace
+
+import vggkit
+from vggkit import Network
+from vggkit.base.errors import LayerError
+
+
+def layers(source: Any) -> list[Any]:
+    """Return a network's layers."""
+    return [placed.layer for placed in Network.of(source)]
+
+
+def plainest(network: Network) -> list[Any]:
+    """Return what a network's layers compute, for its input: whether a pool rounds up may make no difference."""
+    found = []
+    for placed in network:
+        layer, x = placed.layer.in_inference(placed.input_shape), placed.input_shape
+        if getattr(layer, "ceil_mode", False):
+            down = replace(layer, ceil_mode=False)
+            with suppress(LayerError):  # a window that fits nowhere, rounded down
+                layer = down if down.output_shape(x) == layer.output_shape(x) else layer
+        found += [layer] if layer else []
+    return found
+
+
+def with_statistics(network: Network) -> vggkit.VGG:
+    """Return a model whose biases and statistics are not those of a new one, which tools leave out."""
+    model = vggkit.build(network, seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("running_mean", "running_var", "bias")):
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return model
+
+
+def scores(model: vggkit.VGG, images: torch.Tensor) -> numpy.ndarray[Any, Any]:
+    """Return a model's output, with the soft-max at its end."""
+    with torch.no_grad():
+        found = model(images)
+    return (found.softmax(dim=1) if model.network.ends_in_softmax else found).numpy()

@@ -1,0 +1,1 @@
+"""ONNX: networks as graphs of operations, with or without their weights."""

@@ -1,0 +1,226 @@
+"""Operations that are one layer together: each takes a value with what another one made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vggkit.base.errors import LayerError
+from vggkit.exchange.messages import shortest
+from vggkit.exchange.onnx.constants import fold
+from vggkit.exchange.onnx.nodes import Node
+from vggkit.exchange.onnx.walk import Walk
+from vggkit.notation import layers as notation
+from vggkit.notation.layers import Layer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_TOGETHER = 200
+"""Operations of one layer, with those that compute from its shape."""
+
+
+class Formula(NamedTuple):
+    """What an operation makes, in terms of the value that came in.
+
+    Args:
+        node: the operation.
+        inputs: what it takes: the value (None), formulas, and names of known tensors.
+        values: what it makes of some values, if it computes each by itself.
+    """
+
+    node: Node
+    inputs: tuple[Formula | str | None, ...]
+    values: NDArray[Any] | None
+
+
+def joined(nodes: Sequence[Node], start: int, walk: Walk, uses: Mapping[str, int]) -> int:
+    """Read the layer that operations are together.
+
+    Args:
+        nodes: all operations.
+        start: the place of the first.
+        walk: follows the value that they take.
+        uses: how many operations take each value.
+
+    Returns:
+        The place of the last.
+
+    Raises:
+        LayerError: if they are no layer.
+    """
+    known: dict[str, Formula | None] = {walk.current: None}
+    left = {walk.current: uses.get(walk.current, 0)}
+    told: list[str] = []
+    together = ""
+    for place in range(start, min(start + MOST_TOGETHER, len(nodes))):
+        node = nodes[place]
+        taken = [name for name in dict.fromkeys(node.inputs) if name in known]
+        if not taken or not node.outputs:
+            fold(node, walk.constants)
+            continue
+        if node.op == "Shape":
+            note_shape(node, walk)
+            continue
+        output = node.outputs[0]
+        formula = _formula(node, known, walk)
+        told.append(node.told)
+        for name in taken:
+            left[name] -= 1
+        known[output], left[output] = formula, uses.get(output, 0)
+        if [name for name, count in left.items() if count] == [output]:
+            layer = _response_norm(formula, walk) or _activation(formula)
+            if layer is not None:
+                walk.pointwise(node, layer)
+                walk.go_on(output)
+                return place
+            together = together or " and ".join([*told[:3], *(["others"] if len(told) > 3 else [])])
+    if together:
+        raise LayerError(f"no layer of a configuration does what {together} do together")
+    raise LayerError("it is one of several that take the same value; a network here is a chain")
+
+
+def _formula(node: Node, known: Mapping[str, Formula | None], walk: Walk) -> Formula:
+    import numpy
+
+    values: list[Any] = []
+    for name in node.inputs:
+        formula = known.get(name)
+        if name in known:
+            values.append(_sample() if formula is None else formula.values)
+        else:
+            array = walk.constants.small(name)
+            values.append(float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None)
+    computes = ELEMENTWISE.get(node.op)
+    whole = None
+    if computes is not None and all(value is not None for value in values):
+        with numpy.errstate(all="ignore"):  # of what is no activation
+            whole = computes(*values)
+    return Formula(node, tuple(known.get(name, name) for name in node.inputs), whole)
+
+
+def note_shape(node: Node, walk: Walk) -> None:
+    """Note the shape of a value, which an operation asks for, if it is known."""
+    import numpy
+
+    if node.inputs[0] not in walk.shapes:
+        return
+    sizes = walk.shapes[node.inputs[0]][slice(node.integer("start", 0), node.integer("end", 8))]
+    walk.constants.set(node.outputs[0], numpy.array(sizes, numpy.int64))
+
+
+# Activations: by what they compute
+
+
+def _gelu(x: NDArray[Any]) -> Any:
+    return x * (1 + _erf(x / math.sqrt(2))) / 2
+
+
+def _gelu_by_tanh(x: NDArray[Any]) -> Any:
+    import numpy
+
+    return x * (1 + numpy.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def _sigmoid(x: NDArray[Any]) -> Any:
+    import numpy
+
+    return 1 / (1 + numpy.exp(-x))
+
+
+def _tanh(x: NDArray[Any]) -> Any:
+    import numpy
+
+    return numpy.tanh(x)
+
+
+def _erf(x: NDArray[Any]) -> Any:
+    import numpy
+
+    return numpy.vectorize(math.erf)(x)
+
+
+CANDIDATES: list[tuple[Layer, Callable[[NDArray[Any]], Any]]] = [
+    (notation.SiLU(), lambda x: x * _sigmoid(x)),
+    (notation.GELU(), _gelu),
+    (notation.GELU("tanh"), _gelu_by_tanh),
+]
+
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": lambda a, b: a / b,
+    "Pow": lambda a, b: a**b,
+    "Neg": lambda a: -a,
+    "Erf": _erf,
+    "Sigmoid": _sigmoid,
+    "Tanh": _tanh,
+    "Identity": lambda a: a,
+}
+"""What is computed of each value by itself."""
+
+
+def _sample() -> NDArray[Any]:
+    """Return values over the range that matters."""
+    import numpy
+
+    return numpy.linspace(-8.0, 8.0, 161)
+
+
+def _activation(formula: Formula) -> Layer | None:
+    """Return the activation that has the same values as a formula."""
+    import numpy
+
+    x, y = _sample(), formula.values
+    if y is None:
+        return None
+    fitting = (layer for layer, function in CANDIDATES if numpy.allclose(y, function(x), rtol=1e-6, atol=1e-6))
+    return next(fitting, None)
+
+
+# Local response normalisation, as torch computes it
+
+
+def _response_norm(formula: Formula, walk: Walk) -> Layer | None:
+    """Return the layer of x / (k + alpha · mean of the padded squares) ** beta."""
+    divisor = _operands(formula, "Div")
+    if divisor is None or divisor[0] is not None:
+        return None
+    power = _operands(divisor[1], "Pow")
+    base = _operands(power[0], "Add") if power else None
+    scaled = _operands(base[0], "Mul") if base else None
+    if not power or not base or not scaled or not all(isinstance(part[1], str) for part in (power, base, scaled)):
+        return None
+    size, source = 0, scaled[0]
+    pads: tuple[int, ...] = ()
+    while isinstance(source, Formula) and source.node.op in ("Reshape", "Squeeze", "Unsqueeze", "AveragePool", "Pad"):
+        node = source.node
+        if node.op == "AveragePool":
+            window = node.integers("kernel_shape", ())
+            node.check(ceil_mode=0)
+            if window[1:] != (1,) * (len(window) - 1) or any(node.integers("pads", ())):
+                return None
+            size = window[0]
+        if node.op == "Pad":
+            pads = node.integers("pads", ()) or walk.constants.numbers(node.inputs[1])
+        source = source.inputs[0]
+    squares = _operands(source, "Mul")
+    half = len(pads) // 2
+    if squares != (None, None) or not size or half not in (4, 5):
+        return None
+    wanted = [0] * len(pads)
+    wanted[2], wanted[half + 2] = size // 2, (size - 1) // 2
+    if list(pads) != wanted:
+        return None
+    walk.maps()
+    alpha, k, beta = (walk.constants.number(str(part[1])) for part in (scaled, base, power))
+    return notation.LocalResponseNorm(size, alpha=shortest(alpha), beta=shortest(beta), k=shortest(k))
+
+
+def _operands(part: Any, op: str) -> tuple[Any, Any] | None:
+    """Return the two inputs of an operation; None if it is another one."""
+    if not isinstance(part, Formula) or part.node.op != op or len(part.inputs) != 2:
+        return None
+    return part.inputs[0], part.inputs[1]

@@ -1,0 +1,148 @@
+"""A graph of ONNX's → layers with their values.
+
+A graph is followed from the image on. What is computed from shapes and constants is computed as it is read; what moves
+values is kept until an operation needs them, and is then a flattening, or nothing. Operations that take a value
+together with what another one made of it are told by what they compute together.
+"""
+
+from __future__ import annotations
+
+from vggkit.base.errors import LayerError, escaped, shorten
+from vggkit.base.shapes import Shape
+from vggkit.exchange.chain import Imported
+from vggkit.exchange.files import Given, plain_name
+from vggkit.exchange.messages import MalformedError, Message
+from vggkit.exchange.onnx.constants import Constants, fold
+from vggkit.exchange.onnx.kinds import read
+from vggkit.exchange.onnx.nodes import OWN, Node, nodes_of
+from vggkit.exchange.onnx.patterns import joined, note_shape
+from vggkit.exchange.onnx.walk import Walk
+from vggkit.notation.preprocess import LARGEST_SIDE
+
+BATCH = 2
+"""Images, where the graph takes any number: with more than one, what mixes them up shows."""
+
+MOST_CHANNELS = 2**20
+
+
+def imported(model: Message, given: Given) -> Imported:
+    """Read a network.
+
+    Args:
+        model: the file's content.
+        given: the file.
+
+    Raises:
+        MalformedError: if it is no model.
+        LayerError: if it is no chain, or has an operation that no layer of a configuration is.
+    """
+    graph = model.message("graph")
+    nodes = nodes_of(graph)
+    if not nodes:
+        raise MalformedError("expected a model of ONNX with operations, found none")
+    shapes = {one.get("name", ""): _declared(one) for one in graph.messages("input")}
+    stored = {tensor.get("name", "") for tensor in graph.messages("initializer")}
+    image = next((name for name in shapes if name not in stored), None)
+    if image is None:
+        raise MalformedError("it has no input")
+    versions = [one.get("version", 1) for one in model.messages("opset_import") if one.get("domain", "") in OWN]
+    is_turned = _turns(nodes, image)
+    walk = Walk(
+        image,
+        _image(image, shapes[image], given.image, is_turned),
+        turned=is_turned,
+        constants=Constants(
+            graph, given.path, _known({name: shape for name, shape in shapes.items() if name != image})
+        ),
+        opset=max(versions, default=1),
+    )
+    _follow(nodes, walk, [one.get("name", "") for one in graph.messages("output")])
+    own = model.get("producer_name") == "vggkit" and graph.get("name")
+    network, tensors = walk.chain.network(plain_name(own or given.stem))
+    notes = []
+    if is_turned:
+        _, height, width = walk.chain.image
+        notes.append(f"its images are {height}×{width} with the channels last; here these are first")
+    return Imported(network, tensors, tuple(notes))
+
+
+def _known(shapes: dict[str, list[int | None] | None]) -> dict[str, Shape]:
+    """Return the shapes that are known in full."""
+    return {
+        name: tuple(size for size in shape if size is not None)
+        for name, shape in shapes.items()
+        if shape is not None and all(shape)
+    }
+
+
+def _declared(info: Message) -> list[int | None] | None:
+    """Return the sizes that an input has, None for one that may be any; None if nothing is said."""
+    tensor = info.message("type").message("tensor_type")
+    if "shape" not in tensor:
+        return None
+    return [dim.get("dim_value") or None for dim in tensor.message("shape").messages("dim")]
+
+
+def _turns(nodes: list[Node], image: str) -> bool:
+    """Tell whether images have their channels last: the first that is done to them puts these first."""
+    for node in nodes:
+        if image not in node.inputs or node.op == "Shape":
+            continue
+        if node.op not in ("Cast", "Identity") or not node.outputs:
+            return node.op == "Transpose" and node.integers("perm", ()) == (0, 3, 1, 2)
+        image = node.outputs[0]
+    return False
+
+
+def _image(name: str, declared: list[int | None] | None, asked: Shape | None, is_turned: bool) -> Shape:
+    """Return the shape of a batch of images, as the graph has them."""
+    if declared is None or len(declared) != 4:
+        raise MalformedError(f"its input {escaped(shorten(name))} is no batch of images of known sizes")
+    batch, *sizes = declared
+    if asked is not None:
+        sizes = [*asked[1:], asked[0]] if is_turned else [*asked]
+    if not all(isinstance(size, int) and 1 <= size <= max(LARGEST_SIDE, MOST_CHANNELS) for size in sizes):
+        raise MalformedError("it does not say the size of its images; --input says it")
+    batch = batch if batch and 1 <= batch <= 2**10 else BATCH
+    return (batch, *(int(size or 0) for size in sizes))
+
+
+def _follow(nodes: list[Node], walk: Walk, outputs: list[str]) -> None:
+    """Follow the current value to the graph's output.
+
+    Raises:
+        LayerError: names the operation that can't be followed, and says why.
+    """
+    uses: dict[str, int] = {}
+    for node in nodes:
+        for name in {*node.inputs} if node.op != "Shape" else ():
+            uses[name] = uses.get(name, 0) + 1
+    for name in outputs:
+        uses[name] = uses.get(name, 0) + 1
+    behind: set[str] = set()
+    place = -1
+    while (place := place + 1) < len(nodes):
+        node = nodes[place]
+        try:
+            if node.op == "Shape" and node.inputs[0] in walk.shapes:
+                note_shape(node, walk)
+            elif walk.current not in node.inputs:
+                if again := next((name for name in node.inputs if name in behind), None):
+                    raise LayerError(f"it takes {escaped(shorten(again))} again; a network here is a chain")
+                if all(not name or name in walk.constants for name in node.inputs):
+                    fold(node, walk.constants)
+            elif uses[walk.current] > 1 or node.inputs.count(walk.current) > 1:
+                behind.add(walk.current)
+                place = joined(nodes, place, walk, uses)
+            else:
+                behind.add(walk.current)
+                read(node, walk)
+                walk.go_on(node.outputs[0])
+        except LayerError as error:
+            raise type(error)(f"{node.told}: {error}") from None
+        except (IndexError, MalformedError) as error:
+            raise LayerError(f"{node.told}: {error}") from None
+    if walk.current not in outputs or len(outputs) != 1:
+        raise MalformedError(f"expected one output that is made of the image, found {escaped(shorten(outputs))}")
+    walk.finish()
+    walk.settle()

@@ -1,0 +1,327 @@
+"""The way of one value through a graph: which layers it has passed, and how it lies there now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+
+from vggkit.base.errors import LayerError, escaped, shorten
+from vggkit.base.shapes import Pair, Shape, elements, times
+from vggkit.exchange.chain import Chain
+from vggkit.exchange.onnx.constants import Constants
+from vggkit.exchange.onnx.nodes import Node
+from vggkit.exchange.values import Values, constant
+from vggkit.notation.layers import LARGEST, AvgPool2d, BatchNorm, Conv2d, Flatten, GroupNorm, Layer, Linear
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_MOVED = 2**21
+"""Values of one image that are followed through moves which don't leave them in their order."""
+
+MOST_MOVES = 50
+"""One behind the other."""
+
+LAST = (0, 2, 3, 1)
+"""The axes of images whose channels are last, by those of a layer's."""
+
+Move = Callable[["NDArray[Any]"], "NDArray[Any]"]
+"""Gives values another shape or another order."""
+
+
+class Padding(NamedTuple):
+    """What was added around maps, and belongs to the window that comes next.
+
+    Args:
+        mode: ONNX's word for what it holds.
+        pads: height and width, on both sides.
+        value: that it holds if it is constant.
+    """
+
+    mode: str
+    pads: Pair
+    value: float
+
+
+class Affine(NamedTuple):
+    """What was done to each channel so far, one operation after the other.
+
+    Args:
+        centre: what was subtracted.
+        scale: what it was then multiplied by.
+    """
+
+    centre: Values | None = None
+    scale: Values | None = None
+
+
+class Walk:
+    """Follows one value.
+
+    Args:
+        image: the name of the images.
+        shape: theirs, the batch included.
+        turned: whether their channels are last.
+        constants: the tensors that are known.
+        opset: the version of the operations.
+    """
+
+    def __init__(self, image: str, shape: Shape, *, turned: bool, constants: Constants, opset: int) -> None:
+        self.constants, self.opset = constants, opset
+        self.current, self.shape = image, shape
+        self.batch = shape[0]
+        self.shapes = {image: shape}
+        """Of each value that was passed, as the graph has it."""
+        self.chain = Chain((shape[3], shape[1], shape[2]) if turned else shape[1:])
+        self.axes: tuple[int, ...] | None = (0, 1, 2, 3)
+        """The layer's axes, in the order of the graph's; None if the graph's are others."""
+        self.moves: list[Move] = []
+        self.is_turned = False
+        """Whether a move leaves the values in another order."""
+        self.mover = ""
+        self.padding: Padding | None = None
+        self.affine_by = ""
+        self.affine: Affine | None = None
+        if turned:
+            self.move(lambda array: array.transpose(LAST), shape, "the image", axes=LAST, turns=True)
+
+    def go_on(self, output: str) -> None:
+        """Go on to what an operation makes."""
+        self.current = output
+        self.shapes[output] = self.shape
+
+    # Moves
+
+    def move(
+        self, move: Move, shape: Shape, by: str, *, axes: tuple[int, ...] | None = None, turns: bool = False
+    ) -> None:
+        """Note a move.
+
+        Args:
+            move: what it does.
+            shape: what it makes.
+            by: who does it, for messages.
+            axes: the layer's axes behind it, if they are still the same.
+            turns: whether it changes the order of values.
+        """
+        self.finish()
+        if len(self.moves) >= MOST_MOVES:
+            raise LayerError(f"expected at most {MOST_MOVES} moves of values before a layer, found more")
+        self.moves.append(move)
+        self.shape, self.mover, self.axes = shape, by, axes
+        self.is_turned = self.is_turned or turns
+
+    def is_in_order(self, axes: tuple[int, ...]) -> bool:
+        """Tell whether the values are in the order that they have with the layer's axes in some order."""
+        x = self.chain.shape
+        if self.axes is not None:
+            return axes == self.axes
+        if not self.is_turned:
+            return axes == (0, 1, 2, 3)[: len(axes)]
+        if elements(x) > MOST_MOVED:
+            raise LayerError(f"more than {MOST_MOVED:,} values are not followed into another order")
+        import numpy
+
+        numbers = numpy.arange(self.batch * elements(x)).reshape(self.batch, *x)
+        moved = numbers
+        for move in self.moves:
+            moved = move(moved)
+        return numpy.array_equal(moved.reshape(-1), numbers.transpose(axes).reshape(-1))
+
+    def settle(self) -> None:
+        """Have the values lie as a layer takes them; a flattening becomes a layer.
+
+        Raises:
+            LayerError: if they lie in an order that no layer makes.
+        """
+        if self.affine:
+            self.finish()
+        x = self.chain.shape
+        if not self.moves:
+            return
+        plain = tuple(range(len(x) + 1))
+        if self.shape == (self.batch, *x) and self.is_in_order(plain):
+            self._lie()
+            return
+        if len(x) == 3 and self.shape == (self.batch, elements(x)):
+            order = next((word for word, axes in (("chw", plain), ("hwc", LAST)) if self.is_in_order(axes)), None)
+            if order is not None:
+                self.chain.add(self.mover, Flatten("hwc") if order == "hwc" else Flatten())
+                self._lie()
+                return
+        raise LayerError(
+            f"no layer of a configuration moves values as {self.mover} does, from {times(x)} to"
+            f" {times(self.shape[1:]) or 'one number'}"
+        )
+
+    def _lie(self) -> None:
+        """Note that the values lie as the last layer makes them."""
+        x = self.chain.shape
+        self.moves, self.is_turned, self.mover = [], False, ""
+        self.shape = (self.batch, *x)
+        self.axes = tuple(range(4)) if len(x) == 3 else None
+
+    # Layers
+
+    def finish(self) -> None:
+        """Finish what was begun: what was done to each channel is a layer of its own.
+
+        Raises:
+            LayerError: if maps were padded, and it is no window that comes next.
+        """
+        if self.padding:
+            raise LayerError("no layer of a configuration does what it does to maps that were padded")
+        if self.affine:
+            self.normalize(None)
+
+    def normalize(self, shift: Values | None) -> None:
+        """Add the layer that centres, scales and shifts each channel: a normalisation by statistics that are known.
+
+        Args:
+            shift: what was added in the end.
+        """
+        assert self.affine is not None
+        (centre, scale), self.affine = self.affine, None
+        last, shape = self.last(), self.chain.shape[:1]
+        values = {"weight": scale or constant(1.0, shape), "bias": shift or constant(0.0, shape)}
+        if isinstance(last, GroupNorm) and not last.affine and centre is None:
+            self.changed(replace(last, affine=True), values)
+            return
+        layer = BatchNorm()
+        statistics = {"running_mean": centre or constant(0.0, shape), "running_var": constant(1 - layer.eps, shape)}
+        self.chain.add(self.affine_by, layer, {**values, **statistics})
+
+    def take_padding(self) -> Padding | None:
+        """Return what was added around the maps, which is now done with."""
+        taken, self.padding = self.padding, None
+        return taken
+
+    def maps(self) -> Shape:
+        """Have the values lie as channels × height × width; return these.
+
+        Raises:
+            LayerError: if they don't.
+        """
+        self.settle()
+        return self.chain.maps()
+
+    def flat(self) -> int:
+        """Have the values lie one behind the other; return how many.
+
+        Raises:
+            LayerError: if they don't.
+        """
+        self.settle()
+        if len(self.chain.shape) != 1:
+            raise LayerError(f"its input is {times(self.chain.shape)}; expected flat features")
+        return self.chain.shape[0]
+
+    def layer(self, node: Node, layer: Layer, values: Mapping[str, Values] | None = None) -> None:
+        """Add a layer that takes its input as layers take it."""
+        self.finish()
+        self.settle()
+        self.chain.add(node.name, layer, values)
+        self._lie()
+
+    def pointwise(self, node: Node, layer: Layer) -> None:
+        """Add a layer that does the same to each value, wherever it lies."""
+        self.finish()
+        if self.shape[1:] != self.chain.shape and len(self.shape) == 2:
+            self.settle()
+        self.chain.add(node.name, layer)
+
+    def tensor(self, name: str) -> Values:
+        """Return a layer's tensor.
+
+        Raises:
+            LayerError: if it is computed from the image.
+        """
+        if name not in self.constants:
+            raise LayerError(f"its weights are {escaped(shorten(name))}, which is no tensor of the file")
+        return self.constants.values[name]
+
+    def held(self, **names: tuple[str, Shape]) -> dict[str, Values]:
+        """Return tensors by torch's names.
+
+        Raises:
+            LayerError: if one has another shape.
+        """
+        return {role: self.tensor(name).shaped(shape) for role, (name, shape) in names.items()}
+
+    def changed(self, layer: Layer, values: Mapping[str, Values]) -> None:
+        """Give the layer that was added last another form, and more values."""
+        part, before = self.chain.parts.pop(), self.chain.values.pop()
+        self.chain.shape = part.input_shape
+        self.chain.add(part.path, layer, {**values, **before})
+
+    def last(self) -> Layer | None:
+        """Return the layer that was added last."""
+        return self.chain.parts[-1].layer if self.chain.parts else None
+
+    def of_channels(self, name: str) -> Values | None:
+        """Return known values of each channel of what the last layer makes; None if they are something else."""
+        values = self.constants.values.get(name)
+        if values is None:
+            return None
+        channels = self.chain.shape[0]
+        sizes = [1] * (len(self.shape) - len(values.shape)) + [*values.shape]
+        axis = self.axes.index(1) if self.axes else 1
+        wanted = [channels if place == axis else 1 for place in range(len(self.shape))]
+        return values.shaped((channels,)) if sizes == wanted else None
+
+    def add_shift(self, node: Node, name: str) -> None:
+        """Read an addition to each channel: the bias of the layer before it, or the shift of a normalisation.
+
+        Raises:
+            LayerError: if it is neither.
+        """
+        last, shift = self.last(), self.of_channels(name)
+        if shift is None:
+            raise LayerError(f"no layer of a configuration adds {escaped(shorten(name))}")
+        if self.affine is not None:
+            self.normalize(shift)
+        elif isinstance(last, (Conv2d, Linear)) and not last.bias:
+            self.changed(replace(last, bias=True), {"bias": shift})
+        else:
+            self.affine, self.affine_by = Affine(), node.name
+            self.normalize(shift)
+
+    def subtract(self, node: Node, name: str) -> None:
+        """Read a subtraction from each channel.
+
+        Raises:
+            LayerError: if it is none.
+        """
+        self.finish()
+        centre = self.of_channels(name)
+        if centre is None:
+            raise LayerError(f"no layer of a configuration subtracts {escaped(shorten(name))}")
+        self.affine, self.affine_by = Affine(centre), node.name
+
+    def multiply(self, node: Node, name: str) -> None:
+        """Read a multiplication of each channel.
+
+        Raises:
+            LayerError: if it is none.
+        """
+        if self.affine is None or self.affine.scale is not None:
+            self.finish()
+            self.affine, self.affine_by = Affine(), node.name
+        scale = self.of_channels(name)
+        if scale is None:
+            raise LayerError(f"no layer of a configuration multiplies by {escaped(shorten(name))}")
+        self.affine = Affine(self.affine.centre, scale)
+
+    def divide(self, name: str) -> bool:
+        """Read the divisor of an average pool off a multiplication behind it; tell whether it is one."""
+        last, factor = self.last(), self.constants.small(name)
+        if not isinstance(last, AvgPool2d) or last.divisor_override is not None or factor is None or factor.size != 1:
+            return False
+        divisor = last.kernel_size[0] * last.kernel_size[1] / float(factor.reshape(-1)[0] or inf)
+        if not 0.5 <= divisor <= LARGEST or abs(divisor - round(divisor)) > 1e-3:
+            return False
+        self.changed(replace(last, divisor_override=round(divisor)), {})
+        return True
