@@ -12,6 +12,7 @@ from msgspec.structs import replace
 import vggkit
 from vggkit import Network
 from vggkit.base.errors import LayerError
+from vggkit.notation.layers import AdaptiveAvgPool2d, AvgPool2d
 
 
 def layers(source: Any) -> list[Any]:
@@ -20,7 +21,9 @@ def layers(source: Any) -> list[Any]:
 
 
 def plainest(network: Network) -> list[Any]:
-    """Return what a network's layers compute, for its input: whether a pool rounds up may make no difference."""
+    """Return what a network's layers compute, for its input: whether a pool rounds up may make no difference,
+    and an average to a size that divides is one with a window.
+    """
     found = []
     for placed in network:
         layer, x = placed.layer.in_inference(placed.input_shape), placed.input_shape
@@ -28,6 +31,10 @@ def plainest(network: Network) -> list[Any]:
             down = replace(layer, ceil_mode=False)
             with suppress(LayerError):  # a window that fits nowhere, rounded down
                 layer = down if down.output_shape(x) == layer.output_shape(x) else layer
+        if isinstance(layer, AdaptiveAvgPool2d) and layer.output_size != (1, 1):
+            (height, height_left), (width, width_left) = (divmod(*axis) for axis in zip(x[1:], layer.output_size))
+            same = AvgPool2d((height, width), stride=(height, width)) if height and width else layer
+            layer = same if not height_left and not width_left else layer
         found += [layer] if layer else []
     return found
 

@@ -75,7 +75,7 @@ def check_drawn(network: Network, folder: Path) -> None:
     back = None
     if all(are_read_back(placed.layer, placed.input_shape) for placed in network):
         back = vggkit.import_config(folder / "s.onnx")
-        assert computing(Network.of(back)) == computing(network)
+        assert plainest(Network.of(back)) == plainest(network)
     if not network.weight_layers:
         return
     model, images = with_statistics(network), some_images(network)
@@ -89,18 +89,6 @@ def check_drawn(network: Network, folder: Path) -> None:
     if back is not None:
         again = scores(vggkit.build(back, weights=folder / "x.onnx").eval(), images)
         assert again.shape == wanted.shape
-
-
-def computing(network: Network) -> list[Layer]:
-    """Return a network's plainest layers; where sizes divide, an average to a size is one with a window."""
-    found = []
-    shapes = [placed.input_shape for placed in network]
-    for layer in plainest(network):
-        if isinstance(layer, AdaptiveAvgPool2d) and layer.output_size != (1, 1):
-            x = next(x for x in shapes if len(x) == 3 and layer.output_shape(x))
-            layer = AvgPool2d((x[1], x[2]))
-        found.append(layer)
-    return found
 
 
 @given(networks())
