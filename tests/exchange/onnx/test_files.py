@@ -431,7 +431,7 @@ REFUSED: dict[str, Callable[[], onnx.ModelProto]] = {
     "n1 (Gemm): alpha: expected 1.0, found 0.5": lambda: one(("Flatten",), ("Gemm", "w", {"alpha": 0.5}), w=rand(192, 3)),
     "n2 (Relu): no layer of a configuration moves values as n1 (Flatten) does, from 3×8×8 to 192": lambda: one(("Transpose", {"perm": [0, 1, 3, 2]}), ("Flatten",), ("Relu",)),
     "n1 (Relu): no layer of a configuration does what it does to maps that were padded": lambda: one(("Pad", "p"), ("Relu",), p=numpy.array([0, 0, 1, 1, 0, 0, 1, 1])),
-    "n0 (Pad): expected pads in height and width, the same on both sides": lambda: one(("Pad", "p"), ("Relu",), p=numpy.array([0, 0, 0, 0, 0, 0, 1, 1])),
+    "n1 (Conv): pads: expected the same on both sides, found 0, 0, 1, 1": lambda: one(("Pad", "p"), CONV, w=W, p=numpy.array([0, 0, 0, 0, 0, 0, 1, 1])),
     "n0 (Clip): expected two bounds, found -inf and 3": lambda: one(("Clip", "", "h"), h=numpy.float32(3)),
     "n0 (Dropout): it drops values when it runs": lambda: one(("Dropout", "r", "t"), r=numpy.float32(0.5), t=numpy.array(True)),
     "n0 (Softmax): expected it over the channels": lambda: one(("Softmax", {"axis": 2})),

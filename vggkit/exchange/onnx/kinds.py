@@ -135,9 +135,10 @@ def _joined_padding(padding: Padding | None, pads: Pair) -> tuple[str, Pair]:
     if padding is None:
         return "zeros", pads
     if padding.mode == "constant" and padding.value == 0:
-        return "zeros", (padding.pads[0] + pads[0], padding.pads[1] + pads[1])
+        before = _even(padding.pads)
+        return "zeros", (before[0] + pads[0], before[1] + pads[1])
     if padding.mode in MODES and pads == (0, 0):
-        return MODES[padding.mode], padding.pads
+        return MODES[padding.mode], _even(padding.pads)
     raise LayerError(f"no layer of a configuration pads with {padding.mode} {padding.value:g} before it")
 
 
@@ -150,7 +151,7 @@ def _(node: Node, walk: Walk) -> None:
     if padding is not None:
         if padding.value != -inf or any(pads):
             raise LayerError(f"no layer of a configuration pads with {padding.value:g} before it")
-        pads = (*padding.pads, *padding.pads)
+        pads = padding.pads
     layer = notation.MaxPool2d(kernel, stride=stride, padding=pads[:2], dilation=dilation, ceil_mode=ceil)
     walk.layer(node, _rounded(layer, pads, x))
 
@@ -167,7 +168,8 @@ def _(node: Node, walk: Walk) -> None:
         if padding.mode != "constant" or padding.value != 0 or any(pads[:2]):
             raise LayerError("no average pool of a configuration has such a padding before it")
         counted = True
-        pads = (*padding.pads, padding.pads[0] + pads[2], padding.pads[1] + pads[3])
+        before = _even(padding.pads)
+        pads = (*before, before[0] + pads[2], before[1] + pads[3])
     ceil = bool(node.integer("ceil_mode", 0))
     layer = notation.AvgPool2d(
         kernel, stride=stride, padding=pads[:2], ceil_mode=ceil, count_include_pad=counted or not any(pads[:2])
@@ -238,11 +240,11 @@ def _(node: Node, walk: Walk) -> None:
     if len(node.inputs) > 3 and node.inputs[3]:
         raise LayerError("expected pads for all axes")
     walk.maps()
-    if len(pads) != 8 or any((pads[0], pads[1], pads[4], pads[5])) or pads[2:4] != pads[6:] or min(pads) < 0:
-        raise LayerError(f"expected pads in height and width, the same on both sides, found {shorten(pads)}")
+    if len(pads) != 8 or any((pads[0], pads[1], pads[4], pads[5])) or min(pads) < 0:
+        raise LayerError(f"expected pads in height and width, found {shorten(pads)}")
     walk.finish()
     if any(pads):
-        walk.padding = Padding(mode, (pads[2], pads[3]), value)
+        walk.padding = Padding(mode, (pads[2], pads[3], pads[6], pads[7]), value)
 
 
 # Layers with weights

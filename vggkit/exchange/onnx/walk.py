@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from vggkit.base.errors import LayerError, escaped, shorten
-from vggkit.base.shapes import Pair, Shape, elements, times
+from vggkit.base.shapes import Shape, elements, times
 from vggkit.exchange.chain import Chain
 from vggkit.exchange.onnx.constants import Constants
 from vggkit.exchange.onnx.nodes import Node
@@ -37,12 +37,12 @@ class Padding(NamedTuple):
 
     Args:
         mode: ONNX's word for what it holds.
-        pads: height and width, on both sides.
+        pads: before the maps in height and width, then behind them.
         value: that it holds if it is constant.
     """
 
     mode: str
-    pads: Pair
+    pads: tuple[int, int, int, int]
     value: float
 
 
