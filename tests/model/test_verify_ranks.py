@@ -12,7 +12,7 @@ import torch
 import vggkit
 from tests.cli.test_app import printed, run
 from tests.conftest import sample
-from tests.footprint.ranks import divided, sharded, tracked
+from tests.footprint.ranks import divided, sharded, staged, tracked
 from tests.footprint.ranks.test_replicas import LOOPS, REPLICAS, TINY
 from vggkit.base.eager import PARAMETERS, Storage
 from vggkit.footprint.ranks import shards
@@ -20,6 +20,7 @@ from vggkit.footprint.ranks.replicas import Replicas
 from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.ranks.zero import ShardedOptimizer
+from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.model.rank import measure_alone
 from vggkit.model.verify import verify
@@ -49,15 +50,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "kept": {"reshard_after_forward": False},
     "mixed": {"param_dtype": "bfloat16", "reduce_dtype": "float32", "batch_norm": False},
     "stepped in backward": {"step_in_backward": True},
+    "gpipe": {"schedule": "gpipe"},
+    "1f1b": {"schedule": "1f1b"},
+    "cut where it balances": {"cut": "auto"},
 }
 OF_DDP = ("bucket_cap_mb", "static_graph")
 PARTS = [word for word in LOOPS if not any(option in LOOPS[word] for option in OF_DDP)]
+STAGED = ("gpipe", "1f1b", "cut where it balances", "adamw", "moving average", "frozen", "checkpointed", "set to zero")
 DIVIDED = ("plain", "adamw", "paper", "accumulated", "set to zero", "moving average", "bfloat16")
 CASES = [
     *(f"{parallel}; {word}" for parallel in REPLICAS for word in LOOPS),
     *(f"fsdp; {word}" for word in (*PARTS, "root", "kept", "stepped in backward")),
     *(f"tensor; {word}" for word in DIVIDED),
-    *(f"tensor+ddp; {word}" for word in DIVIDED if word not in ("clipped", "checkpointed")),
+    *(f"tensor+ddp; {word}" for word in DIVIDED),
+    *(f"pipeline; {word}" for word in STAGED),
 ]
 
 
@@ -69,6 +75,8 @@ def of_case(case: str) -> dict[str, Any]:
     """Return the options of a case; those of `ddp` alone are left out elsewhere."""
     parallel, word = case.split("; ")
     given = {key: value for key, value in OPTIONS[word].items() if parallel == "ddp" or key not in OF_DDP}
+    if parallel == "pipeline":
+        return {"parallel": parallel, "batch": 8, "microbatches": 4, "cut": ["block2", "fc2"], **given}
     return {"parallel": parallel, "ranks": RANKS.get(parallel, 3), **given}
 
 
@@ -76,10 +84,15 @@ def by_hand(options: StepOptions) -> int:
     """Return the peak of a loop that is written in torch alone, of replicas on real tensors."""
     if options.group.parallel in REPLICAS:
         return tracked.peak_and_buckets(NETWORK, options)[0]
+    if options.group.parallel == "pipeline":
+        return staged.peak(NETWORK, step_of(NETWORK, options).options)
     return (sharded if options.group.parallel == "fsdp" else divided).peak(NETWORK, options)
 
 
-FEW = ["ddp; static graph", "ddp; accumulated", "ddp-view; set to zero", "zero1; adamw", "fsdp; kept", "tensor; plain"]
+FEW = [
+    *("ddp; static graph", "ddp-view; set to zero", "zero1; adamw", "fsdp; kept", "tensor; plain"),
+    *("tensor+ddp; accumulated", "pipeline; 1f1b"),
+]
 
 
 @pytest.mark.parametrize("case", sample(CASES, FEW))

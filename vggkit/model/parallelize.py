@@ -226,7 +226,7 @@ class SetUp(ABC):
         return nullcontext()
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:  # some need them
-        """Return a second model, for moving averages of the parameters that the rank has of the first one.
+        """Return a second model, or its part, for moving averages of the parameters that the rank has of the first one.
 
         The arguments are those of `applied`.
         """
@@ -429,6 +429,9 @@ class PipelineSetUp(SetUp):
             _keep_received(model, own.layers)
         device = next(model.parameters()).device
         return PipelineStage(Stage(model, own.layers), own.place, own.stages, device, group=mesh.get_group())
+
+    def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        return self.applied(model, mesh, group).submod
 
 
 def _keep_received(model: VGG, layers: Iterable[PlacedLayer]) -> None:

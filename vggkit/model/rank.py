@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed._tools.fake_collectives import CollectiveOp, collective_ops, sync_ops
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -25,10 +27,11 @@ from torch.utils._pytree import tree_leaves
 
 from vggkit.base.errors import ArgumentError, BuildError
 from vggkit.footprint.ranks import Group
+from vggkit.footprint.ranks.pipelines import stages_of
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.module import VGG
-from vggkit.model.parallelize import SET_UPS, mesh_of
+from vggkit.model.parallelize import SET_UPS, PipelineSetUp, SetUp, mesh_of
 from vggkit.model.steps import Training
 from vggkit.model.tracking import FakeTensors, no_garbage_collection
 from vggkit.network import Network
@@ -100,7 +103,7 @@ def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measure
     """
     tracker = RankTracker()
     with no_garbage_collection(), tracker:
-        training = RankTraining(network, options, mesh)
+        training = training_of(network, options, mesh)
         for _ in range(max(EARLY, options.first_steps + 1)):
             training.step()
         training.loss = None  # a plan on the CPU does not count the loss of the step before
@@ -123,14 +126,14 @@ class RankTraining(Training):
     """
 
     def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
-        self.mesh = mesh
+        self.network, self.mesh = network, mesh
         # on a rank that is alone nobody has weights to begin with, and a plan does not count how they come
         self.is_alone = dist.get_backend() == "fake"
         self.set_up = SET_UPS[options.group.parallel](init_sync=not self.is_alone)
         super().__init__(network, options)
 
-    def _set_up(self) -> nn.Module:
-        run: Any = self.set_up.applied(self.model, self.mesh, self.options.group)
+    def _set_up(self, model: VGG) -> nn.Module:
+        run: Any = self.set_up.applied(model, self.mesh, self.options.group)
         if self.is_alone and isinstance(run, DistributedDataParallel):
             # the averages that it waits for come from nobody; torch looks at the annotations, and wants no text there
             run.register_comm_hook(run.process_group, lambda ranks, bucket: _sent(ranks, bucket))
@@ -147,6 +150,53 @@ class RankTraining(Training):
     def _context_of(self, batch: int) -> AbstractContextManager[Any]:
         is_last = batch == self.options.accumulate - 1
         return super()._context_of(batch) if is_last else self.set_up.without_sending(self.run)
+
+
+class StageTraining(RankTraining):
+    """The training loop of a stage of a pipeline: the first one has the images, and the last one the targets."""
+
+    def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
+        super().__init__(network, options, mesh)
+        first, last = self.stage.is_first, self.stage.is_last
+        if not first:
+            self.images = self.images.new_empty(0)
+        if not last:
+            self.targets = self.targets.new_empty(0)
+        self._given = (self.images,) if first else ()
+        self._wanted = {"target": self.targets} if last else {}
+
+    def _set_up(self, model: VGG) -> nn.Module:
+        options = self.options
+        made: Any = self.set_up.applied(model, self.mesh, options.group)
+        self.model = made.submod
+        layers = stages_of(self.network, options.group.cut)[made.stage_index].layers
+        images, dtype = options.batch // options.microbatches, getattr(torch, options.dtype)
+        # a stage asks the one before for the shapes; a rank that is alone must know them
+        received, sent = (
+            torch.empty(images, *shape, dtype=dtype, device="meta", requires_grad=has_gradient)
+            for shape, has_gradient in ((layers[0].input_shape, made.stage_index > 0), (layers[-1].output_shape, True))
+        )
+        self.stage = PipelineStage(
+            self.model, made.stage_index, made.num_stages, made.device, received, sent, group=self.mesh.get_group()
+        )
+        loss = partial(options.loss_rules.torch_loss, functional=nn.functional)
+        self.schedule = SCHEDULES[options.group.schedule](self.stage, options.microbatches, loss_fn=loss)
+        return self.model
+
+    def run_batches(self) -> None:
+        self.schedule.step(*self._given, **self._wanted)
+
+
+SCHEDULES: dict[str, Any] = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
+"""torch's schedules by their words."""
+
+TRAININGS: dict[type[SetUp], type[RankTraining]] = {PipelineSetUp: StageTraining}
+"""The loops of strategies whose loop is another one."""
+
+
+def training_of(network: Network, options: StepOptions, mesh: DeviceMesh) -> RankTraining:
+    """Return the training loop of the rank that this process is; the arguments are those of `RankTraining`."""
+    return TRAININGS.get(SET_UPS[options.group.parallel], RankTraining)(network, options, mesh)
 
 
 def _sent(ranks: dist.ProcessGroup, bucket: Any) -> torch.futures.Future[Tensor]:

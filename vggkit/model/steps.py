@@ -62,8 +62,10 @@ class Training:
 
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.options = options
-        self.model = model_of(network, options)
-        self.run = self._set_up()
+        model = model_of(network, options)
+        self.model: nn.Module = model
+        self.run = self._set_up(model)
+        del model  # a stage of a pipeline has a part of it
         self.parameters = list(self.model.parameters())  # a divided model in replicas forgets some as it runs
         self.average = self._set_up_average(model_of(network, options)) if options.ema else None
         self.images = images_of(network, options, options.batch)
@@ -77,9 +79,9 @@ class Training:
                 _step_in_backward(parameter, optimizer)
         self.loss: Tensor | None = None
 
-    def _set_up(self) -> nn.Module:
+    def _set_up(self, model: VGG) -> nn.Module:
         """Return what is called for the forward pass: the model itself, unless something wraps it."""
-        return self.model
+        return model
 
     def _set_up_average(self, model: VGG) -> nn.Module:
         """Return the second model, which has the moving averages: as it is, unless the first one is divided."""
@@ -106,11 +108,7 @@ class Training:
         options = self.options
         if not options.step_in_backward:
             self._zero_grad()
-        for batch in range(options.accumulate):
-            with self._context_of(batch):
-                self.loss = self.forward()
-                if self.loss.requires_grad:
-                    self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.run_batches()
         if options.clip_grad:
             nn.utils.clip_grad_norm_(self.parameters, max_norm=1.0)
         if not options.step_in_backward:
@@ -120,6 +118,14 @@ class Training:
             with torch.no_grad():
                 for average, parameter in zip(self.average.parameters(), self.parameters):
                     average.lerp_(parameter, 0.001)
+
+    def run_batches(self) -> None:
+        """Run the forward and the backward pass of a batch, or of several whose gradients are added up."""
+        for batch in range(self.options.accumulate):
+            with self._context_of(batch):
+                self.loss = self.forward()
+                if self.loss.requires_grad:
+                    self.loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
 
     def _zero_grad(self) -> None:
         """Free the gradients of the step before, or set them to zero."""

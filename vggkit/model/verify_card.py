@@ -60,7 +60,7 @@ def _claims_of_ranks(network: Network, options: StepOptions) -> Iterator[Claim]:
     for rank, step in asked(network, options):
         alike.setdefault(step, []).append(rank)
     for step, ranks in alike.items():
-        recording = record(network, options.of_rank(ranks[0]), steps_of(step))
+        recording = record(network, step.options.of_rank(ranks[0]), steps_of(step))
         yield from claims(step, recording, Subject.of_ranks(ranks))
 
 

@@ -36,7 +36,7 @@ def _claims_alone(network: Network, options: StepOptions) -> Iterator[Claim]:
     for rank, step in asked(network, options):
         alike.setdefault((step, step.strategy.traffic(rank)), []).append(rank)
     for (step, traffic), ranks in alike.items():
-        yield from rank_claims(step, traffic, measure_alone(network, options.of_rank(ranks[0])), ranks)
+        yield from rank_claims(step, traffic, measure_alone(network, step.options.of_rank(ranks[0])), ranks)
 
 
 def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
@@ -56,8 +56,10 @@ def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
 
 
 def _claims_together(network: Network, options: StepOptions) -> Iterator[Claim]:
-    measured = measure_together(network, options)
-    for rank, step in asked(network, options):
+    steps = list(asked(network, options))
+    _, first = steps[0]
+    measured = measure_together(network, first.options)  # they say where a pipeline is cut
+    for rank, step in steps:
         yield from rank_claims(step, step.strategy.traffic(rank), measured[rank], [rank])
 
 
