@@ -252,7 +252,7 @@ group_options = stacked(
         default=2,
         show_default=True,
         metavar="N",
-        help="Of tensor+ddp: how many copies of the divided model there are.",
+        help="Of tensor+ddp and pipeline+ddp: how many copies of the divided model there are.",
     ),
     click.option(
         "--param-dtype",

@@ -15,14 +15,16 @@ from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
 from tests.footprint.card import play_steps
 from tests.footprint.grid import network_of, split
-from tests.footprint.ranks import divided, sharded
+from tests.footprint.ranks import divided, sharded, staged
 from tests.footprint.ranks.loop import Training, group_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Network
 
-MADE: dict[str, Callable[[Network, StepOptions], Training]] = {
+MADE: dict[str, Callable[[Network, StepOptions], Training | staged.Training]] = {
     "tensor": divided.training_of,
     "tensor+ddp": divided.training_of,
+    "pipeline": staged.training_of,
+    "pipeline+ddp": staged.training_of,
 }
 """How the training of a divided model is made."""
 

@@ -1,22 +1,24 @@
-"""What MemTracker sees of a rank's step that runs a stage of a network, on fake tensors."""
+"""What MemTracker sees of a rank's step that runs a stage of a network: on fake tensors, of copies on real ones."""
 
 from __future__ import annotations
 
 import gc
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed import pipelining
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.pipelining import PipelineStage
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import vggkit
 from tests.footprint.card.play_steps import LOSSES
-from tests.footprint.ranks.loop import group_of
+from tests.footprint.ranks.loop import averaged, group_of
 from tests.footprint.ranks.tracked import Tracker
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.verify import _FakeTensors
@@ -49,13 +51,12 @@ class Stage(nn.Module):
         return x
 
 
-def stage_of(network: vggkit.Network, options: StepOptions) -> Stage:
-    """Return a rank's stage of a model, in which nothing that was received is overwritten."""
+def stage_of(network: vggkit.Network, options: StepOptions, own: int) -> Stage:
+    """Return one of the stages of a model, in which nothing that was received is overwritten."""
     of_build: Any = {"freeze": options.freeze, "checkpoint": options.checkpoint}
     model = vggkit.build(network, dtype=options.dtype, **of_build).train()
     paths = [path for path, module in model.named_modules() if not list(module.children())]
     begins = [0, *(paths.index(first_in(network, name).module) for name in options.group.cut), len(paths)]
-    own = options.group.own
     layers = {path: model.get_submodule(path) for path in paths[begins[own] : begins[own + 1]]}
     if own:
         for module in layers.values():
@@ -71,36 +72,65 @@ def first_in(network: vggkit.Network, name: str) -> vggkit.network.PlacedLayer:
     return next((placed for placed in network if placed.block == name), None) or network.layer(name)
 
 
+def mesh_of(options: StepOptions) -> DeviceMesh:
+    """Return the ranks in copies of a pipeline, one or several."""
+    group = options.group
+    copies = group.replicas if group.parallel == "pipeline+ddp" else 1
+    return init_device_mesh(options.device, (copies, group.ranks // copies), mesh_dim_names=("dp", "pp"))
+
+
+def training_of(network: vggkit.Network, options: StepOptions) -> Training:
+    """Return the loop of the rank that this process is."""
+    return Training(network, options, mesh_of(options))
+
+
 class Training:
     """The loop of a rank; what it is made of is made in this order.
 
     Args:
         network: what to train.
         options: what a step is like.
+        mesh: of `mesh_of`.
     """
 
-    def __init__(self, network: vggkit.Network, options: StepOptions) -> None:
+    def __init__(self, network: vggkit.Network, options: StepOptions, mesh: DeviceMesh) -> None:
         self.options = options
         group = options.group
+        copies, stages = mesh.shape
+        own = group.own % stages
         dtype, device = getattr(torch, options.dtype), torch.device(options.device)
-        self.is_first, self.is_last = group.own == 0, group.own == group.ranks - 1
-        self.stage = stage_of(network, options)
-        self.average = stage_of(network, options) if options.ema else None
+        self.stage = stage_of(network, options, own)
+        if options.device == "cuda":  # fake tensors can't be moved
+            self.stage.to(device)
+        self.sent: list[int] = []
+        run: nn.Module = self.stage
+        if copies > 1:
+            averaging = mesh.get_group("dp")
+            run = DistributedDataParallel(
+                run,
+                device_ids=[0] if options.device == "cuda" else None,
+                process_group=averaging,
+                init_sync=False,
+                bucket_cap_mb=group.bucket_cap_mb,
+            )
+            run.register_comm_hook(self.sent, lambda sent, bucket: averaged(sent, bucket))
+        self.average = stage_of(network, options, own) if options.ema else None
+        if options.device == "cuda" and self.average is not None:
+            self.average.to(device)
         self.loss_of, shape, made = LOSSES[options.loss](network.output_shape, dtype)
-        self.images = torch.zeros(options.batch, *network.input_shape, dtype=dtype, device=device)
-        self.targets = torch.zeros(options.batch, *shape, dtype=made, device=device)
-        if not self.is_first:
-            del self.images
-        if not self.is_last:
-            del self.targets
+        self.images, self.targets = (
+            torch.zeros(options.batch, *shape_of, dtype=of, device=device) if is_here else None
+            for shape_of, of, is_here in ((network.input_shape, dtype, own == 0), (shape, made, own == stages - 1))
+        )
         borders = [network.input_shape, *(first_in(network, name).input_shape for name in group.cut)]
         borders.append(network.output_shape)
         batch = options.batch // options.microbatches
         received, sent = (
             torch.empty(batch, *borders[border], dtype=dtype, device="meta", requires_grad=border > 0)
-            for border in (group.own, group.own + 1)
+            for border in (own, own + 1)
         )
-        part = PipelineStage(self.stage, group.own, group.ranks, device, input_args=received, output_args=sent)
+        of_copy = mesh.get_group("pp")
+        part = PipelineStage(run, own, stages, device, input_args=received, output_args=sent, group=of_copy)
         self.schedule = SCHEDULES[group.schedule](part, options.microbatches, loss_fn=self.loss_of)
         trained = [parameter for parameter in self.stage.parameters() if parameter.requires_grad]
         self.optimizer = options.rules.torch_optimizer(trained, options.update, torch.optim)
@@ -108,9 +138,8 @@ class Training:
     def step(self) -> None:
         """Run a step."""
         self.stage.zero_grad(set_to_none=self.options.zero_grad == "set_to_none")
-        images = (self.images,) if self.is_first else ()
-        targets = {"target": self.targets} if self.is_last else {}
-        self.schedule.step(*images, **targets)
+        images = () if self.images is None else (self.images,)
+        self.schedule.step(*images, target=self.targets)
         if self.optimizer is not None:
             self.optimizer.step()
         if self.average is not None:
@@ -121,12 +150,15 @@ class Training:
 
 @contextmanager
 def tracked(network: vggkit.Network, options: StepOptions) -> Iterator[tuple[Training, Tracker]]:
-    """Be a rank whose tensors are fake."""
+    """Be a rank whose tensors are fake; DistributedDataParallel needs real ones."""
     gc.collect()
     gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
+    fake = _FakeTensors() if options.group.parallel == "pipeline" else nullcontext()
     try:
-        with group_of(options), _FakeTensors(), (tracker := Tracker()):
-            yield Training(network, options), tracker
+        with group_of(options):
+            mesh = mesh_of(options)
+            with fake, (tracker := Tracker()):
+                yield Training(network, options, mesh), tracker
     finally:
         gc.enable()
 
@@ -140,7 +172,7 @@ def bytes_of(tracker: Tracker, when: str) -> int:
 def peak(network: vggkit.Network, options: StepOptions) -> int:
     """Measure the peak of a step that is like all later ones."""
     with tracked(network, options) as (training, tracker):
-        for _ in range(options.early_steps + 1):
+        for _ in range(max(options.early_steps, 2) + 1):
             training.step()
         tracker.begin()
         training.step()

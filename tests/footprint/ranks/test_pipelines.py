@@ -14,8 +14,9 @@ from torch.distributed.pipelining import schedules
 
 import vggkit
 from tests.conftest import sample
+from tests.footprint.card import Card
 from tests.footprint.ranks.staged import bytes_of, peak, tracked
-from tests.footprint.ranks.test_replicas import SMALL
+from tests.footprint.ranks.test_replicas import SMALL, assert_torchs_order, assert_torchs_steps
 from tests.footprint.updates import cases as updates
 from tests.footprint.updates import fewer, sampled
 from vggkit.base.errors import ArgumentError
@@ -157,6 +158,37 @@ def test_each_option_of_a_loop_has_memtrackers_peak(loop: str) -> None:
         assert planned(network, options) == peak(network, options)
 
 
+# Against torch's allocator, on the card that isn't there
+
+ON_A_CARD = {
+    **LOOPS,
+    "one image each": {"batch": 3},
+    **{word: {"optimizer": word} for word in ("none", "adamw", "adadelta", "paper", "radam")},
+}
+
+
+@pytest.mark.parametrize("loop", sample(list(ON_A_CARD), ["all together, 1f1b", "adamw"]))
+def test_each_loop_takes_of_a_card_what_torchs_allocator_says(card: Card, loop: str) -> None:
+    """All that is allocated and freed, in order, and each step's figures; with tensors to receive into from then on."""
+    for rank, schedule in product(range(3), SCHEDULES):
+        group = {"ranks": 3, "rank": rank, "parallel": "pipeline", "cut": ["block1_norm2", "fc1"], "microbatches": 3}
+        question = {"config": TINY, "batch": 60, **group, "schedule": schedule, **ON_A_CARD[loop]}
+        assert_torchs_order(card, question)
+        assert_torchs_steps(card, question)
+
+
+def test_a_card_must_have_what_was_measured(card: Card) -> None:
+    """Each rank of D, cut before block3, in eight microbatches."""
+    group: dict[str, Any] = {"ranks": 2, "parallel": "pipeline", "cut": "block3", "microbatches": 8, "batch": 64}
+    plan = vggkit.memory("D", device="cuda", schedule="1f1b", **group)
+    for rank in plan.by_rank:
+        *_, last = card.ask(name="D", steps=4, rank=rank.rank, schedule="1f1b", **group)
+        assert rank.reserved_bytes == last["reserved"]
+
+
+# Drawn networks
+
+
 @st.composite
 def drawn_steps(draw: DrawFn) -> tuple[Network, StepOptions]:
     """Draw a network that is cut anywhere, and a rank's step of it."""
@@ -214,8 +246,7 @@ def test_what_stays_between_steps_is_what_torch_keeps() -> None:
     for options in ranks_of(network, ["block2"], batch=12, microbatches=3):
         with tracked(network, options) as (training, tracker):
             training.step()
-            of_loop = [getattr(training, word, None) for word in ("images", "targets")]
-            others = [*of_loop, *training.stage.buffers()]
+            others = [training.images, training.targets, *training.stage.buffers()]
             held = bytes_of(tracker, "current") - sum(one.nbytes for one in others if one is not None)
         assert plan_step(network, options).steady_bytes == held
 
@@ -302,7 +333,7 @@ def test_stages_have_names_in_any_vocabulary() -> None:
         ({"cut": "block1"}, "cut: expected what the second stage begins with, found block1, which is the first"),
         ({"cut": ["block3", "block2"], "ranks": 3}, "cut: expected names in the network's order, each once, found"),
         ({"cut": ["block3", "conv3_1"], "ranks": 3}, "cut: expected names in the network's order, each once, found"),
-        ({"cut": ["block3"], "ranks": 3}, "cut: 3 ranks have 3 stages, which expects 2 names, found 1"),
+        ({"cut": ["block3"], "ranks": 3}, "cut: 3 ranks by pipeline have 3 stages, which expects 2 names, found 1"),
         ({"cut": "prob"}, "cut: prob is not part of the model, which returns the scores before it"),
         ({"cut": 3}, "cut: expected a name or several, found 3"),
         (
@@ -324,7 +355,7 @@ def test_stages_have_names_in_any_vocabulary() -> None:
         ({"clip_grad": True}, "clip_grad: can't be combined with parallel pipeline, as clip_grad_norm_ would see"),
         ({"step_in_backward": True}, "step_in_backward: can't be combined with parallel pipeline, where the gradients"),
         ({"units": "root"}, "units: expected a parallel that has it (fsdp), found pipeline"),
-        ({"parallel": "ddp", "cut": "block3"}, "cut: expected a parallel that has it (pipeline), found ddp"),
+        ({"parallel": "ddp", "cut": "block3"}, "cut: expected a parallel that has it (pipeline, pipeline+ddp), found"),
     ],
     ids=str,
 )

@@ -163,7 +163,7 @@ def assert_torchs_steps(card: Card, question: Question) -> None:
     network = network_of(question)
     options = checked_options(network, device="cuda", **split(question)[1])
     step = step_of(network, options)
-    ours = run(step.loop, options.batch, ROOMY, Settings.of(""), STEPS)
+    ours = run(step.loop, step.options.at_once, ROOMY, Settings.of(""), STEPS)
     early = max(options.early_steps, step.strategy.early_steps)
     theirs = card.ask(**question, steps=early + STEPS - 1)
     assert [figures and figures._asdict() for figures in ours[1:]] == theirs[early:], question
@@ -207,7 +207,7 @@ def assert_torchs_order(card: Card, question: Question) -> None:
     step = step_of(network, options)
     early = max(options.early_steps, step.strategy.early_steps)
     said = card.ask(**question, steps=early + STEPS - 1, events=True)
-    assert in_order(numbered(step.loop, options.batch, STEPS)) == in_order(said), question
+    assert in_order(numbered(step.loop, step.options.at_once, STEPS)) == in_order(said), question
 
 
 @pytest.mark.parametrize("parallel", REPLICAS)
@@ -244,7 +244,8 @@ def test_what_is_sent_follows_from_the_buckets() -> None:
         ({"parallel": "ddp"}, "ranks: parallel ddp needs 2 or more"),
         (
             {"ranks": 2, "parallel": "dpp"},
-            "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline, found 'dpp'.",
+            "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline, pipeline+ddp,"
+            " found 'dpp'.",
         ),
         ({"ranks": 0, "parallel": "ddp"}, "ranks: expected a whole number from 1 to 4096, found 0"),
         ({"ranks": 2, "parallel": "ddp", "rank": 2}, "rank: expected a whole number from 0 to 1, found 2"),

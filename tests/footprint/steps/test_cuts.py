@@ -85,11 +85,16 @@ def test_no_other_cut_has_less(case: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"freeze": "block1_conv1"}, {"checkpoint": "block1"}, {"optimizer": "adamw", "zero_grad": "zero"}, {"ema": True}],
+    [
+        {"freeze": "block1_conv1"},
+        {"checkpoint": "block1"},
+        {"optimizer": "adamw", "zero_grad": "zero"},
+        {"device": "cuda"},
+    ],
     ids=str,
 )
 def test_no_other_cut_has_less_in_a_special_loop(options: dict[str, Any]) -> None:
-    """With frozen layers, blocks that are run again, another optimizer."""
+    """With frozen layers, blocks that are run again, another optimizer, and of what a card reserves."""
     group: dict[str, Any] = {"ranks": 3, "parallel": "pipeline", "microbatches": 4}
     assert_it_is_the_best(Network.of(vggkit.loads(TINY)), "memory", {"batch": 80, **group, **options})
 

@@ -14,6 +14,7 @@ from typing import Any
 from vggkit.base.errors import ArgumentError, one_of, shorten
 from vggkit.base.numbers import whole
 from vggkit.footprint.ranks.group import AUTO, Group, GroupArguments
+from vggkit.footprint.ranks.pipeline_replicas import PipelineReplicas
 from vggkit.footprint.ranks.pipelines import BALANCES, MOST_MICROBATCHES, Pipeline, Stage, stages_of
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.schedules import SCHEDULES
@@ -39,6 +40,7 @@ __all__ = [
     "Group",
     "GroupArguments",
     "Pipeline",
+    "PipelineReplicas",
     "Placed",
     "Stage",
     "Strategy",
@@ -57,6 +59,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
         TensorParallel,
         TensorReplicas,
         Pipeline,
+        PipelineReplicas,
     )
 }
 """Every strategy by the word that asks for it."""

@@ -27,7 +27,8 @@ class Group(msgspec.Struct, frozen=True):
             "root".
         reshard_after_forward: of `fsdp`: whether a unit's parameters are freed between its forward and its backward
             pass.
-        replicas: of `tensor+ddp`: how many copies of the divided model there are; each has its share of the ranks.
+        replicas: of `tensor+ddp` and `pipeline+ddp`: how many copies of the divided model there are; each has its share
+            of the ranks.
         param_dtype: of `fsdp`: the dtype in which parameters are gathered and layers run; None for the model's own.
         reduce_dtype: of `fsdp`: the dtype in which gradients are added up; None for that of `param_dtype`.
         cut: of `pipeline`: names of the blocks or layers with which each stage but the first one begins; "auto" for

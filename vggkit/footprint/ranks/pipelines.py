@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from math import isqrt
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from msgspec.structs import replace
 
-from vggkit.base.eager import Eager, Storage
+from vggkit.base.eager import Eager, Event, Storage
 from vggkit.base.errors import ArgumentError
 from vggkit.base.numbers import grouped
 from vggkit.footprint.ranks.group import ALONE, AUTO, Group
@@ -102,17 +102,19 @@ class Pipeline(WholeModel):
     Attributes:
         activations: what microbatches are received into.
         gradients: what their outputs' gradients are received into.
+        in_first_forward: what is allocated and freed once, before the first forward pass of all.
     """
 
     name = "pipeline"
     words = "runs some of the layers, a stage, on one microbatch after the other"
     sends = "to and from its neighbours"
-    takes = ("cut", "microbatches", "schedule", "balance")
+    takes: ClassVar[tuple[str, ...]] = ("cut", "microbatches", "schedule", "balance")
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, group, placed)
         self.activations: list[Storage] = []
         self.gradients: list[Storage] = []
+        self.in_first_forward: list[Event] = []
         self._traffic = Traffic()
 
     @classmethod
@@ -144,11 +146,11 @@ class Pipeline(WholeModel):
             return group.microbatches
         small = [number for number in range(1, isqrt(batch) + 1) if batch % number == 0]
         every = [*small, *(batch // number for number in small)]
-        return min((number for number in every if number >= group.ranks), default=batch)
+        return min((number for number in every if number >= cls.stages(group)), default=batch)
 
     @classmethod
     def settled(cls, group: Group, batch: int | None = None) -> Group:
-        return replace(group, microbatches=cls.microbatches(group, group.ranks if batch is None else batch))
+        return replace(group, microbatches=cls.microbatches(group, cls.stages(group) if batch is None else batch))
 
     @classmethod
     def sentences(cls, group: Group, batch: int) -> list[str]:
@@ -160,7 +162,7 @@ class Pipeline(WholeModel):
 
     @classmethod
     def check_batch(cls, group: Group, batch: int) -> None:
-        count, least = cls.microbatches(group, batch), SCHEDULES[group.schedule].least(group.ranks)
+        count, least = cls.microbatches(group, batch), SCHEDULES[group.schedule].least(cls.stages(group))
         if batch % count:
             raise ArgumentError(
                 f"microbatches: {batch} images can't be divided into {count} equal parts, and torch's stages receive"
@@ -204,15 +206,15 @@ class Pipeline(WholeModel):
 
     @classmethod
     def check(cls, group: Group, step: Asked) -> None:
-        schedule = SCHEDULES[group.schedule]
-        if group.microbatches is not None and group.microbatches < schedule.least(group.ranks):
+        stages = cls.stages(group)
+        if group.microbatches is not None and group.microbatches < SCHEDULES[group.schedule].least(stages):
             raise ArgumentError(
-                f"microbatches: schedule {group.schedule} needs as many as there are stages, {group.ranks}, or more;"
+                f"microbatches: schedule {group.schedule} needs as many as there are stages, {stages}, or more;"
                 f" found {group.microbatches}"
             )
-        if group.cut != AUTO and len(group.cut) != group.ranks - 1:
+        if group.cut != AUTO and len(group.cut) != stages - 1:
             raise ArgumentError(
-                f"cut: {group.ranks} ranks have {group.ranks} stages, which expects {group.ranks - 1} names, found"
+                f"cut: {group.ranks} ranks by {cls.name} have {stages} stages, which expects {stages - 1} names, found"
                 f" {len(group.cut)}"
             )
         if group.cut != AUTO and group.balance != BALANCES[0]:
@@ -223,7 +225,6 @@ class Pipeline(WholeModel):
 
 
 REFUSED: tuple[tuple[str, object, str], ...] = (
-    ("device", "cpu", "whose figures are of the CPU"),
     ("autocast", False, "whose stages receive what is sent in the dtype of the parameters"),
     ("accumulate", 1, "whose microbatches are just that: their gradients are added up; expected microbatches"),
     ("clip_grad", False, "as clip_grad_norm_ would see the gradients of one stage, and not the norm of all"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vggkit.footprint.ranks import STRATEGIES, Pipeline
+from vggkit.footprint.ranks import STRATEGIES, Pipeline, PipelineReplicas
 from vggkit.footprint.steps.cuts import best_cut
 from vggkit.footprint.steps.inference import Inference
 from vggkit.footprint.steps.options import StepOptions
@@ -21,7 +21,7 @@ from vggkit.network import Network
 STEPS: dict[str, type[Step]] = {kind.mode: kind for kind in (Training, Inference, Perceptual)}
 """Every kind of step by its mode."""
 
-OF_RANKS: dict[str, type[Step]] = {Pipeline.name: StageTraining}
+OF_RANKS: dict[str, type[Step]] = {kind.name: StageTraining for kind in (Pipeline, PipelineReplicas)}
 """Those of ranks that run a part of the network, by strategy."""
 
 

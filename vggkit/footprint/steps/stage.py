@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vggkit.base.eager import COMMUNICATION, GRADIENTS, Event, Storage, Tensor
-from vggkit.footprint.ranks import Pipeline, Stage, stages_of
+from msgspec.structs import replace
+
+from vggkit.base.eager import COMMUNICATION, GRADIENTS, Event, Parameter, Storage, Tensor
+from vggkit.footprint.ranks import Group, Pipeline, Stage, stages_of
 from vggkit.footprint.ranks.schedules import SCHEDULES
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import made_first
@@ -43,7 +45,7 @@ class StageTraining(Training):
 
     def __init__(self, network: Network, options: StepOptions, stage: Stage | None = None) -> None:
         group = options.group
-        self.stage = stages_of(network, group.cut)[group.own] if stage is None else stage
+        self.stage = self._own_stage(network, group) if stage is None else stage
         self._microbatches = options.microbatches
         self._outputs: dict[int, Tensor] = {}
         self._input_gradients: dict[int, list[Storage]] = {}
@@ -52,8 +54,17 @@ class StageTraining(Training):
         self._latest: Tensor | None = None
         super().__init__(network, options)
 
+    def _own_stage(self, network: Network, group: Group) -> Stage:
+        stages = stages_of(network, group.cut)
+        return stages[group.own % len(stages)]  # the ranks of a copy follow each other
+
     def _layers(self) -> Iterable[PlacedLayer]:
         return self.stage.layers
+
+    def _arrival(self) -> list[Parameter]:
+        group = replace(self.options.group, parallel=Pipeline.name)
+        alone = StageTraining(self.network, self.options.replace(group=group), self.stage)
+        return [self._trained[alone._trained.index(parameter)] for parameter in alone._arrived]
 
     def _walk(self) -> None:
         eager, stage = self._eager, self.stage
@@ -172,6 +183,7 @@ class StageTraining(Training):
     def _pass_events(self, number: int) -> Iterator[Event]:
         if number == 1:
             yield from self._made_once
+            yield from self.strategy.in_first_forward
         else:
             for output in self._to_join:
                 yield CLEARING, output.storage, False
