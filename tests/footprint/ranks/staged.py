@@ -31,10 +31,10 @@ class Stage(nn.Module):
 
     Args:
         layers: the layers, by their paths in the model.
-        checkpointed: blocks that are run again in the backward pass.
+        options: with blocks that are run again in the backward pass, and autocast.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], checkpointed: tuple[str, ...]) -> None:
+    def __init__(self, layers: dict[str, nn.Module], options: StepOptions) -> None:
         super().__init__()
         blocks: dict[str, OrderedDict[str, nn.Module]] = {}
         for path, module in layers.items():
@@ -42,13 +42,32 @@ class Stage(nn.Module):
             blocks.setdefault(block or path, OrderedDict())[child] = module
         for name, inside in blocks.items():
             self.add_module(name, inside[name] if name in inside else nn.Sequential(inside))
-        self.checkpointed = checkpointed
+        self.options = options
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the layers."""
-        for name, module in self.named_children():
-            x = checkpoint(module, x, use_reentrant=False) if name in self.checkpointed else module(x)
+        with autocast_of(self.options):
+            for name, module in self.named_children():
+                x = checkpoint(module, x, use_reentrant=False) if name in self.options.checkpoint else module(x)
         return x
+
+
+def autocast_of(options: StepOptions) -> torch.autocast:
+    """Return the context in which a stage and the loss run."""
+    return torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.autocast)
+
+
+def dtypes_of(network: vggkit.Network, options: StepOptions) -> dict[str, torch.dtype]:
+    """Return the dtype of each layer's input, and of the output; on the CPU, so that a card stays empty."""
+    found: dict[str, torch.dtype] = {}
+    dtype = getattr(torch, options.dtype)
+    model = vggkit.build(network, dtype=options.dtype).eval()
+    for path, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_pre_hook(lambda _, args, path=path: found.update({path: args[0].dtype}))
+    with torch.no_grad(), autocast_of(options.replace(device="cpu")):
+        found[""] = model(torch.zeros(2, *network.input_shape, dtype=dtype)).dtype
+    return found
 
 
 def stage_of(network: vggkit.Network, options: StepOptions, own: int) -> Stage:
@@ -64,7 +83,7 @@ def stage_of(network: vggkit.Network, options: StepOptions, own: int) -> Stage:
                 module.inplace = False
             if not isinstance(module, nn.Flatten):
                 break
-    return Stage(layers, options.checkpoint)
+    return Stage(layers, options)
 
 
 def first_in(network: vggkit.Network, name: str) -> vggkit.network.PlacedLayer:
@@ -81,7 +100,7 @@ def mesh_of(options: StepOptions) -> DeviceMesh:
 
 def training_of(network: vggkit.Network, options: StepOptions) -> Training:
     """Return the loop of the rank that this process is."""
-    return Training(network, options, mesh_of(options))
+    return Training(network, options, mesh_of(options), dtypes_of(network, options))
 
 
 class Training:
@@ -91,9 +110,12 @@ class Training:
         network: what to train.
         options: what a step is like.
         mesh: of `mesh_of`.
+        of_borders: of `dtypes_of`.
     """
 
-    def __init__(self, network: vggkit.Network, options: StepOptions, mesh: DeviceMesh) -> None:
+    def __init__(
+        self, network: vggkit.Network, options: StepOptions, mesh: DeviceMesh, of_borders: dict[str, torch.dtype]
+    ) -> None:
         self.options = options
         group = options.group
         copies, stages = mesh.shape
@@ -122,18 +144,24 @@ class Training:
             torch.zeros(options.batch, *shape_of, dtype=of, device=device) if is_here else None
             for shape_of, of, is_here in ((network.input_shape, dtype, own == 0), (shape, made, own == stages - 1))
         )
-        borders = [network.input_shape, *(first_in(network, name).input_shape for name in group.cut)]
-        borders.append(network.output_shape)
+        firsts = [first_in(network, name) for name in group.cut]
+        borders = [network.input_shape, *(placed.input_shape for placed in firsts), network.output_shape]
+        dtypes = [dtype, *(of_borders[placed.module] for placed in firsts), of_borders[""]]
         batch = options.batch // options.microbatches
         received, sent = (
-            torch.empty(batch, *borders[border], dtype=dtype, device="meta", requires_grad=border > 0)
+            torch.empty(batch, *borders[border], dtype=dtypes[border], device="meta", requires_grad=border > 0)
             for border in (own, own + 1)
         )
         of_copy = mesh.get_group("pp")
         part = PipelineStage(run, own, stages, device, input_args=received, output_args=sent, group=of_copy)
-        self.schedule = SCHEDULES[group.schedule](part, options.microbatches, loss_fn=self.loss_of)
+        self.schedule = SCHEDULES[group.schedule](part, options.microbatches, loss_fn=self._loss)
         trained = [parameter for parameter in self.stage.parameters() if parameter.requires_grad]
         self.optimizer = options.rules.torch_optimizer(trained, options.update, torch.optim)
+
+    def _loss(self, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with autocast_of(self.options):
+            loss: torch.Tensor = self.loss_of(output, targets)
+            return loss
 
     def step(self) -> None:
         """Run a step."""
@@ -156,9 +184,9 @@ def tracked(network: vggkit.Network, options: StepOptions) -> Iterator[tuple[Tra
     fake = _FakeTensors() if options.group.parallel == "pipeline" else nullcontext()
     try:
         with group_of(options):
-            mesh = mesh_of(options)
+            mesh, dtypes = mesh_of(options), dtypes_of(network, options)
             with fake, (tracker := Tracker()):
-                yield Training(network, options, mesh), tracker
+                yield Training(network, options, mesh, dtypes), tracker
     finally:
         gc.enable()
 

@@ -39,7 +39,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw"},
     "one image each": {"batch": 5},
 }
-CASES = [f"{cut}; {schedule}; {word}" for cut, schedule, word in product(CUTS, SCHEDULES, WAYS)]
+# real tensors' batch norm keeps wider statistics of bfloat16 than that of fake ones, by which the CPU's figures are
+ON_THE_CPU = [word for word, options in WAYS.items() if "autocast" not in options]
+CASES = [f"{cut}; {schedule}; {word}" for cut, schedule, word in product(CUTS, SCHEDULES, ON_THE_CPU)]
 FEW = ["at a block; gpipe; plain", "inside of blocks; 1f1b; small buckets", "in the classifier; 1f1b; adamw"]
 
 

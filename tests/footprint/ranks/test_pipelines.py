@@ -144,6 +144,8 @@ LOOPS: dict[str, dict[str, Any]] = {
     "gradients set to zero": {"zero_grad": "zero"},
     "moving average": {"ema": True},
     "bfloat16": {"dtype": "bfloat16"},
+    "autocast": {"autocast": True},
+    "autocast, checkpointed": {"autocast": True, "checkpoint": ["block1", "block2"]},
     "all together, 1f1b": {"freeze": "fc1", "checkpoint": "block1", "zero_grad": "zero", "ema": True},
     **{loss: {"loss": loss} for loss in LOSSES},
 }
@@ -238,6 +240,20 @@ def drawn_steps(draw: DrawFn) -> tuple[Network, StepOptions]:
 def test_each_rank_of_a_drawn_network_has_memtrackers_peak(drawn: tuple[Network, StepOptions]) -> None:
     """Cut anywhere, with blocks that are run again and frozen layers."""
     assert planned(*drawn) == peak(*drawn)
+
+
+WITH_LRN = """{name: lrn, input: 3x12x12, blocks: [[conv3-8, LRN, maxpool], [conv3-8, conv3-8]],
+classifier: [FC-60, FC-5]}"""
+
+
+@pytest.mark.parametrize("cut", [["block1_lrn", "block2_conv2"], ["block1_pool", "fc1"]], ids=str)
+def test_what_autocast_sends_has_the_dtype_of_the_layer_before(cut: list[str]) -> None:
+    """Behind a convolution bfloat16, behind LRN float32, which the stage behind casts in each microbatch."""
+    network = Network.of(vggkit.loads(WITH_LRN))
+    for options in ranks_of(network, cut, batch=80, microbatches=4, autocast=True):
+        assert planned(network, options) == peak(network, options)
+    stays = [plan_step(network, options).steady_bytes for options in ranks_of(network, cut, batch=4, autocast=True)]
+    assert len(set(stays)) == 3
 
 
 def test_what_stays_between_steps_is_what_torch_keeps() -> None:

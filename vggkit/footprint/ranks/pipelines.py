@@ -225,7 +225,6 @@ class Pipeline(WholeModel):
 
 
 REFUSED: tuple[tuple[str, object, str], ...] = (
-    ("autocast", False, "whose stages receive what is sent in the dtype of the parameters"),
     ("accumulate", 1, "whose microbatches are just that: their gradients are added up; expected microbatches"),
     ("clip_grad", False, "as clip_grad_norm_ would see the gradients of one stage, and not the norm of all"),
     ("step_in_backward", False, "where the gradients of all microbatches are added up before the step"),

@@ -177,7 +177,7 @@ class Memory(Measure):
         self._kept = _sums(0 if one.block in options.checkpoint else kept.get(one.name, 0) for one in self.layers)
         self._trained = _sums(map(self._trained_bytes, self.layers))
         self._steady = _sums(map(self._steady_bytes, self.layers))
-        self._element = ELEMENT_BYTES[options.dtype]
+        self._element = ELEMENT_BYTES["bfloat16" if options.autocast else options.dtype]  # of what is sent, at least
 
     def _parameters(self, placed: PlacedLayer) -> list[Parameter]:
         size = ELEMENT_BYTES[self.options.dtype]

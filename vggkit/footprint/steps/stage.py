@@ -5,6 +5,8 @@
         schedule.step(images)  # on the first rank; on the last one schedule.step(target=targets), on others step()
         optimizer.step()
 
+With autocast it is on in the stage's forward pass and in the loss, each time they run.
+
 A batch is divided into microbatches, whose gradients are added up and divided by their number. The stage before is sent
 the input's gradients, the stage behind the outputs. What is received lies in tensors that the first step makes. On the
 last rank the outputs are joined to one tensor that nobody takes; they live until the next step.
@@ -16,9 +18,10 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from vggkit.base.eager import COMMUNICATION, GRADIENTS, Event, Parameter, Storage, Tensor
-from vggkit.footprint.ranks import Group, Pipeline, Stage, stages_of
+from vggkit.base.eager import COMMUNICATION, CUDA_BLOCK, GRADIENTS, Event, Parameter, Storage, Tensor
+from vggkit.footprint.ranks import NO_GROUP, Group, Pipeline, Stage, stages_of
 from vggkit.footprint.ranks.schedules import SCHEDULES
+from vggkit.footprint.steps.inference import Inference
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.step import made_first
 from vggkit.footprint.steps.training import Training
@@ -71,6 +74,7 @@ class StageTraining(Training):
         schedule = SCHEDULES[self.options.group.schedule]
         ahead = schedule.ahead(stage.place, stage.stages, self._microbatches)
         self._blocks = self._build()
+        self._received_element, self._sent_element = self._border_elements()
         self._images_of_step = self._images(self._microbatches) if stage.is_first else None
         self._targets_of_step = self._targets(self._microbatches) if stage.is_last else None
         self._made_once = self._record()
@@ -89,29 +93,46 @@ class StageTraining(Training):
         self._record()
         eager.release(*self._to_join)
 
+    def _border_elements(self) -> tuple[int, int]:
+        """Return the bytes of an element of what is received and of the output; autocast casts in some layers."""
+        if not self.options.autocast:
+            return self._element_bytes, self._element_bytes
+        options = self.options.replace(group=NO_GROUP).forward_only().replace(batch=CUDA_BLOCK)  # nothing is rounded
+        outputs = Inference(self.network, options).outputs
+        element, found = self._element_bytes, [self._element_bytes]
+        for placed in self.network.modules():
+            size = outputs[placed.name]  # 0 where it is in another's memory
+            element = size // (elements(placed.output_shape) * CUDA_BLOCK) if size else element
+            found.append(element)
+        places = {placed.name: place for place, placed in enumerate(self.network.modules())}
+        return found[places[self.stage.layers[0].name]], found[places[self.stage.layers[-1].name] + 1]
+
     def _receive_buffers(self) -> None:
         """Allocate what microbatches and gradients are received into, as the first step does."""
-        eager, count, size = self._eager, self._microbatches, self._element_bytes
+        eager, count = self._eager, self._microbatches
         eager.event = RECEIVING
         if not self.stage.is_first:
-            per_image = elements(self.stage.layers[0].input_shape) * size
+            per_image = elements(self.stage.layers[0].input_shape) * self._received_element
             self.strategy.activations = [eager.new(per_image, kind=COMMUNICATION) for _ in range(count)]
         if not self.stage.is_last:
-            per_image = elements(self.stage.layers[-1].output_shape) * size
+            per_image = elements(self.stage.layers[-1].output_shape) * self._sent_element
             self.strategy.gradients = [eager.new(per_image, kind=COMMUNICATION) for _ in range(count)]
 
     def _left_outputs(self) -> list[Storage]:
         """Allocate the outputs of the step before."""
         if not self.stage.is_last:
             return []
-        per_image = elements(self.network.output_shape) * self._element_bytes
+        per_image = elements(self.network.output_shape) * self._sent_element
         return [self._eager.new(per_image) for _ in range(self._microbatches)]
 
     # What the schedule asks for
 
     def forward(self, number: int) -> None:
         eager = self._eager
-        output = self._forward(self._input(number), self._blocks)
+        x = self._input(number)
+        eager.autocast = self.options.autocast
+        output = self._forward(x, self._blocks)
+        eager.end_autocast()
         eager.release(self._latest)
         self._latest = eager.alias(output)
         self._outputs[number] = output
@@ -130,13 +151,15 @@ class StageTraining(Training):
         self.strategy.received(buffer)
         self._input_gradients[number] = []
         node = self._eager.leaf(self._input_gradients[number], RECEIVING)
-        return Tensor(buffer, self.stage.layers[0].input_shape, self._element_bytes, node)
+        return Tensor(buffer, self.stage.layers[0].input_shape, self._received_element, node)
 
     def _loss_of(self, output: Tensor) -> Tensor:
         eager = self._eager
         assert self._targets_of_step is not None
         eager.start_loss()
+        eager.autocast = self.options.autocast
         loss = self.options.loss_rules.run(eager, output, self._targets_of_step)
+        eager.end_autocast()
         self.outputs["loss"] = loss.storage.size
         return loss
 
