@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import pytest
@@ -41,11 +41,10 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 # real tensors' batch norm keeps wider statistics of bfloat16 than that of fake ones, by which the CPU's figures are
 ON_THE_CPU = [word for word, options in WAYS.items() if "autocast" not in options]
-CASES = [f"{cut}; {schedule}; {word}" for cut, schedule, word in product(CUTS, SCHEDULES, ON_THE_CPU)]
-FEW = ["at a block; gpipe; plain", "inside of blocks; 1f1b; small buckets", "in the classifier; 1f1b; adamw"]
+CASES = [f"{cut}; {schedule}; {word}" for cut, (word, schedule) in zip(cycle(CUTS), product(ON_THE_CPU, SCHEDULES))]
 
 
-@pytest.mark.parametrize("case", sample(CASES, FEW))
+@pytest.mark.parametrize("case", sample(CASES, CASES[-3:]))
 def test_each_rank_has_memtrackers_peak(case: str) -> None:
     """In two copies and in three, in each loop."""
     cut, schedule, word = case.split("; ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,7 +81,7 @@ CUTS = {
 }
 CASES = [
     f"{cut}; {schedule}; {parts}; {images}"
-    for cut, schedule, parts, images in product(CUTS, SCHEDULES, (1, 2, 5), (2, 40))
+    for cut, schedule, (parts, images) in product(CUTS, SCHEDULES, ((1, 40), (2, 2), (2, 40), (5, 40)))
     if parts > len(CUTS[cut]) or schedule == "gpipe"
 ]
 FEW = ["at a block; 1f1b; 2; 2", "at each of several kinds; gpipe; 2; 40", "inside of blocks; 1f1b; 5; 40"]
@@ -106,22 +106,24 @@ OF_THE_SIX = {
 }
 SIX = [
     f"{name}; {ranks}; {schedule}; {batch}; {optimizer}"
-    for name, ranks, schedule, batch, optimizer in product(
-        ("A", "A-LRN", "B", "C", "D", "E"), ("2", "3", "4", "8"), SCHEDULES, (8, 64), ("sgd-momentum", "adamw")
+    for (name, ranks), (schedule, batch, optimizer) in zip(
+        product(("A", "A-LRN", "B", "C", "D", "E"), OF_THE_SIX),
+        cycle(product(SCHEDULES, (8, 64), ("sgd-momentum", "adamw", "sgd-momentum"))),
     )
 ]
 
 
-@pytest.mark.parametrize("case", sample(SIX, ["A-LRN; 3; 1f1b; 8; adamw"]))
+@pytest.mark.parametrize("case", sample(SIX, SIX[5:6]))
 def test_each_rank_of_the_six_has_memtrackers_peak(case: str) -> None:
-    """On 2 to 8 ranks, in eight microbatches."""
+    """On 2 to 8 ranks, in eight microbatches: the first, the last and one between them."""
     name, ranks, schedule, batch, optimizer = case.split("; ")
     network, arguments = Network.of(name), {"schedule": schedule, "optimizer": optimizer, "microbatches": 8}
-    for options in ranks_of(network, OF_THE_SIX[ranks], batch=int(batch), **arguments):
+    every = ranks_of(network, OF_THE_SIX[ranks], batch=int(batch), **arguments)
+    for options in dict.fromkeys((every[0], every[len(every) // 2], every[-1])):
         assert planned(network, options) == peak(network, options)
 
 
-@pytest.mark.parametrize("rank", sample([str(rank) for rank in range(16)], ["1"]))
+@pytest.mark.parametrize("rank", sample(["0", "1", "7", "15"], ["1"]))
 def test_each_of_16_ranks_has_memtrackers_peak(rank: str) -> None:
     """E has 16 convolutions: each stage has one, and the last one all FC layers."""
     network = Network.of("E")

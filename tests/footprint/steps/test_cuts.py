@@ -101,13 +101,13 @@ def test_no_other_cut_has_less_in_a_special_loop(options: dict[str, Any]) -> Non
 
 @pytest.mark.slow
 @given(networks(), st.integers(2, 4), st.sampled_from(["gpipe", "1f1b"]), st.integers(4, 6), st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_other_cut_of_a_drawn_network_has_less(
     network: Network, ranks: int, schedule: str, parts: int, images: int
 ) -> None:
     """Of whatever layers."""
     group: dict[str, Any] = {"ranks": ranks, "parallel": "pipeline", "schedule": schedule, "microbatches": parts}
-    assume(2 <= len(every_cut(network, ranks)) <= 300)
+    assume(2 <= len(every_cut(network, ranks)) <= 100)
     try:
         assert_it_is_the_best(network, "memory", {"batch": parts * images, **group})
     except ArgumentError:  # a normalisation would see a single value, or there are too few stages
