@@ -5,7 +5,7 @@ VggkitError              whatever vggkit raises on purpose
 ├─ ArgumentError         an argument outside its allowed values
 │  └─ MisleadingError    a condition that can be read, but can't be what was meant
 ├─ BuildError            a network that can't be built on this machine
-├─ CheckpointError       a checkpoint that can't be read, or that doesn't fit
+├─ CheckpointError       a checkpoint or another tool's file that can't be read, or that doesn't fit
 ├─ PictureError          a picture that can't be read
 ├─ LayerError            a layer that doesn't fit its input; a ConfigError once its place is known
 │  └─ TooSmallError      a layer whose window is larger than its input
@@ -169,7 +169,7 @@ class PictureError(VggkitError):
 
 
 class CheckpointError(VggkitError, ValueError):
-    """A checkpoint that can't be read, or whose weights don't fit the network."""
+    """A checkpoint, or another tool's file, that can't be read, or whose weights don't fit the network."""
 
     exit_code = 2
 

@@ -35,8 +35,9 @@ class _LayoutOption(click.Option):
 def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
     """Identify a checkpoint: layout, configuration, parameters, bytes.
 
-    FILE is a checkpoint of torchvision, timm, Keras or vggkit. Nothing in it is executed. Where the format allows
-    it, no values are read. Exit 1 if it does not fit the configuration of --config.
+    FILE is a checkpoint of torchvision, timm, Keras or vggkit, or another tool's file (.onnx, .caffemodel, .prototxt).
+    Nothing in it is executed. Where the format allows it, no values are read. Exit 1 if it does not fit the
+    configuration of --config.
     """
     from vggkit.model.weights.inspection import inspect as call
 

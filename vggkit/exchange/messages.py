@@ -483,10 +483,12 @@ def serialized(message: Message) -> list[bytes | Bulk]:
         message: whose values may be `Bulk`.
     """
     pieces: list[bytes | Bulk] = []
-    for word, values in message.values.items():
+    for word, held in message.values.items():
         field = message.schema.fields[word]
+        is_bulk = any(isinstance(value, Bulk) for value in held)
+        values = held if is_bulk else message.all(word)
         tag = varint(field.number << 3 | (SIZED if field.joined else field.type.wire))
-        if field.joined and not any(isinstance(value, Bulk) for value in values):
+        if field.joined and not is_bulk:
             content = b"".join(map(field.type.packed, values))
             pieces.append(tag + varint(len(content)) + content)
             continue

@@ -427,6 +427,20 @@ def test_a_caffemodel_alone_says_what_it_is(tmp_path: Path) -> None:
     assert numpy.array_equal(scores(loaded, images), scores(model, images))
 
 
+def test_statistics_are_divided_by_how_many_were_added_up(tmp_path: Path) -> None:
+    """Caffe keeps sums of the means and variances, and their number."""
+    text = "{input: 3x8x8, blocks: [[{conv: 4, norm: batch}]], classifier: [FC-5]}"
+    model = with_statistics(Network.of(vggkit.loads(text)))
+    vggkit.export(model, tmp_path / "x.caffemodel")
+    net = messages.parse(memoryview((tmp_path / "x.caffemodel").read_bytes()), NET)
+    norm = next(layer for layer in net.messages("layer") if layer.get("type") == "BatchNorm")
+    for blob in norm.messages("blobs"):
+        blob.values["data"] = [2 * value for value in blob.all("data")]
+    (tmp_path / "y.caffemodel").write_bytes(b"".join(p for p in messages.serialized(net) if isinstance(p, bytes)))
+    images = torch.rand(2, 3, 8, 8)
+    assert numpy.array_equal(scores(vggkit.load_model(tmp_path / "y.caffemodel").eval(), images), scores(model, images))
+
+
 def test_a_snapshot_of_a_training_run_is_read(tmp_path: Path) -> None:
     """Caffe saves the network of the phase TRAIN, with the layers that it adds where a blob is taken twice."""
     net = prototext.parse(TRAIN_VAL.replace("include { phase: TEST }", "include { phase: TEST stage: 'x' }"), NET)

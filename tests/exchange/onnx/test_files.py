@@ -443,6 +443,7 @@ REFUSED: dict[str, Callable[[], onnx.ModelProto]] = {
     "its input 'x' is no batch of images of known sizes": lambda: one(("Relu",), image=["b", 3]),
     "it does not say the size of its images; --input says it": lambda: one(("Relu",), image=["b", 3, "h", "w"]),
     "n0 (MaxPool): a 9×9 pool does not fit its 8×8 input": lambda: one(("MaxPool", {"kernel_shape": [9, 9]})),
+    "n0 (MaxPool): pads: expected the same on both sides, found 0, 0, 1, 2": lambda: one(("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 0, 1, 2]})),
     "its operations are of 'com.microsoft'; expected ONNX's own": lambda: one(("Gelu", {"domain": "com.microsoft"})),
 }  # fmt: skip
 

@@ -173,8 +173,7 @@ def _slice(node: Node, inputs: list[NDArray[Any]], _: Constants) -> NDArray[Any]
     steps = parts[3] if len(parts) > 3 else [1] * len(starts)
     index = [slice(None)] * array.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps):
-        is_to_the_start = step < 0 and end < -array.shape[axis]
-        index[axis] = slice(start, None if is_to_the_start else end, step)
+        index[axis] = slice(start, end, step)
     return array[tuple(index)]
 
 
