@@ -11,6 +11,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from math import copysign, inf
 from typing import IO, Any, ClassVar, NamedTuple
 
 from vggkit.base.errors import did_you_mean, escaped, shorten
@@ -129,9 +130,13 @@ class Real(FieldType):
 
     def read(self, word: str) -> float:
         try:
-            return float(word.rstrip("fF") if not word.lower().endswith("inf") else word)
+            value = float(word.rstrip("fF") if not word.lower().endswith("inf") else word)
         except ValueError:
             raise MalformedError(f"expected a number, found {shorten(word)}") from None
+        try:
+            return float(self.unpacked(memoryview(self.packed(value))))  # with no more digits than it keeps
+        except OverflowError:
+            return copysign(inf, value)
 
 
 def shortest(value: float) -> float:
