@@ -328,7 +328,8 @@ def opencvs(folder: Path, images: torch.Tensor) -> numpy.ndarray[Any, Any]:
 def exported(model: vggkit.VGG, folder: Path) -> None:
     """Write both of Caffe's files of a model."""
     vggkit.export(model.config, folder / "x.prototxt")
-    vggkit.export(model, folder / "x.caffemodel")
+    vggkit.save_weights(model, folder / "own.safetensors")
+    vggkit.export(model.config, folder / "x.caffemodel", weights=folder / "own.safetensors")
 
 
 def check_against_opencv(network: Network, folder: Path) -> None:

@@ -79,7 +79,8 @@ def check_drawn(network: Network, folder: Path) -> None:
     if not network.weight_layers:
         return
     model, images = with_statistics(network), some_images(network)
-    vggkit.export(network, folder / "x.onnx", weights=model)
+    vggkit.save_weights(model, folder / "own.safetensors")
+    vggkit.export(network, folder / "x.onnx", weights=folder / "own.safetensors")
     checked(folder / "x.onnx")
     try:
         wanted = scores(model, images)
