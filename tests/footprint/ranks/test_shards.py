@@ -376,7 +376,7 @@ def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"optimizer": "adafactor"}, "optimizer: adafactor can't be combined with parallel fsdp: torch can't square"),
+        ({"optimizer": "adafactor"}, "optimizer: adafactor can't be combined with parallel fsdp: torch can't run"),
         ({"optimizer": "rprop"}, "optimizer: rprop can't be combined with parallel fsdp: torch can't write"),
         ({"autocast": True, "param_dtype": "float16"}, "autocast: expected param_dtype bfloat16 or float32 with it"),
         ({"param_dtype": "int8"}, "param_dtype: expected one of bfloat16, float16, float32, found 'int8'"),

@@ -54,10 +54,11 @@ FUSED = ("adam", "adamw")
 """Those whose fused kernel runs on parts of parameters, in torch 2.14."""
 
 REFUSED = {
-    "adafactor": "torch can't square the norms of divided columns in place",
+    "adafactor": "torch can't run its step on parts of FC layers, and what it takes for convolutions is not known",
     "rprop": "torch can't write through a mask into parts of parameters",
 }
-"""Optimizers whose step torch 2.14 can't run on parts of parameters, and why."""
+"""Optimizers whose step is not known or torch 2.14 can't run on parts of parameters, and why. Adafactor squares the
+norms of columns in place, which in an FC layer are divided among the ranks."""
 
 
 MIXED_DTYPES = ("bfloat16", "float16", "float32")
