@@ -933,14 +933,15 @@ class Eager:
         """Cast an operand as autocast does.
 
         Returns:
-            The operand, and what must be released when the operation has returned. The cast of a leaf that requires a
-            gradient is kept until autocast ends, so the operation must not release it.
+            The operand, and what must be released when the operation has returned. The narrower copy of a leaf that
+            requires a gradient is kept until autocast ends, so the operation must not release it.
         """
         if tensor is None or tensor.element_bytes == element_bytes:
             return tensor, None
         if tensor in self._casts:
             return self._casts[tensor], None
-        node = self.node([tensor.edge], always=tensor.is_leaf)
+        is_kept = tensor.is_leaf and element_bytes < tensor.element_bytes
+        node = self.node([tensor.edge], always=is_kept)
         if node is not None:
             node.backward = self._makes(tensor.size)
         storage = self.new(*tensor.cast_size(element_bytes))
@@ -951,7 +952,7 @@ class Eager:
         else:
             copy = Parameter(storage, tensor.shape, element_bytes, requires_grad=False)
             copy.node = node
-        if tensor.is_leaf:
+        if is_kept:
             self._casts[tensor] = copy
             return copy, None
         return copy, storage
@@ -984,6 +985,18 @@ class Eager:
         high, cast = self.cast(x, 4)
         assert isinstance(high, Tensor)
         return high, cast
+
+    def raise_parameters(
+        self, parameters: dict[str, Parameter], only_on: str
+    ) -> tuple[dict[str, Parameter], list[Storage | None]]:
+        """Cast the parameters of such an operation, the last one first, before its input."""
+        raised, casts = dict(parameters), []
+        for word, parameter in reversed(parameters.items()) if self.autocast and only_on == self.device else ():
+            high, cast = self.cast(parameter, 4)
+            assert isinstance(high, Parameter)
+            raised[word] = high
+            casts.append(cast)
+        return raised, casts
 
     def end_autocast(self) -> None:
         """Leave the autocast context: the casts of the parameters are freed, unless the graph holds them."""

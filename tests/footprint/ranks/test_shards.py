@@ -221,6 +221,16 @@ def test_each_optimizer_takes_of_a_card_what_torchs_allocator_says(card: Card, n
     assert_torchs(card, {"config": TINY, "batch": 2, **group, "optimizer": name, **update.given})
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"checkpoint": ["block1"]}, {"freeze": ["block1"], "units": "layers"}], ids=str
+)
+def test_autocast_widens_what_is_gathered_for_a_group_norm(card: Card, options: dict[str, Any]) -> None:
+    """On a card, where it runs in float32: its parameters are cast, too, and no cast of them is kept for later."""
+    text = "{name: x, input: 3x8x8, blocks: [[conv3-8, {groupnorm: 2}, maxpool], [conv3-8, {groupnorm: 4}]]}"
+    group = {"parallel": "fsdp", "ranks": 3, "rank": 1, "param_dtype": "bfloat16", "autocast": True, **options}
+    assert_torchs(card, {"config": text, "batch": 3, **group})
+
+
 def test_every_rank_takes_of_a_card_what_torchs_allocator_says(card: Card) -> None:
     """Where parameters can't be divided evenly, and some ranks have none of a layer."""
     for rank in range(16):

@@ -203,7 +203,8 @@ class GroupNorm(Normalization, frozen=True, rename={"num_groups": "groups"}):
         return nn.GroupNorm(self._groups(x), x[0], eps=self.eps, affine=self.affine)
 
     def run(self, x: Tensor, parameters: dict[str, Parameter], eager: Eager) -> Tensor:
+        raised, casts = eager.raise_parameters(parameters, only_on="cuda")
         source, cast = eager.raise_precision(x, only_on="cuda")
-        y = eager.group_norm(source, parameters, self.kept(x.shape)[1:])
-        eager.release(cast)
+        y = eager.group_norm(source, raised, self.kept(x.shape)[1:])
+        eager.release(cast, *casts)
         return y
