@@ -274,7 +274,8 @@ class FullyShard(Strategy):
         unit = self._unit_of[parameter]
         if unit.left is not None:
             return self.eager.hold(unit.left)
-        unit.left = self.eager.new(0, self._gradient_bytes(unit), GRADIENTS)
+        with self.eager.in_stream(REDUCING):
+            unit.left = self.eager.new(0, self._gradient_bytes(unit), GRADIENTS)
         return unit.left
 
     def _gradient_bytes(self, unit: Unit) -> int:
