@@ -231,6 +231,16 @@ def test_autocast_widens_what_is_gathered_for_a_group_norm(card: Card, options: 
     assert_torchs(card, {"config": text, "batch": 3, **group})
 
 
+def test_gradients_that_stay_lie_in_the_stream_in_which_they_were_added_up(card: Card) -> None:
+    """Where that shows: in the layers' stream they would lie in the way of a large tensor's segment."""
+    text = "{name: x, input: 4x5x9, blocks: [[batchnorm, maxpool, soft-max, leaky-relu], [LRN, batchnorm, soft-max],\
+ [maxpool, LRN]], classifier: [flatten, log-softmax]}"
+    group = {"parallel": "fsdp", "ranks": 4, "rank": 1, "checkpoint": ["block1", "block2", "block3"]}
+    loop = {"optimizer": "adam", "ema": True, "zero_grad": "zero", "accumulate": 3}
+    for batch in range(14_380, 14_385):
+        assert_torchs(card, {"config": text, "batch": batch, **group, **loop})
+
+
 def test_every_rank_takes_of_a_card_what_torchs_allocator_says(card: Card) -> None:
     """Where parameters can't be divided evenly, and some ranks have none of a layer."""
     for rank in range(16):
