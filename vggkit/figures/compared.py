@@ -15,8 +15,8 @@ from vggkit.figures.measures import COMPARED, USUAL
 from vggkit.figures.summary import Summary, summarize
 from vggkit.footprint.optimizers import NONE
 from vggkit.footprint.plan import plan_step, reserved_on_card
-from vggkit.footprint.steps.options import AUTOCAST, TRAINING_KEYWORDS, StepOptions, ranks_can
-from vggkit.footprint.steps.refusals import refusal
+from vggkit.footprint.steps.options import AUTOCAST, TRAINING_KEYWORDS, StepOptions
+from vggkit.footprint.steps.refusals import decided, refusal
 from vggkit.network import Network, Source
 from vggkit.notation.config import SingleScale
 from vggkit.notation.document import setting, split_outside
@@ -59,7 +59,8 @@ class Compared(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def reserved_bytes(self) -> int | None:
         """Bytes that a card must have for the training step; None if torch can't run it, or it is not known."""
-        if self.training_peak_bytes is None or not ranks_can(self.network, self.training.replace(device="cuda")):
+        on_card = self.training.replace(device="cuda")
+        if self.training_peak_bytes is None or decided(self.network, on_card) is None:
             return None
         return reserved_on_card(self.network, self.training)
 

@@ -26,9 +26,8 @@ from vggkit.footprint.steps.options import (
     StepOptions,
     check_ranks,
     checked_options,
-    ranks_can,
 )
-from vggkit.footprint.steps.refusals import steps_of_ranks
+from vggkit.footprint.steps.refusals import decided, steps_of_ranks
 from vggkit.network import Dtype, Network, Source
 from vggkit.notation.layers import times
 from vggkit.notation.overrides import Overrides, divided
@@ -426,7 +425,7 @@ def _on_a_device(network: Network, options: StepOptions) -> StepOptions:
     Raises:
         ArgumentError: if the ranks can't run it on either; says why.
     """
-    if options.device == "cpu" or ranks_can(network, options):
+    if options.device == "cpu" or decided(network, options) is not None:
         check_ranks(network, options)
         return options
     return _on_a_device(network, options.replace(device="cpu", allocator=""))

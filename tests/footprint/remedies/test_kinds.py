@@ -30,7 +30,8 @@ from vggkit.footprint.remedies.kinds import (
     cheapest_first,
 )
 from vggkit.footprint.steps import step_of
-from vggkit.footprint.steps.options import StepOptions, ranks_can
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import decided
 from vggkit.network import Network
 
 D = Network.of("D", input="3x64x64", num_classes=10, width=0.25)
@@ -237,7 +238,7 @@ def test_the_options_of_a_change_are_a_steps(kind: Kind) -> None:
     changes = [(options, change) for options in (training, loss, ranks) for change in kind.changes(D, options)]
     assert changes
     for options, change in changes:
-        if ranks_can(D, options.replace(**change.options)):
+        if decided(D, options.replace(**change.options)) is not None:
             assert step_of(D, options.replace(**change.options)).moments
         assert options.replace(**change.options) != options
         assert change.words

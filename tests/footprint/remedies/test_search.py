@@ -178,7 +178,7 @@ def every_way_of_ranks(parallel: str) -> Iterator[tuple[tuple[str, ...], Choice,
                     continue
 
 
-PARALLEL = sample(["ddp", "ddp-view", "zero1", "fsdp", "tensor"], ["zero1"])
+PARALLEL = sample(["ddp", "ddp-view", "zero1", "fsdp", "tensor", "pipeline"], ["pipeline"])
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)

@@ -20,8 +20,8 @@ from vggkit.footprint.remedies.kinds import (
 )
 from vggkit.footprint.remedies.search import MOST_COMBINED, PLACES, MainMemory, Search, Way
 from vggkit.footprint.sought import Sought
-from vggkit.footprint.steps.options import StepOptions, ranks_can
-from vggkit.footprint.steps.refusals import steps_with_room
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import decided, steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -126,8 +126,8 @@ def cheapest_checkpoints(network: Network, options: StepOptions) -> Step:
     >>> cheapest_checkpoints(Network.of("D"), StepOptions(batch=64)).options.checkpoint
     ('block1',)
     """
-    with_all = options.replace(checkpoint=blocks_of(network))
-    if not ranks_can(network, with_all):
+    with_all = decided(network, options.replace(checkpoint=blocks_of(network)))
+    if with_all is None:
         return _fullest(network, options)
     every = _fullest(network, with_all)
     search = Search(network, options, MainMemory(Room(Card(None, every.peak.size, 0), 0, 0)))

@@ -24,7 +24,8 @@ class Bounds:
 
     A walk answers for many steps:
 
-    - at every batch, since bytes are lines over it. On CUDA each tensor is rounded up, to a little more;
+    - at every batch of as many microbatches, since bytes are lines over it. On CUDA each tensor is rounded up, to a
+      little more;
     - for any number of batches whose gradients are added up, since from the second on all are alike;
     - with all settings of the allocator, since they change no tensor;
     - as far as a block, whichever blocks behind it are checkpointed: in the forward pass those have not run yet, and
@@ -47,17 +48,19 @@ class Bounds:
     def exceed(self, options: StepOptions, limit: int) -> bool:
         """Tell whether a step is known to hold more than so many bytes at its peak. On the CPU all that do are known.
 
+        Args:
+            options: what the step is like; all has been decided that depends on the network.
+            limit: the bytes.
+
         >>> bounds = Bounds(Network.of("D"))
         >>> bounds.exceed(StepOptions(batch=64), 6_343_885_543), bounds.exceed(StepOptions(batch=64), 6_343_885_544)
         (True, False)
         """
-        known = self._known[
-            options.replace(batch=1, accumulate=min(options.accumulate, 2), allocator="", checkpoint=())
-        ]
+        known = self._known[_single(options).replace(allocator="", checkpoint=())]
         for beginning in self._beginnings(options):
             if beginning not in known:
                 known.update(self._walked(options))
-            if any(per_image * options.batch + constant > limit for per_image, constant in known[beginning]):
+            if any(per_image * options.at_once + constant > limit for per_image, constant in known[beginning]):
                 return True
         return False
 
@@ -69,13 +72,18 @@ class Bounds:
 
     def _walked(self, options: StepOptions) -> dict[Beginning, Lines]:
         """Return the highest lines of each block, and of what is in none."""
-        step = step_of(self._network, options.replace(batch=1, accumulate=min(options.accumulate, 2)))
+        step = step_of(self._network, _single(options))
         ends = self._ends if options.group == NO_GROUP else {}
         moments: dict[int, list[Moment]] = {end: [] for end in range(1, len(self._blocks) + 2)}
         for moment in step.moments:
             layer = moment.event.rpartition(" of ")[2]
             moments[ends.get(layer, len(self._blocks) + 1)].append(moment)
         return dict(zip(self._beginnings(options), map(_highest, moments.values())))
+
+
+def _single(options: StepOptions) -> StepOptions:
+    """Return what the smallest step is like that answers for others."""
+    return options.replace(batch=options.microbatches, accumulate=min(options.accumulate, 2))
 
 
 def _highest(moments: Iterable[Moment]) -> Lines:

@@ -21,8 +21,8 @@ from vggkit.footprint.card_fit import EXPANDABLE
 from vggkit.footprint.optimizers import NONE, OPTIMIZERS
 from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.sharing import sharings
-from vggkit.footprint.steps.options import MOST_ACCUMULATED, StepOptions, ranks_can
-from vggkit.footprint.steps.refusals import is_over_the_batch, steps_with_room
+from vggkit.footprint.steps.options import MOST_ACCUMULATED, StepOptions
+from vggkit.footprint.steps.refusals import decided, is_over_the_batch, steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -286,9 +286,10 @@ class Checkpointing(Kind):
         if not options.takes("checkpoint"):
             return
         blocks = blocks_of(network)
-        if not ranks_can(network, options.replace(checkpoint=blocks)):
+        with_all = decided(network, options.replace(checkpoint=blocks))
+        if with_all is None:
             return
-        costs = run_again(*steps_with_room(network, options.replace(checkpoint=blocks)))
+        costs = run_again(*steps_with_room(network, with_all))
         more = {block: cost for block, cost in costs.items() if block not in options.checkpoint}
         for added in islice(cheapest_first(more), 1, None):
             chosen = tuple(block for block in blocks if block in added or block in options.checkpoint)

@@ -18,8 +18,8 @@ from vggkit.footprint.card import card_use
 from vggkit.footprint.card_fit import Room
 from vggkit.footprint.remedies.bounds import Bounds
 from vggkit.footprint.remedies.kinds import KINDS, Change, Kind, Price, run_again
-from vggkit.footprint.steps.options import StepOptions, ranks_can
-from vggkit.footprint.steps.refusals import steps_with_room
+from vggkit.footprint.steps.options import StepOptions
+from vggkit.footprint.steps.refusals import decided, steps_with_room
 from vggkit.footprint.steps.step import Step
 from vggkit.network import Network
 
@@ -208,8 +208,8 @@ class Search:
     def each(self, kind: Kind, most: int) -> Iterator[Way]:
         """Yield the step with each change of a kind, up to so many, whether it runs or not."""
         for change in islice(kind.changes(self.network, self.options), most):
-            options = self.options.replace(**change.options)
-            if ranks_can(self.network, options):
+            options = decided(self.network, self.options.replace(**change.options))
+            if options is not None:
                 yield self._way((kind,), (change,), options)
 
     def cheapest(self, kinds: tuple[Kind, ...], below: float = inf, most: int = MOST_ALONE) -> Way | None:
@@ -227,11 +227,10 @@ class Search:
             """Return that way, where changes of the first of these kinds have been made to the options."""
             nonlocal misses
             if len(made) == len(kinds):
-                if not misses or not ranks_can(self.network, options):
+                able = decided(self.network, options) if misses else None
+                if able is None or self._bounds.exceed(able, self._worth_trying):
                     return None
-                if self._bounds.exceed(options, self._worth_trying):
-                    return None
-                way = self._way(kinds, made, options)
+                way = self._way(kinds, made, able)
                 if way.taken is not None:
                     return way
                 misses -= way.step.peak.size <= self.place.room.bytes

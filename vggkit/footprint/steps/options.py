@@ -358,16 +358,6 @@ def check_ranks(network: Network, options: StepOptions) -> None:
     strategy.check_dtype(options.group, network, options.dtype)
 
 
-def ranks_can(network: Network, options: StepOptions) -> bool:
-    """Tell whether ranks can run such a step of its batch, where all else has been checked."""
-    try:
-        check_ranks(network, options)
-        STRATEGIES[options.group.parallel].check_batch(options.group, options.batch)
-    except ArgumentError:
-        return False
-    return True
-
-
 def training_options(*, batch: SupportsIndex, dtype: Dtype, **arguments: Unpack[TrainingArguments]) -> StepOptions:
     """Check arguments of a training step whose figures are of several devices.
 

@@ -65,6 +65,21 @@ def _check_batch(options: StepOptions) -> None:
     STRATEGIES[options.group.parallel].check_batch(options.group, options.batch)
 
 
+def decided(network: Network, options: StepOptions) -> StepOptions | None:
+    """Return options in which all has been decided that depends on the network, None if ranks can't run such a step.
+
+    Args:
+        network: the network.
+        options: what a step is like; all but what concerns ranks has been checked.
+    """
+    try:
+        check_ranks(network, options)
+        _check_batch(options)
+        return settled(network, options)
+    except ArgumentError:
+        return None
+
+
 def _runnable(steps: list[Step]) -> list[Step]:
     for step in steps:
         if step.refused:
