@@ -10,7 +10,7 @@ import vggkit
 from tests.footprint.card import Cards
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint import card_fit
-from vggkit.footprint.card_fit import EXPANDABLE, CardFit, Room, fit_on_card, room_of
+from vggkit.footprint.card_fit import EXPANDABLE, CardFit, Room, fit_on_card, largest_on_card, room_of
 from vggkit.footprint.cards import card_of
 from vggkit.footprint.fit import ranges
 from vggkit.footprint.sought import SoughtBatch, SoughtImage
@@ -200,3 +200,13 @@ def test_ranges_are_short_and_complete() -> None:
     assert ranges([1]) == "1"
     assert ranges([294, 295, 297, 298, 299, 400]) == "294, 295, 297–299, 400"
     assert ranges([]) == ""
+
+
+@pytest.mark.parametrize(("size", "fullest"), [(50, 0), (60, 1)])
+def test_all_ranks_must_run(size: int, fullest: int) -> None:
+    """The rank that runs the fewest images decides; by its holes that may be one that holds less than another."""
+    network = Network.of("A", input="3x32x32", width=0.25, num_classes=10)
+    options = checked_options(network, device="cuda", ranks=2, parallel="zero1", optimizer="adamw")
+    room = room_of(size << 20, 0, 0)
+    each = [largest_on_card(SoughtBatch(network, options.of_rank(rank)), room) for rank in range(2)]
+    assert largest_on_card(SoughtBatch(network, options), room) == min(each) == each[fullest] < max(each)

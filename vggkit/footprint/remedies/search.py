@@ -105,7 +105,7 @@ class OnCard(Place):
         if step.peak.size > self.room.bytes:  # what the allocator reserves is never less
             return None
         settings, card = Settings.of(step.options.allocator), self.room.card.total_bytes
-        use = card_use(step.loop, step.options.batch, settings, card, self.room.taken_bytes)
+        use = card_use(step.loop, step.options.at_once, settings, card, self.room.taken_bytes)
         return None if use is None else Taken(use.reserved_bytes, use.retries)
 
     def needed(self, step: Step) -> Taken:

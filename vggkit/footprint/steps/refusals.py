@@ -152,5 +152,7 @@ def smallest_batch(network: Network, options: StepOptions) -> int:
     A batch of several microbatches has as many in each.
     """
     single = options.with_at_once(1)
+    if not any(placed.layer.is_norm for placed in network):
+        return single.batch
     is_refused = any(step.refused for step in steps_with_room(network, single))
     return options.with_at_once(2).batch if is_refused else single.batch
