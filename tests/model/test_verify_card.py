@@ -190,11 +190,13 @@ OF_RANKS: dict[str, list[dict[str, Any]]] = {
     "ddp-view": [{}, {"zero_grad": "zero"}],
     "zero1": [{"optimizer": "adamw"}],
     "tensor": [{}],
+    "tensor+ddp": [{"optimizer": "adamw"}],
+    "fsdp": [{}, {"optimizer": "adamw", "units": "layers"}, {"param_dtype": "bfloat16"}, {"checkpoint": ["block1"]}],
 }
 RANKS = [f"{parallel}; {place}" for parallel, cases in OF_RANKS.items() for place in range(len(cases))]
 
 
-@pytest.mark.parametrize("case", sample(RANKS, ["ddp; 1", "zero1; 0"]))
+@pytest.mark.parametrize("case", sample(RANKS, ["ddp; 1", "fsdp; 0"]))
 @pytest.mark.parametrize("workspaces", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ranks_take_of_their_cards_what_is_planned(on_card: OnCard, case: str, workspaces: bool) -> None:
     """Each that differs from others, in one process without the others; with workspaces and without."""

@@ -56,7 +56,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 OF_DDP = ("bucket_cap_mb", "static_graph")
 PARTS = [word for word in LOOPS if not any(option in LOOPS[word] for option in OF_DDP)]
-STAGED = ("gpipe", "1f1b", "cut where it balances", "adamw", "moving average", "frozen", "checkpointed", "set to zero")
+STAGED = ("gpipe", "1f1b", "cut where it balances", "adamw", "moving average", "checkpointed", "set to zero")
 DIVIDED = ("plain", "adamw", "paper", "accumulated", "set to zero", "moving average", "bfloat16")
 CASES = [
     *(f"{parallel}; {word}" for parallel in REPLICAS for word in LOOPS),

@@ -319,8 +319,7 @@ class FullyShardSetUp(SetUp):
 
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         if group.param_dtype is not None:  # without one any model can be divided, also one that nothing describes
-            dtypes = (str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters())
-            self.kind.check_dtype(group, model.network, next(dtypes, group.param_dtype))
+            self.kind.check_dtype(group, model.network, _dtype_name(model) or group.param_dtype)
         self._begin_alike(model, mesh)
         precision = MixedPrecisionPolicy(_torch_dtype(group.param_dtype), _torch_dtype(group.reduce_dtype))
         for unit in (*UNITS[group.units](model), model):
@@ -330,6 +329,11 @@ class FullyShardSetUp(SetUp):
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         return self.applied(model, mesh, group)
+
+
+def _dtype_name(model: nn.Module) -> str | None:
+    """Return the dtype of a model's parameters; whoever asks holds none of them while they are divided."""
+    return next((str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()), None)
 
 
 def _torch_dtype(name: str | None) -> torch.dtype | None:

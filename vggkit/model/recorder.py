@@ -58,6 +58,7 @@ class Events:
         numbers: of each address that is allocated, which allocation it is, counted from 1.
         count: how many allocations there were.
         addresses: of each segment that was asked for, where it is.
+        streams: of each allocation, its stream: 0 for the usual one, and the others in the order in which they come.
     """
 
     def __init__(self) -> None:
@@ -66,6 +67,8 @@ class Events:
         self.numbers: dict[int, int] = {}
         self.count = 0
         self.addresses: list[int] = []
+        self.streams: list[int] = []
+        self._streams_seen = {0: 0}
 
     def read(self) -> list[int]:
         """Return what is new: bytes that are allocated (> 0), or that the n-th allocation is freed (-n)."""
@@ -75,6 +78,7 @@ class Events:
             if entry["action"] == "alloc":
                 self.count += 1
                 self.numbers[entry["addr"]] = self.count
+                self.streams.append(self._streams_seen.setdefault(entry["stream"], len(self._streams_seen)))
                 events.append(entry["size"])
             elif entry["action"] == "free_completed":
                 events.append(-self.numbers.pop(entry["addr"]))
@@ -138,6 +142,7 @@ def _recording(network: Network, options: StepOptions, count: int) -> Recording 
             reserved_bytes=torch.cuda.memory_reserved(),
             parts=parts,
             addresses=events.addresses if IS_BY_ADDRESS else [],
+            streams=events.streams if any(events.streams) else [],
             figures=figures,
         )
 

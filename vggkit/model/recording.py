@@ -54,6 +54,8 @@ class Recording(msgspec.Struct, frozen=True, tag=True):
             all is freed (-n).
         addresses: where the driver has put the allocator's segments, in order, if that decides which block is taken;
             else none.
+        streams: the stream of each allocation, in order, if there are several: 0 for the usual one, and the others in
+            the order in which they come; else none.
         figures: the most bytes in each step.
     """
 
@@ -63,6 +65,7 @@ class Recording(msgspec.Struct, frozen=True, tag=True):
     reserved_bytes: int
     parts: list[list[int]]
     addresses: list[int]
+    streams: list[int]
     figures: list[Figures]
 
 

@@ -85,7 +85,8 @@ def claims(step: Step, recording: Recording, subject: Subject) -> Iterator[Claim
     assert plan.reserved_bytes is not None
     parts = list(map(of_tensors, (step.loop.before, *map(step.loop.step, range(len(recording.figures))))))
     moments = [moment for moment, _, is_allocation in chain.from_iterable(parts) if is_allocation]
-    planned, made = lifetimes(numbered(parts, step.options.batch)), lifetimes(recording.parts)
+    planned = lifetimes(numbered(parts, step.options.batch), streams_of(parts))
+    made = lifetimes(recording.parts, recording.streams)
     found = places(planned, made)
     what = "allocations of the plan"
     if len(found) < len(planned):
@@ -122,18 +123,24 @@ class Lifetime(NamedTuple):
         part: of the loop: 0 before the steps, then the step, counted from 1.
         size: bytes that were asked for.
         end: how many allocations there had been when it was freed, or in all if it never was.
+        stream: where it was asked for.
     """
 
     part: int
     size: int
     end: int
+    stream: int = 0
+
+    def is_like(self, other: Lifetime) -> bool:
+        """Tell whether the same was asked for at the same time."""
+        return (self.part, self.size, self.stream) == (other.part, other.size, other.stream)
 
 
-def lifetimes(parts: Iterable[Iterable[int]]) -> list[Lifetime]:
-    """Return each allocation of a loop, whose parts are as in a recording.
+def lifetimes(parts: Iterable[Iterable[int]], streams: Sequence[int] = ()) -> list[Lifetime]:
+    """Return each allocation of a loop, whose parts and streams are as in a recording.
 
-    >>> lifetimes([[512, 1024], [-1, 2048]])
-    [Lifetime(part=0, size=512, end=2), Lifetime(part=0, size=1024, end=3), Lifetime(part=1, size=2048, end=3)]
+    >>> [tuple(lifetime) for lifetime in lifetimes([[512, 1024], [-1, 2048]])]
+    [(0, 512, 2, 0), (0, 1024, 3, 0), (1, 2048, 3, 0)]
     """
     made: list[tuple[int, int]] = []
     ends: dict[int, int] = {}
@@ -143,7 +150,17 @@ def lifetimes(parts: Iterable[Iterable[int]]) -> list[Lifetime]:
                 made.append((part, event))
             else:
                 ends[-event] = len(made)
-    return [Lifetime(part, size, ends.get(number, len(made))) for number, (part, size) in enumerate(made, 1)]
+    return [
+        Lifetime(part, size, ends.get(number, len(made)), streams[number - 1] if streams else 0)
+        for number, (part, size) in enumerate(made, 1)
+    ]
+
+
+def streams_of(parts: Iterable[Iterable[Event]]) -> list[int]:
+    """Return the streams of a planned loop's allocations as a recording has them."""
+    seen = {0: 0}
+    made = (storage for part in parts for _, storage, is_allocation in part if is_allocation)
+    return [seen.setdefault(storage.stream, len(seen)) for storage in made]
 
 
 def of_tensors(events: Iterable[Event]) -> list[Event]:
@@ -170,9 +187,9 @@ def numbered(parts: Iterable[Iterable[Event]], batch: int) -> Iterator[list[int]
 def places(planned: Sequence[Lifetime], made: Sequence[Lifetime]) -> list[int]:
     """Return where each planned allocation stands among those that torch made, up to the first that is not there.
 
-    Each stands at the first place behind the one before that is in the same part, has its size and lives as long. What
-    has its size and is freed before its time, or stands where an earlier tensor should be gone, is a workspace that
-    happens to be as large.
+    Each stands at the first place behind the one before that is in the same part and stream, has its size and lives as
+    long. What has its size and is freed before its time, or stands where an earlier tensor should be gone, is a
+    workspace that happens to be as large.
 
     >>> places(lifetimes([[512, 1024, -1]]), lifetimes([[512, -1, 512, 1024, -2]]))
     [1, 2]
@@ -183,7 +200,7 @@ def places(planned: Sequence[Lifetime], made: Sequence[Lifetime]) -> list[int]:
         place = 0
         for wanted, first in zip(planned, earliest):
             place = max(place, first)
-            while place < len(made) and (made[place].part, made[place].size) != (wanted.part, wanted.size):
+            while place < len(made) and not made[place].is_like(wanted):
                 place += 1
             if place == len(made):
                 return found
@@ -230,8 +247,8 @@ def played(recording: Recording, settings: Settings) -> tuple[int, int]:
         allocator.reset_peaks()
         for event in events:
             if event > 0:
+                blocks[count + 1] = allocator.allocate(event, recording.streams[count] if recording.streams else 0)
                 count += 1
-                blocks[count] = allocator.allocate(event)
             else:
                 allocator.free(blocks.pop(-event))
     return allocator.allocated.peak, allocator.reserved.peak
