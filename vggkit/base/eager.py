@@ -61,9 +61,10 @@ class Storage:
         size: bytes in all, rounded as the device rounds them.
         kind: what it is for: an index into `MEMORY_KINDS`.
         stream: of CUDA, in which it is allocated.
+        is_scratch: whether it is what a kernel of CUDA takes for itself, and how much that is depends on the card.
     """
 
-    __slots__ = ("constant", "is_parameter", "kind", "per_image", "references", "size", "stream")
+    __slots__ = ("constant", "is_parameter", "is_scratch", "kind", "per_image", "references", "size", "stream")
 
     def __init__(self, per_image: int, constant: int, size: int, kind: int) -> None:
         self.per_image = per_image
@@ -73,6 +74,7 @@ class Storage:
         self.stream = 0
         self.references = 1
         self.is_parameter = False
+        self.is_scratch = False
 
     @property
     def rule(self) -> tuple[int, ...]:
@@ -98,6 +100,7 @@ class Scratch(Storage):
 
     def __init__(self, split: Split, constant_bytes: int, part_bytes: int, size: int) -> None:
         super().__init__(0, 0, size, TEMPORARIES)
+        self.is_scratch = True
         self.split = split
         self.constant_bytes = constant_bytes
         self.part_bytes = part_bytes
@@ -350,6 +353,14 @@ class Eager:
             self._allocate(Scratch(split, 0, of_parts, self._rounded(parts * of_parts))),
             self._allocate(Scratch(split, of_counters, 0, self._rounded(of_counters if parts else 0))),
         ]
+
+    def kernel_scratch(self, size: int) -> Storage | None:
+        """Allocate what a kernel of CUDA's takes for itself: so many bytes on the card that is assumed."""
+        if self.device == "cpu":
+            return None
+        storage = self.new(0, size, TEMPORARIES)
+        storage.is_scratch = True
+        return storage
 
     def _rounded(self, size: int) -> int:
         return -(-size // CUDA_BLOCK) * CUDA_BLOCK if self.device == "cuda" else size

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from vggkit.base.eager import Event, Scratch, Storage
+from vggkit.base.eager import Event, Storage
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.allocator import Allocator, Block
 from vggkit.footprint.allocator_settings import Settings
@@ -165,7 +165,7 @@ def streams_of(parts: Iterable[Iterable[Event]]) -> list[int]:
 
 def of_tensors(events: Iterable[Event]) -> list[Event]:
     """Return events without what kernels take for themselves, which depends on the card: it is found as a workspace."""
-    return [event for event in events if not isinstance(event[1], Scratch)]
+    return [event for event in events if not event[1].is_scratch]
 
 
 def numbered(parts: Iterable[Iterable[Event]], batch: int) -> Iterator[list[int]]:

@@ -375,7 +375,9 @@ class FullyShard(Strategy):
         ranks, element = self.group.ranks, self.precision.gathered_bytes
         parts = [shard.padded_elements * element for shard in unit.shards]
         unit.unsharded = [self.eager.new(0, ranks * part, PARAMETERS) for part in parts]
-        self._note_kernel(splitting(parts, ranks))
+        taken = self.eager.kernel_scratch(splitting(parts, ranks))
+        self.eager.note()
+        self.eager.release(taken)
 
     def _note_kernel(self, *sizes: int) -> None:
         """Run an operation; on CUDA its kernel takes so many bytes for itself."""
