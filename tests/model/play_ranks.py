@@ -73,7 +73,15 @@ CASES = [
     Case("tensor", "tensor", shares=1),
     Case("tensor-ddp", "tensor+ddp", ranks=4, is_in_parts=False),
     Case("gpipe", "pipeline", {"cut": "block2"}, shares=1, schedule="ScheduleGPipe", is_whole=False),
-    Case("1f1b", "pipeline", {"cut": "fc1"}, shares=1, schedule="Schedule1F1B", is_whole=False),
+    Case(
+        "1f1b",
+        "pipeline",
+        {"cut": "fc1", "batch": 8, "microbatches": 4},
+        shares=1,
+        schedule="Schedule1F1B",
+        is_whole=False,
+    ),
+    Case("pipeline-ddp", "pipeline+ddp", {"cut": "block2"}, ranks=4, schedule="Schedule1F1B", is_whole=False),
 ]
 
 
@@ -143,12 +151,19 @@ def train(model: nn.Module, parallel: str, share: slice) -> list[float]:
     return losses
 
 
-def train_stage(stage: PipelineStage, schedule: str) -> list[float]:
-    """Run the steps of a stage, four microbatches in each; return their losses, which the last stage has."""
+def train_stage(stage: PipelineStage, schedule: str, share: slice) -> list[float]:
+    """Run the steps of a stage, four microbatches in each; return their losses, which the last stage has.
+
+    Args:
+        stage: this rank's.
+        schedule: the schedule, by the name that its class has in torch.
+        share: which images are this replica's.
+    """
     running = getattr(pipelining, schedule)(stage, n_microbatches=4, loss_fn=nn.functional.cross_entropy)
     optimizer = optimizer_of(stage.submod, "pipeline")
     losses = []
-    for images, classes in batches():
+    for every, truth in batches():
+        images, classes = every[share], truth[share]
         parts: list[Tensor] = []
         optimizer.zero_grad()
         running.step(*[images] * stage.is_first, target=classes if stage.is_last else None, losses=parts)
@@ -171,11 +186,11 @@ def play(case: Case, rank: int, folder: Path) -> None:
         folder: where the files are written.
     """
     run = vggkit.parallelize(small(seed=rank), case.parallel, **case.options)
+    share = slice(rank // (case.ranks // case.shares), None, case.shares)
     if isinstance(run, PipelineStage):
-        losses = train_stage(run, case.schedule)
+        losses = train_stage(run, case.schedule, share)
     else:
-        share = rank // (case.ranks // case.shares)
-        losses = train(run, case.parallel, slice(share, None, case.shares))
+        losses = train(run, case.parallel, share)
     every = torch.tensor([*(losses or [0.0] * STEPS), len(losses) / STEPS])
     dist.all_reduce(every)
     if rank == 0:
@@ -200,7 +215,8 @@ def play_parts(case: Case, model: nn.Module, folder: Path) -> None:
     parts = HuggingFaceStorageWriter(str(folder / case.name), save_distributed=True)
     dcp.save(get_model_state_dict(model), storage_writer=parts)
     dist.barrier()
-    for saved in (case.name, CASES[0].name):
+    other = next(one.name for one in CASES if one.is_in_parts and one.ranks == case.ranks)
+    for saved in (case.name, other):
         loaded = module_of(vggkit.parallelize(small(seed=5), case.parallel, **case.options))
         state = get_model_state_dict(loaded)
         dcp.load(state, storage_reader=HuggingFaceStorageReader(str(folder / saved)))
@@ -234,7 +250,7 @@ def die(case: Case, rank: int) -> None:
 
     module_of(run).register_forward_hook(kill)
     if isinstance(run, PipelineStage):
-        train_stage(run, case.schedule)
+        train_stage(run, case.schedule, slice(None))
     else:
         train(run, case.parallel, slice(None))
 

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from tests.footprint.ranks import divided, loop, sharded, staged, tracked
 from tests.model import play_ranks
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.plan import plan_step
-from vggkit.footprint.ranks import SCHEDULES, Group
+from vggkit.footprint.ranks import SCHEDULES, STRATEGIES, Group
 from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.model.parallelize import SET_UPS
 from vggkit.network import Network
 
 TEXT = (
@@ -51,6 +51,11 @@ def mesh() -> Iterator[DeviceMesh]:
     dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=4)
     yield init_device_mesh("cpu", (4,))
     dist.destroy_process_group()
+
+
+def test_every_strategy_is_set_up() -> None:
+    """Those that are planned, but for a process alone."""
+    assert set(SET_UPS) == set(STRATEGIES) - {"none"}
 
 
 # What a rank holds is what the plan says
@@ -112,18 +117,17 @@ def test_stages_hold_what_is_planned(names: str, schedule: str, monkeypatch: pyt
     cut = tuple(names.split())
     ranks = len(cut) + 1
 
-    @contextmanager
-    def group_of(options: StepOptions) -> Iterator[None]:
-        with loop.group_of(options):
-            meshes.append(init_device_mesh("cpu", (ranks,)))  # torch can't make one where tensors are fake
-            yield
+    def mesh_of(options: StepOptions) -> DeviceMesh:
+        meshes.append(init_device_mesh("cpu", (ranks,)))  # torch can't make one where tensors are fake
+        return by_hand_on(options)
 
-    def stage_of(network: Network, options: StepOptions) -> nn.Module:
+    def stage_of(network: Network, options: StepOptions, _: int) -> nn.Module:
         model = vggkit.build(network, freeze=options.freeze, checkpoint=options.checkpoint).train()
         stage: nn.Module = vggkit.parallelize(model, "pipeline", meshes[-1], cut=cut).submod
         return stage
 
     meshes: list[DeviceMesh] = []
+    by_hand_on = staged.mesh_of
     options: dict[str, Any] = {"batch": 8, "ranks": ranks, "parallel": "pipeline", "cut": cut, "schedule": schedule}
     every = [
         checked_options(NETWORK, rank=rank, freeze="block1_norm2", checkpoint="block1", **options)
@@ -131,9 +135,36 @@ def test_stages_hold_what_is_planned(names: str, schedule: str, monkeypatch: pyt
     ]
     by_hand = [staged.peak(NETWORK, asked) for asked in every]
     monkeypatch.setattr(staged, "stage_of", stage_of)
-    monkeypatch.setattr(staged, "group_of", group_of)
+    monkeypatch.setattr(staged, "mesh_of", mesh_of)
     assert [staged.peak(NETWORK, asked) for asked in every] == by_hand
     assert by_hand == [plan_step(NETWORK, asked).peak_bytes for asked in every]
+
+
+@pytest.mark.usefixtures("mesh")
+def test_replicas_of_stages_are_on_a_mesh() -> None:
+    """Rank 1 of two replicas of two stages has the second stage, with rank 3 of the other replica."""
+    stage = vggkit.parallelize(small(), "pipeline+ddp", cut="block2", bucket_cap_mb=1)
+    assert isinstance(stage.submod, DistributedDataParallel)
+    assert [name for name, _ in stage.submod.module.named_children()][:2] == ["block2", "flatten"]
+    assert (stage.stage_index, stage.num_stages) == (1, 2)
+    assert dist.get_process_group_ranks(stage.group) == [0, 1]
+    assert dist.get_process_group_ranks(stage.submod.process_group) == [1, 3]
+    assert stage.submod.bucket_bytes_cap == 2**20
+
+
+def test_a_stage_knows_what_it_receives_and_sends() -> None:
+    """From the batch and the microbatches, without a microbatch that is run to find out."""
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        options: dict[str, Any] = {"cut": "block2", "batch": 12, "microbatches": 3}
+        stage = vggkit.parallelize(small(dtype="float64"), "pipeline", **options)
+        asked, found = stage._user_meta, vggkit.parallelize(small(), "pipeline", cut="block2")._user_meta
+    finally:
+        dist.destroy_process_group()
+    ((received,), (sent,)) = asked.inputs, asked.outputs
+    assert (received.shape, received.dtype, received.requires_grad) == ((4, 8, 4, 4), torch.float64, True)
+    assert (sent.shape, sent.dtype, sent.requires_grad) == ((4, 10), torch.float64, True)
+    assert (found.inputs, found.outputs) == (None, None)
 
 
 def parts(model: nn.Module) -> list[tuple[Any, ...]]:
@@ -327,7 +358,12 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("model", "parallel", "options", "said"),
     [
-        (small, "fdsp", {}, "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline"),
+        (
+            small,
+            "fdsp",
+            {},
+            "parallel: expected one of ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline, pipeline+ddp",
+        ),
         (small, "none", {}, "parallel: expected one of ddp,"),
         (lambda: nn.Linear(2, 2), "ddp", {}, "model: expected a model of vggkit.build that nothing wraps, found 'Line"),
         (
@@ -366,13 +402,29 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
             "freeze: parallel tensor+ddp can't freeze fc1, as torch trains",
         ),
         (small, "pipeline", {}, "cut: expected names of blocks or layers, such as block3, found 'auto'; a plan of"),
-        (small, "pipeline", {"cut": "block2"}, "cut: 4 ranks expected 3 names, one for each stage but the first, foun"),
+        (small, "pipeline", {"cut": "block2"}, "cut: 4 ranks by pipeline expected 3 names, one for each stage but"),
+        (small, "pipeline+ddp", {"cut": ["block2", "fc1"]}, "cut: 4 ranks by pipeline+ddp expected 1 names, one for"),
+        (small, "pipeline+ddp", {"replicas": 3}, "replicas: 4 ranks by pipeline+ddp expected one of 2, found 3"),
+        (
+            small,
+            "pipeline",
+            {"cut": "block2", "microbatches": 2},
+            "microbatches: expected a batch with it, which is",
+        ),
+        (
+            small,
+            "pipeline",
+            {"batch": 9, "microbatches": 2},
+            "microbatches: 9 images can't be divided into 2 equal parts",
+        ),
+        (small, "fsdp", {"batch": 4}, "batch: expected a parallel that has it (pipeline, pipeline+ddp), found fsdp"),
+        (small, "pipeline", {"batch": 0}, "batch: expected a whole number from 1 to 1e+18, found 0"),
         (small, "pipeline", {"cut": ["block2", "fc1", "block1"]}, "cut: expected what the second stage begins with"),
         (small, "pipeline", {"cut": ["block2", "fc1", "fc9"]}, "cut: x has no block or layer 'fc9'"),
-        (small, "pipeline", {"schedule": "1f1b"}, "parallelize: unknown keyword 'schedule'. It is the schedule's that"),
+        (small, "pipeline", {"schedule": "1f1b"}, "parallelize: unknown keyword 'schedule'. A schedule of torch"),
         (small, "fsdp", {"unit": "root"}, "parallelize: unknown keyword 'unit'. Did you mean 'units'?"),
-        (small, "fsdp", {"ranks": 4}, "parallelize: unknown keyword 'ranks'. Known: bucket_cap_mb, cut,"),
-        (small, "fsdp", {"cut": "block2"}, "cut: expected a parallel that has it (pipeline), found fsdp"),
+        (small, "fsdp", {"ranks": 4}, "parallelize: unknown keyword 'ranks'. Known: batch, bucket_cap_mb, cut,"),
+        (small, "fsdp", {"cut": "block2"}, "cut: expected a parallel that has it (pipeline, pipeline+ddp), found"),
         (small, "tensor", {"mesh": "cpu"}, "mesh: expected a DeviceMesh of torch, found 'str'"),
         (
             lambda: vggkit.build(vggkit.loads(TEXT.replace("FC-24", "FC-25"))),

@@ -28,7 +28,9 @@ from torch.nn.parallel import DistributedDataParallel
 from vggkit.base.errors import ArgumentError, did_you_mean, one_of, shorten
 from vggkit.footprint.ranks import AUTO, Group, checked_group
 from vggkit.footprint.ranks.mesh import Mesh, check_mesh
+from vggkit.footprint.ranks.pipeline_replicas import PipelineReplicas
 from vggkit.footprint.ranks.pipelines import Pipeline, stages_of
+from vggkit.footprint.ranks.pipelines import Stage as Part
 from vggkit.footprint.ranks.replicas import Replicas, ReplicasInViews
 from vggkit.footprint.ranks.shards import FullyShard
 from vggkit.footprint.ranks.strategy import Strategy
@@ -37,7 +39,7 @@ from vggkit.footprint.ranks.tensors import TensorParallel
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 from vggkit.model.module import VGG
 from vggkit.model.stage import Stage
-from vggkit.network import Dtype, PlacedLayer
+from vggkit.network import Dtype, PlacedLayer, check_batch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -54,6 +56,8 @@ class SetUpArguments(TypedDict, total=False):
     reduce_dtype: Dtype | None
     replicas: SupportsIndex
     cut: str | Iterable[str]
+    batch: SupportsIndex | None
+    microbatches: SupportsIndex | None
 
 
 @overload
@@ -77,7 +81,7 @@ def parallelize(
 @overload
 def parallelize(
     model: nn.Module,
-    parallel: Literal["pipeline"],
+    parallel: Literal["pipeline", "pipeline+ddp"],
     mesh: DeviceMesh | None = None,
     **options: Unpack[SetUpArguments],
 ) -> PipelineStage: ...
@@ -99,18 +103,19 @@ def parallelize(
 
     Args:
         model: of `build`, on the rank's device.
-        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp`, `tensor`, `tensor+ddp` or `pipeline`.
-        mesh: the ranks; None for all of the process group. Of `tensor+ddp` it has two named dimensions: the replicas,
-            and the ranks that have one together.
+        parallel: `ddp`, `ddp-view`, `zero1`, `fsdp`, `tensor`, `tensor+ddp`, `pipeline` or `pipeline+ddp`.
+        mesh: the ranks; None for all of the process group. Of `tensor+ddp` and `pipeline+ddp` it has two named
+            dimensions: the replicas, and the ranks that have one together.
         options: as `memory` has them: bucket_cap_mb and static_graph (`ddp`), units, reshard_after_forward, param_dtype
-            and reduce_dtype (`fsdp`), replicas (`tensor+ddp`, if there is no mesh), and cut (`pipeline`): names, such
-            as those that a plan of `cut="auto"` has found.
+            and reduce_dtype (`fsdp`), replicas (of both that have a mesh of two dimensions, if none is given), and of
+            `pipeline` cut, batch and microbatches. cut has names, such as those that a plan of `cut="auto"` has found.
+            batch and microbatches say which shapes are sent; without a batch torch runs one microbatch to find out.
 
     Returns:
         What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`, `tensor+ddp`; `zero1`, whose
         optimizer is then a `torch.distributed.optim.ZeroRedundancyOptimizer`); the model itself, whose parameters are
         DTensors now (`fsdp`, `tensor`); or a PipelineStage, which a schedule of `torch.distributed.pipelining` runs,
-        and whose `submod` has this rank's layers (`pipeline`).
+        and whose `submod` has this rank's layers (`pipeline`, `pipeline+ddp`).
 
     Raises:
         ArgumentError: if an argument is outside its allowed values, the model can't be divided so, or there is no
@@ -137,14 +142,21 @@ def parallelize(
     given = _checked_mesh(mesh, model, set_up)
     if given is not None and given.ndim > 1:
         options["replicas"] = given.size(0)
-    group = checked_group(dist.get_world_size() if given is None else given.size(), parallel, **options)
-    return set_up().applied(model, mesh_of(_device(model), group) if given is None else given, group)
+    of_group: dict[str, Any] = {**options}
+    batch = of_group.pop("batch", None)
+    group = checked_group(dist.get_world_size() if given is None else given.size(), parallel, **of_group)
+    made = set_up()
+    if batch is None and group.microbatches is not None:
+        raise ArgumentError("microbatches: expected a batch with it, which is divided into so many")
+    if batch is not None:
+        made.batch = set_up.checked_batch(group, check_batch(batch))
+    return made.applied(model, mesh_of(_device(model), group) if given is None else given, group)
 
 
 def _advice(word: str) -> str:
     """Say where an option belongs that is none of the set-up."""
-    if word in ("microbatches", "schedule"):
-        return " It is the schedule's that runs the stage, as ScheduleGPipe(stage, n_microbatches=8, loss_fn=…)"
+    if word == "schedule":
+        return " A schedule of torch runs the stage, such as ScheduleGPipe(stage, n_microbatches=8, loss_fn=…)"
     known = sorted(SetUpArguments.__optional_keys__)
     return did_you_mean(word, known) or f" Known: {', '.join(known)}"
 
@@ -210,6 +222,19 @@ class SetUp(ABC):
 
     dimensions: ClassVar[tuple[str, ...]] = ("ranks",)
     """The dimensions of the mesh."""
+
+    batch: int | None = None
+    """How many images a step has, if that was said."""
+
+    @classmethod
+    def checked_batch(cls, group: Group, batch: int) -> int:  # noqa: ARG003  # some have it
+        """Return a number of images, if the strategy asks how many there are.
+
+        Raises:
+            ArgumentError: if it does not, or so many can't be divided.
+        """
+        having = ", ".join(word for word, kind in SET_UPS.items() if issubclass(kind, PipelineSetUp))
+        raise ArgumentError(f"batch: expected a parallel that has it ({having}), found {group.parallel}")
 
     optimizers: ClassVar[Any] = torch.optim
     """Where the optimizers are, by the names that they have in `torch.optim`."""
@@ -408,9 +433,27 @@ def _dimensions_of(mesh: DeviceMesh) -> Iterator[DeviceMesh]:
 class PipelineSetUp(SetUp):
     """A PipelineStage of this rank's layers."""
 
-    kind = Pipeline
+    kind: ClassVar[type[Pipeline]] = Pipeline
+
+    @classmethod
+    def checked_batch(cls, group: Group, batch: int) -> int:
+        cls.kind.check_batch(group, batch)
+        return batch
 
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> PipelineStage:
+        stages = self._stages(model, group)
+        self._begin_alike(model, mesh)
+        return self._made(model, stages[mesh.get_local_rank()], mesh, group)
+
+    def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
+        return self._stage(model, self._stages(model, group)[mesh.get_local_rank()])
+
+    def _stages(self, model: VGG, group: Group) -> list[Part]:
+        """Return the stages of a model.
+
+        Raises:
+            ArgumentError: if it can't be cut so.
+        """
         if group.cut == AUTO:
             raise ArgumentError(
                 f"cut: expected names of blocks or layers, such as block3, found {AUTO!r}; a plan of memory(…,"
@@ -418,24 +461,86 @@ class PipelineSetUp(SetUp):
             )
         _check_values(model, group)
         if model.ends_in_softmax:
-            raise ArgumentError(
-                f"model: parallel {group.parallel} expected one that returns scores, found softmax=True"
-            )
+            raise ArgumentError(f"model: parallel {group.parallel} needs one that returns scores, found softmax=True")
         stages = stages_of(model.network, group.cut)
-        if len(stages) != group.ranks:
+        if len(stages) != self.kind.stages(group):
             raise ArgumentError(
-                f"cut: {group.ranks} ranks expected {group.ranks - 1} names, one for each stage but the first, found"
-                f" {len(group.cut)}"
+                f"cut: {group.ranks} ranks by {group.parallel} expected {self.kind.stages(group) - 1} names, one for"
+                f" each stage but the first, found {len(group.cut)}"
             )
-        self._begin_alike(model, mesh)
-        own = stages[mesh.get_local_rank()]
+        return stages
+
+    def _made(self, model: VGG, own: Part, mesh: DeviceMesh, group: Group) -> PipelineStage:
+        """Make a stage.
+
+        Args:
+            model: whose layers it takes.
+            own: which.
+            mesh: the ranks that have the other stages.
+            group: how many they are.
+        """
+        run = self._wrapped(self._stage(model, own), group)
+        device = next(model.parameters()).device
+        return PipelineStage(
+            run, own.place, own.stages, device, group=mesh.get_group(), **self._sent(model, own, group)
+        )
+
+    def _stage(self, model: VGG, own: Part) -> Stage:
         if not own.is_first:
             _keep_received(model, own.layers)
-        device = next(model.parameters()).device
-        return PipelineStage(Stage(model, own.layers), own.place, own.stages, device, group=mesh.get_group())
+        return Stage(model, own.layers)
+
+    def _wrapped(self, stage: Stage, group: Group) -> nn.Module:
+        """Return what runs a stage."""
+        return stage
+
+    def _sent(self, model: VGG, own: Part, group: Group) -> dict[str, Any]:
+        """Return what a stage receives and sends, without values; nothing if torch is to find out."""
+        if self.batch is None:
+            return {}
+        images = self.batch // self.kind.microbatches(group, self.batch)
+        dtype = next(model.parameters()).dtype
+        shapes = {"input_args": own.layers[0].input_shape, "output_args": own.layers[-1].output_shape}
+        return {
+            word: torch.empty(
+                images, *shape, dtype=dtype, device="meta", requires_grad=word == "output_args" or not own.is_first
+            )
+            for word, shape in shapes.items()
+        }
+
+
+class PipelineReplicasSetUp(PipelineSetUp):
+    """The same of a DistributedDataParallel of the stage, which the replicas have in common."""
+
+    kind = PipelineReplicas
+    dimensions = ("dp", "pp")
+
+    @classmethod
+    def sides(cls, group: Group) -> tuple[int, ...]:
+        check_mesh(group)
+        return tuple(Mesh.of(group))
+
+    def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> PipelineStage:
+        self.sides(group)
+        stages = self._stages(model, group)
+        self._replicas, parts = _dimensions_of(mesh)
+        self._begin_alike(model, parts)  # DistributedDataParallel then hands out the stages of the first replica
+        own = stages[parts.get_local_rank()]
+        return self._made(model, own, parts, group)
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
-        return self.applied(model, mesh, group).submod
+        _, parts = _dimensions_of(mesh)
+        return super().averaged(model, parts, group)
+
+    def _wrapped(self, stage: Stage, group: Group) -> nn.Module:
+        if not any(parameter.requires_grad for parameter in stage.parameters()):
+            raise ArgumentError(f"model: parallel {group.parallel} needs parameters that are trained in each stage")
+        return DistributedDataParallel(
+            stage,
+            process_group=self._replicas.get_group(),
+            init_sync=self.init_sync,
+            bucket_cap_mb=group.bucket_cap_mb,
+        )
 
 
 def _keep_received(model: VGG, layers: Iterable[PlacedLayer]) -> None:
@@ -496,6 +601,7 @@ SET_UPS: dict[str, type[SetUp]] = {
         TensorParallelSetUp,
         TensorReplicasSetUp,
         PipelineSetUp,
+        PipelineReplicasSetUp,
     )
 }
 """How torch sets up each strategy, by the word that asks for it."""

@@ -27,11 +27,10 @@ from torch.utils._pytree import tree_leaves
 
 from vggkit.base.errors import ArgumentError, BuildError
 from vggkit.footprint.ranks import Group
-from vggkit.footprint.ranks.pipelines import stages_of
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.module import VGG
-from vggkit.model.parallelize import SET_UPS, PipelineSetUp, SetUp, mesh_of
+from vggkit.model.parallelize import SET_UPS, PipelineReplicasSetUp, PipelineSetUp, SetUp, mesh_of
 from vggkit.model.steps import Training
 from vggkit.model.tracking import FakeTensors, no_garbage_collection
 from vggkit.network import Network
@@ -134,11 +133,15 @@ class RankTraining(Training):
 
     def _set_up(self, model: VGG) -> nn.Module:
         run: Any = self.set_up.applied(model, self.mesh, self.options.group)
-        if self.is_alone and isinstance(run, DistributedDataParallel):
-            # the averages that it waits for come from nobody; torch looks at the annotations, and wants no text there
-            run.register_comm_hook(run.process_group, lambda ranks, bucket: _sent(ranks, bucket))
+        self._answer(run)
         module: nn.Module = run
         return module
+
+    def _answer(self, run: Any) -> None:
+        """Answer a DistributedDataParallel that waits for averages, if they come from nobody."""
+        if self.is_alone and isinstance(run, DistributedDataParallel):
+            # torch looks at the annotations, and wants no text there
+            run.register_comm_hook(run.process_group, lambda ranks, bucket: _sent(ranks, bucket))
 
     def _set_up_average(self, model: VGG) -> nn.Module:
         return self.set_up.averaged(model, self.mesh, self.options.group)
@@ -167,18 +170,11 @@ class StageTraining(RankTraining):
 
     def _set_up(self, model: VGG) -> nn.Module:
         options = self.options
+        self.set_up.batch = options.batch  # a rank that is alone can't ask the one before for the shapes
         made: Any = self.set_up.applied(model, self.mesh, options.group)
-        self.model = made.submod
-        layers = stages_of(self.network, options.group.cut)[made.stage_index].layers
-        images, dtype = options.batch // options.microbatches, getattr(torch, options.dtype)
-        # a stage asks the one before for the shapes; a rank that is alone must know them
-        received, sent = (
-            torch.empty(images, *shape, dtype=dtype, device="meta", requires_grad=has_gradient)
-            for shape, has_gradient in ((layers[0].input_shape, made.stage_index > 0), (layers[-1].output_shape, True))
-        )
-        self.stage = PipelineStage(
-            self.model, made.stage_index, made.num_stages, made.device, received, sent, group=self.mesh.get_group()
-        )
+        self.stage: PipelineStage = made
+        self._answer(self.stage.submod)
+        self.model = getattr(self.stage.submod, "module", self.stage.submod)
         loss = partial(options.loss_rules.torch_loss, functional=nn.functional)
         self.schedule = SCHEDULES[options.group.schedule](self.stage, options.microbatches, loss_fn=loss)
         return self.model
@@ -190,7 +186,10 @@ class StageTraining(RankTraining):
 SCHEDULES: dict[str, Any] = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 """torch's schedules by their words."""
 
-TRAININGS: dict[type[SetUp], type[RankTraining]] = {PipelineSetUp: StageTraining}
+TRAININGS: dict[type[SetUp], type[RankTraining]] = {
+    PipelineSetUp: StageTraining,
+    PipelineReplicasSetUp: StageTraining,
+}
 """The loops of strategies whose loop is another one."""
 
 
