@@ -98,6 +98,15 @@ cudaError_t cudaHostAlloc(void **pointer, size_t size, unsigned flags) {
     return cudaSuccess;
 }
 
+/* What is not on the card is memory of the machine that the card can read. */
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *pointer) {
+    memset(attributes, 0, sizeof *attributes);
+    attributes->type = cudaMemoryTypeHost;
+    for (int index = recorded; --index;)
+        if ((address)pointer - records[index].start < records[index].size) attributes->type = cudaMemoryTypeDevice;
+    return cudaSuccess;
+}
+
 /* Virtual memory, for expandable segments: addresses are free, handles are what the card runs out of. */
 
 static int cuMemAddressReserve(address *start, size_t size, size_t alignment, address wish, address flags) {

@@ -69,7 +69,6 @@ class Replicas(WholeModel):
     name = "ddp"
     words = "has the whole model, and buckets for all gradients"
     takes = ("bucket_cap_mb", "static_graph")
-    early_steps = 2
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, group, placed)
@@ -107,6 +106,11 @@ class Replicas(WholeModel):
         """Whether the first bucket is there until the others are, as gradients hold it."""
         return False
 
+    @classmethod
+    def early_steps(cls, group: Group) -> int:
+        """Return 2; with a static graph the order of gradients is known one step later."""
+        return 3 if group.static_graph else 2
+
     @property
     def kept(self) -> Iterable[Storage]:
         return (*super().kept, *self.buckets, *self.maps)
@@ -136,8 +140,11 @@ class Replicas(WholeModel):
                 f"step_in_backward: can't be combined with parallel {cls.name}, as the step would come before the"
                 " gradients of the other ranks"
             )
-        if group.static_graph and step.device == "cuda":
-            raise ArgumentError("static_graph: needs device cpu: what its first step leaves on a card is not known")
+        if group.static_graph and step.accumulate > 1:
+            raise ArgumentError(
+                "static_graph: can't be combined with accumulate, as torch fails in a first backward pass that sends"
+                " nothing"
+            )
 
 
 class ReplicasInViews(Replicas):
@@ -165,12 +172,3 @@ class ReplicasInViews(Replicas):
 
     def left_gradient(self, parameter: Parameter) -> Storage:
         return self.eager.hold(self._bucket_of[parameter])
-
-    @classmethod
-    def check(cls, group: Group, step: Asked) -> None:
-        super().check(group, step)
-        if step.zero_grad == "zero" and step.accumulate > 1:
-            raise ArgumentError(
-                f"zero_grad: zero can't be combined with accumulate and parallel {cls.name}, where the first batch of a"
-                " step would add to gradients that have been averaged; expected set_to_none"
-            )

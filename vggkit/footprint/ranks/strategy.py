@@ -98,7 +98,7 @@ class Strategy(ABC):
         placed: the model, which has just been built on the rank.
 
     Attributes:
-        rebuilt: what is allocated and freed once, at the beginning of the second step.
+        rebuilt: what is allocated and freed once, at the beginning of the last of the early steps.
     """
 
     name: ClassVar[str]
@@ -112,9 +112,6 @@ class Strategy(ABC):
 
     takes: ClassVar[tuple[str, ...]] = ()
     """Its options, of those in `vggkit.footprint.ranks.group.OPTIONS`."""
-
-    early_steps: ClassVar[int] = 1
-    """How many steps differ from all later ones."""
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         self.eager = eager
@@ -170,6 +167,11 @@ class Strategy(ABC):
             ArgumentError: says why, and what would be right.
         """
         return
+
+    @classmethod
+    def early_steps(cls, group: Group) -> int:  # noqa: ARG003  # some depend on it
+        """Return how many steps differ from all later ones."""
+        return 1
 
     @abstractmethod
     def wrap(self, blocks: Blocks) -> Blocks:

@@ -61,7 +61,6 @@ class TensorReplicas(TensorParallel):
     name = "tensor+ddp"
     words = "has a part of each FC layer of its replica, all other layers, and buckets for all gradients"
     takes = ("bucket_cap_mb", "replicas")
-    early_steps = Replicas.early_steps
 
     def __init__(self, eager: Eager, group: Group, placed: Placed) -> None:
         super().__init__(eager, within_copy(group), placed)
@@ -90,6 +89,10 @@ class TensorReplicas(TensorParallel):
     @property
     def kept(self) -> Iterable[Storage]:
         return (*super().kept, *self.replicas.buckets, *self.replicas.maps)
+
+    @classmethod
+    def early_steps(cls, group: Group) -> int:
+        return Replicas.early_steps(group)
 
     def begin_step(self) -> None:
         self.replicas.begin_step()

@@ -146,7 +146,7 @@ class StepOptions(msgspec.Struct, frozen=True):
     @property
     def first_steps(self) -> int:
         """How many steps of a loop differ from all later ones."""
-        return max(self.early_steps, STRATEGIES[self.group.parallel].early_steps)
+        return max(self.early_steps, STRATEGIES[self.group.parallel].early_steps(self.group))
 
     @property
     def has_backward(self) -> bool:

@@ -186,7 +186,7 @@ class Training(Step):
         if is_first:
             self.strategy.begin_step()
         eager.autocast = self.options.autocast
-        output = self._forward(self.strategy.begin_forward(images), blocks)
+        output = self._returned(self._forward(self.strategy.begin_forward(images), blocks))
         self.strategy.end_forward()
         eager.start_loss()
         loss = self.options.loss_rules.run(eager, output, targets)
@@ -205,6 +205,10 @@ class Training(Step):
             eager.backward(loss, self.strategy.engine_hook(hook), self.strategy.end_backward)
         added = {made: there for made, there in eager.added.items() if there.kind == GRADIENTS}
         return MicroStep(forward, loss.storage, self._backward, added)
+
+    def _returned(self, output: Tensor) -> Tensor:
+        """Return a forward pass's output as the loss gets it."""
+        return output
 
     def _gradient_ready(self, parameter: Parameter) -> None:
         self._arrived.append(parameter)
@@ -270,6 +274,10 @@ class Training(Step):
         freed = [(ZERO_GRAD, gradient, False) for gradient in owned if self.options.zero_grad == "set_to_none"]
         steps = self.options.first_steps
         first, *early = (list(self._events(number)) for number in range(1, steps + 1))
+        if self.options.group.static_graph:
+            first = _FirstOfStaticGraph(self.network, self.options).events_for(self)
+        elif any(gradient.kind != GRADIENTS for gradient in self._left):
+            first = _First(self.network, self.options).events_for(self)
         for events in early:
             first += [*freed, *events]
         return Loop(
@@ -304,7 +312,7 @@ class Training(Step):
 
     def _pass_events(self, number: int) -> Iterator[Event]:
         """Yield what the forward and backward passes of a step allocate and free."""
-        if number == 2:
+        if number == self.strategy.early_steps(self.options.group):
             yield from self.strategy.rebuilt
         is_first = number == 1
         loss = None if is_first else self._micro_steps[-1].loss
@@ -330,3 +338,51 @@ class Training(Step):
         states = [state for made in self._states.values() for state in made]
         every = (*self._copied, *self._left, *states, *self.strategy.kept)
         return sum(storage.size for storage in dict.fromkeys(every))  # gradients may be views of buckets
+
+    def storages(self) -> Iterator[Storage]:
+        """Yield what a step allocates, and what is there when it begins, in the order of the walk."""
+        yield from self._left
+        for events in (self._before, self.strategy.rebuilt, self._events(self.options.first_steps + 1)):
+            yield from (storage for _, storage, is_allocation in events if is_allocation)
+
+
+class _First(Training):
+    """A first step that is walked through itself: no gradient is a view of a bucket yet."""
+
+    _copy: Storage | None = None
+
+    def _begin(self) -> None:
+        super()._begin()
+        for parameter in self.strategy.trained:
+            if parameter.gradient is not None and parameter.gradient.kind != GRADIENTS:
+                self._free_gradient(parameter)
+
+    def events_for(self, steady: Training) -> list[Event]:
+        """Return its events in a loop whose other steps are those of another walk."""
+        own = (storage for storage in self.storages() if storage is not self._copy)
+        same = dict(zip(own, steady.storages()))
+        return [(event, same.get(storage, storage), is_made) for event, storage, is_made in self._events(1)]
+
+
+class _FirstOfStaticGraph(_First):
+    """The first step of ranks that are told that all steps are alike.
+
+    torch copies its output, to be called when the copy has its gradient (`_DDPSink` in
+    torch/nn/parallel/distributed.py), and looks at gradients when all are there (`delay_all_reduce` in reducer.cpp).
+    """
+
+    def _returned(self, output: Tensor) -> Tensor:
+        eager = self._eager
+        eager.event = "copy of the output"
+        copy = eager.op(output, backward=lambda gradient: [eager.hold(gradient)])
+        eager.release(output)
+        self._copy = copy.storage
+        return copy
+
+    def _gradient_ready(self, parameter: Parameter) -> None:
+        self._arrived.append(parameter)
+
+    def _end(self) -> None:
+        for parameter in self._arrived:
+            self.strategy.gradient_ready(parameter)
+        super()._end()
