@@ -15,8 +15,10 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 
 import vggkit
 from tests.footprint.ranks.loop import Training, group_of
-from tests.footprint.ranks.tracked import EARLY, Tracker
+from tests.footprint.ranks.tracked import EARLY
+from vggkit.footprint.ranks.traffic import Traffic, all_reduce
 from vggkit.footprint.steps.options import StepOptions
+from vggkit.model.rank import RankTracker
 from vggkit.model.verify import _FakeTensors
 
 
@@ -87,10 +89,12 @@ class Seen(NamedTuple):
     Args:
         peak: most bytes alive at one moment.
         buckets: bytes of each bucket of gradients, in the order in which they are sent.
+        traffic: what the rank sends and receives by the operations that torch calls.
     """
 
     peak: int
     buckets: list[int]
+    traffic: Traffic
 
 
 def peak(network: vggkit.Network, options: StepOptions) -> int:
@@ -107,7 +111,7 @@ def seen(network: vggkit.Network, options: StepOptions) -> Seen:
     try:
         with group_of(options):
             meshes = meshes_of(options)
-            with _FakeTensors() if is_fake else nullcontext(), (tracker := Tracker()):
+            with _FakeTensors() if is_fake else nullcontext(), (tracker := RankTracker()):
                 training = DividedTraining(network, options, meshes)
                 # what runs on DTensors for the first time allocates to find out how its result is divided
                 for _ in range(max(EARLY, options.early_steps + 1)):
@@ -116,8 +120,9 @@ def seen(network: vggkit.Network, options: StepOptions) -> Seen:
                 training.sent.clear()
                 tracker.begin()
                 training.step()
-            peaks = tracker.get_tracker_snapshot("peak")
-            total = next(peak["Total"] for device, peak in peaks.items() if device.type == "cpu")
-            return Seen(total, training.sent)
+            traffic = tracker.traffic
+            for size in training.sent:  # the hook sends nothing
+                traffic = traffic.plus(all_reduce(size, meshes.copies.size()))
+            return Seen(tracker.peak, training.sent, traffic)
     finally:
         gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -138,6 +139,22 @@ def test_each_rank_has_memtrackers_peak(case: str) -> None:
         peak, buckets = peak_and_buckets(network, options)
         assert plan_step(network, options).peak_bytes == peak
         assert buckets_of(network, options) == buckets
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({"autocast": True}, lambda _: 2 * 8 * 2),  # statistics of 8 channels in float32, not in bfloat16
+        ({"loss": "mean-squared-error"}, lambda batch: (batch * 5 - 1) * 4),  # squares in the loss's memory
+    ],
+    ids=str,
+)
+def test_real_tensors_take_more_than_fake_ones(options: dict[str, Any], more: Callable[[int], int]) -> None:
+    """A plan on the CPU is that of fake tensors, whose kernels make less in two places, as the page says."""
+    network = Network.of(vggkit.loads(TINY))
+    for batch in (2, 40):
+        asked = checked_options(network, batch=batch, ranks=2, parallel="ddp", **options)
+        assert peak_and_buckets(network, asked)[0] - plan_step(network, asked).peak_bytes == more(batch)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])

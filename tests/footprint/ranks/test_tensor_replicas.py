@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 import vggkit
 from tests.conftest import sample
@@ -13,11 +14,11 @@ from tests.footprint.card import Card
 from tests.footprint.ranks.divided import DividedTraining, Seen, meshes_of, seen
 from tests.footprint.ranks.loop import group_of
 from tests.footprint.ranks.test_replicas import assert_torchs_order, assert_torchs_steps
-from tests.footprint.ranks.test_tensors import NETWORKS, THREE, network_of
+from tests.footprint.ranks.test_tensors import NETWORKS, THREE, drawn_steps, network_of
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.ranks.tensor_replicas import TensorReplicas
-from vggkit.footprint.ranks.traffic import all_reduce
+from vggkit.footprint.ranks.traffic import Traffic, all_reduce
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.network import Network
@@ -29,7 +30,9 @@ def planned(network: Network, options: StepOptions) -> Seen:
     """Return what a plan says of the rank."""
     strategy = step_of(network, options).strategy
     assert isinstance(strategy, TensorReplicas)
-    return Seen(plan_step(network, options).peak_bytes, [bucket.constant for bucket in strategy.replicas.buckets])
+    plan = plan_step(network, options)
+    buckets = [bucket.constant for bucket in strategy.replicas.buckets]
+    return Seen(plan.peak_bytes, buckets, Traffic(plan.sent_bytes, plan.received_bytes))
 
 
 # Figures that were measured in torch alone
@@ -107,6 +110,14 @@ def test_a_model_forgets_the_parts_of_fc_layers_in_its_first_forward_pass() -> N
         assert (before, len(list(training.model.parameters()))) == (12, 6)
 
 
+@pytest.mark.slow
+@given(drawn_steps(PARALLEL))
+@settings(max_examples=100, deadline=None)
+def test_each_rank_of_a_drawn_network_has_memtrackers_peak(drawn: tuple[Network, StepOptions]) -> None:
+    """Of one to five FC layers, with and without biases, activations and dropout, behind whatever blocks."""
+    assert planned(*drawn) == seen(*drawn)
+
+
 # Against torch's allocator, on the card that isn't there
 
 ON_A_CARD: dict[str, dict[str, Any]] = {
@@ -150,12 +161,25 @@ def test_what_is_sent_are_activations_within_a_copy_and_gradients_between_copies
     within = vggkit.memory("D", ranks=4, parallel="tensor")
     plan = vggkit.memory("D", ranks=8, parallel=PARALLEL)
     gradients = plan.by_kind["communication"]
-    assert gradients == within.steady_bytes // 3
+    assert gradients == within.steady_bytes // 3 == plan.steady_bytes // 4
     assert plan.sent_bytes == plan.received_bytes == within.sent_bytes + all_reduce(gradients, 2).sent
     normed = vggkit.memory("A", batch=2, batch_norm=True, ranks=8, parallel=PARALLEL)
     first, last = normed.by_rank[0], normed.by_rank[7]
     buffers = normed.by_kind["buffers"]
     assert (first.sent_bytes - last.sent_bytes, last.received_bytes - first.received_bytes) == (buffers, buffers)
+
+
+def test_the_timeline_names_what_is_sent() -> None:
+    """Within a copy activations, and before the forward pass the running statistics of the first copy."""
+    plan = vggkit.memory("A", batch=2, ranks=8, parallel=PARALLEL, batch_norm=True)
+    events = dict.fromkeys(moment.event for moment in plan.timeline)
+    assert [event for event in events if event.startswith(("all-", "broadcast"))] == [
+        "broadcast of running statistics",
+        "all-reduce of fc2",
+        "all-gather of predictions",
+        "all-reduce of predictions",
+        "all-reduce of fc1",
+    ]
 
 
 def test_the_largest_batch_fits() -> None:
