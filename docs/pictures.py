@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from vggkit import max_batch, memory, plot, remedies, summarize
+from vggkit import max_batch, memory, plan, plot, remedies, summarize
 from vggkit.base.numbers import mebibytes
 from vggkit.footprint.allocator_settings import Settings
 from vggkit.footprint.card import UNBOUNDED, Loop, run
@@ -22,6 +22,7 @@ from vggkit.network import Network
 from vggkit.pictures import segments, style
 from vggkit.pictures.parts import MARGIN, Canvas
 from vggkit.pictures.plot import draw
+from vggkit.pictures.ranks import picture as ranks_picture
 from vggkit.pictures.remedies import picture as remedies_picture
 from vggkit.pictures.timeline import picture
 
@@ -56,6 +57,11 @@ def memory_svg() -> bytes:
 def remedies_svg() -> bytes:
     """Return what checkpoints of E take against what they run again, and its remedies."""
     return remedies_picture(remedies("E", "6GB", batch=64, optimizer="adamw", device="cuda")).to_bytes("svg")
+
+
+def ranks_svg() -> bytes:
+    """Return what eight ranks hold of D against what they send, by each strategy."""
+    return ranks_picture(plan("D", ranks=8, batch=256, card="24GiB")).to_bytes("svg")
 
 
 def architecture_svg() -> bytes:
@@ -202,6 +208,7 @@ PICTURES = {
     "memory-D": memory_svg,
     "architecture-D": architecture_svg,
     "remedies-E": remedies_svg,
+    "ranks-D": ranks_svg,
     "segments-A-64": lambda: segments_svg(64, DEFAULT, UNBOUNDED),
     "segments-A-388": lambda: segments_svg(PINNED, DEFAULT, CARD),
     "segments-A-388-expandable": lambda: segments_svg(PINNED, EXPANDABLE, CARD),

@@ -65,8 +65,9 @@ class StageTraining(Training):
         return self.stage.layers
 
     def _arrival(self) -> list[Parameter]:
-        group = replace(self.options.group, parallel=Pipeline.name)
-        alone = StageTraining(self.network, self.options.replace(group=group), self.stage)
+        # gradients come in the same order in every microbatch, so that one is enough
+        group = replace(self.options.group, parallel=Pipeline.name, microbatches=1)
+        alone = StageTraining(self.network, self.options.replace(group=group, batch=self.options.at_once), self.stage)
         return [self._trained[alone._trained.index(parameter)] for parameter in alone._arrived]
 
     def _walk(self) -> None:
