@@ -73,7 +73,7 @@ def test_on_a_card_each_row_has_what_the_allocator_reserves() -> None:
         except ArgumentError:
             plan = vggkit.memory("A", **asked)
             counted.append(way.label)
-        assert (way.reserved_bytes, way.bytes) == (plan.reserved_bytes, max(rank.bytes for rank in plan.by_rank))
+        assert (way.reserved_bytes, way.held_bytes) == (plan.reserved_bytes, max(rank.bytes for rank in plan.by_rank))
     assert {"ddp", "zero1"} & {*counted} == set()
     assert (f"Of {', '.join(counted)} tensors are counted" in str(found)) == bool(counted)
 
@@ -117,9 +117,9 @@ def test_the_front_is_what_nothing_else_beats() -> None:
     """By brute force: no other holds and sends as little, and less of one of them."""
     for source, options in (("D", {}), ("A", SMALL)):
         found = vggkit.plan(source, ranks=8, batch=64, **options)
-        same = [(way.bytes, way.sent_bytes) for way in found.runnable if not way.changes_result]
+        same = [(way.held_bytes, way.sent_bytes) for way in found.runnable if not way.changes_result]
         for way in found.runnable:
-            own = (way.bytes, way.sent_bytes)
+            own = (way.held_bytes, way.sent_bytes)
             beaten = any(held <= own[0] and sent <= own[1] and (held, sent) != own for held, sent in same)
             assert way.on_front == (own in same and not beaten)
         assert found.front() == tuple(way for way in found.runnable if way.on_front) != ()

@@ -23,9 +23,9 @@ def test_every_strategy_that_can_be_used_is_a_point() -> None:
     drawn = picture(found)
     axes = drawn.figure.axes[1]
     by_colour = points(axes)
-    assert set(by_colour[style.VERMILION]) == {(float(way.sent_bytes), float(way.bytes)) for way in found.front()}
+    assert set(by_colour[style.VERMILION]) == {(float(way.sent_bytes), float(way.held_bytes)) for way in found.front()}
     every = {point for colour in (style.VERMILION, style.GREY, style.ORANGE) for point in by_colour.get(colour, ())}
-    assert every == {(float(way.sent_bytes), float(way.bytes)) for way in found.runnable}
+    assert every == {(float(way.sent_bytes), float(way.held_bytes)) for way in found.runnable}
     [line] = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert set(line.get_ydata()) == {24 * 2**30}
     check_texts(drawn.figure)

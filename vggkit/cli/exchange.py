@@ -28,7 +28,7 @@ FILE = click.Path(path_type=str)
 @click.argument("file", metavar="FILE", type=FILE)
 @click.argument("values", metavar="[CAFFEMODEL]", type=FILE, required=False)
 @click.option(
-    "--weights", type=FILE, metavar="OUT", help="Write the weights to this file, in a format that `convert` writes."
+    "--weights", type=FILE, metavar="OUT", help="Write the weights to this file, in a format that convert writes."
 )
 @input_option
 @output_option

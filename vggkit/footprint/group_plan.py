@@ -86,7 +86,7 @@ class StrategyPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.typed.removeprefix("--parallel ")
 
     @property
-    def bytes(self) -> int | None:
+    def held_bytes(self) -> int | None:
         """What the fullest rank must have: reserved bytes on CUDA, else the peak; None if the ranks can't do it."""
         return self.peak_bytes if self.reserved_bytes is None else self.reserved_bytes
 
@@ -165,7 +165,9 @@ class GroupPlan(Shown, msgspec.Struct, frozen=True, kw_only=True):
         columns: list[Column[StrategyPlan]] = [
             Column("strategy", lambda way: way.label, fold=34, style="green"),
             Column("batches", self._batches, "right", rank=3),
-            Column("held" if self.options.device == "cpu" else "reserved", lambda way: _written(way.bytes), "right"),
+            Column(
+                "held" if self.options.device == "cpu" else "reserved", lambda way: _written(way.held_bytes), "right"
+            ),
             Column("sent", lambda way: _written(way.sent_bytes), "right"),
             Column("received", lambda way: _written(way.received_bytes), "right", rank=4),
             Column("front", lambda way: "✓" if way.on_front else "", rank=2),
@@ -247,7 +249,7 @@ PLAN_KEYWORDS = (*LOOP_KEYWORDS, "dtype", "device")
 """The keywords of a step that `plan` takes, beside `batch`."""
 
 SORTS: dict[str, Callable[[StrategyPlan], int | None]] = {
-    "held": lambda way: way.bytes,
+    "held": lambda way: way.held_bytes,
     "sent": lambda way: way.sent_bytes,
     "received": lambda way: way.received_bytes,
     "images": lambda way: way.largest,
@@ -379,9 +381,9 @@ def _with_front(ways: Sequence[StrategyPlan]) -> list[StrategyPlan]:
 
 def _figures(way: StrategyPlan) -> tuple[int, int] | None:
     """Return what is held and sent; None of those that can't be on the front."""
-    if way.bytes is None or way.sent_bytes is None or way.changes_result:
+    if way.held_bytes is None or way.sent_bytes is None or way.changes_result:
         return None
-    return way.bytes, way.sent_bytes
+    return way.held_bytes, way.sent_bytes
 
 
 def _strategy_plan(

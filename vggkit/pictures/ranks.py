@@ -28,7 +28,7 @@ def picture(found: GroupPlan) -> Picture:
             f"{found.network.name}: no strategy can be used by {found.ranks} ranks, so there is nothing to draw:"
             f" {found[0].reason}"
         )
-    named = {(way.sent_bytes, way.bytes): way for way in reversed(found.front())}  # of equal ones the first
+    named = {(way.sent_bytes, way.held_bytes): way for way in reversed(found.front())}  # of equal ones the first
     shown = front.Points(
         things="ways to share the work",
         networks=found.network.name,
@@ -41,7 +41,7 @@ def picture(found: GroupPlan) -> Picture:
         points=tuple(
             front.Point(
                 way.label,
-                (way.sent_bytes, way.bytes),
+                (way.sent_bytes, way.held_bytes),
                 on_front=way in named.values(),
                 kind=OTHER if way.changes_result else SAME,
             )

@@ -279,7 +279,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "itself": (["own.safetensors", "own.safetensors"], "expected another file than the one that is converted"),
     "itself by another name": (["own.safetensors", "../{}/own.safetensors"], "expected another file than the one"),
     "no such file": (["nothing.pth", "old.pth"], "nothing.pth: can't be read: No such file or directory"),
-    "a folder": (["folder.pth", "old.pth"], "folder.pth: can't be read: Is a directory"),
+    "a folder": (["folder.pth", "old.pth"], "folder.pth: expected a folder of 1 to 4,096 safetensors files"),
     "no checkpoint": (["text.pth", "old.pth"], "expected a checkpoint of PyTorch, safetensors, HDF5 or Keras, found"),
     "wrong configuration": (["own.safetensors", "old.pth", "--config", "narrow.yaml"], "checkpoint has 7 classes"),
     "unknown configuration": (["own.safetensors", "old.pth", "--config", "Z"], "unknown configuration 'Z'"),

@@ -173,7 +173,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, monkeypatc
     torch.save([1, 2], "list.pth")
     cases = {
         "nothing.pth": "can't be read: No such file or directory",
-        "folder": "can't be read: Is a directory",
+        "folder": "expected a folder of 1 to 4,096 safetensors files",
         "text.pth": "expected a checkpoint of PyTorch, safetensors, HDF5 or Keras, found a file that begins with",
         "empty.pth": "expected a checkpoint of PyTorch, safetensors, HDF5 or Keras, found nothing",
         "vector.pth": "expected weights of convolutions or FC layers, found a.weight",
