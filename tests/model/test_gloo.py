@@ -44,12 +44,27 @@ def program(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 # What they measure
 
 
-@pytest.mark.parametrize("parallel", sample(sorted(set(SET_UPS) & {"ddp", "ddp-view", "zero1", "tensor"}), ["zero1"]))
+@pytest.mark.parametrize("parallel", sample(["ddp", "ddp-view", "zero1", "tensor", "tensor+ddp"], ["zero1"]))
 def test_ranks_that_send_hold_what_a_rank_alone_does(parallel: str) -> None:
     """Without a communication hook, on real tensors."""
-    options = step(parallel=parallel)
-    alone = [measure_alone(NETWORK, options.of_rank(rank)) for rank in range(2)]
+    options = step(parallel=parallel, ranks=4 if parallel == "tensor+ddp" else 2)
+    alone = [measure_alone(NETWORK, options.of_rank(rank)) for rank in range(options.group.ranks)]
     assert measure_together(NETWORK, options) == alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+def test_stages_that_send_may_hold_that_for_longer(schedule: str) -> None:
+    """All else is as in a rank alone, and the peak at least."""
+    options = step(parallel="pipeline", cut=["fc1"], batch=8, schedule=schedule)
+    for rank, measured in enumerate(measure_together(NETWORK, options)):
+        alone = measure_alone(NETWORK, options.of_rank(rank))
+        assert alone.is_exact
+        assert not measured.is_exact
+        assert measured.peak_bytes >= alone.peak_bytes
+        peaks = ("peak_bytes", "peak_with_copies", "is_exact")
+        figures = [msgspec.structs.asdict(one) for one in (measured, alone)]
+        assert len({tuple(value for word, value in one.items() if word not in peaks) for one in figures}) == 1
 
 
 def test_gloos_copy_has_a_line_of_its_own(tmp_path: Path) -> None:

@@ -241,6 +241,13 @@ class SetUp(ABC):
 
     def __init__(self, *, init_sync: bool = True) -> None:
         self.init_sync = init_sync
+        self._meshes: list[DeviceMesh] = []
+
+    def meshes_of(self, mesh: DeviceMesh) -> list[DeviceMesh]:
+        """Return the dimensions of a mesh. They are made once, as each has a list of its ranks on the CPU."""
+        if not self._meshes:
+            self._meshes = [mesh[name] for name in mesh.mesh_dim_names or ()] if mesh.ndim > 1 else [mesh]
+        return self._meshes
 
     def without_sending(self, run: nn.Module) -> AbstractContextManager[Any]:  # some need it
         """Return the context of a batch whose gradients are not sent, as those of another one are added to them.
@@ -411,7 +418,7 @@ class TensorReplicasSetUp(ReplicasSetUp):
         self.kind.check_frozen(network, model.frozen)
         _check_values(model, group)
         _check_trained(model, group)
-        replicas, parts = _dimensions_of(mesh)
+        replicas, parts = self.meshes_of(mesh)
         self._begin_alike(model, parts)
         divided = _divided(model, parts)
         return DistributedDataParallel(
@@ -420,14 +427,10 @@ class TensorReplicasSetUp(ReplicasSetUp):
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
         """Return it divided; DistributedDataParallel makes the parts plain tensors, so that they are some here, too."""
-        _, parts = _dimensions_of(mesh)
+        _, parts = self.meshes_of(mesh)
         divided = _divided(model, parts)
         _pre_dp_module_transform(divided)
         return divided
-
-
-def _dimensions_of(mesh: DeviceMesh) -> Iterator[DeviceMesh]:
-    return (mesh[name] for name in mesh.mesh_dim_names or ())
 
 
 class PipelineSetUp(SetUp):
@@ -523,13 +526,13 @@ class PipelineReplicasSetUp(PipelineSetUp):
     def applied(self, model: VGG, mesh: DeviceMesh, group: Group) -> PipelineStage:
         self.sides(group)
         stages = self._stages(model, group)
-        self._replicas, parts = _dimensions_of(mesh)
+        self._replicas, parts = self.meshes_of(mesh)
         self._begin_alike(model, parts)  # DistributedDataParallel then hands out the stages of the first replica
         own = stages[parts.get_local_rank()]
         return self._made(model, own, parts, group)
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
-        _, parts = _dimensions_of(mesh)
+        _, parts = self.meshes_of(mesh)
         return super().averaged(model, parts, group)
 
     def _wrapped(self, stage: Stage, group: Group) -> nn.Module:

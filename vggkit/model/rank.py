@@ -46,6 +46,7 @@ class Measured(msgspec.Struct, frozen=True):
         sent_bytes: what it sends.
         received_bytes: what it receives.
         peak_with_copies: most bytes alive at one moment, with the copies that gloo makes; the same without any.
+        is_exact: whether the peak is; gloo may hold what it sends to one rank until somebody waits for that.
     """
 
     peak_bytes: int
@@ -54,6 +55,7 @@ class Measured(msgspec.Struct, frozen=True):
     sent_bytes: int
     received_bytes: int
     peak_with_copies: int
+    is_exact: bool = True
 
 
 @contextmanager
@@ -100,9 +102,10 @@ def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measure
         options: what a step is like; its rank is the process's.
         mesh: all ranks, as `vggkit.model.parallelize.mesh_of` returns them.
     """
-    tracker = RankTracker()
+    tracker, set_up = RankTracker(), set_up_of(options)
+    set_up.meshes_of(mesh)  # which are none of the model
     with no_garbage_collection(), tracker:
-        training = training_of(network, options, mesh)
+        training = training_of(network, options, mesh, set_up)
         for _ in range(max(EARLY, options.first_steps + 1)):
             training.step()
         training.loss = None  # a plan on the CPU does not count the loss of the step before
@@ -111,7 +114,13 @@ def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measure
         training.step()
         sent = tracker.traffic
         return Measured(
-            tracker.peak, bytes_of(training.parameters), steady, sent.sent, sent.received, tracker.peak_with_copies
+            peak_bytes=tracker.peak,
+            parameter_bytes=bytes_of(training.parameters),
+            steady_bytes=steady,
+            sent_bytes=sent.sent,
+            received_bytes=sent.received,
+            peak_with_copies=tracker.peak_with_copies,
+            is_exact=not tracker.is_sending,
         )
 
 
@@ -122,13 +131,11 @@ class RankTraining(Training):
         network: what is trained.
         options: what a step is like.
         mesh: all ranks, as `vggkit.model.parallelize.mesh_of` returns them.
+        set_up: how the strategy is set up: `set_up_of`.
     """
 
-    def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
-        self.network, self.mesh = network, mesh
-        # on a rank that is alone nobody has weights to begin with, and a plan does not count how they come
-        self.is_alone = dist.get_backend() == "fake"
-        self.set_up = SET_UPS[options.group.parallel](init_sync=not self.is_alone)
+    def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh, set_up: SetUp) -> None:
+        self.network, self.mesh, self.set_up = network, mesh, set_up
         super().__init__(network, options)
 
     def _set_up(self, model: VGG) -> nn.Module:
@@ -139,7 +146,7 @@ class RankTraining(Training):
 
     def _answer(self, run: Any) -> None:
         """Answer a DistributedDataParallel that waits for averages, if they come from nobody."""
-        if self.is_alone and isinstance(run, DistributedDataParallel):
+        if not self.set_up.init_sync and isinstance(run, DistributedDataParallel):
             # torch looks at the annotations, and wants no text there
             run.register_comm_hook(run.process_group, lambda ranks, bucket: _sent(ranks, bucket))
 
@@ -158,8 +165,8 @@ class RankTraining(Training):
 class StageTraining(RankTraining):
     """The training loop of a stage of a pipeline: the first one has the images, and the last one the targets."""
 
-    def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh) -> None:
-        super().__init__(network, options, mesh)
+    def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh, set_up: SetUp) -> None:
+        super().__init__(network, options, mesh, set_up)
         first, last = self.stage.is_first, self.stage.is_last
         if not first:
             self.images = self.images.new_empty(0)
@@ -193,9 +200,14 @@ TRAININGS: dict[type[SetUp], type[RankTraining]] = {
 """The loops of strategies whose loop is another one."""
 
 
-def training_of(network: Network, options: StepOptions, mesh: DeviceMesh) -> RankTraining:
+def set_up_of(options: StepOptions) -> SetUp:
+    """Return how torch sets up a strategy: a rank that is alone has nobody's weights to begin with but its own."""
+    return SET_UPS[options.group.parallel](init_sync=dist.get_backend() != "fake")
+
+
+def training_of(network: Network, options: StepOptions, mesh: DeviceMesh, set_up: SetUp) -> RankTraining:
     """Return the training loop of the rank that this process is; the arguments are those of `RankTraining`."""
-    return TRAININGS.get(SET_UPS[options.group.parallel], RankTraining)(network, options, mesh)
+    return TRAININGS.get(SET_UPS[options.group.parallel], RankTraining)(network, options, mesh, set_up)
 
 
 def _sent(ranks: dist.ProcessGroup, bucket: Any) -> torch.futures.Future[Tensor]:
@@ -255,6 +267,7 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         peak_with_copies: the same with the copies that gloo makes.
         counts: whether the step is measured.
         traffic: what has been sent and received in it.
+        is_sending: whether gloo may still hold something that has been sent to one rank.
     """
 
     def __init__(self) -> None:
@@ -263,7 +276,7 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         self._settling: list[tuple[Tensor, int]] = []
         self.peak = self.peak_with_copies = 0
         self.traffic = Traffic()
-        self.counts = False
+        self.counts = self.is_sending = False
 
     def begin(self) -> None:
         """Begin the step that is measured."""
@@ -286,6 +299,7 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         held = [(tensor, _use_count(tensor)) for tensor in tensors]
         group = CollectiveOp.get_process_group(func, args)
         made = self._run(func, types, args, kwargs)
+        self.is_sending |= func is c10d.send.default and dist.get_backend(group) == "gloo"
         if func is c10d._reduce_scatter_base_.default and dist.get_backend(group) == "gloo":
             copied = _size(args[1])  # gloo reduces a copy of its input (ProcessGroupGloo.cpp, reduce_scatter)
             self.peak_with_copies = max(self.peak_with_copies, self._alive_without_copies() + copied)

@@ -113,10 +113,10 @@ def loop_of(network: Network, options: StepOptions) -> Iterator[Any]:
         yield LOOPS[options.mode](network, options)
         return
     from vggkit.model.parallelize import mesh_of  # what several ranks need takes seconds to import
-    from vggkit.model.rank import fake_group, training_of
+    from vggkit.model.rank import fake_group, set_up_of, training_of
 
     with fake_group(options.group):
-        yield training_of(network, options, mesh_of(options.device, options.group))
+        yield training_of(network, options, mesh_of(options.device, options.group), set_up_of(options))
 
 
 def _recording(network: Network, options: StepOptions, count: int) -> Recording | Failure:

@@ -243,9 +243,6 @@ def _saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     return sum(size for storage, size in sizes.items() if storage not in own)
 
 
-_FakeTensors = FakeTensors
-
-
 class _Held:
     """What autograd holds in a saved tensor's place; it dies with the graph."""
 

@@ -80,7 +80,7 @@ def rank_claims(step: Step, traffic: Traffic, measured: Measured, ranks: Sequenc
         ranks: the rank, and those of which the same is claimed.
     """
     claim = Subject.of_ranks(ranks).claim
-    yield claim("peak", step.peak.size, measured.peak_bytes, TRACKER)
+    yield claim("peak", step.peak.size, measured.peak_bytes, TRACKER, exact=measured.is_exact)
     if measured.peak_with_copies > measured.peak_bytes:
         what = "peak with gloo's copy in reduce-scatter"
         yield claim(what, step.peak.size, measured.peak_with_copies, TRACKER, exact=False)

@@ -19,7 +19,7 @@ from tests.footprint.ranks.tracked import EARLY
 from vggkit.footprint.ranks.traffic import Traffic, all_reduce
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.rank import RankTracker
-from vggkit.model.verify import _FakeTensors
+from vggkit.model.tracking import FakeTensors
 
 
 def styles_of(model: nn.Module) -> dict[str, ParallelStyle]:
@@ -111,7 +111,7 @@ def seen(network: vggkit.Network, options: StepOptions) -> Seen:
     try:
         with group_of(options):
             meshes = meshes_of(options)
-            with _FakeTensors() if is_fake else nullcontext(), (tracker := RankTracker()):
+            with FakeTensors() if is_fake else nullcontext(), (tracker := RankTracker()):
                 training = DividedTraining(network, options, meshes)
                 # what runs on DTensors for the first time allocates to find out how its result is divided
                 for _ in range(max(EARLY, options.early_steps + 1)):

@@ -19,7 +19,7 @@ from tests.footprint.ranks.loop import Training, group_of
 from tests.footprint.ranks.tracked import Tracker
 from vggkit.footprint.ranks import Group
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.model.verify import _FakeTensors
+from vggkit.model.tracking import FakeTensors
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, group: Group) -> None:
@@ -90,7 +90,7 @@ def peak(network: vggkit.Network, options: StepOptions) -> int:
     try:
         with group_of(options):
             mesh = init_device_mesh("cpu", (options.group.ranks,))
-            with _FakeTensors(), (tracker := Tracker()):
+            with FakeTensors(), (tracker := Tracker()):
                 training = Sharded(network, options, mesh)
                 for _ in range(options.early_steps + 1):
                     training.step()

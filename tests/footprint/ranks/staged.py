@@ -21,7 +21,7 @@ from tests.footprint.card.play_steps import LOSSES
 from tests.footprint.ranks.loop import averaged, group_of
 from tests.footprint.ranks.tracked import Tracker
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.model.verify import _FakeTensors
+from vggkit.model.tracking import FakeTensors
 
 SCHEDULES = {"gpipe": pipelining.ScheduleGPipe, "1f1b": pipelining.Schedule1F1B}
 
@@ -181,7 +181,7 @@ def tracked(network: vggkit.Network, options: StepOptions) -> Iterator[tuple[Tra
     """Be a rank whose tensors are fake; DistributedDataParallel needs real ones."""
     gc.collect()
     gc.disable()  # tensors die with their last reference only, not when the collector happens to come by
-    fake = _FakeTensors() if options.group.parallel == "pipeline" else nullcontext()
+    fake = FakeTensors() if options.group.parallel == "pipeline" else nullcontext()
     try:
         with group_of(options):
             mesh, dtypes = mesh_of(options), dtypes_of(network, options)
