@@ -202,7 +202,10 @@ def test_the_largest_batch_fits() -> None:
         ({"ranks": 12, "replicas": 12}, "replicas: 12 ranks by tensor+ddp expected one of 2, 3, 4, 6, found 12"),
         ({"ranks": 12, "replicas": 5}, "replicas: 12 ranks by tensor+ddp expected one of 2, 3, 4, 6, found 5"),
         ({"replicas": 1}, "replicas: expected a whole number from 2 to 4096, found 1"),
-        ({"parallel": "ddp", "replicas": 4}, "replicas: expected a parallel that has it (tensor+ddp), found ddp"),
+        (
+            {"parallel": "ddp", "replicas": 4},
+            "replicas: expected a parallel that has it (tensor+ddp, pipeline+ddp), found ddp",
+        ),
         ({"ranks": 14}, "ranks: parallel tensor+ddp expected a number that divides the 24 units of fc1, found 7"),
         ({"static_graph": True}, "static_graph: expected a parallel that has it (ddp, ddp-view, zero1), found tensor+"),
         ({"freeze": ["fc2"]}, "freeze: parallel tensor+ddp can't freeze fc2, as torch trains every parameter that"),
