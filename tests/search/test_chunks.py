@@ -23,6 +23,8 @@ from tests.footprint.test_loops import LOOPS
 from vggkit.base.errors import ArgumentError, VggkitError
 from vggkit.figures.measures import FOUND
 from vggkit.footprint.ranks import STRATEGIES, Group
+from vggkit.footprint.ranks.replicas import Replicas
+from vggkit.footprint.ranks.strategy import Asked
 from vggkit.footprint.steps.losses import LOSSES
 from vggkit.footprint.steps.options import TRAINING_KEYWORDS, StepOptions
 from vggkit.model import verify
@@ -173,6 +175,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "tensor": {"ranks": 2, "parallel": "tensor"},
     "tensor+ddp": {"ranks": 6, "parallel": "tensor+ddp", "replicas": 3},
     "pipeline": {"ranks": 2, "parallel": "pipeline", "cut": ["block3"], "balance": "memory"},
+    "balanced pipeline": {"ranks": 2, "parallel": "pipeline", "balance": "macs"},
     "1f1b": {"ranks": 2, "parallel": "pipeline", "cut": ["block3"], "microbatches": 3, "schedule": "1f1b"},
 }
 """What several ranks do."""
@@ -205,10 +208,20 @@ def test_a_network_that_ranks_cant_run_is_left_out() -> None:
     assert columns[1].refusal == "allcnn_c: parallel: tensor needs FC layers, and allcnn_c has none"
 
 
-def test_what_is_not_known_of_a_card_is_not_looked_for() -> None:
+class OnTheCpu(Replicas):
+    """A strategy of which nothing is known on a card."""
+
+    @classmethod
+    def check(cls, group: Group, step: Asked) -> None:  # noqa: ARG003  # the device decides
+        if step.device == "cuda":
+            raise ArgumentError("device: needs cpu")
+
+
+def test_what_is_not_known_of_a_card_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search by it is refused at once; a comparison leaves it open."""
-    shared = {"ranks": 2, "parallel": "ddp", "static_graph": True}
-    with pytest.raises(ArgumentError, match="reserved_bytes: static_graph: needs device cpu"):
+    monkeypatch.setitem(STRATEGIES, "ddp", OnTheCpu)
+    shared = {"ranks": 2, "parallel": "ddp"}
+    with pytest.raises(ArgumentError, match="reserved_bytes: device: needs cpu"):
         vggkit.find("A", where={"reserved": "<4GB"}, **shared)
     assert vggkit.compare("A", **shared).networks[0].reserved_bytes is None
 

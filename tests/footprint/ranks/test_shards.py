@@ -408,7 +408,7 @@ def test_the_timeline_names_what_is_gathered_and_reduced() -> None:
         ({"units": "stages"}, "units: expected one of blocks, layers, root, found 'stages'"),
         (
             {"bucket_cap_mb": 1},
-            "bucket_cap_mb: expected a parallel that has it (ddp, ddp-view, zero1, tensor+ddp), found fsdp",
+            "bucket_cap_mb: expected a parallel that has it (ddp, ddp-view, zero1, tensor+ddp, pipeline+ddp), found",
         ),
         ({"reshard_after_forward": 0}, "reshard_after_forward: expected True or False, found 0"),
     ],

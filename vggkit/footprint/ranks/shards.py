@@ -375,7 +375,8 @@ class FullyShard(Strategy):
         ranks, element = self.group.ranks, self.precision.gathered_bytes
         parts = [shard.padded_elements * element for shard in unit.shards]
         unit.unsharded = [self.eager.new(0, ranks * part, PARAMETERS) for part in parts]
-        taken = self.eager.kernel_scratch(splitting(parts, ranks))
+        # not asked on the CPU, where the parts may be those of many networks, which have no square root
+        taken = self.eager.kernel_scratch(splitting(parts, ranks)) if self.eager.device == "cuda" else None
         self.eager.note()
         self.eager.release(taken)
 
