@@ -305,8 +305,15 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
             self.peak_with_copies = max(self.peak_with_copies, self._alive_without_copies() + copied)
         if self.counts:
             self.traffic = self.traffic.plus(SENT[func](args, made, group))
-        if _is_waited_for(func, args, group):
-            self._settling = held
+        if dist.get_backend(group) == "gloo":
+            if func.namespace == functional.name:
+                # whoever uses the result waits for it; gloo's thread holds it a little longer, and nobody else does yet
+                functional.wait_tensor.default(made)
+                results = [(one, 1) for one in tree_leaves(made) if all(one is not tensor for tensor in tensors)]
+                self._settling = [*held, *results]
+                self._settle()
+            elif _is_waited_for(func, args):
+                self._settling = held
         return made
 
     def _run(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -359,7 +366,7 @@ def _use_count(tensor: Any) -> int:
     return int(tensor._use_count())
 
 
-def _is_waited_for(func: Any, args: Any, group: dist.ProcessGroup) -> bool:
-    """Tell whether whoever calls an operation of gloo's waits until it is done."""
+def _is_waited_for(func: Any, args: Any) -> bool:
+    """Tell whether whoever calls an operation waits until it is done."""
     names = [argument.name for argument in func._schema.arguments]
-    return dist.get_backend(group) == "gloo" and dict(zip(names, args)).get("asyncOp") is False
+    return dict(zip(names, args)).get("asyncOp") is False
