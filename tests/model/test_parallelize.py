@@ -208,12 +208,14 @@ def test_replicas_of_parts_hold_what_is_planned(options: dict[str, Any], monkeyp
     asked = checked_options(NETWORK, batch=3, ranks=8, rank=7, parallel="tensor+ddp", **options)
     by_hand = divided.seen(NETWORK, asked)
 
+    whole: list[DeviceMesh] = []
+
     def meshes_of(_: object) -> divided.Meshes:
-        both = init_device_mesh("cpu", (2, 4), mesh_dim_names=("copies", "parts"))
-        return divided.Meshes(both, both)
+        whole.append(init_device_mesh("cpu", (2, 4), mesh_dim_names=("copies", "parts")))
+        return divided.Meshes(whole[-1]["copies"], whole[-1]["parts"])
 
     def wrap(training: divided.DividedTraining, model: nn.Module, _: object = None) -> nn.Module:
-        wrapped = vggkit.parallelize(model, "tensor+ddp", training.meshes.copies, **options)
+        wrapped = vggkit.parallelize(model, "tensor+ddp", whole[-1], **options)
         wrapped.register_comm_hook(training.sent, lambda sent, bucket: loop.averaged(sent, bucket))
         return wrapped
 
