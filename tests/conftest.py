@@ -38,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files that differ")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test that has another name in each process: workers would find different tests, and run none."""
+    for item in items:
+        if " at 0x" in item.name:
+            raise pytest.UsageError(f"{item.nodeid}: its name has an address; give it an id")
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what was imported: to look through torch again and again takes 8 % of the time."""
     gc.freeze()

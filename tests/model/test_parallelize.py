@@ -435,7 +435,6 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
             "ranks: parallel tensor expected a number that divides the 25 units of fc1, found 4",
         ),
     ],
-    ids=str,
 )
 @pytest.mark.usefixtures("mesh")
 def test_what_can_not_be_set_up_is_refused(model: Any, parallel: str, options: dict[str, Any], said: str) -> None:

@@ -147,7 +147,6 @@ def test_each_rank_has_memtrackers_peak(case: str) -> None:
         ({"autocast": True}, lambda _: 2 * 8 * 2),  # statistics of 8 channels in float32, not in bfloat16
         ({"loss": "mean-squared-error"}, lambda batch: (batch * 5 - 1) * 4),  # squares in the loss's memory
     ],
-    ids=str,
 )
 def test_real_tensors_take_more_than_fake_ones(options: dict[str, Any], more: Callable[[int], int]) -> None:
     """A plan on the CPU is that of fake tensors, whose kernels make less in two places, as the page says."""
