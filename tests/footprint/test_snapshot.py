@@ -71,9 +71,12 @@ TRAINING: list[dict[str, Any]] = [
     {"batch": 8, "freeze": ["block1"], "checkpoint": ["block3"], "batch_norm": True},
 ]
 
+STAGE: dict[str, Any] = {"batch": 8, "ranks": 2, "parallel": "pipeline", "cut": ["block3"], "rank": 1}
+"""A step of a rank that runs a batch in parts."""
+
 
 @pytest.mark.parametrize("settings", ["", EXPANDABLE])
-@pytest.mark.parametrize("arguments", [*TRAINING, {"mode": "inference"}], ids=str)
+@pytest.mark.parametrize("arguments", [*TRAINING, STAGE, {"mode": "inference"}], ids=str)
 def test_a_card_that_is_never_full_is_shown_at_its_fullest(settings: str, arguments: dict[str, Any]) -> None:
     """Its blocks are what `memory` says is allocated, its segments what it says is reserved."""
     seen = looked_at("A", allocator=settings, **arguments)

@@ -102,9 +102,9 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
     """
     step = runnable_step(network, options)
     settings = Settings.of(options.allocator)
-    *before, last = run(step.loop, options.batch, card_bytes, settings)
+    *before, last = run(step.loop, options.at_once, card_bytes, settings)
     allocator = Allocator(card_bytes, settings)
-    player = Player(step.loop, options.batch, allocator)
+    player = Player(step.loop, options.at_once, allocator)
     refusal: Refusal | None = None
     number, operation = 0, ""
     for number, event in _from_an_empty_card(player.loop):
@@ -112,7 +112,7 @@ def snapshot(network: Network, options: StepOptions, card_bytes: int = UNBOUNDED
         try:
             player.play([event])
         except OutOfMemory:
-            refusal = Refusal(storage.bytes_at(options.batch), KINDS[storage.kind])
+            refusal = Refusal(storage.bytes_at(options.at_once), KINDS[storage.kind])
             break
         if last is not None and number > len(before) and allocator.allocated.current == last.allocated:
             break
