@@ -192,11 +192,16 @@ OF_RANKS: dict[str, list[dict[str, Any]]] = {
     "tensor": [{}],
     "tensor+ddp": [{"optimizer": "adamw"}],
     "fsdp": [{}, {"optimizer": "adamw", "units": "layers"}, {"param_dtype": "bfloat16"}, {"checkpoint": ["block1"]}],
+    "pipeline": [
+        {"cut": ["block2", "block3", "fc1"]},
+        {"cut": ["block2", "fc1", "fc2"], "schedule": "1f1b", "ema": True},
+    ],
+    "pipeline+ddp": [{"cut": ["block3"]}, {"cut": ["block3"], "batch_norm": True, "optimizer": "adamw"}],
 }
 RANKS = [f"{parallel}; {place}" for parallel, cases in OF_RANKS.items() for place in range(len(cases))]
 
 
-@pytest.mark.parametrize("case", sample(RANKS, ["ddp; 1", "fsdp; 0"]))
+@pytest.mark.parametrize("case", sample(RANKS, ["ddp; 1", "fsdp; 0", "pipeline+ddp; 0"]))
 @pytest.mark.parametrize("workspaces", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ranks_take_of_their_cards_what_is_planned(on_card: OnCard, case: str, workspaces: bool) -> None:
     """Each that differs from others, in one process without the others; with workspaces and without."""

@@ -53,10 +53,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gpipe": {"schedule": "gpipe"},
     "1f1b": {"schedule": "1f1b"},
     "cut where it balances": {"cut": "auto"},
+    "in autocast": {"autocast": True},
 }
 OF_DDP = ("bucket_cap_mb", "static_graph")
 PARTS = [word for word in LOOPS if not any(option in LOOPS[word] for option in OF_DDP)]
-STAGED = ("gpipe", "1f1b", "cut where it balances", "adamw", "moving average", "checkpointed", "set to zero")
+STAGED = (
+    "gpipe",
+    "1f1b",
+    "cut where it balances",
+    "adamw",
+    "moving average",
+    "checkpointed",
+    "set to zero",
+    "in autocast",
+)
 DIVIDED = ("plain", "adamw", "paper", "accumulated", "set to zero", "moving average", "bfloat16")
 CASES = [
     *(f"{parallel}; {word}" for parallel in REPLICAS for word in LOOPS),

@@ -7,10 +7,11 @@ Each strategy there has a class here, its half in torch, under the same word. A 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypedDict, overload
 
 import torch
@@ -102,14 +103,16 @@ def parallelize(
     with the weights of the first one.
 
     Args:
-        model: of `build`, on the rank's device.
+        model: of `build`, on the rank's device; of `pipeline` it may be on the CPU, from where only the rank's layers
+            are moved to the mesh's device.
         parallel: `ddp`, `ddp-view`, `zero1`, `fsdp`, `tensor`, `tensor+ddp`, `pipeline` or `pipeline+ddp`.
         mesh: the ranks; None for all of the process group. Of `tensor+ddp` and `pipeline+ddp` it has two named
             dimensions: the replicas, and the ranks that have one together.
         options: as `memory` has them: bucket_cap_mb and static_graph (`ddp`), units, reshard_after_forward, param_dtype
             and reduce_dtype (`fsdp`), replicas (of both that have a mesh of two dimensions, if none is given), and of
             `pipeline` cut, batch and microbatches. cut has names, such as those that a plan of `cut="auto"` has found.
-            batch and microbatches say which shapes are sent; without a batch torch runs one microbatch to find out.
+            batch and microbatches say which shapes are sent, in the parameters' dtype. Without a batch torch runs one
+            microbatch to find out, which autocast needs.
 
     Returns:
         What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`, `tensor+ddp`; `zero1`, whose
@@ -202,7 +205,7 @@ def _checked_mesh(mesh: DeviceMesh | None, model: VGG, set_up: type[SetUp]) -> D
         )
     if mesh.ndim > 1 and mesh.mesh_dim_names is None:
         raise ArgumentError(f"mesh: expected names of its dimensions, such as mesh_dim_names={names}, found none")
-    if device not in (mesh.device_type, "meta"):
+    if device not in (mesh.device_type, "meta", *set_up.moved_from):
         raise ArgumentError(f"mesh: expected the model's device, {device}, found {mesh.device_type}")
     if mesh.get_coordinate() is None:
         raise ArgumentError(f"mesh: expected one that has this rank, {dist.get_rank()}, found {shorten(mesh)}")
@@ -225,6 +228,12 @@ class SetUp(ABC):
 
     batch: int | None = None
     """How many images a step has, if that was said."""
+
+    sent_dtypes: Mapping[tuple[str, str], torch.dtype] = MappingProxyType({})
+    """Dtypes of modules' inputs and outputs, by name and PipelineStage's word, where they aren't the parameters'."""
+
+    moved_from: ClassVar[tuple[str, ...]] = ()
+    """Devices from which it moves what the rank has of the model to the mesh's."""
 
     @classmethod
     def checked_batch(cls, group: Group, batch: int) -> int:  # noqa: ARG003  # some have it
@@ -268,7 +277,10 @@ class SetUp(ABC):
         """Give all ranks the first one's parameters and buffers, as DistributedDataParallel does."""
         for tensor in chain(model.parameters(), model.buffers()) if self.init_sync else ():
             if not tensor.is_meta:
-                dist.broadcast(tensor.detach(), group=mesh.get_group(), group_src=0)
+                there = tensor.detach().to(mesh.device_type)
+                dist.broadcast(there, group=mesh.get_group(), group_src=0)
+                if there.device != tensor.device:
+                    tensor.detach().copy_(there)
 
     @classmethod
     def sides(cls, group: Group) -> tuple[int, ...]:
@@ -434,9 +446,10 @@ class TensorReplicasSetUp(ReplicasSetUp):
 
 
 class PipelineSetUp(SetUp):
-    """A PipelineStage of this rank's layers."""
+    """A PipelineStage of this rank's layers, which alone are moved to the mesh's device."""
 
     kind: ClassVar[type[Pipeline]] = Pipeline
+    moved_from = ("cpu",)
 
     @classmethod
     def checked_batch(cls, group: Group, batch: int) -> int:
@@ -449,7 +462,7 @@ class PipelineSetUp(SetUp):
         return self._made(model, stages[mesh.get_local_rank()], mesh, group)
 
     def averaged(self, model: VGG, mesh: DeviceMesh, group: Group) -> nn.Module:
-        return self._stage(model, self._stages(model, group)[mesh.get_local_rank()])
+        return self._stage(model, self._stages(model, group)[mesh.get_local_rank()], mesh)
 
     def _stages(self, model: VGG, group: Group) -> list[Part]:
         """Return the stages of a model.
@@ -482,16 +495,17 @@ class PipelineSetUp(SetUp):
             mesh: the ranks that have the other stages.
             group: how many they are.
         """
-        run = self._wrapped(self._stage(model, own), group)
-        device = next(model.parameters()).device
+        run = self._wrapped(self._stage(model, own, mesh), group)
+        device = next((parameter.device for parameter in run.parameters()), torch.device(mesh.device_type))
         return PipelineStage(
             run, own.place, own.stages, device, group=mesh.get_group(), **self._sent(model, own, group)
         )
 
-    def _stage(self, model: VGG, own: Part) -> Stage:
+    def _stage(self, model: VGG, own: Part, mesh: DeviceMesh) -> Stage:
         if not own.is_first:
             _keep_received(model, own.layers)
-        return Stage(model, own.layers)
+        stage = Stage(model, own.layers)
+        return stage if _device(model) == mesh.device_type else stage.to(mesh.device_type)
 
     def _wrapped(self, stage: Stage, group: Group) -> nn.Module:
         """Return what runs a stage."""
@@ -503,12 +517,19 @@ class PipelineSetUp(SetUp):
             return {}
         images = self.batch // self.kind.microbatches(group, self.batch)
         dtype = next(model.parameters()).dtype
-        shapes = {"input_args": own.layers[0].input_shape, "output_args": own.layers[-1].output_shape}
+        first, last = own.layers[0], own.layers[-1]
         return {
             word: torch.empty(
-                images, *shape, dtype=dtype, device="meta", requires_grad=word == "output_args" or not own.is_first
+                images,
+                *shape,
+                dtype=self.sent_dtypes.get((placed.module, word), dtype),
+                device="meta",
+                requires_grad=word == "output_args" or not own.is_first,
             )
-            for word, shape in shapes.items()
+            for word, placed, shape in (
+                ("input_args", first, first.input_shape),
+                ("output_args", last, last.output_shape),
+            )
         }
 
 

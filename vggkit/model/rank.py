@@ -31,7 +31,7 @@ from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broa
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.model.module import VGG
 from vggkit.model.parallelize import SET_UPS, PipelineReplicasSetUp, PipelineSetUp, SetUp, mesh_of
-from vggkit.model.steps import Training
+from vggkit.model.steps import Training, autocast, images_of, model_of
 from vggkit.model.tracking import FakeTensors, no_garbage_collection
 from vggkit.network import Network
 
@@ -163,31 +163,70 @@ class RankTraining(Training):
 
 
 class StageTraining(RankTraining):
-    """The training loop of a stage of a pipeline: the first one has the images, and the last one the targets."""
+    """The training loop of a stage of a pipeline: the first one has the images, and the last one the targets.
+
+    The model is built on the CPU, so that the rank's device has its stage alone. With autocast it is on in the stage's
+    forward pass and in the loss.
+    """
 
     def __init__(self, network: Network, options: StepOptions, mesh: DeviceMesh, set_up: SetUp) -> None:
+        set_up.batch = options.batch  # a rank that is alone can't ask the one before for the shapes
+        set_up.sent_dtypes = _dtypes(network, options) if options.autocast else {}
         super().__init__(network, options, mesh, set_up)
-        first, last = self.stage.is_first, self.stage.is_last
-        if not first:
-            self.images = self.images.new_empty(0)
-        if not last:
-            self.targets = self.targets.new_empty(0)
-        self._given = (self.images,) if first else ()
-        self._wanted = {"target": self.targets} if last else {}
+        self._given = (self.images,) if self.stage.is_first else ()
+        self._wanted = {"target": self.targets} if self.stage.is_last else {}
+
+    def _built(self, network: Network) -> VGG:
+        return model_of(network, self.options.replace(device="cpu"))
+
+    @property
+    def _batch_of_images(self) -> int:
+        return self.options.batch if self.stage.is_first else 0
+
+    @property
+    def _batch_of_targets(self) -> int:
+        return self.options.batch if self.stage.is_last else 0
 
     def _set_up(self, model: VGG) -> nn.Module:
         options = self.options
-        self.set_up.batch = options.batch  # a rank that is alone can't ask the one before for the shapes
         made: Any = self.set_up.applied(model, self.mesh, options.group)
         self.stage: PipelineStage = made
         self._answer(self.stage.submod)
         self.model = getattr(self.stage.submod, "module", self.stage.submod)
-        loss = partial(options.loss_rules.torch_loss, functional=nn.functional)
+        if options.autocast:
+            self.model.forward = _in_autocast(options, self.model.forward)
+        loss = _in_autocast(options, partial(options.loss_rules.torch_loss, functional=nn.functional))
         self.schedule = SCHEDULES[options.group.schedule](self.stage, options.microbatches, loss_fn=loss)
         return self.model
 
     def run_batches(self) -> None:
         self.schedule.step(*self._given, **self._wanted)
+
+
+def _in_autocast(options: StepOptions, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function that runs in autocast, if a step does."""
+
+    def run(*arguments: Any) -> Tensor:
+        with autocast(options):
+            return function(*arguments)
+
+    return run
+
+
+def _dtypes(network: Network, options: StepOptions) -> dict[tuple[str, str], torch.dtype]:
+    """Return the dtype of each module's input and output in autocast, by its name and PipelineStage's word for it."""
+    found: dict[tuple[str, str], torch.dtype] = {}
+    of_cpu = options.replace(device="cpu")
+    model = model_of(network, of_cpu).eval()
+    for name, module in model.named_modules():
+
+        def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor, name: str = name) -> None:
+            found[name, "input_args"], found[name, "output_args"] = given[0].dtype, made.dtype
+
+        module.register_forward_hook(note)
+    with torch.no_grad(), autocast(of_cpu):
+        model(images_of(network, of_cpu, 1))
+    return found
 
 
 SCHEDULES: dict[str, Any] = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}

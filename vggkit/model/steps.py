@@ -62,14 +62,14 @@ class Training:
 
     def __init__(self, network: Network, options: StepOptions) -> None:
         self.options = options
-        model = model_of(network, options)
+        model = self._built(network)
         self.model: nn.Module = model
         self.run = self._set_up(model)
         del model  # a stage of a pipeline has a part of it
         self.parameters = list(self.model.parameters())  # a divided model in replicas forgets some as it runs
-        self.average = self._set_up_average(model_of(network, options)) if options.ema else None
-        self.images = images_of(network, options, options.batch)
-        self.targets = targets_of(network, options, options.batch)
+        self.average = self._set_up_average(self._built(network)) if options.ema else None
+        self.images = images_of(network, options, self._batch_of_images)
+        self.targets = targets_of(network, options, self._batch_of_targets)
         trained = [parameter for parameter in self.parameters if parameter.requires_grad]
         groups = [[parameter] for parameter in trained] if options.step_in_backward else [trained]
         made = [options.rules.torch_optimizer(group, options.update, self._optimizers) for group in groups if group]
@@ -78,6 +78,20 @@ class Training:
             for parameter, optimizer in zip(trained, self.optimizers):
                 _step_in_backward(parameter, optimizer)
         self.loss: Tensor | None = None
+
+    def _built(self, network: Network) -> VGG:
+        """Build the model."""
+        return model_of(network, self.options)
+
+    @property
+    def _batch_of_images(self) -> int:
+        """How many images there are."""
+        return self.options.batch
+
+    @property
+    def _batch_of_targets(self) -> int:
+        """How many images there are targets for."""
+        return self.options.batch
 
     def _set_up(self, model: VGG) -> nn.Module:
         """Return what is called for the forward pass: the model itself, unless something wraps it."""

@@ -66,7 +66,7 @@ def _claims_of_ranks(network: Network, options: StepOptions) -> Iterator[Claim]:
 
 def steps_of(step: Step) -> int:
     """Return how many steps a loop takes until it repeats itself, as planned."""
-    return len(run(step.loop, step.options.batch, UNBOUNDED, Settings.of(step.options.allocator)))
+    return len(run(step.loop, step.options.at_once, UNBOUNDED, Settings.of(step.options.allocator)))
 
 
 def claims(step: Step, recording: Recording, subject: Subject) -> Iterator[Claim]:
@@ -85,7 +85,7 @@ def claims(step: Step, recording: Recording, subject: Subject) -> Iterator[Claim
     assert plan.reserved_bytes is not None
     parts = list(map(of_tensors, (step.loop.before, *map(step.loop.step, range(len(recording.figures))))))
     moments = [moment for moment, _, is_allocation in chain.from_iterable(parts) if is_allocation]
-    planned = lifetimes(numbered(parts, step.options.batch), streams_of(parts))
+    planned = lifetimes(numbered(parts, step.options.at_once), streams_of(parts))
     made = lifetimes(recording.parts, recording.streams)
     found = places(planned, made)
     what = "allocations of the plan"
