@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vggkit.model.weights import rehearsal
+from vggkit.base import hdf5, rehearsal
 from vggkit.model.weights.container import Hdf5
 
 
@@ -15,7 +15,7 @@ def rehearsed_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rehearse(container: Hdf5) -> None:
         try:
-            rehearsal.rehearse(container.location, container.MEMBER, container.LARGEST_ATTRIBUTE)
+            rehearsal.rehearse(container.location, container.MEMBER, hdf5.LARGEST_ATTRIBUTE)
         except Exception:  # what is refused is refused as users see it
             in_its_own_process(container)
 

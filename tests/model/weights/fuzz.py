@@ -27,7 +27,7 @@ import torch
 import vggkit
 from tests.model.weights.hostile import FILES, zipped
 from tests.model.weights.makers import in_layout
-from vggkit.model.weights import rehearsal
+from vggkit.base import hdf5, rehearsal
 from vggkit.model.weights.container import Hdf5
 from vggkit.model.weights.inspection import inspect
 
@@ -169,7 +169,7 @@ def _opened(path: Path, model: vggkit.VGG, tell: Callable[[str], None]) -> str:
         """Rehearse in this process, which may crash in it: that is what a rehearsal is for."""
         tell(REHEARSED)
         try:
-            rehearsal.rehearse(container.location, container.MEMBER, container.LARGEST_ATTRIBUTE)
+            rehearsal.rehearse(container.location, container.MEMBER, hdf5.LARGEST_ATTRIBUTE)
         except Exception as error:
             raise vggkit.CheckpointError(f"{container.path}: {str(error).splitlines()[:1]}") from None
         finally:

@@ -21,7 +21,8 @@ import vggkit
 from tests.model.weights.hostile import FILES, MOST_MEMORY, MOST_SECONDS, header
 from tests.model.weights.makers import LAYOUT_FILES, archived, in_layout, scores, small
 from vggkit import CheckpointError
-from vggkit.model.weights.container import WEIGHTS, Hdf5, SafeTensorsFolder, open_container
+from vggkit.base import hdf5
+from vggkit.model.weights.container import WEIGHTS, SafeTensorsFolder, open_container
 from vggkit.model.weights.inspection import inspect
 
 
@@ -148,8 +149,8 @@ def test_what_crashes_the_hdf5_library_is_refused(
     path = in_layout(small(), layout, tmp_path)
     script = tmp_path / "rehearsal.py"
     script.write_text(happens)
-    monkeypatch.setattr(Hdf5, "REHEARSAL", script)
-    monkeypatch.setattr(Hdf5, "REHEARSAL_SECONDS", seconds)
+    monkeypatch.setattr(hdf5, "REHEARSAL", script)
+    monkeypatch.setattr(hdf5, "REHEARSAL_SECONDS", seconds)
     with pytest.raises(CheckpointError, match=f"it is damaged, {said}; save or download it again"):
         inspect(path)
 

@@ -10,18 +10,16 @@ import json
 import math
 import os
 import re
-import signal
-import subprocess
-import sys
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 import msgspec
 
+from vggkit.base import hdf5
+from vggkit.base.archives import MOST_DIRECTORY, open_archive
 from vggkit.base.errors import ArgumentError, CheckpointError, escaped, shorten
 from vggkit.exchange.chain import Imported
 from vggkit.exchange.files import Given
@@ -37,19 +35,11 @@ CONFIG_KEY = "vggkit.config"
 MOST_TENSORS = 100_000
 MOST_NAME = 1_000
 """Most characters in the name of a tensor."""
-MOST_DIRECTORY = 2**23
-"""Largest header, pickle or archive directory that is read, in bytes. D's has under 10,000."""
 MOST_METADATA = 2**20
 """Largest configuration in a file, in bytes."""
 
 ALIGNMENT = 64
 """Bytes. torch's allocator gives addresses that are multiples of it."""
-
-REFUSED = 3
-"""The rehearsal's exit status when it refuses a file; it prints why in one line."""
-
-MOST_EXIT_CODE = 255
-"""An exit code outside 0 to this is a crash: minus a signal's number, or Windows's 0xC0000005."""
 
 ELEMENT_BITS = {
     "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
@@ -224,41 +214,6 @@ def _is_keras(path: str) -> bool:
             return KerasZip.MEMBER in archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
         return False  # PyTorch's reader will say what is wrong with it
-
-
-def open_archive(path: str) -> zipfile.ZipFile:
-    """Open a zip archive, if its directory is small enough to read and names each member once.
-
-    Raises:
-        CheckpointError: if it is too large, or a name is there twice.
-        zipfile.BadZipFile: if it is damaged.
-    """
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 2**16 - 22))
-        tail = file.read()
-    record = tail.rfind(b"PK\x05\x06")
-    size = tail[record + 12 : record + 16]
-    if tail[record - 20 : record - 16] == b"PK\x06\x07":  # for archives over 4 GB the record stands before this one
-        size = tail[record - 36 : record - 28]
-    directory = int.from_bytes(size, "little") if record >= 0 else 0
-    if directory > MOST_DIRECTORY:
-        raise CheckpointError(
-            f"{escaped(path)}: expected an archive of a few tensors, found a directory of {directory:,} bytes"
-        )
-    archive = zipfile.ZipFile(path)
-    outside = next((info for info in archive.infolist() if info.compress_size > end), None)
-    if outside is not None:  # zipfile would ask for so much memory before it reads
-        archive.close()
-        raise CheckpointError(
-            f"{escaped(path)}: {shorten(outside.filename)} claims {outside.compress_size:,} bytes, in a file of {end:,}"
-        )
-    names = archive.namelist()
-    if len(set(names)) < len(names):
-        archive.close()
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise CheckpointError(f"{escaped(path)}: there are two members named {shorten(twice)}")
-    return archive
 
 
 class SafeTensors(Mapped):
@@ -576,12 +531,8 @@ class Hdf5(Container):
     format = "HDF5"
     ordered = False
     inflation = 16
-    LARGEST_ATTRIBUTE = 2**22
     MEMBER = ""
     """The HDF5 file's name in an archive."""
-    REHEARSAL = Path(__file__).with_name("rehearsal.py")
-    REHEARSAL_SECONDS = 60.0
-    """Limit for a process that waits; the rehearsal itself limits its processor time."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -592,22 +543,10 @@ class Hdf5(Container):
 
     def rehearse(self) -> None:
         """Read the file in another process first; refuse it if the library loops, crashes or opens other files."""
-        command = [sys.executable, "-I", str(self.REHEARSAL), self.location, self.MEMBER, str(self.LARGEST_ATTRIBUTE)]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=self.REHEARSAL_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            raise self._damaged("never ends") from None
-        if done.returncode == REFUSED:
-            reason = escaped(done.stdout.decode("ascii", "replace")[:200])
-            raise CheckpointError(f"{self.path}: can't be read as {self.format}: {reason}")
-        if done.returncode == -getattr(signal, "SIGXCPU", 0):
-            raise self._damaged("never ends")
-        if not 0 <= done.returncode <= MOST_EXIT_CODE:
-            raise self._damaged("crashes")
-
-    def _damaged(self, what_happens: str) -> CheckpointError:
-        reason = f"it is damaged, reading it {what_happens}; save or download it again"
-        return CheckpointError(f"{self.path}: can't be read as {self.format}: {reason}")
+            hdf5.rehearse(self.location, self.MEMBER)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: can't be read as {self.format}: {error}") from None
 
     def _open(self) -> Any:
         import h5py
@@ -643,7 +582,7 @@ class Hdf5(Container):
             size = claimed.dtype.itemsize
             for side in claimed.shape:
                 size *= side
-            if size > self.LARGEST_ATTRIBUTE:  # asked before it is read: the HDF5 library would try for minutes
+            if size > hdf5.LARGEST_ATTRIBUTE:  # asked before it is read: the HDF5 library would try for minutes
                 raise CheckpointError(f"{self.path}: the attribute {shorten(name)} claims {size:,} bytes")
             return thing.attrs[name]
 
@@ -728,6 +667,6 @@ class KerasZip(Hdf5):
             info = self.archive.getinfo("config.json")
         except KeyError:
             return None
-        if info.file_size > self.LARGEST_ATTRIBUTE:
+        if info.file_size > hdf5.LARGEST_ATTRIBUTE:
             raise CheckpointError(f"{self.path}: config.json claims {info.file_size:,} bytes")
         return self.archive.read(info)
