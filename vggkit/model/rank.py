@@ -324,8 +324,9 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
 
     @property
     def alive(self) -> int:
-        """Bytes that are alive."""
-        return int(sum(one["Total"] for device, one in self._curr_mem_snap.items() if device.type == "cpu"))
+        """Bytes that are alive, without gloo's copies, which its threads may keep for as long as they like."""
+        total = int(sum(one["Total"] for device, one in self._curr_mem_snap.items() if device.type == "cpu"))
+        return total - sum(int(copy.mem_consumed) for copy in self._copies)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._settle()
@@ -341,7 +342,7 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         self.is_sending |= func is c10d.send.default and dist.get_backend(group) == "gloo"
         if func is c10d._reduce_scatter_base_.default and dist.get_backend(group) == "gloo":
             copied = _size(args[1])  # gloo reduces a copy of its input (ProcessGroupGloo.cpp, reduce_scatter)
-            self.peak_with_copies = max(self.peak_with_copies, self._alive_without_copies() + copied)
+            self.peak_with_copies = max(self.peak_with_copies, self.alive + copied)
         if self.counts:
             self.traffic = self.traffic.plus(SENT[func](args, made, group))
         if dist.get_backend(group) == "gloo":
@@ -369,11 +370,8 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         super()._delete_callback(winfo, w_st)
 
     def _update_peak_stats(self, peak_state: Any) -> None:
-        self.peak = max(self.peak, self._alive_without_copies())
+        self.peak = max(self.peak, self.alive)
         self.peak_with_copies = max(self.peak_with_copies, self.peak)
-
-    def _alive_without_copies(self) -> int:
-        return self.alive - sum(int(copy.mem_consumed) for copy in self._copies)
 
     def _settle(self) -> None:
         """Wait until gloo's threads have let go of what has been sent: they do so a little after it is there."""
