@@ -24,7 +24,7 @@ FAMILY = json.loads((Path(__file__).parents[1] / "data" / "family.json").read_te
 
 def held_against(module: nn.Module, config: Config) -> None:
     """Hold a module against the model that is built of a configuration with the module's weights."""
-    module = module.eval()
+    module = module if isinstance(module, torch.fx.GraphModule) else module.eval()  # an exported one is as it is
     x = torch.randn(2, *config.input, generator=torch.Generator().manual_seed(0))
     model = vggkit.build(config, weights=module, softmax=Network.of(config).ends_in_softmax).eval()
     with torch.no_grad():
@@ -104,6 +104,80 @@ def test_a_drawn_network_is_described_as_it_is(written: str, network: Network) -
 def test_many_drawn_networks_are_described_as_they_are(written: str, network: Network) -> None:
     """The same for more of them."""
     assert_described(network, WRITTEN[written])
+
+
+def exported(modules: Sequence[nn.Module], x: Shape) -> nn.Module:
+    """Return the graph of operations that torch exports of modules in a row."""
+    images = {0: torch.export.Dim.DYNAMIC}
+    return torch.export.export(nn.Sequential(*modules).eval(), (torch.rand(2, *x),), dynamic_shapes=(images,)).module()
+
+
+def check_exported(network: Network) -> None:
+    """Describe the graph that torch exports of a network: where it does not train, momentum None is 0 in it."""
+    known = facts(network)
+    if not known:  # torch refuses to export what has no operation
+        return
+    module = randomized(exported(modules_of(network), network.input_shape))
+    config = vggkit.describe(module, input=network.input_shape)
+    wanted = [(text.replace("momentum=0.0", "momentum=None"), *rest) for text, *rest in known]
+    assert [(text, *rest) for text, *rest in facts(Network.of(config))] == wanted
+    held_against(module, config)
+
+
+@settings(max_examples=8, deadline=None)
+@given(network=drawn.networks())
+@example(network=Network.of(vggkit.loads("{input: 2x3x3, blocks: [[{conv: 1, padding_mode: reflect}, {LRN: 4}]]}")))
+@example(network=Network.of(vggkit.loads("{input: 3x4x5, classifier: [{flatten: hwc}, FC-2, log-softmax]}")))
+@pytest.mark.filterwarnings("ignore")  # torch's, of itself
+def test_the_graph_that_torch_exports_is_described_as_what_it_was(network: Network) -> None:
+    """Its operations have ATen's names and arguments, and LRN is ten of them."""
+    check_exported(network)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(network=drawn.networks())
+@pytest.mark.filterwarnings("ignore")  # torch's, of itself
+def test_so_are_many_of_them(network: Network) -> None:
+    """The same for more of them."""
+    check_exported(network)
+
+
+@pytest.mark.parametrize("size", [3, (3, 5)])
+@pytest.mark.parametrize(
+    ("pad", "mode"),
+    [(nn.ZeroPad2d, "zeros"), (nn.ReflectionPad2d, "reflect"), (nn.ReplicationPad2d, "replicate"),
+     (nn.CircularPad2d, "circular")],
+)  # fmt: skip
+def test_a_padding_before_a_convolution_is_the_convolutions(pad: Any, mode: str, size: Any) -> None:
+    """As a module and as a function; torch computes the same, for zeros up to the order of sums."""
+    sides = (size // 2,) * 4 if isinstance(size, int) else (2, 2, 1, 1)
+    word = {"zeros": "constant"}.get(mode, mode)
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, size)
+
+        def forward(self, x: Tensor) -> Tensor:
+            padded: Tensor = self.conv(nn.functional.pad(x, sides, mode=word))
+            return padded
+
+    module = Padded().eval()
+    x = torch.randn(2, 3, 8, 8)
+    for one in (module, nn.Sequential(pad(sides), module.conv)):
+        config = vggkit.describe(one, input="3x8x8")
+        (layer,) = (placed.layer for placed in Network.of(config))
+        assert (layer.padding, layer.padding_mode) == ("same", mode)
+        found = vggkit.build(config, weights=one).eval()(x)
+        assert torch.equal(found, module(x)) if mode != "zeros" else torch.allclose(found, module(x), atol=1e-6)
+
+
+def test_zeros_before_a_convolution_are_added_to_its_own() -> None:
+    """A padding of 1 before one of 1 is one of 2."""
+    module = nn.Sequential(nn.ZeroPad2d((2, 2, 1, 1)), nn.Conv2d(3, 4, 3, padding=1))
+    (layer,) = (placed.layer for placed in Network.of(vggkit.describe(module, input="3x8x8")))
+    assert layer.pads() == (2, 3)
 
 
 # Networks that others have written

@@ -58,6 +58,12 @@ def overwritten(m: Any, x: Tensor) -> Tensor:
     return rows.sigmoid()
 
 
+def exported(module: nn.Module) -> nn.Module:
+    """Return the graph that torch exports of a module."""
+    images = {0: torch.export.Dim.DYNAMIC}
+    return torch.export.export(module.eval(), (torch.rand(2, 3, 8, 8),), dynamic_shapes=(images,)).module()
+
+
 class Doubled(nn.Conv2d):
     """A convolution whose forward pass is torch's, and what that calls is not."""
 
@@ -130,7 +136,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"what 0 \(PReLU\) does",
     ),
     "transposed": (lambda: nn.ConvTranspose2d(3, 3, 2), "what ConvTranspose2d does"),
-    "padding alone": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 3, 3)), "what 0 .ZeroPad2d. does"),
+    "padding alone": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.ZeroPad2d(1)), "1 .ZeroPad2d.*no conv"),
+    "padding before a pool": (
+        lambda: nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)), r"1 \(MaxPool2d\) .*: its input was padded"
+    ),
+    "padding, and moves": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.Flatten()), "0 .ZeroPad2d.*no conv"),
+    "padding on one side": (lambda: nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(3, 3, 3)), "one side more"),
+    "padding with ones": (lambda: nn.Sequential(nn.ConstantPad2d(1, 1.0), nn.Conv2d(3, 3, 3)), "pads with 1.0, which"),
+    "padding of two kinds": (
+        lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 3, 3, padding=1)), "reflect, and it pads with zeros"
+    ),
+    "crops": (lambda: nn.Sequential(nn.ZeroPad2d(-1), nn.Conv2d(3, 3, 3)), "expected a padding of maps"),
     "FC on maps": (lambda: nn.Linear(8, 4), "what Linear does for an input of 3×8×8"),
     "odd padding": (lambda: nn.Conv2d(3, 3, 2, padding="same"), "pads one side more than the other"),
     "changed by a hook": (hooked, "no layer .*Tensor.add does"),
@@ -191,6 +207,8 @@ FOLLOWED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "subclasses": lambda module: nn.Sequential(Kept(3, 4, 3, padding=1), *module[1:]),
     "float64": lambda module: module.double(),
     "handed on": lambda module: Written(lambda m, x: m.inner(x.clone().to(x.dtype)).detach(), inner=module),
+    "exported": lambda module: exported(module),
+    "exported inside": lambda module: nn.Sequential(nn.Identity(), exported(module)),
     "squeezed": lambda module: Written(lambda m, x: m.inner(x.unsqueeze(0).squeeze(0)), inner=module),
     "hooks that look": lambda module: module.register_forward_hook(lambda *_: None) and module,
 }  # fmt: skip

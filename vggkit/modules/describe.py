@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from vggkit.base.errors import ArgumentError, LayerError, shorten
 from vggkit.base.shapes import Shape, elements, times
-from vggkit.modules.equivalents import equivalents
+from vggkit.modules.aten import Padding
+from vggkit.modules.equivalents import equivalents, joined
 from vggkit.modules.layers import layer_of
 from vggkit.modules.parts import Part, configured
 from vggkit.modules.told import TorchModule
-from vggkit.modules.trace import BATCH, Given, Step, bare, trace
+from vggkit.modules.trace import BATCH, Given, Step, bare, public, trace
 from vggkit.notation.config import Config, input_shape
 from vggkit.notation.layers import Flatten, Layer
 
@@ -126,7 +127,7 @@ _ORDERS = {
 
 
 def _called(step: Step) -> Any:
-    return type(step.function) if isinstance(step.function, nn.Module) else step.function
+    return type(step.function) if isinstance(step.function, nn.Module) else public(step.function)
 
 
 def _moves(step: Step) -> bool:
@@ -149,9 +150,12 @@ class _Reader:
         self.shape = image
         self.parts: list[Part] = []
         self.modules: list[nn.Module] = []
+        self.padded: tuple[Padding, Step] | None = None
+        """What was added around the maps, and belongs to the convolution that comes next."""
 
     def move(self, steps: Sequence[Step]) -> None:
         """Read a flattening off steps that only move values; often they leave all where it was."""
+        self.check_padding()
         output, x = self.output(steps[-1]), self.shape
         if output == x and self.in_order(steps, x):
             return
@@ -188,8 +192,14 @@ class _Reader:
         output = self.output(step)
         try:
             modules = equivalents(step)
+            if self.padded:
+                modules = joined(self.padded[0], modules, self.shape)
+                self.padded = None
         except LayerError as error:
             raise self.refused(step, str(error)) from None
+        if isinstance(modules, Padding):
+            self.padded = modules, step
+            return
         for module in modules:
             layer = layer_of(module, self.shape)
             if layer is None:
@@ -224,8 +234,14 @@ class _Reader:
             f"model: no layer of a configuration does what {step.name} does{given}" + (f": {why}" if why else "")
         )
 
+    def check_padding(self) -> None:
+        """Refuse maps that were padded for no convolution."""
+        if self.padded:
+            raise self.refused(self.padded[1], "no convolution comes next")
+
     def check(self) -> None:
         """Refuse a chain without layers, and weights that are used twice."""
+        self.check_padding()
         if not self.parts:
             raise ArgumentError("model: it returns its image; expected a module with layers")
         seen: dict[int, str] = {}

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from vggkit.base.errors import ArgumentError, shorten
+from vggkit.base.errors import ArgumentError, LayerError, shorten
 from vggkit.base.shapes import Shape, times
+from vggkit.modules.steps import Called, chain, local_response_norm
 
 BATCH = 2
 """Images in a run. With more than one, what mixes them up or drops their dimension shows."""
@@ -31,6 +34,16 @@ HANDED_ON = {
     for word in ("clone", "contiguous", "detach", "double", "float", "half", "bfloat16", "to", "type_as")
 }
 """What returns the values as they are, unless it changes their dtype."""
+
+
+def public(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method or function that does what an operation of an exported graph does; any other as it is."""
+    if not isinstance(function, OpOverload) or function.namespace != "aten":
+        return function
+    word = function._opname
+    known: Callable[..., Any] = getattr(Tensor, word, getattr(torch, word, function))
+    return known
+
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 """Modules that run another one, `module`, in several places."""
@@ -102,7 +115,10 @@ def trace(module: nn.Module, image: Shape) -> list[Step]:
         with recorder.following(module), _quiet(), torch.inference_mode(False), torch.no_grad(), mode:
             output = recorder.run(module, image, first)
         number = recorder.number_of(output)
-    return _chain(recorder.steps, number)
+    try:
+        return chain(_joined(recorder.steps), number)
+    except LayerError as error:
+        raise ArgumentError(f"model: {error}") from None
 
 
 @contextmanager
@@ -289,7 +305,7 @@ class _Recorder(TorchFunctionMode):
         source = taken[0]
         same = output is made[0] and output.dtype == source.dtype
         sources = tuple(self.values[id(tensor)].number for tensor in taken)
-        if function in HANDED_ON and same and len(taken) == 1 and not stale:
+        if public(function) in HANDED_ON and same and len(taken) == 1 and not stale:
             self.note(sources[0], output)
             return
         if len(self.steps) >= MOST_OPERATIONS:
@@ -340,26 +356,26 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
     return found
 
 
-def _chain(steps: Sequence[Step], output: int) -> list[Step]:
-    """Return the steps that lead to a value.
-
-    Raises:
-        ArgumentError: if they form no chain.
-    """
-    needed, waiting = {0}, [output]
-    while waiting:
-        if (number := waiting.pop()) not in needed:
-            needed.add(number)
-            waiting += steps[number - 1].sources
-    chain_ = [step for number, step in enumerate(steps, start=1) if number in needed]
-    for step in chain_:
-        if len(step.sources) > 1:
-            taken = [steps[number - 1].name if number else "the image" for number in dict.fromkeys(step.sources)]
-            several = " and ".join(taken[:2]) if len(taken) > 1 else f"{taken[0]} several times"
-            several += f" and {len(taken) - 2} more" if len(taken) > 2 else ""
-            raise ArgumentError(
-                f"model: {step.name} takes {several}; a network here is a chain, each layer feeding only the next"
+def _joined(steps: Sequence[Step]) -> list[Step]:
+    """Return steps in which a function that an exported graph has as several operations is one."""
+    called = [_operation(step) for step in steps]
+    found = [*steps]
+    for number, step in enumerate(steps, start=1):
+        if together := local_response_norm(called, number):
+            source, shape, args = together
+            found[number - 1] = step._replace(
+                function=functional.local_response_norm,
+                args=(Given, *args),
+                kwargs={},
+                sources=(source,),
+                input_shape=shape,
             )
-        if step.stale:
-            raise ArgumentError(f"model: {step.name} takes a value that was overwritten in place before")
-    return chain_
+    return found
+
+
+def _operation(step: Step) -> Called | None:
+    """Return the operation of ATen that a step is; None if it is none."""
+    if not isinstance(step.function, OpOverload):
+        return None
+    args = tuple(arg for arg in step.args if arg is not Given)
+    return Called(step.function._opname, args, step.sources, step.input_shape)
