@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import numpy
@@ -47,6 +48,19 @@ def with_statistics(network: Network) -> vggkit.VGG:
         if name.endswith(("running_mean", "running_var", "bias")):
             tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
     return model
+
+
+def assert_close(found: numpy.ndarray[Any, Any], model: vggkit.VGG, images: torch.Tensor, bound: float = 1e-6) -> None:
+    """Hold what another library computes against a model, in parts of the largest value if that is above 1.
+
+    Libraries add the same numbers in another order, and so round differently. How much that matters torch says itself,
+    which in double precision differs from its own single precision by the same: much behind a normalisation that
+    divides by a deviation near 0. Four times that is allowed, beside the bound.
+    """
+    wanted = scores(model, images)
+    rounding = numpy.abs(scores(deepcopy(model).double(), images.double()) - wanted).max()
+    assert found.shape == wanted.shape
+    assert numpy.abs(found - wanted).max() <= bound * max(1.0, numpy.abs(wanted).max()) + 4 * rounding
 
 
 def scores(model: vggkit.VGG, images: torch.Tensor) -> numpy.ndarray[Any, Any]:

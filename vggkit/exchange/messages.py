@@ -186,7 +186,7 @@ class Content(FieldType):
         return value
 
     def spelt(self, value: bytes) -> str:
-        raise NotImplementedError
+        raise NotImplementedError  # ONNX alone has bytes, and its files are no text
 
     def read(self, word: str) -> bytes:
         return word.encode()
@@ -242,10 +242,10 @@ class Submessage(FieldType):
         raise NotImplementedError  # read by the reader, which counts
 
     def packed(self, value: Message) -> bytes:
-        raise NotImplementedError  # and written by the writer
+        raise NotImplementedError  # and stored by `serialized`, in pieces
 
     def spelt(self, value: Message) -> str:
-        raise NotImplementedError
+        raise NotImplementedError  # and written by prototext, with brackets and an indent
 
     def read(self, word: str) -> Any:
         raise MalformedError(f"expected {{ … }}, found {shorten(word)}")
@@ -365,6 +365,13 @@ class Message:
         assert isinstance(field, Submessage)
         found = self.messages(word)
         return found[-1] if found else Message(field.schema)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the values of each field, messages inside it in this form."""
+        return {
+            word: [value.plain() if isinstance(value, Message) else value for value in self.all(word)]
+            for word in self.values
+        }
 
     def __contains__(self, word: str) -> bool:
         return bool(self.values.get(word))

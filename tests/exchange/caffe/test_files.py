@@ -20,7 +20,7 @@ import vggkit
 from tests import judges
 from tests.conftest import sample
 from tests.drawn import networks
-from tests.exchange.nets import layers, plainest, scores, with_statistics
+from tests.exchange.nets import assert_close, layers, plainest, scores, with_statistics
 from vggkit import ArgumentError, CheckpointError, Network
 from vggkit.exchange import messages, prototext
 from vggkit.exchange.caffe.schema import NET
@@ -344,8 +344,9 @@ def check_against_opencv(network: Network, folder: Path) -> None:
     same = plainest(Network.of(config)) == plainest(network)  # else maps are flattened or pooled in another order
     for one in (back, again):
         found = scores(one, images)
-        assert numpy.array_equal(found, wanted) if same else numpy.allclose(found, wanted, atol=1e-5)
-    assert numpy.allclose(opencvs(folder, images).reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
+        assert not same or numpy.array_equal(found, wanted)
+        assert_close(found, model, images)
+    assert_close(opencvs(folder, images).reshape(wanted.shape), model, images, 1e-5)
 
 
 def opencv_knows(network: Network, folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +25,33 @@ MOST_CONSTANT = 100_000
 """Values of the largest tensor that is computed with; weights are not."""
 
 
+def declared(info: Message) -> list[int | None] | None:
+    """Return the sizes that an input has, None for one that may be any; None if nothing is said."""
+    tensor = info.message("type").message("tensor_type")
+    if "shape" not in tensor:
+        return None
+    return [dim.get("dim_value") or None for dim in tensor.message("shape").messages("dim")]
+
+
 class Constants:
     """The tensors that a file has, and what is computed from them.
 
     Args:
         graph: the file's.
         path: of the file; tensors may lie in others beside it.
-        declared: the shapes of tensors that are inputs of the graph, whose values a file without weights does not have.
+        image: the name of the images. All other inputs are tensors, whose values a file without weights does not have.
     """
 
-    def __init__(self, graph: Message, path: str, declared: Mapping[str, Shape]) -> None:
+    def __init__(self, graph: Message, path: str, image: str) -> None:
         self.path = path
         self.values: dict[str, Values] = {}
         self.files: dict[str, memoryview] = {}
         for tensor in graph.messages("initializer"):
             self.values[tensor.get("name", "")] = self.tensor(tensor)
-        for name, shape in declared.items():
-            self.values.setdefault(name, unknown(shape))
+        for one in graph.messages("input"):
+            sizes, name = declared(one), one.get("name", "")
+            if name != image and sizes is not None and all(sizes):
+                self.values.setdefault(name, unknown(tuple(size for size in sizes if size is not None)))
 
     def __contains__(self, name: str) -> bool:
         return name in self.values

@@ -28,6 +28,8 @@ BATCH = "batch"
 """The name of the images' first size, which is any number."""
 IMAGE = "image"
 """The name of the input."""
+STATEMENT = "vggkit"
+"""The key of the configuration among what a file says of itself."""
 MOST_BYTES = 2**31 - 1
 """Of a file: protocol buffers are no larger."""
 

@@ -49,13 +49,13 @@ def read(node: Node, walk: Walk) -> None:
     reader = READERS.get(node.op)
     if reader is None:
         raise LayerError(f"no layer of a configuration does that for an input of {times(walk.chain.shape)}")
-    if node.inputs[0] != walk.current and node.op not in COMMUTING:
+    if node.inputs[0] != walk.current and node.op not in EITHER:
         raise LayerError("it takes its input as something else than values; a network here is a chain")
     reader(node, walk)
 
 
-COMMUTING = ("Add", "Mul")
-"""What may have its inputs in any order."""
+EITHER = ("Add", "Mul", "MatMul")
+"""What may take the value as either of its inputs."""
 
 
 # Windows
@@ -163,16 +163,23 @@ def _(node: Node, walk: Walk) -> None:
     kernel, stride, dilation, pads = _window(node, walk, ())
     if dilation != (1, 1):
         raise LayerError("no average pool of a configuration has dilations")
-    counted = bool(node.integer("count_include_pad", 0))
+    counted, divisor = bool(node.integer("count_include_pad", 0)), None
     if padding is not None:
         if padding.mode != "constant" or padding.value != 0 or any(pads[:2]):
             raise LayerError("no average pool of a configuration has such a padding before it")
         counted = True
-        before = _even(padding.pads)
-        pads = (*before, before[0] + pads[2], before[1] + pads[3])
-    ceil = bool(node.integer("ceil_mode", 0))
+        if padding.pads[:2] != padding.pads[2:] and not any(pads):
+            pads, divisor = padding.pads, prod(kernel)  # what a last window needs beyond the padding counts, too
+        else:
+            before = _even(padding.pads)
+            pads = (*before, before[0] + pads[2], before[1] + pads[3])
     layer = notation.AvgPool2d(
-        kernel, stride=stride, padding=pads[:2], ceil_mode=ceil, count_include_pad=counted or not any(pads[:2])
+        kernel,
+        stride=stride,
+        padding=pads[:2],
+        ceil_mode=bool(node.integer("ceil_mode", 0)),
+        count_include_pad=counted or not any(pads[:2]),
+        divisor_override=divisor,
     )
     if counted and padding is None and pads[:2] != pads[2:]:
         raise LayerError(f"pads: expected the same on both sides, found {', '.join(map(str, pads))}")
@@ -262,7 +269,13 @@ def _(node: Node, walk: Walk) -> None:
 
 @reads("MatMul")
 def _(node: Node, walk: Walk) -> None:
-    _linear(node, walk, walk.flat(), turned=True, bias=None)
+    first, second = node.inputs
+    if second == walk.current:
+        walk.average_height(first)
+    elif walk.rows is not None:
+        walk.average_width(node, second)
+    else:
+        _linear(node, walk, walk.flat(), turned=True, bias=None)
 
 
 def _linear(node: Node, walk: Walk, inputs: int, *, turned: bool, bias: str | None) -> None:

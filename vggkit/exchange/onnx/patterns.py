@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggkit.base.errors import LayerError
 from vggkit.exchange.messages import shortest
-from vggkit.exchange.onnx.constants import fold
+from vggkit.exchange.onnx.constants import axes_of, fold
 from vggkit.exchange.onnx.nodes import Node
 from vggkit.exchange.onnx.walk import Walk
 from vggkit.notation import layers as notation
@@ -70,9 +70,7 @@ def joined(nodes: Sequence[Node], start: int, walk: Walk, uses: Mapping[str, int
             left[name] -= 1
         known[output], left[output] = formula, uses.get(output, 0)
         if [name for name, count in left.items() if count] == [output]:
-            layer = _response_norm(formula, walk) or _activation(formula)
-            if layer is not None:
-                walk.pointwise(node, layer)
+            if any(add(formula, walk) for add in TOGETHER):
                 walk.go_on(output)
                 return place
             together = together or " and ".join([*told[:3], *(["others"] if len(told) > 3 else [])])
@@ -169,30 +167,34 @@ def _sample() -> NDArray[Any]:
     return numpy.linspace(-8.0, 8.0, 161)
 
 
-def _activation(formula: Formula) -> Layer | None:
-    """Return the activation that has the same values as a formula."""
+def _activation(formula: Formula, walk: Walk) -> bool:
+    """Add the activation that has the same values as a formula."""
     import numpy
 
     x, y = _sample(), formula.values
     if y is None:
-        return None
+        return False
+    # the formula's constants have seven digits
     fitting = (layer for layer, function in CANDIDATES if numpy.allclose(y, function(x), rtol=1e-6, atol=1e-6))
-    return next(fitting, None)
+    layer = next(fitting, None)
+    if layer is not None:
+        walk.pointwise(formula.node, layer)
+    return layer is not None
 
 
 # Local response normalisation, as torch computes it
 
 
-def _response_norm(formula: Formula, walk: Walk) -> Layer | None:
-    """Return the layer of x / (k + alpha · mean of the padded squares) ** beta."""
+def _response_norm(formula: Formula, walk: Walk) -> bool:
+    """Add the layer of x / (k + alpha · mean of the padded squares) ** beta."""
     divisor = _operands(formula, "Div")
     if divisor is None or divisor[0] is not None:
-        return None
+        return False
     power = _operands(divisor[1], "Pow")
     base = _operands(power[0], "Add") if power else None
     scaled = _operands(base[0], "Mul") if base else None
     if not power or not base or not scaled or not all(isinstance(part[1], str) for part in (power, base, scaled)):
-        return None
+        return False
     size, source = 0, scaled[0]
     pads: tuple[int, ...] = ()
     while isinstance(source, Formula) and source.node.op in ("Reshape", "Squeeze", "Unsqueeze", "AveragePool", "Pad"):
@@ -201,7 +203,7 @@ def _response_norm(formula: Formula, walk: Walk) -> Layer | None:
             window = node.integers("kernel_shape", ())
             node.check(ceil_mode=0)
             if window[1:] != (1,) * (len(window) - 1) or any(node.integers("pads", ())):
-                return None
+                return False
             size = window[0]
         if node.op == "Pad":
             pads = node.integers("pads", ()) or walk.constants.numbers(node.inputs[1])
@@ -209,14 +211,16 @@ def _response_norm(formula: Formula, walk: Walk) -> Layer | None:
     squares = _operands(source, "Mul")
     half = len(pads) // 2
     if squares != (None, None) or not size or half not in (4, 5):
-        return None
+        return False
     wanted = [0] * len(pads)
     wanted[2], wanted[half + 2] = size // 2, (size - 1) // 2
     if list(pads) != wanted:
-        return None
+        return False
     walk.maps()
     alpha, k, beta = (walk.constants.number(str(part[1])) for part in (scaled, base, power))
-    return notation.LocalResponseNorm(size, alpha=shortest(alpha), beta=shortest(beta), k=shortest(k))
+    layer = notation.LocalResponseNorm(size, alpha=shortest(alpha), beta=shortest(beta), k=shortest(k))
+    walk.pointwise(formula.node, layer)
+    return True
 
 
 def _operands(part: Any, op: str) -> tuple[Any, Any] | None:
@@ -224,3 +228,53 @@ def _operands(part: Any, op: str) -> tuple[Any, Any] | None:
     if not isinstance(part, Formula) or part.node.op != op or len(part.inputs) != 2:
         return None
     return part.inputs[0], part.inputs[1]
+
+
+# Batch normalisation by the batch's own statistics, as torch's exporter writes it and as it is written here
+
+
+def _batch_norm(formula: Formula, walk: Walk) -> bool:
+    """Add the layer of (x - mean) / sqrt(variance + eps), written out or with an operation that is given both."""
+    node, inputs = formula.node, formula.inputs
+    if node.op == "BatchNormalization" and len(inputs) == 5 and inputs[0] is None:
+        _, weight, bias, mean, variance = inputs
+        if not (_is_mean(mean, walk) and _is_variance(variance, walk)):
+            return False
+        layer = notation.BatchNorm(eps=node.number("epsilon", 1e-5), track_running_stats=False)
+        channels = walk.chain.shape[:1]
+        walk.layer(node, layer, walk.held(weight=(str(weight), channels), bias=(str(bias), channels)))
+        return True
+    centred, deviation = _operands(formula, "Div") or (None, None)
+    root = deviation.inputs[0] if isinstance(deviation, Formula) and deviation.node.op == "Sqrt" else None
+    variance, eps = _operands(root, "Add") or (None, None)
+    if not (_is_centred(centred, walk) and _is_variance(variance, walk) and isinstance(eps, str)):
+        return False
+    number = shortest(walk.constants.number(eps))
+    walk.layer(node, notation.BatchNorm(eps=number, affine=False, track_running_stats=False))
+    return True
+
+
+def _is_mean(part: Any, walk: Walk, of: Any = None) -> bool:
+    """Tell whether a value is the mean of each channel over the batch: of the value that came in, or of another."""
+    if not isinstance(part, Formula) or part.node.op != "ReduceMean" or part.inputs[0] is not of:
+        return False
+    rank = len(walk.shape)
+    axes = axes_of(part.node, walk.constants) or ()
+    return sorted(axis % rank for axis in axes) == [0, *range(2, rank)]
+
+
+def _is_centred(part: Any, walk: Walk) -> bool:
+    """Tell whether a value is the distance from the mean."""
+    value, mean = _operands(part, "Sub") or (part, None)
+    return value is None and _is_mean(mean, walk)
+
+
+def _is_variance(part: Any, walk: Walk) -> bool:
+    """Tell whether a value is the mean of the squared distances from the mean."""
+    source = part.inputs[0] if isinstance(part, Formula) else None
+    first, second = _operands(source, "Mul") or (None, None)
+    return first is second and _is_centred(first, walk) and _is_mean(part, walk, of=source)
+
+
+TOGETHER: tuple[Callable[[Formula, Walk], bool], ...] = (_response_norm, _activation, _batch_norm)
+"""What adds a layer, if operations are that layer together, and tells whether they are."""

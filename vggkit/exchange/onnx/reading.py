@@ -2,7 +2,8 @@
 
 A graph is followed from the image on. What is computed from shapes and constants is computed as it is read; what moves
 values is kept until an operation needs them, and is then a flattening, or nothing. Operations that take a value
-together with what another one made of it are told by what they compute together.
+together with what another one made of it are told by what they compute together. A file of our own states its
+configuration besides.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from vggkit.base.shapes import Shape
 from vggkit.exchange.chain import Imported
 from vggkit.exchange.files import Given, plain_name
 from vggkit.exchange.messages import MalformedError, Message
-from vggkit.exchange.onnx.constants import Constants, fold
+from vggkit.exchange.onnx.constants import Constants, declared, fold
 from vggkit.exchange.onnx.kinds import read
 from vggkit.exchange.onnx.nodes import OWN, Node, nodes_of
 from vggkit.exchange.onnx.patterns import joined, note_shape
+from vggkit.exchange.onnx.stated import stated
 from vggkit.exchange.onnx.walk import Walk
 from vggkit.notation.preprocess import LARGEST_SIDE
 
@@ -40,20 +42,21 @@ def imported(model: Message, given: Given) -> Imported:
     nodes = nodes_of(graph)
     if not nodes:
         raise MalformedError("expected a model of ONNX with operations, found none")
-    shapes = {one.get("name", ""): _declared(one) for one in graph.messages("input")}
+    shapes = {one.get("name", ""): declared(one) for one in graph.messages("input")}
     stored = {tensor.get("name", "") for tensor in graph.messages("initializer")}
     image = next((name for name in shapes if name not in stored), None)
     if image is None:
         raise MalformedError("it has no input")
+    constants = Constants(graph, given.path, image)
+    if (found := stated(model, given, constants)) is not None:
+        return found
     versions = [one.get("version", 1) for one in model.messages("opset_import") if one.get("domain", "") in OWN]
     is_turned = _turns(nodes, image)
     walk = Walk(
         image,
         _image(image, shapes[image], given.image, is_turned),
         turned=is_turned,
-        constants=Constants(
-            graph, given.path, _known({name: shape for name, shape in shapes.items() if name != image})
-        ),
+        constants=constants,
         opset=max(versions, default=1),
     )
     _follow(nodes, walk, [one.get("name", "") for one in graph.messages("output")])
@@ -64,23 +67,6 @@ def imported(model: Message, given: Given) -> Imported:
         _, height, width = walk.chain.image
         notes.append(f"its images are {height}×{width} with the channels last; here these are first")
     return Imported(network, tensors, tuple(notes))
-
-
-def _known(shapes: dict[str, list[int | None] | None]) -> dict[str, Shape]:
-    """Return the shapes that are known in full."""
-    return {
-        name: tuple(size for size in shape if size is not None)
-        for name, shape in shapes.items()
-        if shape is not None and all(shape)
-    }
-
-
-def _declared(info: Message) -> list[int | None] | None:
-    """Return the sizes that an input has, None for one that may be any; None if nothing is said."""
-    tensor = info.message("type").message("tensor_type")
-    if "shape" not in tensor:
-        return None
-    return [dim.get("dim_value") or None for dim in tensor.message("shape").messages("dim")]
 
 
 def _turns(nodes: list[Node], image: str) -> bool:

@@ -80,6 +80,7 @@ MODEL = Schema(
         **_of(TEXT, "2:producer_name", "3:producer_version"),
         "opset_import": Field(8, Submessage(OPSET)),
         "graph": Field(7, Submessage(GRAPH)),
+        "metadata_props": Field(14, Submessage(ENTRY)),
     },
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
+from math import inf, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
@@ -11,10 +11,21 @@ from msgspec.structs import replace
 from vggkit.base.errors import LayerError, escaped, shorten
 from vggkit.base.shapes import Shape, elements, times
 from vggkit.exchange.chain import Chain
+from vggkit.exchange.onnx.averages import averages_to
 from vggkit.exchange.onnx.constants import Constants
 from vggkit.exchange.onnx.nodes import Node
 from vggkit.exchange.values import Values, constant
-from vggkit.notation.layers import LARGEST, AvgPool2d, BatchNorm, Conv2d, Flatten, GroupNorm, Layer, Linear
+from vggkit.notation.layers import (
+    LARGEST,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GroupNorm,
+    Layer,
+    Linear,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +94,8 @@ class Walk:
         """Whether a move leaves the values in another order."""
         self.mover = ""
         self.padding: Padding | None = None
+        self.rows: int | None = None
+        """What the height was averaged to, where the width is not yet."""
         self.affine_by = ""
         self.affine: Affine | None = None
         if turned:
@@ -170,10 +183,12 @@ class Walk:
         """Finish what was begun: what was done to each channel is a layer of its own.
 
         Raises:
-            LayerError: if maps were padded, and it is no window that comes next.
+            LayerError: if maps were padded, and it is no window that comes next; or averaged along one side alone.
         """
         if self.padding:
             raise LayerError("no layer of a configuration does what it does to maps that were padded")
+        if self.rows is not None:
+            raise LayerError("no layer of a configuration averages the height alone")
         if self.affine:
             self.normalize(None)
 
@@ -187,7 +202,7 @@ class Walk:
         (centre, scale), self.affine = self.affine, None
         last, shape = self.last(), self.chain.shape[:1]
         values = {"weight": scale or constant(1.0, shape), "bias": shift or constant(0.0, shape)}
-        if isinstance(last, GroupNorm) and not last.affine and centre is None:
+        if isinstance(last, (BatchNorm, GroupNorm)) and not last.affine and centre is None:
             self.changed(replace(last, affine=True), values)
             return
         layer = BatchNorm()
@@ -315,13 +330,49 @@ class Walk:
             raise LayerError(f"no layer of a configuration multiplies by {escaped(shorten(name))}")
         self.affine = Affine(self.affine.centre, scale)
 
+    def average_height(self, name: str) -> None:
+        """Read a product with a matrix on the left: averages of rows, to which those of columns belong.
+
+        Raises:
+            LayerError: if it is none.
+        """
+        _, height, _ = self.maps()
+        self.finish()
+        self.rows = averages_to(self.constants.small(name), height)
+        if self.rows is None:
+            raise LayerError(f"no layer of a configuration multiplies {escaped(shorten(name))} by values")
+
+    def average_width(self, node: Node, name: str) -> None:
+        """Read a product with a matrix on the right, behind one on the left: an average to some size.
+
+        Raises:
+            LayerError: if it is none.
+        """
+        assert self.rows is not None
+        matrix = self.constants.small(name)
+        columns = averages_to(None if matrix is None else matrix.T, self.chain.maps()[2])
+        if columns is None:
+            raise LayerError(f"no layer of a configuration multiplies values by {escaped(shorten(name))}")
+        rows, self.rows = self.rows, None
+        self.layer(node, AdaptiveAvgPool2d((rows, columns)))
+
     def divide(self, name: str) -> bool:
         """Read the divisor of an average pool off a multiplication behind it; tell whether it is one."""
         last, factor = self.last(), self.constants.small(name)
-        if not isinstance(last, AvgPool2d) or last.divisor_override is not None or factor is None or factor.size != 1:
+        if not isinstance(last, AvgPool2d) or factor is None or factor.size != 1:
             return False
-        divisor = last.kernel_size[0] * last.kernel_size[1] / float(factor.reshape(-1)[0] or inf)
+        size = prod(last.kernel_size)
+        if last.divisor_override != size and not _divides_by_size(last, self.chain.parts[-1].input_shape):
+            return False
+        divisor = size / float(factor.reshape(-1)[0] or inf)
         if not 0.5 <= divisor <= LARGEST or abs(divisor - round(divisor)) > 1e-3:
             return False
         self.changed(replace(last, divisor_override=round(divisor)), {})
         return True
+
+
+def _divides_by_size(pool: AvgPool2d, x: Shape) -> bool:
+    """Tell whether each average is a sum divided by the window's size: none is over fewer values than others."""
+    if pool.divisor_override is not None or (any(pool.padding) and not pool.count_include_pad):
+        return False
+    return all((axis.number - 1) * axis.stride + axis.extent <= axis.size + 2 * axis.padding for axis in pool.places(x))

@@ -7,6 +7,7 @@ layer is several of them.
 from __future__ import annotations
 
 from functools import singledispatch
+from itertools import chain
 from math import inf
 
 from vggkit.base.errors import LayerError
@@ -14,8 +15,9 @@ from vggkit.base.shapes import Pair, Shape, elements
 from vggkit.base.version import __version__
 from vggkit.exchange.files import Written
 from vggkit.exchange.messages import Message
-from vggkit.exchange.onnx.graph import BATCH, IMAGE, GraphWriter, value_info
-from vggkit.exchange.onnx.schema import MODEL, OPSET
+from vggkit.exchange.onnx.averages import averages
+from vggkit.exchange.onnx.graph import BATCH, IMAGE, STATEMENT, GraphWriter, value_info
+from vggkit.exchange.onnx.schema import ENTRY, MODEL, OPSET
 from vggkit.notation import layers as notation
 from vggkit.notation.layers import Layer
 from vggkit.notation.layers.windows import SteppingPool
@@ -45,6 +47,7 @@ def model_of(written: Written) -> Message:
         producer_name="vggkit",
         producer_version=__version__,
         graph=graph.message,
+        metadata_props=Message(ENTRY, key=STATEMENT, value=str(written.network.config)),
     )
 
 
@@ -176,24 +179,10 @@ def _(layer: notation.AdaptiveAvgPool2d, graph: GraphWriter) -> str:
         window = height // rows, width // columns
         return graph.add("AveragePool", graph.current, kernel_shape=window, strides=window)
     # windows of different sizes: each row of a matrix averages one, along the height and then along the width
-    above = graph.floats("rows", (rows, height), _averages(height, rows))
+    above = graph.floats("rows", (rows, height), [*chain(*averages(height, rows))])
     averaged = graph.add("MatMul", above, graph.current)
-    beside = graph.floats("columns", (width, columns), _turned(_averages(width, columns), columns))
+    beside = graph.floats("columns", (width, columns), [*chain(*zip(*averages(width, columns)))])
     return graph.add("MatMul", averaged, beside)
-
-
-def _averages(size: int, outputs: int) -> list[float]:
-    """Return a matrix whose i-th row averages the values from ⌊i·size/outputs⌋ to ⌈(i+1)·size/outputs⌉."""
-    found: list[float] = []
-    for index in range(outputs):
-        start, end = index * size // outputs, -(-(index + 1) * size // outputs)
-        found += [1 / (end - start) if start <= place < end else 0.0 for place in range(size)]
-    return found
-
-
-def _turned(matrix: list[float], rows: int) -> list[float]:
-    columns = len(matrix) // rows
-    return [matrix[row * columns + column] for column in range(columns) for row in range(rows)]
 
 
 @add.register
