@@ -20,7 +20,6 @@ from vggkit.base.errors import BuildError
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.model import gloo
 from vggkit.model.gloo import RankQuestion, measure_together
-from vggkit.model.parallelize import SET_UPS
 from vggkit.model.rank import measure_alone
 from vggkit.network import Network
 from vggkit.notation.zoo import dump
@@ -206,11 +205,3 @@ def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch, options: tuple[str
 def test_the_machine_has_some_memory() -> None:
     """At most what it was built with."""
     assert 0 < gloo.free_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def test_every_strategy_is_measured_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One that is planned only is named, with those that can be measured."""
-    monkeypatch.delitem(SET_UPS, "ddp")
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    said = told("verify", str(tmp_path / "tiny.yaml"), "--ranks", "2", "--parallel", "ddp")
-    assert said == f"Error: parallel: can measure one of {', '.join(SET_UPS)}, found ddp\n"

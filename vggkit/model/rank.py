@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_leaves
 
-from vggkit.base.errors import ArgumentError, BuildError
+from vggkit.base.errors import BuildError
 from vggkit.footprint.ranks import Group
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broadcast, reduce_scatter
 from vggkit.footprint.steps.options import StepOptions
@@ -68,17 +68,6 @@ def fake_group(group: Group) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def check_known(options: StepOptions) -> None:
-    """Refuse a strategy that is planned only.
-
-    Raises:
-        ArgumentError: names those that can be measured.
-    """
-    if options.group.parallel not in SET_UPS:
-        known = ", ".join(SET_UPS)
-        raise ArgumentError(f"parallel: can measure one of {known}, found {options.group.parallel}")
 
 
 def measure_alone(network: Network, options: StepOptions) -> Measured:

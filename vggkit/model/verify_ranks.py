@@ -10,7 +10,7 @@ from vggkit.footprint.steps.refusals import steps_of_ranks
 from vggkit.footprint.steps.step import Step
 from vggkit.model.claims import Claim, Subject
 from vggkit.model.gloo import check_machine, measure_together
-from vggkit.model.rank import Measured, check_known, measure_alone
+from vggkit.model.rank import Measured, measure_alone
 from vggkit.network import Network
 
 TRACKER, STORAGES, COLLECTIVES = "MemTracker", "storages", "collectives"
@@ -23,15 +23,7 @@ def verify_ranks(network: Network, options: StepOptions) -> Iterator[Claim]:
     Args:
         network: what is trained.
         options: what a step is like; on the CPU. If they have a rank, it alone is measured.
-
-    Raises:
-        ArgumentError: if torch is not set up for the strategy here.
     """
-    check_known(options)
-    return _claims_alone(network, options)
-
-
-def _claims_alone(network: Network, options: StepOptions) -> Iterator[Claim]:
     alike: dict[tuple[Step, Traffic], list[int]] = {}
     for rank, step in asked(network, options):
         alike.setdefault((step, step.strategy.traffic(rank)), []).append(rank)
@@ -47,10 +39,9 @@ def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
         options: what a step is like; on the CPU. If they have a rank, what it alone holds is compared.
 
     Raises:
-        ArgumentError: if torch is not set up for the strategy here, or the machine has no room for the ranks.
+        ArgumentError: if the machine has no room for the ranks.
         BuildError: if a process ends early, or they wait for each other for too long.
     """
-    check_known(options)
     check_machine([step.peak.size for step in steps_of_ranks(network, options)])
     return _claims_together(network, options)
 
