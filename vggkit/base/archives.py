@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from typing import BinaryIO
 
 from vggkit.base.errors import CheckpointError, escaped, shorten
 
@@ -44,3 +45,17 @@ def open_archive(path: str) -> zipfile.ZipFile:
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise CheckpointError(f"{escaped(path)}: there are two members named {shorten(twice)}")
     return archive
+
+
+def place_in(file: BinaryIO, member: zipfile.ZipInfo) -> int | None:
+    """Return where a member's bytes begin, behind a header whose length is in itself; None if there is no header.
+
+    Args:
+        file: the archive.
+        member: of it.
+    """
+    file.seek(member.header_offset)
+    header = file.read(30)
+    if header[:4] != b"PK\x03\x04" or len(header) < 30:
+        return None
+    return member.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))

@@ -9,11 +9,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from vggkit.base.errors import ArgumentError, CheckpointError, LayerError, VggkitError, escaped, file_name, shorten
+from vggkit.base.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConfigError,
+    LayerError,
+    Problem,
+    VggkitError,
+    escaped,
+    file_name,
+    shorten,
+)
 from vggkit.base.shapes import Shape
 from vggkit.exchange.chain import Imported
 from vggkit.exchange.messages import MalformedError
-from vggkit.network import Network
+from vggkit.network import Network, place
+from vggkit.notation.config import Config
+from vggkit.notation.reading import parse_config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,3 +174,20 @@ def text_of(path: str) -> str:
         return content.decode()
     except UnicodeDecodeError:
         raise MalformedError("expected a text, found bytes that are none") from None
+
+
+def network_stated(text: str, given: Given) -> Network | None:
+    """Return the network whose configuration a file states; None if that makes no sense, or needs another one.
+
+    Args:
+        text: the configuration, as YAML.
+        given: the file.
+    """
+    try:
+        return place(parse_config(text, given.stem, _extended))
+    except VggkitError:
+        return None
+
+
+def _extended(_: str) -> Config:
+    raise ConfigError([Problem("extends: expected a configuration that says all itself")])

@@ -8,8 +8,11 @@ from vggkit.base.errors import ArgumentError, file_name
 from vggkit.exchange.caffe.files import CaffeModel, Prototxt
 from vggkit.exchange.files import ModelFile
 from vggkit.exchange.onnx.files import Onnx
+from vggkit.exchange.programs.files import ExportedProgram
 
-MODEL_FILES: dict[str, ModelFile] = {kind.ending: kind for kind in (Onnx(), Prototxt(), CaffeModel())}
+MODEL_FILES: dict[str, ModelFile] = {
+    kind.ending: kind for kind in (Onnx(), ExportedProgram(), Prototxt(), CaffeModel())
+}
 """Every kind, by the ending of its files."""
 
 

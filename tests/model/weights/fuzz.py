@@ -31,8 +31,8 @@ from vggkit.base import hdf5, rehearsal
 from vggkit.model.weights.container import Hdf5
 from vggkit.model.weights.inspection import inspect
 
-ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel", "onnx")
-GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1, "prototxt": 1, "caffemodel": 1, "onnx": 2}
+ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel", "onnx", "pt2")
+GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1, "prototxt": 1, "caffemodel": 1, "onnx": 2, "pt2": 2}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
 """Bytes of the largest seed: of a larger one most mutations would change values alone."""
@@ -68,12 +68,13 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
     whole = good / "whole.keras"
     zipped(whole, {"model.weights.h5": found["h5"][-1], "config.json": b"{}"})
     found["keras"].append(whole.read_bytes())
-    for ending in ("prototxt", "caffemodel", "onnx"):
+    for ending in ("prototxt", "caffemodel", "onnx", "pt2"):
         other = good / f"whole.{ending}"
         vggkit.export(model.config if ending == "prototxt" else model, other)
         found[ending].append(other.read_bytes())
-    vggkit.export(model.config, good / "layers.onnx")
-    found["onnx"].append((good / "layers.onnx").read_bytes())
+    for ending in ("onnx", "pt2"):
+        vggkit.export(model.config, good / f"layers.{ending}")
+        found[ending].append((good / f"layers.{ending}").read_bytes())
     (folder / "hostile").mkdir()
     for name, (make, _) in FILES.items():
         path = folder / "hostile" / name

@@ -6,19 +6,16 @@ from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
-from vggkit.base.errors import ConfigError, Problem, VggkitError
+from vggkit.base.errors import VggkitError
 from vggkit.exchange import messages
 from vggkit.exchange.chain import Imported
-from vggkit.exchange.files import Given, Written
+from vggkit.exchange.files import Given, Written, network_stated
 from vggkit.exchange.messages import Message
 from vggkit.exchange.onnx.constants import Constants, declared
 from vggkit.exchange.onnx.graph import IMAGE, STATEMENT
 from vggkit.exchange.onnx.nodes import Node, nodes_of
 from vggkit.exchange.onnx.schema import MODEL
 from vggkit.exchange.onnx.writing import model_of
-from vggkit.network import place
-from vggkit.notation.config import Config
-from vggkit.notation.reading import parse_config
 
 
 def stated(model: Message, given: Given, constants: Constants) -> Imported | None:
@@ -36,8 +33,10 @@ def stated(model: Message, given: Given, constants: Constants) -> Imported | Non
     text = next((entry.get("value", "") for entry in entries if entry.get("key") == STATEMENT), None)
     if text is None:
         return None
+    network = network_stated(text, given)
+    if network is None:
+        return None
     try:
-        network = place(parse_config(text, given.stem, _extended))
         wanted = _as_read(model_of(Written(network, None)))
     except VggkitError:
         return None
@@ -46,10 +45,6 @@ def stated(model: Message, given: Given, constants: Constants) -> Imported | Non
     names = {(placed.name, role): f"{placed.module}.{role}" for placed in network for role in placed.held}
     tensors = {key: constants.values[name] for key, name in names.items() if name in constants}
     return Imported(network, {key: values for key, values in tensors.items() if values.is_known})
-
-
-def _extended(_: str) -> Config:
-    raise ConfigError([Problem("extends: expected a configuration that says all itself")])
 
 
 def _as_read(model: Message) -> Message:

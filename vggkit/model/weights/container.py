@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 import msgspec
 
 from vggkit.base import hdf5
-from vggkit.base.archives import MOST_DIRECTORY, open_archive
+from vggkit.base.archives import MOST_DIRECTORY, open_archive, place_in
 from vggkit.base.errors import ArgumentError, CheckpointError, escaped, shorten
 from vggkit.exchange.chain import Imported
 from vggkit.exchange.files import Given
@@ -458,11 +458,9 @@ class PyTorch(Mapped):
         return archive.read(info)
 
     def _place(self, file: BinaryIO, member: zipfile.ZipInfo) -> tuple[int, int]:
-        """Return where a member's bytes begin, behind a header whose length is in itself, and how many they are."""
-        file.seek(member.header_offset)
-        header = file.read(30)
-        begin = member.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        if header[:4] != b"PK\x03\x04" or begin + member.file_size > self.file_size:
+        """Return where a member's bytes begin, and how many they are."""
+        begin = place_in(file, member)
+        if begin is None or begin + member.file_size > self.file_size:
             raise CheckpointError(f"{self.path}: {shorten(member.filename)} lies outside of the file")
         return begin, member.file_size
 

@@ -1,0 +1,1 @@
+"""torch's own files: exported programs and TorchScript."""
