@@ -33,7 +33,7 @@ SECONDS = 120
 
 CONFIG = vggkit.loads(
     "{name: x, input: 3x8x8, blocks: [[conv3-8, conv3-8, maxpool], [conv3-8]],"
-    " classifier: [{fc: 24, dropout: 0}, {fc: 48, dropout: 0}, FC-10]}"
+    " classifier: [{fc: 26, dropout: 0}, {fc: 48, dropout: 0}, FC-10]}"
 )
 STEPS = 8
 LIVED = 5
@@ -71,6 +71,7 @@ CASES = [
     Case("fsdp", "fsdp"),
     Case("fsdp-layers", "fsdp", {"units": "layers", "reshard_after_forward": False}),
     Case("tensor", "tensor", shares=1),
+    Case("tensor-of-3", "tensor", ranks=3, shares=1),
     Case("tensor-ddp", "tensor+ddp", ranks=4, is_in_parts=False),
     Case("gpipe", "pipeline", {"cut": "block2"}, shares=1, schedule="ScheduleGPipe", is_whole=False),
     Case(

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -193,6 +194,19 @@ def test_parts_are_those_of_a_model_divided_by_hand(parallel: str, options: dict
     sharded.DIVIDED[parallel](by_hand, mesh, group)
     vggkit.parallelize(ours, parallel, mesh, **options)
     assert parts(ours) == parts(by_hand) != parts(vggkit.build(network))
+
+
+def test_what_is_between_uneven_parts_knows_all_units(mesh: DeviceMesh) -> None:
+    """torch's default takes 4 times this rank's units for all of them, which fails behind the first layer."""
+    network = Network.of(vggkit.loads(TEXT.replace("FC-24", "{fc: 25, dropout: 0}").replace("FC-48", "FC-30")))
+    by_hand, ours = vggkit.build(network), vggkit.parallelize(vggkit.build(network), "tensor", mesh)
+    by_hand.get_submodule("relu1").inplace = False
+    styles: dict[str, Any] = {"fc1": ColwiseParallel(), "fc2": RowwiseParallel()}
+    parallelize_module(by_hand, mesh, styles)
+    with pytest.raises(RuntimeError, match=r"must have same reduction dim, but got \[2, 28\] X \[25, 30\]"):
+        by_hand(torch.zeros(2, 3, 8, 8))
+    assert ours(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+    assert [ours.get_parameter(f"{fc}.weight").to_local().shape for fc in ("fc1", "fc2")] == [(7, 128), (30, 7)]
 
 
 def test_the_scores_of_divided_layers_are_whole(mesh: DeviceMesh) -> None:
@@ -429,10 +443,10 @@ def test_a_rank_that_is_killed_ends_the_others(name: str, tmp_path: Path) -> Non
         (small, "fsdp", {"cut": "block2"}, "cut: expected a parallel that has it (pipeline, pipeline+ddp), found"),
         (small, "tensor", {"mesh": "cpu"}, "mesh: expected a DeviceMesh of torch, found 'str'"),
         (
-            lambda: vggkit.build(vggkit.loads(TEXT.replace("FC-24", "FC-25"))),
+            lambda: vggkit.build(vggkit.loads(TEXT.replace("FC-24", "FC-3"))),
             "tensor",
             {},
-            "ranks: parallel tensor expected a number that divides the 25 units of fc1, found 4",
+            "ranks: parallel tensor expected at most as many as fc1 has units, 3, found 4",
         ),
     ],
 )

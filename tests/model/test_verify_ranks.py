@@ -22,6 +22,7 @@ from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce, broa
 from vggkit.footprint.ranks.zero import ShardedOptimizer
 from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.refusals import steps_with_room
 from vggkit.model.rank import measure_alone
 from vggkit.model.verify import verify
 from vggkit.network import Network
@@ -145,6 +146,16 @@ def test_any_batch_is_measured_on_any_machine() -> None:
     """D at batch 64, of which eight ranks hold 6.9 GB each with buckets."""
     options = checked_options(Network.of("D"), batch=64, ranks=8, rank=7, parallel="ddp")
     assert measure_alone(Network.of("D"), options).peak_bytes == 6_897_315_720
+
+
+def test_ranks_with_different_numbers_of_units_are_measured() -> None:
+    """A of three ranks, of which the last one has fewer units of each FC layer, and of each copy of two."""
+    network = Network.of(vggkit.load("A", input="3x32x32", width=0.25, num_classes=10))
+    for parallel, ranks, rank in (("tensor", 3, 2), ("tensor+ddp", 6, 5)):
+        options = checked_options(network, batch=3, ranks=ranks, rank=rank, parallel=parallel)
+        [own] = {one.peak.size for one in steps_with_room(network, options)}
+        assert own < vggkit.memory(network, batch=3, ranks=ranks, parallel=parallel).peak_bytes
+        assert measure_alone(network, options).peak_bytes == own
 
 
 # Every rank

@@ -576,14 +576,18 @@ def _keep_received(model: VGG, layers: Iterable[PlacedLayer]) -> None:
 
 
 def _divided(model: VGG, mesh: DeviceMesh) -> nn.Module:
-    """Divide a model's FC layers."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    """Divide a model's FC layers.
+
+    Where not all ranks have as many units, the next layer must be told: what is between them are DTensors.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     styles: dict[str, ParallelStyle] = {
-        name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
+        name: RowwiseParallel() if place % 2 else ColwiseParallel(use_local_output=fc.out_features % mesh.size() == 0)
+        for place, (name, fc) in enumerate(layers.items())
     }
     if len(layers) % 2:
-        styles[layers[-1]] = ColwiseParallel(output_layouts=Replicate())
-    _let_outputs_be(model, layers[0])
+        styles[[*layers][-1]] = ColwiseParallel(output_layouts=Replicate())
+    _let_outputs_be(model, next(iter(layers)))
     return parallelize_module(model, mesh, styles)
 
 

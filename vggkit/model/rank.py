@@ -7,6 +7,7 @@ figures on fake tensors are those of any machine. In a real one each process is 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -74,7 +75,9 @@ def measure_alone(network: Network, options: StepOptions) -> Measured:
     """Measure a rank in this process, on fake tensors, without the other ranks."""
     with fake_group(options.group):
         mesh = mesh_of(options.device, options.group)
-        with FakeTensors():
+        with FakeTensors(), warnings.catch_warnings():
+            # of the CPU's random numbers; no tensor has values here
+            warnings.filterwarnings("ignore", "DTensor random operators may not have complete support")
             return measure(network, options, mesh)
 
 

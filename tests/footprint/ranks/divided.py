@@ -22,12 +22,18 @@ from vggkit.model.rank import RankTracker
 from vggkit.model.tracking import FakeTensors
 
 
-def styles_of(model: nn.Module) -> dict[str, ParallelStyle]:
-    """Return how FC layers are divided: by columns and rows in turn, whole at the end."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    styles: dict[str, ParallelStyle] = {
-        name: RowwiseParallel() if place % 2 else ColwiseParallel() for place, name in enumerate(layers)
-    }
+def styles_of(model: nn.Module, parts: int) -> dict[str, ParallelStyle]:
+    """Return how FC layers are divided: by columns and rows in turn, whole at the end.
+
+    torch takes a part's units times the number of ranks for all of them, and fails where ranks have different numbers,
+    unless what is between two layers stays a DTensor.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    layers = list(linear)
+    styles: dict[str, ParallelStyle] = {}
+    for place, name in enumerate(layers):
+        is_even = linear[name].out_features % parts == 0
+        styles[name] = RowwiseParallel() if place % 2 else ColwiseParallel(use_local_output=is_even)
     if len(layers) % 2:
         styles[layers[-1]] = ColwiseParallel(output_layouts=Replicate())
     return styles
@@ -63,7 +69,7 @@ class DividedTraining(Training):
             is_behind = is_behind or isinstance(module, nn.Linear)
             if is_behind and hasattr(module, "inplace"):
                 module.inplace = False
-        return parallelize_module(model, self.meshes.parts, styles_of(model))
+        return parallelize_module(model, self.meshes.parts, styles_of(model, self.meshes.parts.size()))
 
     def averages(self, network: vggkit.Network) -> list[torch.Tensor]:
         """Return the parameters of a second model, as those are that are trained."""

@@ -25,6 +25,12 @@ from vggkit.network import Network
 
 PARALLEL = "tensor+ddp"
 
+pytestmark = [
+    # it has each rank draw for itself, as it does for plain tensors
+    pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support on cpu"),
+    pytest.mark.filterwarnings("ignore:Grad strides do not match"),  # of a part of a single row it is slow, not wrong
+]
+
 
 def planned(network: Network, options: StepOptions) -> Seen:
     """Return what a plan says of the rank."""
@@ -54,9 +60,8 @@ MESHES = {"2 of 2": (4, 2, (0, 3)), "2 of 3": (6, 2, (5,)), "2 of 8": (16, 2, (0
 CASES = [
     f"{network}; {mesh}; {batch}"
     for network, mesh, batch in product(NETWORKS, MESHES, (1, 2, 40))
-    if (network, mesh) != ("A", "2 of 3")  # 3 does not divide its layers
 ]
-FEW = ["three FC layers; 2 of 8; 2", "four; 2 of 2; 40", "without biases; 2 of 3; 1", "on images; 4 of 2; 2"]
+FEW = ["three FC layers; 2 of 8; 2", "four; 2 of 2; 40", "A; 2 of 3; 1", "on images; 4 of 2; 2"]
 
 
 @pytest.mark.parametrize("case", sample(CASES, FEW))
@@ -111,7 +116,6 @@ def test_a_model_forgets_the_parts_of_fc_layers_in_its_first_forward_pass() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Grad strides do not match")  # of a part of a single row it is slow, not wrong
 @given(drawn_steps(PARALLEL))
 @settings(max_examples=100, deadline=None)
 def test_each_rank_of_a_drawn_network_has_memtrackers_peak(drawn: tuple[Network, StepOptions]) -> None:
@@ -206,7 +210,7 @@ def test_the_largest_batch_fits() -> None:
             {"parallel": "ddp", "replicas": 4},
             "replicas: expected a parallel that has it (tensor+ddp, pipeline+ddp), found ddp",
         ),
-        ({"ranks": 14}, "ranks: parallel tensor+ddp expected a number that divides the 24 units of fc1, found 7"),
+        ({"ranks": 50}, "ranks: parallel tensor+ddp expected at most as many as fc1 has units, 24, found 25"),
         ({"static_graph": True}, "static_graph: expected a parallel that has it (ddp, ddp-view, zero1), found tensor+"),
         ({"freeze": ["fc2"]}, "freeze: parallel tensor+ddp can't freeze fc2, as torch trains every parameter that"),
         ({"clip_grad": True}, "clip_grad: can't be combined with parallel tensor+ddp, where torch would take the norm"),

@@ -208,6 +208,14 @@ class Strategy(ABC):
     def begin_step(self) -> None:
         """Begin the first forward pass of a step."""
 
+    def first_forward(self, events: Sequence[Event]) -> Iterable[Event]:
+        """Return what the first forward pass of all allocates and frees.
+
+        Args:
+            events: the same of a later one.
+        """
+        return events
+
     @abstractmethod
     def begin_forward(self, images: Tensor) -> Tensor:
         """Return the images as the model runs on them; they live until `end_forward`."""

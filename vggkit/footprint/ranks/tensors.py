@@ -11,17 +11,33 @@ gathered. In the backward pass what is added up is the gradient of the input of 
 
 The outputs are views, which autograd does not let anything work on in place. So activations behind the first FC layer
 have outputs of their own.
+
+Where not all ranks have as many units, what runs between a layer by columns and one by rows gets DTensors
+(`use_local_output=False`), which know how many there are. They take the same memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from vggkit.base.eager import COMMUNICATION, PARAMETERS, Eager, Event, Gradients, Parameter, PlacedRun, Storage, Tensor
+from vggkit.base.eager import (
+    COMMUNICATION,
+    CUDA_BLOCK,
+    PARAMETERS,
+    TEMPORARIES,
+    Eager,
+    Event,
+    Gradients,
+    Parameter,
+    PlacedRun,
+    Storage,
+    Tensor,
+)
 from vggkit.base.errors import ArgumentError
+from vggkit.base.numbers import grouped
 from vggkit.base.shapes import Shape, elements
 from vggkit.footprint.optimizers import OPTIMIZERS, Update
 from vggkit.footprint.ranks.group import Group
@@ -29,6 +45,7 @@ from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, WholeModel
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce
 from vggkit.network import Network, PlacedLayer
+from vggkit.notation.layers.head import Dropout
 
 WRAPPING = "construction of parallelize_module"
 """The event in which a model is divided."""
@@ -38,6 +55,10 @@ NOT_ON_PARTS = ("adafactor", "rprop")
 
 UNIT_BY_UNIT = ("activation", "dropout")
 """Roles of layers that run on some units as on all."""
+
+
+RANDOM_STATE = 16
+"""Bytes of the state of a card's random numbers, a seed and an offset, and of what says which of them are equal."""
 
 
 class _Columns(NamedTuple):
@@ -106,7 +127,8 @@ class TensorParallel(WholeModel):
         self._parts: dict[Parameter, Parameter] = {}
         self._held: dict[Parameter, Storage] = {}
         self._division: Sequence[Event] = ()
-        self._last_units = 0
+        self._units: list[int] = []
+        self._drawing: set[str] = set()
         self._traffic = Traffic()
 
     # Parts
@@ -127,53 +149,73 @@ class TensorParallel(WholeModel):
         """Divide the model: `parallelize_module` with a style for each FC layer."""
         built = len(self.eager.events)
         self.eager.event = WRAPPING
-        layers = [placed for _, inside in blocks for placed in inside if has_matrix(shapes_of(placed))]
-        by_name = {
-            placed.name: self._by_rows(placed) if place % 2 else self._by_columns(placed, is_last=placed is layers[-1])
-            for place, placed in enumerate(layers)
-        }
+        runs = [placed for _, inside in blocks for placed in inside]
+        places = [place for place, placed in enumerate(runs) if has_matrix(shapes_of(placed))]
+        self._drawing = self._forward_of_dropouts(runs, places)
+        for number, place in enumerate(places):
+            is_last = place == places[-1]
+            runs[place] = self._by_rows(runs[place]) if number % 2 else self._by_columns(runs[place], is_last=is_last)
         self._division = self.eager.events[built:]
-        return [(block, [by_name.get(placed.name, placed) for placed in inside]) for block, inside in blocks]
+        by_name = {placed.name: placed for placed in runs}
+        return [(block, [by_name[placed.name] for placed in inside]) for block, inside in blocks]
+
+    def _forward_of_dropouts(self, runs: Sequence[PlacedRun], places: Sequence[int]) -> set[str]:
+        """Return the events in which dropouts draw on the card, each rank for its part of a DTensor.
+
+        Args:
+            runs: all layers.
+            places: where FC layers stand among them.
+        """
+        found: set[str] = set()
+        for columns, rows in zip(places[::2], places[1::2]):
+            if self.eager.device == "cuda" and runs[columns].parameters["weight"].shape[0] % self.group.ranks:
+                between = runs[columns + 1 : rows]
+                found |= {f"forward of {placed.name}" for placed in between if isinstance(placed.layer, Dropout)}
+        return found
 
     def copied(self, built: Sequence[Event]) -> Sequence[Event]:
         return [*built, *self._division]
 
     def _by_columns(self, placed: PlacedRun, *, is_last: bool) -> PlacedRun:
-        units = placed.parameters["weight"].shape[0]
-        own, own_of_first = (rows_of(units, self.group.ranks, rank) for rank in (self.group.own, 0))
-        padded = sum(rows_of(units, self.group.ranks, rank) < own_of_first for rank in range(self.group.ranks))
-        parts = {word: self._part(whole, (own, *whole.shape[1:]), padded) for word, whole in placed.parameters.items()}
+        parts = {word: self._part(whole, 0) for word, whole in placed.parameters.items()}
         self.eager.release(*placed.parameters.values())  # `named_parameters` holds both until both are divided
         columns = _Columns(placed.name, self)
+        self._units.append(placed.parameters["weight"].shape[0])
         if not is_last:
             return placed._replace(layer=columns, parameters=parts)
-        self._last_units = units
-        return placed._replace(layer=_GatheredColumns(columns, units), parameters=parts)
+        return placed._replace(layer=_GatheredColumns(columns, self._units[-1]), parameters=parts)
 
     def _by_rows(self, placed: PlacedRun) -> PlacedRun:
         whole = placed.parameters["weight"]
-        copied = self.group.ranks if whole.shape[0] > 1 else 0  # columns don't lie side by side
-        part = self._part(whole, (whole.shape[0], whole.shape[1] // self.group.ranks), copied)
+        part = self._part(whole, 1)
         self.eager.release(whole)
         return placed._replace(layer=_Rows(placed.name, self), parameters={**placed.parameters, "weight": part})
 
-    def _part(self, whole: Parameter, shape: Shape, copied: int) -> Parameter:
-        """Divide a parameter; a part of fewer rows than the first rank's has padding, in which nothing is trained.
+    def _part(self, whole: Parameter, side: int) -> Parameter:
+        """Divide a parameter (`Shard._shard_tensor`); all ranks receive as much, a smaller part has padding.
+
+        What is not in one piece is copied: before it is sent, and columns without their padding, too. Padding of rows
+        stays, and nothing is trained in it.
 
         Args:
             whole: the parameter.
-            shape: of the rank's part.
-            copied: how many ranks' parts are copied before they are sent (`Shard._split_tensor`).
+            side: the one that is divided: 0 for rows, 1 for columns.
         """
-        size = elements(shape) * whole.element_bytes
-        each = rows_of(whole.shape[0], self.group.ranks, 0)
-        held = max(shape[0], each) * elements(shape[1:]) * whole.element_bytes
-        copies = [self.eager.new(0, held, COMMUNICATION) for _ in range(copied)]
-        self._held[whole] = self.eager.new(0, held, PARAMETERS)
+        ranks, own = self.group.ranks, self.group.own
+        counts = [rows_of(whole.shape[side], ranks, rank) for rank in range(ranks)]
+        shapes = [(*whole.shape[:side], count, *whole.shape[side + 1 :]) for count in counts]
+        sizes = [elements(shape) * whole.element_bytes for shape in shapes]
+        is_apart = side == 1 and whole.shape[0] > 1
+        copied = ranks if is_apart else sum(size < sizes[0] for size in sizes)
+        copies = [self.eager.new(0, sizes[0], COMMUNICATION) for _ in range(copied)]
+        self._held[whole] = self.eager.new(0, sizes[0], PARAMETERS)
+        if is_apart and 0 < sizes[own] < sizes[0]:
+            copies.append(self._held[whole])
+            self._held[whole] = self.eager.new(0, sizes[own], PARAMETERS)
         self.eager.release(*copies)
-        own = Storage(0, size, size, PARAMETERS)
-        own.is_parameter = True
-        self._parts[whole] = Parameter(own, shape, whole.element_bytes, whole.requires_grad)
+        storage = Storage(0, sizes[own], sizes[own], PARAMETERS)
+        storage.is_parameter = True
+        self._parts[whole] = Parameter(storage, shapes[own], whole.element_bytes, whole.requires_grad)
         return self._parts[whole]
 
     @property
@@ -186,13 +228,28 @@ class TensorParallel(WholeModel):
         return [self._held.get(parameter, parameter.storage) for parameter in every]
 
     def likeness(self, rank: int) -> Hashable:
-        return rows_of(self._last_units, self.group.ranks, rank)
+        return tuple(rows_of(units, self.group.ranks, rank) for units in self._units)
 
     # A step
 
     def traffic(self, rank: int) -> Traffic:
         """Return what has been sent in each pass of the walk: all ranks send and receive the same."""
         return self._traffic.times(self.placed.passes)
+
+    def first_forward(self, events: Sequence[Event]) -> Iterator[Event]:
+        """Yield what the first forward pass allocates and frees: there all ranks get the first one's random numbers.
+
+        The first dropout on a DTensor has the first rank's state sent, on the card, and compares it with the rank's own
+        (torch/distributed/tensor/_random.py, `OffsetBasedRNGTracker`).
+        """
+        before = next((event for event, _, is_made in events if is_made and event in self._drawing), None)
+        for event, storage, is_made in events:
+            if event == before:
+                sent, own, equal = (Storage(0, RANDOM_STATE, CUDA_BLOCK, TEMPORARIES) for _ in range(3))
+                yield from ((event, state, True) for state in (sent, own, equal))
+                yield from ((event, state, False) for state in (equal, sent, own))
+                before = None
+            yield event, storage, is_made
 
     def begin_forward(self, images: Tensor) -> Tensor:
         """Begin to count what is sent: passes between the first and the last are walked through once."""
@@ -277,19 +334,14 @@ class TensorParallel(WholeModel):
         places = [place for place, placed in enumerate(layers) if is_fc(placed)]
         if not places:
             raise ArgumentError(f"parallel: {cls.name} needs FC layers, and {network.name} has none")
-        last = layers[places[-1]]
-        if len(places) % 2 and last.output_shape[0] < group.ranks:  # torch can't run the optimizer's step then
-            raise ArgumentError(
-                f"ranks: parallel {cls.name} expected at most as many as {last.name} has units,"
-                f" {last.output_shape[0]}, found {group.ranks}"
-            )
-        for first, second in zip(places[::2], places[1::2]):
-            fc, units = layers[first].name, layers[first].output_shape[0]
-            if units % group.ranks:
+        for columns in (layers[place] for place in places[::2]):
+            if (units := columns.output_shape[0]) < group.ranks:  # torch can't run the optimizer's step then
                 raise ArgumentError(
-                    f"ranks: parallel {cls.name} expected a number that divides the {units} units of {fc}, found"
-                    f" {group.ranks}"
+                    f"ranks: parallel {cls.name} expected at most as many as {columns.name} has units,"
+                    f" {grouped(units)}, found {group.ranks}"
                 )
+        for first, second in zip(places[::2], places[1::2]):
+            fc = layers[first].name
             for between in layers[first + 1 : second]:
                 if between.layer.role not in UNIT_BY_UNIT:
                     raise ArgumentError(

@@ -317,11 +317,12 @@ class Training(Step):
         is_first = number == 1
         loss = None if is_first else self._micro_steps[-1].loss
         for position, micro_step in enumerate(self._micro_steps):
-            yield from micro_step.forward
+            is_very_first = is_first and position == 0
+            yield from self.strategy.first_forward(micro_step.forward) if is_very_first else micro_step.forward
             if loss is not None:
                 yield micro_step.forward[-1][0], loss, False
             loss = micro_step.loss
-            added = micro_step.added if is_first and position == 0 else {}
+            added = micro_step.added if is_very_first else {}
             for part in micro_step.backward:
                 yield from self._part_events(part, added, number)
 
