@@ -154,6 +154,17 @@ def shortest(value: float) -> float:
     return value
 
 
+def inverted(value: float) -> float:
+    """Return the inverse of the shortest decimal whose inverse is this value in single precision: 1/255 of 0.003921569.
+
+    >>> 1 / inverted(0.003921569)
+    255.0
+    """
+    single = Real()
+    short = (float(f"{1 / value:.{digits}g}") for digits in range(1, 10) if value)
+    return next((1 / one for one in short if one and single.read(repr(1 / one)) == single.read(repr(value))), value)
+
+
 class Text(FieldType):
     """string."""
 

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import numpy
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
@@ -26,35 +24,15 @@ from tests import judges
 from tests.conftest import sample
 from tests.drawn import networks
 from tests.exchange.nets import assert_close, layers, plainest, scores, with_statistics
-from tests.keras_process import Keras
+from tests.exchange.onnx.makers import by_torch, checked, runtimes, some_images
 from vggkit import ArgumentError, CheckpointError, Network
 from vggkit.exchange.files import Written
 from vggkit.exchange.kinds import MODEL_FILES
 from vggkit.notation.layers import BatchNorm, Layer
+from vggkit.notation.preprocess import Preprocess
 from vggkit.notation.zoo import family_names
 
 TINY = {"input": "3x64x64", "width": 0.05, "num_classes": 7}
-
-
-def checked(path: Path) -> onnx.ModelProto:
-    """Load a file that passes ONNX's checker and its strict shape inference."""
-    model = onnx.load(str(path))
-    onnx.checker.check_model(model, full_check=True)
-    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    return model
-
-
-def runtimes(path: Path, images: torch.Tensor, name: str = "image") -> numpy.ndarray[Any, Any]:
-    """Return what onnxruntime computes."""
-    runtime = judges.package("onnxruntime")
-    runtime.set_default_logger_severity(4)
-    found: numpy.ndarray[Any, Any] = runtime.InferenceSession(str(path)).run(None, {name: images.numpy()})[0]
-    return found
-
-
-def some_images(network: Network, count: int = 3) -> torch.Tensor:
-    """Return images of a network's size."""
-    return torch.randn(count, *network.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 # What is written
@@ -103,7 +81,11 @@ def check_drawn(network: Network, folder: Path) -> None:
         assert_close(scores(again, images), model, images)
 
 
+GROUPED = Network.of(vggkit.loads("{input: 2x9x9, blocks: [[maxpool]], classifier: [{flatten: hwc}, {groupnorm: 2}]}"))
+
+
 @given(networks())
+@example(GROUPED)
 @settings(max_examples=40)
 def test_a_drawn_network_computes_the_same_in_onnxruntime(
     tmp_path_factory: pytest.TempPathFactory, network: Network
@@ -197,109 +179,6 @@ def test_what_is_too_large_for_a_file_is_refused() -> None:
 # What others write
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep torch's exporters from warning that the older is old."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def by_torch(model: torch.nn.Module, images: torch.Tensor, path: Path, exporter: str) -> None:
-    """Export a model by one of torch's two exporters."""
-    judges.package("onnxscript")
-    options: dict[str, Any] = {
-        "old": {"dynamo": False, "input_names": ["image"], "dynamic_axes": {"image": {0: "batch"}}},
-        "old, for training": {
-            "dynamo": False,
-            "training": torch.onnx.TrainingMode.PRESERVE,
-            "do_constant_folding": False,
-            "opset_version": 13,
-        },
-        "new": {"dynamo": True, "dynamic_shapes": ({0: "batch"},), "verbose": False},
-        "new, one size": {"dynamo": True, "verbose": False},
-    }[exporter]
-    with quiet():
-        torch.onnx.export(model, (images,), str(path), **options)
-
-
-EXPORTERS = ["old", "old, for training", "new", "new, one size"]
-
-OTHERS = {
-    "activations": (
-        "{input: 3x16x16, blocks: [[{conv: 4, activation: gelu}, {conv: 4, activation: {gelu: {approximate: tanh}}},"
-        " {conv: 4, activation: silu}, {conv: 4, activation: hardtanh}, {conv: 4, activation: {leaky-relu: 0.2}},"
-        " {conv: 4, activation: {elu: 0.5}}, {conv: 4, activation: tanh}, {conv: 4, activation: sigmoid}]],"
-        " classifier: [FC-5, log-softmax]}"
-    ),
-    "pools": (
-        "{input: 3x19x17, blocks: [[conv3-4, {maxpool: 3, stride: 2, padding: 1, ceil_mode: true}, {avgpool: 3, stride: 1,"
-        " padding: 1, count_include_pad: false}, {avgpool: 2, ceil_mode: true}]], classifier: [global-avgpool, FC-5, soft-max]}"
-    ),
-    "convolutions": (
-        "{input: 3x16x16, blocks: [[{conv: 6, stride: 2, bias: false}, {conv: 4, groups: 2, dilation: 2}, {conv: 4,"
-        " padding_mode: reflect}, {conv: 4, padding_mode: replicate}]], classifier: [{conv: 6, kernel: 8, padding: 0},"
-        " {conv: 5, kernel: 1, activation: none}, global-avgpool, flatten]}"
-    ),
-    "norms": (
-        "{input: 3x16x16, blocks: [[{conv: 4, norm: {groupnorm: 2}}, LRN, {LRN: 4}, {batchnorm: {eps: 1e-3}}]],"
-        " classifier: [FC-5, batchnorm, FC-3]}"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("exporter", sample(EXPORTERS, ["old", "new"]))
-@pytest.mark.parametrize("name", sample([*OTHERS, "A", "A-LRN", "C", "vgg16_bn"], ["norms", "pools", "A-LRN"]))
-def test_what_torchs_exporters_write_is_read(name: str, exporter: str, tmp_path: Path) -> None:
-    """The model that is built has the outputs of the one that was exported."""
-    network = Network.of(vggkit.loads(OTHERS[name]) if name in OTHERS else name, **({} if name in OTHERS else TINY))
-    model, images = with_statistics(network), some_images(network)
-    path = tmp_path / "x.onnx"
-    whole = torch.nn.Sequential(model, torch.nn.Softmax(1)) if network.ends_in_softmax else model
-    by_torch(whole.eval(), images, path, exporter)
-    config = vggkit.import_config(path)
-    found = vggkit.build(config, weights=path).eval()
-    assert_close(scores(found, images), model, images)
-    assert len(Network.of(config).weight_layers) == len(network.weight_layers)
-
-
-KERAS = """
-import keras, numpy, warnings
-warnings.simplefilter("ignore")
-L = keras.layers
-for name, layers in {
-    "one": [L.Conv2D(4, 3, padding="same", activation="relu"), L.MaxPooling2D(), L.Conv2D(6, 3, padding="same"),
-        L.BatchNormalization(), L.ReLU(), L.AveragePooling2D(2), L.Conv2D(6, 3, activation="elu"), L.Flatten(),
-        L.Dense(5, activation="relu"), L.Dropout(0.5), L.Dense(3, activation="softmax")],
-    "two": [L.Conv2D(4, 3, padding="same", activation="silu"), L.MaxPooling2D(), L.Conv2D(6, 3, activation="gelu"),
-        L.GlobalAveragePooling2D(), L.Dense(3)],
-}.items():
-    model = keras.Sequential([keras.Input((16, 24, 3)), *layers])
-    images = numpy.random.default_rng(0).random((2, 16, 24, 3), "float32")
-    numpy.save(f"{name}.npy", model(images).detach().numpy())
-    model.export(f"{name}.onnx", format="onnx", verbose=False)
-numpy.save("images.npy", images)
-"""
-
-
-def test_what_keras_writes_is_read(keras: Keras, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its images have their channels last, which is said; flattened maps have too."""
-    keras.run(KERAS, tmp_path)
-    images = torch.from_numpy(numpy.load(tmp_path / "images.npy")).permute(0, 3, 1, 2)
-    for name, flattens in (("one", "{flatten: hwc}, FC-5"), ("two", "global-avgpool, FC-3")):
-        config = vggkit.import_config(tmp_path / f"{name}.onnx")
-        assert config.input == (3, 16, 24)
-        assert flattens in str(config)
-        found = vggkit.build(config, weights=tmp_path / f"{name}.onnx").eval()
-        assert_close(numpy.load(tmp_path / f"{name}.npy"), found, images)
-    assert "its images are 16×24 with the channels last; here these are first" in caplog.text
-
-
 Values = dict[str, Any]
 
 
@@ -343,32 +222,6 @@ def caffe2s() -> onnx.ModelProto:
     return model_of(nodes, values, [1, 3, 8, 8], 7, old=True)
 
 
-def tf2onnxs() -> onnx.ModelProto:
-    """Return a network as tf2onnx writes those of TensorFlow: images with the channels last, FC layers as MatMul + Add."""
-    make = helper.make_node
-    nodes = [
-        make("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
-        make("Conv", ["t", "w0", "b0"], ["c"], auto_pad="SAME_UPPER", kernel_shape=[3, 3], strides=[1, 1]),
-        make("Relu", ["c"], ["r"]),
-        make("MaxPool", ["r"], ["p"], auto_pad="VALID", kernel_shape=[2, 2], strides=[2, 2]),
-        make("BatchNormalization", ["p", "s", "b", "m", "v"], ["n"], epsilon=1e-3),
-        make("Transpose", ["n"], ["u"], perm=[0, 2, 3, 1]),
-        make("Reshape", ["u", "sizes"], ["f"]),
-        make("MatMul", ["f", "w1"], ["a"]),
-        make("Add", ["a", "b1"], ["g"]),
-        make("Clip", ["g", "low", "high"], ["k"]),
-        make("MatMul", ["k", "w2"], ["e"]),
-        make("Add", ["b2", "e"], ["h"]),
-        make("Softmax", ["h"], ["y"], axis=-1),
-    ]
-    values = {
-        "w0": rand(4, 3, 3, 3), "b0": rand(4), "s": rand(4), "b": rand(4), "m": rand(4), "v": rand(4) ** 2,
-        "sizes": numpy.array([-1, 64]), "w1": rand(64, 6), "b1": rand(6), "w2": rand(6, 5), "b2": rand(5),
-        "low": numpy.float32(0), "high": numpy.float32(6),
-    }  # fmt: skip
-    return model_of(nodes, values, ["n", 8, 8, 3], 15)
-
-
 def old_gelus() -> onnx.ModelProto:
     """Return what was written of GELU before ONNX had it, of a global average, and a reshape by the shape itself."""
     make = helper.make_node
@@ -394,16 +247,15 @@ def old_gelus() -> onnx.ModelProto:
     return model_of(nodes, values, [None, 3, 8, 8], 9)
 
 
-@pytest.mark.parametrize("make", [caffe2s, tf2onnxs, old_gelus], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [caffe2s, old_gelus], ids=lambda make: make.__name__)
 def test_other_dialects_are_read(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
     """The model that is built computes what onnxruntime does; as raw bytes, in typed fields, in a file beside it."""
     model = make()
     path = tmp_path / "x.onnx"
     onnx.save(model, str(path))
     config = vggkit.import_config(path)
-    last = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][-1] == 3
     images = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    wanted = runtimes(path, images.permute(0, 2, 3, 1) if last else images, "x")
+    wanted = runtimes(path, images, "x")
     files = [path, tmp_path / "typed.onnx", tmp_path / "beside.onnx"]
     typed = make()
     for tensor in typed.graph.initializer:
@@ -444,6 +296,11 @@ REFUSED: dict[str, Callable[[], onnx.ModelProto]] = {
     "n2 (Relu): no layer of a configuration moves values as n1 (Flatten) does, from 3×8×8 to 192": lambda: one(("Transpose", {"perm": [0, 1, 3, 2]}), ("Flatten",), ("Relu",)),
     "n1 (Relu): no layer of a configuration does what it does to maps that were padded": lambda: one(("Pad", "p"), ("Relu",), p=numpy.array([0, 0, 1, 1, 0, 0, 1, 1])),
     "n1 (Conv): pads: expected the same on both sides, found 0, 0, 1, 1": lambda: one(("Pad", "p"), CONV, w=W, p=numpy.array([0, 0, 0, 0, 0, 0, 1, 1])),
+    "n1 (MaxPool): no layer of a configuration pads with constant 0 before it": lambda: one(("Pad", "p"), ("MaxPool", {"kernel_shape": [2, 2]}), p=numpy.array([0, 0, 1, 1, 0, 0, 1, 1])),
+    "n1 (MaxPool): no layer of a configuration pads with edge 0 before it": lambda: one(("Pad", "p", {"mode": "edge"}), ("MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 2]}), p=numpy.array([0, 0, 1, 1, 0, 0, 1, 1])),
+    "n0 (Div): expected numbers other than 0 that are known, found 'z'": lambda: one(("Div", "z"), z=numpy.float32(0)),
+    "n0 (Mul): no configuration prepares pictures so: expected scales above 0, found -2.0": lambda: one(("Mul", "z"), ("Relu",), z=numpy.float32(-2)),
+    "no configuration prepares pictures so: expected pictures of 1 or 3 channels, found 4": lambda: one(("Mul", "z"), ("Relu",), z=numpy.float32(2), image=["b", 4, 8, 8]),
     "n1 (Mul): no layer of a configuration multiplies by 'f'": lambda: one(("AveragePool", {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1]}), ("Mul", "f"), f=numpy.float32(0.5)),
     "n2 (Relu): no layer of a configuration averages the height alone": lambda: model_of([helper.make_node("Relu", ["x"], ["a"]), helper.make_node("MatMul", ["r", "a"], ["b"]), helper.make_node("Relu", ["b"], ["y"], name="n2")], {"r": numpy.eye(8, dtype="float32")}, ["b", 3, 8, 8], 20),
     "n1 (MatMul): no layer of a configuration multiplies 'r' by values": lambda: model_of([helper.make_node("Relu", ["x"], ["a"]), helper.make_node("MatMul", ["r", "a"], ["y"], name="n1")], {"r": rand(8, 8)}, ["b", 3, 8, 8], 20),
@@ -519,6 +376,25 @@ def test_tensors_elsewhere_are_not_read(place: str, tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError, match=r"x.onnx: the tensor 'w': it lies in .*(beside this one)"):
         vggkit.import_config(path)
+
+
+def test_pictures_that_are_normalized_are_read(tmp_path: Path) -> None:
+    """(x/255 - mean) / std before the first layer: numbers are `preprocess`, and a shift of each channel a layer."""
+    path = tmp_path / "x.onnx"
+    mean, std = rand(3, 1, 1), numpy.abs(rand(1, 3, 1, 1)) + 0.5
+    steps = [
+        ("Mul", "one"),
+        ("Div", "n"),
+        ("Sub", "m"),
+        ("Div", "s"),
+        ("Conv", "w", {"kernel_shape": [3, 3]}),
+        ("Relu",),
+    ]
+    path.write_bytes(one(*steps, one=numpy.float32(1), n=numpy.float32(255), m=mean, s=std, w=W).SerializeToString())
+    config = vggkit.import_config(path)
+    assert config.preprocess == Preprocess(scale=255.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert_close(runtimes(path, images * 255, "x"), vggkit.build(config, weights=path).eval(), images)
 
 
 def test_an_input_without_a_size_is_given_one(tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ class Constants:
             raise LayerError(f"it computes {array.size:,} values of constants")
         self.values[name] = Values(tuple(array.shape), str(array.dtype), lambda: array)
 
+    def inverted(self, name: str) -> str:
+        """Return the name of a tensor that has the inverse of each value of another one.
+
+        Raises:
+            LayerError: if these are not known, or have none.
+        """
+        array = self.small(name)
+        if array is None or not array.all():
+            raise LayerError(f"expected numbers other than 0 that are known, found {escaped(shorten(name))}")
+        self.set(f"1/{name}", 1 / array.astype("float64"))
+        return f"1/{name}"
+
     def numbers(self, name: str) -> tuple[int, ...]:
         """Return a tensor as whole numbers.
 

@@ -18,7 +18,7 @@ from vggkit.exchange.onnx.kinds import read
 from vggkit.exchange.onnx.nodes import OWN, Node, nodes_of
 from vggkit.exchange.onnx.patterns import joined, note_shape
 from vggkit.exchange.onnx.stated import stated
-from vggkit.exchange.onnx.walk import Walk
+from vggkit.exchange.onnx.walk import LAST, Walk
 from vggkit.notation.preprocess import LARGEST_SIDE
 
 BATCH = 2
@@ -51,7 +51,7 @@ def imported(model: Message, given: Given) -> Imported:
     if (found := stated(model, given, constants)) is not None:
         return found
     versions = [one.get("version", 1) for one in model.messages("opset_import") if one.get("domain", "") in OWN]
-    is_turned = _turns(nodes, image)
+    is_turned = _turns(nodes, image, shapes[image], constants)
     walk = Walk(
         image,
         _image(image, shapes[image], given.image, is_turned),
@@ -59,23 +59,34 @@ def imported(model: Message, given: Given) -> Imported:
         constants=constants,
         opset=max(versions, default=1),
     )
-    _follow(nodes, walk, [one.get("name", "") for one in graph.messages("output")])
+    has_turned_maps = _follow(nodes, walk, [one.get("name", "") for one in graph.messages("output")])
     own = model.get("producer_name") == "vggkit" and graph.get("name")
-    network, tensors = walk.chain.network(plain_name(own or given.stem))
+    network, tensors = walk.chain.network(plain_name(own or given.stem), walk.preprocess())
     notes = []
     if is_turned:
         _, height, width = walk.chain.image
         notes.append(f"its images are {height}×{width} with the channels last; here these are first")
+    if has_turned_maps:
+        notes.append("its output has the channels last; here these are first")
     return Imported(network, tensors, tuple(notes))
 
 
-def _turns(nodes: list[Node], image: str) -> bool:
-    """Tell whether images have their channels last: the first that is done to them puts these first."""
+BEFORE_TURNS = ("Cast", "Identity", "Add", "Sub", "Mul", "Div", "Pad")
+"""What may be done to images before their channels are put first."""
+
+
+def _turns(nodes: list[Node], image: str, declared: list[int | None] | None, constants: Constants) -> bool:
+    """Tell whether images have their channels last: what is done to them first puts these first."""
     for node in nodes:
-        if image not in node.inputs or node.op == "Shape":
+        if image not in node.inputs or node.op == "Shape" or not node.outputs:
             continue
-        if node.op not in ("Cast", "Identity") or not node.outputs:
-            return node.op == "Transpose" and node.integers("perm", ()) == (0, 3, 1, 2)
+        if node.op == "Transpose":
+            return node.integers("perm", ()) == (0, 3, 1, 2)
+        if node.op == "Reshape" and declared is not None and declared[-1:] == [1]:  # which turns one channel, too
+            sizes = constants.small(node.inputs[1])
+            return sizes is not None and [*sizes[1:]] == [1, *declared[1:3]]
+        if node.op not in BEFORE_TURNS:
+            return False
         image = node.outputs[0]
     return False
 
@@ -93,8 +104,11 @@ def _image(name: str, declared: list[int | None] | None, asked: Shape | None, is
     return (batch, *(int(size or 0) for size in sizes))
 
 
-def _follow(nodes: list[Node], walk: Walk, outputs: list[str]) -> None:
+def _follow(nodes: list[Node], walk: Walk, outputs: list[str]) -> bool:
     """Follow the current value to the graph's output.
+
+    Returns:
+        Whether that has its channels last.
 
     Raises:
         LayerError: names the operation that can't be followed, and says why.
@@ -131,4 +145,7 @@ def _follow(nodes: list[Node], walk: Walk, outputs: list[str]) -> None:
     if walk.current not in outputs or len(outputs) != 1:
         raise MalformedError(f"expected one output that is made of the image, found {escaped(shorten(outputs))}")
     walk.finish()
+    if walk.axes == LAST and len(walk.chain.shape) == 3:
+        return True
     walk.settle()
+    return False

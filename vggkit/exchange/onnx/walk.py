@@ -11,9 +11,11 @@ from msgspec.structs import replace
 from vggkit.base.errors import LayerError, escaped, shorten
 from vggkit.base.shapes import Shape, elements, times
 from vggkit.exchange.chain import Chain
+from vggkit.exchange.messages import inverted, shortest
 from vggkit.exchange.onnx.averages import averages_to
 from vggkit.exchange.onnx.constants import Constants
 from vggkit.exchange.onnx.nodes import Node
+from vggkit.exchange.pictures import Preparation
 from vggkit.exchange.values import Values, constant
 from vggkit.notation.layers import (
     LARGEST,
@@ -23,9 +25,14 @@ from vggkit.notation.layers import (
     Conv2d,
     Flatten,
     GroupNorm,
+    Hardtanh,
     Layer,
     Linear,
+    ReLU,
+    Sigmoid,
+    Softmax,
 )
+from vggkit.notation.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,6 +103,7 @@ class Walk:
         self.padding: Padding | None = None
         self.rows: int | None = None
         """What the height was averaged to, where the width is not yet."""
+        self.pictures = Preparation(self.chain.shape[0])
         self.affine_by = ""
         self.affine: Affine | None = None
         if turned:
@@ -120,7 +128,8 @@ class Walk:
             axes: the layer's axes behind it, if they are still the same.
             turns: whether it changes the order of values.
         """
-        self.finish()
+        if axes is None or self.rows is not None:  # else what was begun goes on: its axes are known
+            self.finish()
         if len(self.moves) >= MOST_MOVES:
             raise LayerError(f"expected at most {MOST_MOVES} moves of values before a layer, found more")
         self.moves.append(move)
@@ -169,6 +178,11 @@ class Walk:
             f"no layer of a configuration moves values as {self.mover} does, from {times(x)} to"
             f" {times(self.shape[1:]) or 'one number'}"
         )
+
+    def settle_flat(self) -> None:
+        """Have flat values lie as a layer takes them; maps may stay as they are."""
+        if len(self.shape) == 2 and not self.affine:
+            self.settle()
 
     def _lie(self) -> None:
         """Note that the values lie as the last layer makes them."""
@@ -276,6 +290,16 @@ class Walk:
         """Return the layer that was added last."""
         return self.chain.parts[-1].layer if self.chain.parts else None
 
+    def is_above_zero(self) -> bool:
+        """Tell whether no value is below 0: all come from such an activation, with only pools and dropout behind it."""
+        for part in reversed(self.chain.parts):
+            layer = part.layer
+            if isinstance(layer, (ReLU, Sigmoid, Softmax)) or (isinstance(layer, Hardtanh) and layer.min_val >= 0):
+                return True
+            if not (layer.is_pool or layer.is_dropout):
+                return False
+        return False
+
     def of_channels(self, name: str) -> Values | None:
         """Return known values of each channel of what the last layer makes; None if they are something else."""
         values = self.constants.values.get(name)
@@ -287,12 +311,48 @@ class Walk:
         wanted = [channels if place == axis else 1 for place in range(len(self.shape))]
         return values.shaped((channels,)) if sizes == wanted else None
 
+    def _is(self, name: str, value: float) -> bool:
+        """Tell whether a tensor is this one number, for all channels, which does nothing to them."""
+        number = self.constants.small(name)
+        return number is not None and number.size == 1 != self.chain.shape[0] and float(number.reshape(-1)[0]) == value
+
+    def _prepares(self, name: str, rescaling: Callable[[float], tuple[float, float]]) -> bool:
+        """Read what is done to all values of pictures, before the first layer; tell whether it is that.
+
+        Args:
+            name: of a number.
+            rescaling: what that is, as what values are multiplied by, and what is then added.
+        """
+        number = self.constants.small(name)
+        if self.chain.parts or self.affine or self.padding or number is None or number.size != 1:
+            return False
+        scale, offset = rescaling(shortest(float(number.reshape(-1)[0])))
+        try:
+            self.pictures.rescale(scale, offset)
+        except ValueError as error:
+            raise LayerError(f"no configuration prepares pictures so: {error}") from None
+        return True
+
+    def preprocess(self) -> Preprocess | None:
+        """Return what is done to pictures before the first layer.
+
+        Raises:
+            LayerError: if no configuration says that.
+        """
+        try:
+            return self.pictures.preprocess()
+        except ValueError as error:
+            raise LayerError(f"no configuration prepares pictures so: {error}") from None
+
     def add_shift(self, node: Node, name: str) -> None:
         """Read an addition to each channel: the bias of the layer before it, or the shift of a normalisation.
 
         Raises:
             LayerError: if it is neither.
         """
+        if self._is(name, 0.0) or self._prepares(name, lambda number: (1.0, number)):
+            return
+        self.settle_flat()
         last, shift = self.last(), self.of_channels(name)
         if shift is None:
             raise LayerError(f"no layer of a configuration adds {escaped(shorten(name))}")
@@ -310,7 +370,10 @@ class Walk:
         Raises:
             LayerError: if it is none.
         """
+        if self._is(name, 0.0) or self._prepares(name, lambda number: (1.0, -number)):
+            return
         self.finish()
+        self.settle_flat()
         centre = self.of_channels(name)
         if centre is None:
             raise LayerError(f"no layer of a configuration subtracts {escaped(shorten(name))}")
@@ -322,8 +385,11 @@ class Walk:
         Raises:
             LayerError: if it is none.
         """
+        if self._is(name, 1.0) or self._prepares(name, lambda number: (inverted(number), 0.0)):
+            return
         if self.affine is None or self.affine.scale is not None:
             self.finish()
+            self.settle_flat()
             self.affine, self.affine_by = Affine(), node.name
         scale = self.of_channels(name)
         if scale is None:
