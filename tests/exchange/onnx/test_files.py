@@ -30,7 +30,7 @@ from vggkit.exchange.files import Written
 from vggkit.exchange.kinds import MODEL_FILES
 from vggkit.notation.layers import BatchNorm, Layer
 from vggkit.notation.preprocess import Preprocess
-from vggkit.notation.zoo import family_names
+from vggkit.notation.zoo import family_names, names
 
 TINY = {"input": "3x64x64", "width": 0.05, "num_classes": 7}
 
@@ -146,11 +146,21 @@ def test_a_file_without_weights_says_all_shapes(tmp_path: Path) -> None:
         one.name: [dim.dim_value or dim.dim_param for dim in one.type.tensor_type.shape.dim]
         for one in model.graph.input
     }
-    assert inputs.pop("image") == ["batch", 3, 224, 224]
+    assert inputs.pop("image") == ["N", 3, 224, 224]
     state = vggkit.build("D", device="meta").state_dict()
     assert inputs == {name: [*tensor.shape] for name, tensor in state.items()}
     between = {one.name for one in model.graph.value_info}
     assert between == {placed.module for placed in Network.of("D").layers[:-1]}
+
+
+@pytest.mark.parametrize("name", names())
+def test_netron_has_room_for_all_shapes(name: str, tmp_path: Path) -> None:
+    """It writes a shape beside an arrow if that takes up to 16 characters, signs between numbers included (view.js)."""
+    vggkit.export(name, tmp_path / "x.onnx")
+    graph = onnx.load(str(tmp_path / "x.onnx")).graph
+    for one in (*graph.input, *graph.value_info, *graph.output):
+        shape = "×".join(str(dim.dim_value or dim.dim_param) for dim in one.type.tensor_type.shape.dim)
+        assert 1 <= len(shape) <= 16
 
 
 def test_the_batch_is_any_number(tmp_path: Path) -> None:

@@ -57,10 +57,7 @@ def test_peaks_of_d_are_those_that_were_measured() -> None:
 MESHES = {"2 of 2": (4, 2, (0, 3)), "2 of 3": (6, 2, (5,)), "2 of 8": (16, 2, (0, 12, 15)), "4 of 2": (8, 4, (6, 7))}
 """Ranks, copies, and the ranks that are measured: of ten classes some have fewer, or none."""
 
-CASES = [
-    f"{network}; {mesh}; {batch}"
-    for network, mesh, batch in product(NETWORKS, MESHES, (1, 2, 40))
-]
+CASES = [f"{network}; {mesh}; {batch}" for network, mesh, batch in product(NETWORKS, MESHES, (1, 2, 40))]
 FEW = ["three FC layers; 2 of 8; 2", "four; 2 of 2; 40", "A; 2 of 3; 1", "on images; 4 of 2; 2"]
 
 

@@ -32,7 +32,7 @@ from vggkit.model.weights.container import Hdf5
 from vggkit.model.weights.inspection import inspect
 
 ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel", "onnx", "pt2")
-GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1, "prototxt": 1, "caffemodel": 1, "onnx": 2, "pt2": 2}
+GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1, "prototxt": 1, "caffemodel": 1, "onnx": 4, "pt2": 2}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
 """Bytes of the largest seed: of a larger one most mutations would change values alone."""
@@ -41,6 +41,8 @@ SECONDS = 1
 MEMORY = 10**9
 """Bytes of addresses beyond those of the libraries; a guard."""
 REHEARSED = "rehearsed"
+TF2ONNX = Path(__file__).parents[2] / "data" / "tf2onnx"
+"""Files that say more in operations than in what they state of themselves."""
 
 
 def small_network() -> vggkit.VGG:
@@ -75,6 +77,7 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
     for ending in ("onnx", "pt2"):
         vggkit.export(model.config, good / f"layers.{ending}")
         found[ending].append((good / f"layers.{ending}").read_bytes())
+    found["onnx"] += [(TF2ONNX / name).read_bytes() for name in ("maps.onnx", "valid.onnx")]
     (folder / "hostile").mkdir()
     for name, (make, _) in FILES.items():
         path = folder / "hostile" / name

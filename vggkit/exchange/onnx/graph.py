@@ -24,8 +24,8 @@ from vggkit.exchange.onnx.schema import (
 )
 from vggkit.network import PlacedLayer
 
-BATCH = "batch"
-"""The name of the images' first size, which is any number."""
+BATCH = "N"
+"""The name of the images' first size, which is any number. Netron shows no shape that takes more than 16 characters."""
 IMAGE = "image"
 """The name of the input."""
 STATEMENT = "vggkit"
