@@ -17,6 +17,7 @@ from vggkit.cli.options import (
     TABLE_FORMATS,
     allocator_option,
     batch_option,
+    device_options,
     format_of,
     format_option,
     group_options,
@@ -29,6 +30,7 @@ from vggkit.cli.options import (
     stacked,
     step_arguments,
     step_options,
+    taken_options,
     with_bar,
     write_table,
     wrong_ending,
@@ -78,10 +80,7 @@ mode_options = stacked(
 )
 @group_options
 @rank_option("Show the memory of this rank, counted from 0.  [default: the fullest one's]")
-@click.option(
-    "--context", metavar="SIZE", help="With --fit: what CUDA itself takes.  [default: as documented for the card]"
-)
-@click.option("--workspace", metavar="SIZE", help="With --fit: what cuDNN and cuBLAS take.  [default: 0]")
+@taken_options("--fit")
 @click.option(
     "--solve", type=click.Choice(("batch", "image")), help="With --fit: the largest batch, or the largest square image."
 )
@@ -221,16 +220,10 @@ def _check_memory_options(
 @batch_option
 @mode_options
 @step_options
-@click.option(
-    "--device",
-    help="cpu or cuda.  [default: cpu; for a card by name, or with --context or --workspace: cuda]",
-    shell_complete=completion.devices,
-)
-@allocator_option
+@device_options
 @group_options
 @rank_option("Make room on this rank alone, counted from 0.  [default: on all of them]")
-@click.option("--context", metavar="SIZE", help="What CUDA itself takes.  [default: as documented for the card]")
-@click.option("--workspace", metavar="SIZE", help="What cuDNN and cuBLAS take.  [default: 0]")
+@taken_options()
 @click.option(
     "--plot",
     type=FILE,
@@ -281,16 +274,8 @@ def remedies(
     "--card", metavar="CARD", help="What each rank has: RTX 4090, T4, 24GiB, ….", shell_complete=completion.cards
 )
 @step_options
-@click.option(
-    "--device",
-    help="cpu or cuda.  [default: cpu; for a card by name, or with --context or --workspace: cuda]",
-    shell_complete=completion.devices,
-)
-@allocator_option
-@click.option(
-    "--context", metavar="SIZE", help="With --card: what CUDA itself takes.  [default: as documented for the card]"
-)
-@click.option("--workspace", metavar="SIZE", help="With --card: what cuDNN and cuBLAS take.  [default: 0]")
+@device_options
+@taken_options("--card")
 @click.option(
     "--sort",
     metavar="FIGURE",

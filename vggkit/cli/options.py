@@ -206,6 +206,32 @@ allocator_option = click.option(
 )
 
 
+device_options = stacked(
+    click.option(
+        "--device",
+        help="cpu or cuda.  [default: cpu; for a card by name, or with --context or --workspace: cuda]",
+        shell_complete=completion.devices,
+    ),
+    allocator_option,
+)
+"""Where a step runs for which there must be room."""
+
+
+def taken_options(needed: str = "") -> Decorator:
+    """Add options that say what is taken of a card.
+
+    Args:
+        needed: the option without which they say nothing, if there is one.
+    """
+    where = f"With {needed}: what" if needed else "What"
+    return stacked(
+        click.option(
+            "--context", metavar="SIZE", help=f"{where} CUDA itself takes.  [default: as documented for the card]"
+        ),
+        click.option("--workspace", metavar="SIZE", help=f"{where} cuDNN and cuBLAS take.  [default: 0]"),
+    )
+
+
 def rank_option(help: str) -> Decorator:
     """Add an option that names a rank."""
     return click.option("--rank", type=int, metavar="N", help=help)

@@ -478,13 +478,8 @@ class PipelineSetUp(SetUp):
         _check_values(model, group)
         if model.ends_in_softmax:
             raise ArgumentError(f"model: parallel {group.parallel} needs one that returns scores, found softmax=True")
-        stages = stages_of(model.network, group.cut)
-        if len(stages) != self.kind.stages(group):
-            raise ArgumentError(
-                f"cut: {group.ranks} ranks by {group.parallel} expected {self.kind.stages(group) - 1} names, one for"
-                f" each stage but the first, found {len(group.cut)}"
-            )
-        return stages
+        self.kind.check_cut(group)
+        return stages_of(model.network, group.cut)
 
     def _made(self, model: VGG, own: Part, mesh: DeviceMesh, group: Group) -> PipelineStage:
         """Make a stage.

@@ -114,7 +114,7 @@ def test_cuts_are_found_for_each_copy() -> None:
     [
         ({"ranks": 5}, "ranks: parallel pipeline+ddp expected a product of two numbers above 1, found 5"),
         ({"ranks": 6, "replicas": 4}, "replicas: 6 ranks by pipeline+ddp expected one of 2, 3, found 4"),
-        ({"cut": "block3", "ranks": 6}, "cut: 6 ranks by pipeline+ddp have 3 stages, which expects 2 names, found 1"),
+        ({"cut": "block3", "ranks": 6}, "cut: 6 ranks by pipeline+ddp expected a name for each of 3 stages"),
         ({"schedule": "1f1b", "microbatches": 1}, "microbatches: schedule 1f1b needs as many as there are stages, 2"),
         ({"static_graph": True}, "static_graph: expected a parallel that has it (ddp, ddp-view, zero1), found"),
         ({"accumulate": 2}, "accumulate: can't be combined with parallel pipeline+ddp, whose microbatches are just"),

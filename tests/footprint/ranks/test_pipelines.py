@@ -123,12 +123,19 @@ def test_each_rank_of_the_six_has_memtrackers_peak(case: str) -> None:
         assert planned(network, options) == peak(network, options)
 
 
-@pytest.mark.parametrize("rank", sample(["0", "1", "7", "15"], ["1"]))
-def test_each_of_16_ranks_has_memtrackers_peak(rank: str) -> None:
-    """E has 16 convolutions: each stage has one, and the last one all FC layers."""
-    network = Network.of("E")
+OF_16 = [
+    f"{name}; {rank}; {schedule}"
+    for (name, rank), schedule in zip(product("CDE", (0, 1, 7, 15)), cycle(["1f1b", "gpipe", "1f1b"]))
+]
+
+
+@pytest.mark.parametrize("case", sample(OF_16, ["E; 1; 1f1b"]))
+def test_each_of_16_ranks_has_memtrackers_peak(case: str) -> None:
+    """C and D have 16 weight layers, one for each stage; of E the last stage has the last four."""
+    name, rank, schedule = case.split("; ")
+    network = Network.of(name)
     cut = [placed.name for placed in network.weight_layers[1:16]]
-    options = ranks_of(network, cut, batch=32, schedule="1f1b", microbatches=16)[int(rank)]
+    options = ranks_of(network, cut, batch=32, schedule=schedule, microbatches=16)[int(rank)]
     assert planned(network, options) == peak(network, options)
 
 
@@ -351,7 +358,11 @@ def test_stages_have_names_in_any_vocabulary() -> None:
         ({"cut": "block1"}, "cut: expected what the second stage begins with, found block1, which is the first"),
         ({"cut": ["block3", "block2"], "ranks": 3}, "cut: expected names in the network's order, each once, found"),
         ({"cut": ["block3", "conv3_1"], "ranks": 3}, "cut: expected names in the network's order, each once, found"),
-        ({"cut": ["block3"], "ranks": 3}, "cut: 3 ranks by pipeline have 3 stages, which expects 2 names, found 1"),
+        (
+            {"cut": ["block3"], "ranks": 3},
+            "cut: 3 ranks by pipeline expected a name for each of 3 stages but the first, found 1",
+        ),
+        ({"cut": ["auto", "block3"], "ranks": 3}, "cut: auto can't be combined with names, found 'auto, block3'"),
         ({"cut": "prob"}, "cut: prob is not part of the model, which returns the scores before it"),
         ({"cut": 3}, "cut: expected a name or several, found 3"),
         (

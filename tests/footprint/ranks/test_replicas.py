@@ -141,6 +141,41 @@ def test_each_rank_has_memtrackers_peak(case: str) -> None:
         assert buckets_of(network, options) == buckets
 
 
+GRID = [
+    f"{parallel}; {name}; {ranks}; {batch}; {optimizer}"
+    for parallel, name, ranks, batch, optimizer in product(
+        REPLICAS, ("A", "A-LRN", "B", "C", "D", "E"), (2, 3, 4, 8, 16), (1, 16), ("sgd-momentum", "adamw")
+    )
+]
+OFTEN = ["ddp; D; 3; 1; adamw", "ddp-view; A-LRN; 16; 16; sgd-momentum", "zero1; E; 8; 1; adamw"]
+
+
+@pytest.mark.parametrize("case", sample(GRID, OFTEN))
+def test_the_papers_networks_have_memtrackers_peak(case: str) -> None:
+    """On small images, on the last rank; its buckets are torch's, too."""
+    parallel, name, ranks, batch, optimizer = case.split("; ")
+    network = Network.of(vggkit.load(name, **SMALL))
+    group: dict[str, Any] = {"ranks": int(ranks), "rank": int(ranks) - 1, "parallel": parallel}
+    options = checked_options(network, batch=int(batch), optimizer=optimizer, **group)
+    assert (plan_step(network, options).peak_bytes, buckets_of(network, options)) == peak_and_buckets(network, options)
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(200, marks=pytest.mark.slow)])
+def test_drawn_networks_have_memtrackers_peak(count: int) -> None:
+    """The same for drawn networks with every kind of layer, and drawn steps."""
+    for place, question in enumerate(of_drawn_networks(count)):
+        group: dict[str, Any] = {"ranks": 3, "rank": place % 3, "parallel": REPLICAS[place % 3], "bucket_cap_mb": 1e-3}
+        try:
+            network = network_of(question)
+            options = checked_options(network, **split(question)[1], **group)
+        except ArgumentError:  # nothing is trained, or it is inference
+            continue
+        if options.autocast or options.loss == "mean-squared-error":  # real tensors take more than fake ones
+            continue
+        found = peak_and_buckets(network, options)
+        assert (plan_step(network, options).peak_bytes, buckets_of(network, options)) == found, question
+
+
 @pytest.mark.parametrize(
     ("options", "more"),
     [
@@ -269,7 +304,7 @@ def test_what_is_sent_follows_from_the_buckets() -> None:
     ("options", "said"),
     [
         ({"ranks": 8}, "parallel: 8 ranks need one of ddp, ddp-view, zero1, fsdp, tensor"),
-        ({"parallel": "ddp"}, "ranks: parallel ddp needs 2 or more"),
+        ({"parallel": "ddp"}, "ranks: parallel ddp needs 2 or more, found 1"),
         (
             {"ranks": 2, "parallel": "dpp"},
             "parallel: expected one of none, ddp, ddp-view, zero1, fsdp, tensor, tensor+ddp, pipeline, pipeline+ddp,"
@@ -278,7 +313,13 @@ def test_what_is_sent_follows_from_the_buckets() -> None:
         ({"ranks": 0, "parallel": "ddp"}, "ranks: expected a whole number from 1 to 4096, found 0"),
         ({"ranks": 2, "parallel": "ddp", "rank": 2}, "rank: expected a whole number from 0 to 1, found 2"),
         ({"rank": 0}, "rank: needs several ranks"),
-        ({"ranks": 2, "parallel": "ddp", "bucket_cap_mb": 0}, "bucket_cap_mb: expected a number above 0, found 0"),
+        *(
+            (
+                {"ranks": 2, "parallel": "ddp", "bucket_cap_mb": number},
+                f"bucket_cap_mb: expected a number above 0 and below 1e+12, found {number}",
+            )
+            for number in (0, -1.0, 1e12, float("inf"), float("nan"))
+        ),
         ({"ranks": 2, "parallel": "ddp", "static_graph": 1}, "static_graph: expected True or False, found 1"),
         ({"static_graph": True}, "static_graph: expected a parallel that has it (ddp, ddp-view, zero1), found none"),
         ({"ranks": 2, "parallel": "ddp", "mode": "inference"}, "parallel: needs mode training, found inference"),

@@ -141,13 +141,13 @@ def test_a_plan_says_which_cuts_were_chosen() -> None:
 
 
 def test_more_ranks_than_stages_are_refused() -> None:
-    """Each needs a parameter that is trained."""
-    said = (
-        "ranks: parallel pipeline expected at most as many as A has stages with a parameter that is trained, found 12"
-    )
-    with pytest.raises(ArgumentError, match=said):
+    """Each needs a parameter that is trained; a copy of the model has its share of the ranks."""
+    said = "parallel pipeline expected at most 11 stages, as A has no more with a parameter that is trained, found 12"
+    with pytest.raises(ArgumentError, match=f"^ranks: {said}$"):
         vggkit.memory("A", batch=12, ranks=12, parallel="pipeline")
     assert len(vggkit.memory("A", batch=11, ranks=11, parallel="pipeline").by_rank) == 11
+    with pytest.raises(ArgumentError, match=r"expected at most 9 stages, as A has no more .*, found 12$"):
+        vggkit.memory("A", batch=12, ranks=24, parallel="pipeline+ddp", freeze=["block1", "block2"])
 
 
 def test_the_largest_batch_has_the_cuts_that_are_best_for_it() -> None:

@@ -101,20 +101,23 @@ def checked_group(
     if count > 1 and strategy is Alone:
         raise ArgumentError(f"parallel: {count} ranks need one of {', '.join(together)}")
     if count == 1 and strategy is not Alone:
-        raise ArgumentError(f"ranks: parallel {strategy.name} needs 2 or more")
+        raise ArgumentError(f"ranks: parallel {strategy.name} needs 2 or more, found 1")
     if rank is not None:
         if strategy is Alone:
             raise ArgumentError("rank: needs several ranks")
         whole(rank, "rank", least=0, largest=count - 1)
     if bucket_cap_mb is not None and (
-        isinstance(bucket_cap_mb, bool) or not isinstance(bucket_cap_mb, (int, float)) or not 0 < bucket_cap_mb < 2**40
+        isinstance(bucket_cap_mb, bool) or not isinstance(bucket_cap_mb, (int, float)) or not 0 < bucket_cap_mb < 1e12
     ):
-        raise ArgumentError(f"bucket_cap_mb: expected a number above 0, found {shorten(bucket_cap_mb)}")
+        raise ArgumentError(f"bucket_cap_mb: expected a number above 0 and below 1e+12, found {shorten(bucket_cap_mb)}")
     for word, value in (("static_graph", static_graph), ("reshard_after_forward", reshard_after_forward)):
         if not isinstance(value, bool):
             raise ArgumentError(f"{word}: expected True or False, found {shorten(value)}")
     if microbatches is not None:
         microbatches = whole(microbatches, "microbatches", largest=MOST_MICROBATCHES)
+    names = several(cut, "cut")
+    if AUTO in names and names != (AUTO,):
+        raise ArgumentError(f"cut: {AUTO} can't be combined with names, found {shorten(', '.join(map(str, names)))}")
     group = Group(
         ranks=count,
         parallel=strategy.name,
@@ -126,7 +129,7 @@ def checked_group(
         replicas=whole(replicas, "replicas", least=2, largest=MOST_RANKS),
         param_dtype=_dtype(param_dtype, "param_dtype"),
         reduce_dtype=_dtype(reduce_dtype, "reduce_dtype"),
-        cut=names if (names := several(cut, "cut")) != (AUTO,) else AUTO,
+        cut=AUTO if names == (AUTO,) else names,
         microbatches=microbatches,
         schedule=one_of(SCHEDULES, schedule, "schedule"),
         balance=one_of(BALANCES, balance, "balance"),

@@ -83,8 +83,8 @@ def check_mesh(group: Group) -> None:
     if not sides:
         raise ArgumentError(f"ranks: parallel {parallel} expected a product of two numbers above 1, found {ranks}")
     if group.replicas not in sides:
-        expected = ", ".join(map(str, sides))
-        raise ArgumentError(f"replicas: {ranks} ranks by {parallel} expected one of {expected}, found {group.replicas}")
+        expected = f"{'one of ' if sides[1:] else ''}{', '.join(map(str, sides))}"
+        raise ArgumentError(f"replicas: {ranks} ranks by {parallel} expected {expected}, found {group.replicas}")
 
 
 def within_copy(group: Group) -> Group:

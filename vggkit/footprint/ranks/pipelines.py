@@ -26,8 +26,8 @@ MOST_MICROBATCHES = 1000
 """Parts into which a batch may be divided: each is walked through, and played on a card."""
 
 
-BALANCES = ("memory", "macs")
-"""What the largest stage may have the least of."""
+MEMORY, MACS = BALANCES = "memory", "macs"
+"""What the largest stage may have the least of: `vggkit.footprint.steps.cuts` has a measure of each."""
 
 
 class Stage(NamedTuple):
@@ -205,6 +205,20 @@ class Pipeline(WholeModel):
             stages_of(network, group.cut)
 
     @classmethod
+    def check_cut(cls, group: Group) -> None:
+        """Refuse more or fewer cuts than the ranks have stages for.
+
+        Raises:
+            ArgumentError: says how many were found and expected.
+        """
+        stages = cls.stages(group)
+        if group.cut != AUTO and len(group.cut) != stages - 1:
+            raise ArgumentError(
+                f"cut: {group.ranks} ranks by {cls.name} expected a name for each of {stages} stages but the first,"
+                f" found {len(group.cut)}"
+            )
+
+    @classmethod
     def check(cls, group: Group, step: Asked) -> None:
         stages = cls.stages(group)
         if group.microbatches is not None and group.microbatches < SCHEDULES[group.schedule].least(stages):
@@ -212,12 +226,8 @@ class Pipeline(WholeModel):
                 f"microbatches: schedule {group.schedule} needs as many as there are stages, {stages}, or more;"
                 f" found {group.microbatches}"
             )
-        if group.cut != AUTO and len(group.cut) != stages - 1:
-            raise ArgumentError(
-                f"cut: {group.ranks} ranks by {cls.name} have {stages} stages, which expects {stages - 1} names, found"
-                f" {len(group.cut)}"
-            )
-        if group.cut != AUTO and group.balance != BALANCES[0]:
+        cls.check_cut(group)
+        if group.cut != AUTO and group.balance != ALONE.balance:
             raise ArgumentError(f"balance: needs cut {AUTO}, found names")
         for word, usual, why in REFUSED:
             if getattr(step, word) != usual:

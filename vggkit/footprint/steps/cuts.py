@@ -14,12 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from operator import add
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from vggkit.base.eager import INPUTS, PARAMETERS, Parameter, Storage
 from vggkit.base.errors import ArgumentError
 from vggkit.footprint.ranks import NO_GROUP, STRATEGIES
-from vggkit.footprint.ranks.pipelines import Stage, received
+from vggkit.footprint.ranks.pipelines import MACS, MEMORY, Stage, received
 from vggkit.footprint.ranks.schedules import SCHEDULES
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.stage import StageTraining
@@ -74,8 +74,8 @@ def best_cut(network: Network, options: StepOptions) -> tuple[str, ...]:
         path = shortest(begins, len(layers), stages, figures.known, max)
     if not path:
         raise ArgumentError(
-            f"ranks: parallel {options.group.parallel} expected at most as many as {network.name} has stages with a"
-            f" parameter that is trained, found {options.group.ranks}"
+            f"ranks: parallel {options.group.parallel} expected at most {most_stages(measure, begins)} stages, as"
+            f" {network.name} has no more with a parameter that is trained, found {stages}"
         )
     least = max(figures.exact[edge] for edge in path)
 
@@ -87,6 +87,15 @@ def best_cut(network: Network, options: StepOptions) -> tuple[str, ...]:
     while figures.look_at(path):
         path = shortest(begins, len(layers), stages, sent, add)
     return tuple(_name(layers, edge.first) for edge in path[1:])
+
+
+def most_stages(measure: Measure, begins: list[int]) -> int:
+    """Return into how many stages with a parameter to train the layers can be cut."""
+    count = first = 0
+    for end in [*begins[1:], len(measure.layers)]:
+        if measure.is_possible(Edge(count, first, end)):
+            count, first = count + 1, end
+    return count
 
 
 def _name(layers: tuple[PlacedLayer, ...], position: int) -> str:
@@ -127,9 +136,6 @@ def shortest(begins: list[int], end: int, stages: int, figure: Figure, joined: C
 class Measure(ABC):
     """What the largest stage has the least of."""
 
-    name: ClassVar[str]
-    """The word that asks for it."""
-
     def __init__(self, network: Network, options: StepOptions, stages: int) -> None:
         self.layers = network.modules()
         self.network = network
@@ -154,8 +160,6 @@ class Measure(ABC):
 class Macs(Measure):
     """Multiply-accumulates of a forward pass."""
 
-    name = "macs"
-
     def bound(self, edge: Edge) -> int:
         return sum(one.layer.multiply_accumulates(one.input_shape) for one in self.layers[edge.first : edge.end])
 
@@ -165,8 +169,6 @@ class Macs(Measure):
 
 class Memory(Measure):
     """What the rank must have: the peak, and on CUDA what the allocator reserves."""
-
-    name = "memory"
 
     def __init__(self, network: Network, options: StepOptions, stages: int) -> None:
         super().__init__(network, options, stages)
@@ -214,7 +216,7 @@ class Memory(Measure):
         return step.peak.size if self.options.device == "cpu" else step.card_use().reserved_bytes
 
 
-MEASURES: dict[str, type[Measure]] = {kind.name: kind for kind in (Memory, Macs)}
+MEASURES: dict[str, type[Measure]] = {MEMORY: Memory, MACS: Macs}
 """What can be balanced, by the word that asks for it."""
 
 
