@@ -72,11 +72,18 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
             ["export", "D", "-o", "-"],
             "--output: expected a file that ends in .onnx, .pt2, .prototxt or .caffemodel, found none",
         ),
-        (["export", "D", "-o", "D.caffemodel"], "D.caffemodel: a .caffemodel holds weights; weights= says whose"),
+        (
+            ["export", "D", "-o", "D.caffemodel"],
+            "D.caffemodel: a .caffemodel holds weights; expected a checkpoint that has them",
+        ),
         (["export", "D", "-o", "D.prototxt", "--weights", "x.h5"], "weights: a .prototxt has no place for weights"),
         (
             ["export", "D", "-o", "D.caffemodel", "--weights", "no.pth"],
             "no.pth: can't be read: No such file or directory",
+        ),
+        (
+            ["export", "x.prototxt", "-o", "y.onnx"],
+            "x.prototxt: expected a file that ends in .yaml; `vggkit import` makes",
         ),
         (["import", "no.prototxt"], "no.prototxt: can't be read: No such file or directory"),
         (["import", "x.safetensors"], "x.safetensors: expected a file that ends in .onnx, .pt2, .prototxt"),
@@ -84,7 +91,7 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
         (["import", "x.prototxt", "x.prototxt"], "x.prototxt: x.prototxt: "),
         (["import", "x.prototxt", "--weights", "y.h5"], "weights: x.prototxt holds no weights"),
         (["import", "x.caffemodel", "--weights", "y.foo"], "y.foo: expected a file that ends in .pth"),
-        (["import", "x.caffemodel", "x.caffemodel"], "values: x.caffemodel holds its weights itself"),
+        (["import", "x.caffemodel", "x.caffemodel"], "x.caffemodel holds its weights itself; expected no second file"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_module_of_anybodys_is_exported(tmp_path: Path) -> None:
     ("source", "name", "options", "says"),
     [
         ("A", "x.foo", {}, "x.foo: expected a file that ends in .onnx"),
-        ("A", "x.caffemodel", {}, "x.caffemodel: a .caffemodel holds weights; weights= says whose"),
+        ("A", "x.caffemodel", {}, "x.caffemodel: a .caffemodel holds weights; expected a checkpoint that has them"),
         ("A", "x.prototxt", {"weights": "imagenet"}, "weights: a .prototxt has no place for weights"),
         ("A", "x.caffemodel", {"weights": 3}, "weights: expected a file, 'imagenet' or a torch module, found 'int'"),
         ("A", "x.prototxt", {"widht": 2}, "unknown override 'widht'"),
@@ -119,6 +120,25 @@ def test_what_can_not_be_imported_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"expected a file that ends in .onnx"):
         vggkit.import_config(tmp_path / "x.safetensors")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.caffemodel", "x.prototxt"]
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".prototxt", ".caffemodel"])
+def test_a_pipe_is_refused(ending: str, tmp_path: Path) -> None:
+    """Nobody may ever write into it."""
+    path = tmp_path / f"x{ending}"
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match=f"x{ending}: can't be read: it is a pipe or a device"):
+        vggkit.import_config(path)
+
+
+@pytest.mark.parametrize(("ending", "what"), [(".onnx", "a model of ONNX"), (".caffemodel", "a network of Caffe")])
+def test_what_is_something_else_is_told_so(ending: str, what: str, tmp_path: Path) -> None:
+    """A safetensors file under another name."""
+    path = tmp_path / f"x{ending}"
+    vggkit.save_weights(small(), tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").rename(path)
+    with pytest.raises(CheckpointError, match=f"x{ending}: expected {what}, found other bytes: "):
+        vggkit.import_config(path)
 
 
 def test_a_file_without_weights_is_told_but_not_loaded(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -21,8 +23,9 @@ from vggkit.base.errors import (
     shorten,
 )
 from vggkit.base.shapes import Shape
+from vggkit.exchange import messages
 from vggkit.exchange.chain import Imported
-from vggkit.exchange.messages import MalformedError
+from vggkit.exchange.messages import MalformedError, Message, Schema
 from vggkit.network import Network, place
 from vggkit.notation.config import Config
 from vggkit.notation.reading import parse_config
@@ -153,10 +156,36 @@ def content_of(path: str) -> memoryview:
     Raises:
         OSError: if it can't be read.
     """
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _opened(path: str) -> IO[bytes]:
+    """Open a file, and no pipe or device, whose end may never come."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device", path)
+    return open(path, "rb")
+
+
+def message_in(path: str, schema: Schema, what: str) -> Message:
+    """Return the message that a file is.
+
+    Args:
+        path: the file.
+        schema: the message's type.
+        what: what it is, for messages.
+
+    Raises:
+        MalformedError: if it is none.
+        OSError: if it can't be read.
+    """
+    try:
+        return messages.parse(content_of(path), schema)
+    except MalformedError as error:
+        raise MalformedError(f"expected {what}, found other bytes: {error}") from None
 
 
 def text_of(path: str) -> str:
@@ -166,7 +195,7 @@ def text_of(path: str) -> str:
         MalformedError: if it is too large, or no text.
         OSError: if it can't be read.
     """
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         content = file.read(MOST_TEXT + 1)
     if len(content) > MOST_TEXT:
         raise MalformedError(f"expected a text of up to {MOST_TEXT:,} bytes, found more")

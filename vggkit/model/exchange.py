@@ -65,7 +65,7 @@ def import_config(
         None if values is None else os.fspath(values),
     )
     if values is not None and kind.takes_weights:
-        raise ArgumentError(f"values: {file_name(path)} holds its weights itself")
+        raise ArgumentError(f"{file_name(path)} holds its weights itself; expected no second file")
     found = kind.imported(given)
     for note in found.notes:
         logger.warning("%s: %s", escaped(file_name(path)), note)
@@ -128,7 +128,7 @@ def export(
     if weights is None and is_module(source) and kind.takes_weights:
         weights = source
     if weights is None and kind.needs_weights:
-        raise ArgumentError(f"{file_name(path)}: a {kind.ending} holds weights; weights= says whose")
+        raise ArgumentError(f"{file_name(path)}: a {kind.ending} holds weights; expected a checkpoint that has them")
     if weights is not None and not kind.takes_weights:
         raise ArgumentError(f"weights: a {kind.ending} has no place for weights")
     tensors = None if weights is None else _tensors(network, weights)

@@ -10,7 +10,7 @@ from vggkit.exchange.caffe.reading import imported
 from vggkit.exchange.caffe.schema import NET
 from vggkit.exchange.caffe.writing import DATA, net_of
 from vggkit.exchange.chain import Imported
-from vggkit.exchange.files import Given, ModelFile, Written, content_of, text_of
+from vggkit.exchange.files import Given, ModelFile, Written, message_in, text_of
 from vggkit.exchange.messages import MalformedError, Message
 from vggkit.network import Network, PlacedLayer, place
 from vggkit.notation.config import in_torchs_order
@@ -86,7 +86,7 @@ def net_in(path: str) -> Message:
         MalformedError: if it is no such file.
         OSError: if it can't be read.
     """
-    net = messages.parse(content_of(path), NET)
+    net = message_in(path, NET, "a network of Caffe")
     if "layer" not in net and "layers" not in net:
         raise MalformedError("expected a network of Caffe, found other bytes")
     return net

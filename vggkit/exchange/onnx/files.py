@@ -7,7 +7,7 @@ from typing import IO
 from vggkit.base.errors import LayerError
 from vggkit.exchange import messages
 from vggkit.exchange.chain import Imported
-from vggkit.exchange.files import Given, ModelFile, Written, content_of
+from vggkit.exchange.files import Given, ModelFile, Written, message_in
 from vggkit.exchange.onnx.graph import MOST_BYTES
 from vggkit.exchange.onnx.reading import imported
 from vggkit.exchange.onnx.schema import MODEL
@@ -23,7 +23,7 @@ class Onnx(ModelFile):
     needs_weights = False
 
     def read(self, given: Given) -> Imported:
-        return imported(messages.parse(content_of(given.path), MODEL), given)
+        return imported(message_in(given.path, MODEL, "a model of ONNX"), given)
 
     def write(self, file: IO[bytes], written: Written) -> str:
         model = model_of(written)
