@@ -1,7 +1,8 @@
 """The digits example on several ranks, by each of torch's engines: the losses are those of one process.
 
 Run `torchrun --standalone --nproc-per-node 2 examples/ranks.py --parallel fsdp` with vggkit and scikit-learn installed,
-and `python examples/ranks.py` for one process. It takes seconds on a processor.
+and `python examples/ranks.py` for one process; `tensor+ddp` and `pipeline+ddp` need `--nproc-per-node 4`. It takes
+seconds on a processor.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,8 +28,12 @@ import vggkit
 
 CONFIG = Path(__file__).with_name("digits.yaml")
 ALONE = "none"
-SHARING = ("tensor", "pipeline")
-"""Strategies whose ranks have the same images; in all others each has its part of a batch."""
+EACH = ("ddp", "ddp-view", "zero1", "fsdp")
+"""Strategies by which each rank has its part of a batch."""
+SHARED = {ALONE: 1, "tensor": 1, "pipeline": 1, "tensor+ddp": 2, "pipeline+ddp": 2}
+"""Into how many parts others divide a batch: one for each replica of the model, whose ranks follow each other."""
+STAGED = ("pipeline", "pipeline+ddp")
+"""Those that cut the model into stages: two of them, here."""
 BATCH = 32
 MICROBATCHES = 4
 
@@ -46,6 +52,13 @@ def built(seed: int) -> vggkit.VGG:
 def inputs(digits: Tensor) -> Tensor:
     """Return digits of 0 … 16 as the network's inputs from 0 to 1."""
     return digits.to(DTYPE)[:, None] / 16
+
+
+def options_of(parallel: str) -> dict[str, Any]:
+    """Return what else `vggkit.parallelize` must know: of stages where they begin, and which shapes are sent."""
+    if parallel not in STAGED:
+        return {}
+    return {"cut": "block2", "batch": BATCH // SHARED[parallel], "microbatches": MICROBATCHES}
 
 
 def step_of(run: nn.Module | PipelineStage) -> Step:
@@ -84,8 +97,9 @@ def train(run: nn.Module | PipelineStage, parallel: str, digits: Tensor, classes
         optimizer: torch.optim.Optimizer = ZeroRedundancyOptimizer(parameters, torch.optim.AdamW, lr=0.002)
     else:
         optimizer = torch.optim.AdamW(parameters, lr=0.002)
-    replicas = 1 if parallel in (ALONE, *SHARING) else dist.get_world_size()
-    own = slice(dist.get_rank() if replicas > 1 else 0, None, replicas)
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    parts = SHARED.get(parallel, ranks)
+    own = slice(rank * parts // ranks, None, parts)
     step = step_of(run)
     order = torch.Generator().manual_seed(0)  # the same on all ranks
     means = []
@@ -96,7 +110,7 @@ def train(run: nn.Module | PipelineStage, parallel: str, digits: Tensor, classes
             losses.append(mean(step(inputs(digits[batch[own]]), classes[batch[own]])))
             optimizer.step()
         means.append(sum(losses) / len(losses))
-        if not dist.is_initialized() or dist.get_rank() == 0:
+        if rank == 0:
             print(f"{parallel}, epoch {epoch}: loss {means[-1]:.9f}", flush=True)
     return means
 
@@ -123,8 +137,7 @@ def right(path: Path, digits: Tensor, classes: Tensor) -> int:
 def main() -> None:
     """Train, save, load and test by each strategy that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    strategies = ("ddp", "ddp-view", "zero1", "fsdp", *SHARING)
-    parser.add_argument("--parallel", nargs="+", default=[ALONE], choices=strategies, help="what the ranks do")
+    parser.add_argument("--parallel", nargs="+", default=[ALONE], choices=[*EACH, *SHARED], help="what the ranks do")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the files are written")
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="how long a rank waits for others")
@@ -142,8 +155,7 @@ def main() -> None:
     try:
         for parallel in asked.parallel:
             model = built(seed=rank)  # all ranks begin with the first one's weights
-            options = {"cut": "block2"} if parallel == "pipeline" else {}
-            run = model if parallel == ALONE else vggkit.parallelize(model, parallel, **options)
+            run = model if parallel == ALONE else vggkit.parallelize(model, parallel, **options_of(parallel))
             train(run, parallel, digits, classes, asked.epochs)
             path = save(run, asked.output / f"digits-{parallel}")
             if dist.is_initialized():

@@ -83,6 +83,14 @@ CASES = [
         is_whole=False,
     ),
     Case("pipeline-ddp", "pipeline+ddp", {"cut": "block2"}, ranks=4, schedule="Schedule1F1B", is_whole=False),
+    Case(
+        "gpipe-ddp",
+        "pipeline+ddp",
+        {"cut": "block2", "batch": 4, "microbatches": 4},
+        ranks=4,
+        schedule="ScheduleGPipe",
+        is_whole=False,
+    ),
 ]
 
 

@@ -112,7 +112,7 @@ def parallelize(
             and reduce_dtype (`fsdp`), replicas (of both that have a mesh of two dimensions, if none is given), and of
             `pipeline` cut, batch and microbatches. cut has names, such as those that a plan of `cut="auto"` has found.
             batch and microbatches say which shapes are sent, in the parameters' dtype. Without a batch torch runs one
-            microbatch to find out, which autocast needs.
+            microbatch to find out, which autocast needs, and with which ScheduleGPipe fails in `pipeline+ddp` (2.14).
 
     Returns:
         What torch returns: a DistributedDataParallel around the model (`ddp`, `ddp-view`, `tensor+ddp`; `zero1`, whose
