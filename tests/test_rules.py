@@ -316,7 +316,7 @@ def test_importing_vggkit_imports_nothing_heavy(tmp_path: Path) -> None:
         "        'compare', 'explain D', 'reconcile D 15.48G', 'find A', 'remedies D 8GB',"
         "        'plan D --ranks 8 --card 24GiB --batch 256', 'export D -o D.prototxt',"
         "        'import D.prototxt', 'export D -o D.onnx', 'import D.onnx',"
-        "        'export D -o D.pt2', 'import D.pt2'):\n"
+        "        'export D -o D.pt2', 'import D.pt2', 'export D -o D.keras', 'import D.keras'):\n"
         "        try: main(arguments.split())\n"
         "        except SystemExit as end: assert end.code == 0\n"
         "print(json.dumps([first, 'torch' in sys.modules, 'matplotlib' in sys.modules]))"

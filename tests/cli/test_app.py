@@ -279,7 +279,7 @@ ENDINGS = {
     ("schema",): ".json",
     ("inspect", "nowhere.pth"): TABLES,
     ("import", "nowhere.prototxt"): ".yaml or .yml",
-    ("export", "D"): ".onnx, .pt2, .prototxt or .caffemodel",
+    ("export", "D"): ".onnx, .pt2, .keras, .prototxt or .caffemodel",
     ("classify", "nowhere.png", "--weights", "nowhere.pth"): TABLES,
 }
 """What each command's -o may end in."""

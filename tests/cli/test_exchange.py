@@ -67,10 +67,13 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["export", "D"], "--output: expected a file that ends in .onnx, .pt2, .prototxt or .caffemodel, found none"),
+        (
+            ["export", "D"],
+            "--output: expected a file that ends in .onnx, .pt2, .keras, .prototxt or .caffemodel, found none",
+        ),
         (
             ["export", "D", "-o", "-"],
-            "--output: expected a file that ends in .onnx, .pt2, .prototxt or .caffemodel, found none",
+            "--output: expected a file that ends in .onnx, .pt2, .keras, .prototxt or .caffemodel, found none",
         ),
         (
             ["export", "D", "-o", "D.caffemodel"],
@@ -86,7 +89,7 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
             "x.prototxt: expected a file that ends in .yaml; `vggkit import` makes",
         ),
         (["import", "no.prototxt"], "no.prototxt: can't be read: No such file or directory"),
-        (["import", "x.safetensors"], "x.safetensors: expected a file that ends in .onnx, .pt2, .prototxt"),
+        (["import", "x.safetensors"], "x.safetensors: expected a file that ends in .onnx, .pt2, .keras, .prototxt"),
         (["import", "x.prototxt", "no.caffemodel"], "no.caffemodel: can't be read: No such file or directory"),
         (["import", "x.prototxt", "x.prototxt"], "x.prototxt: x.prototxt: "),
         (["import", "x.prototxt", "--weights", "y.h5"], "weights: x.prototxt holds no weights"),

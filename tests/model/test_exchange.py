@@ -18,8 +18,15 @@ from vggkit.exchange.kinds import MODEL_FILES
 WITH_WEIGHTS = [ending for ending, kind in MODEL_FILES.items() if kind.takes_weights]
 
 
-@pytest.mark.parametrize("ending", WITH_WEIGHTS)
-@pytest.mark.parametrize("name", ["A", "A-LRN", "vgg16_bn"])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        (name, ending)
+        for name in ("A", "A-LRN", "vgg16_bn")
+        for ending in WITH_WEIGHTS
+        if (name, ending) != ("A-LRN", ".keras")  # Keras has no LRN
+    ],
+)
 def test_weights_go_out_and_in_to_the_bit(name: str, ending: str, tmp_path: Path) -> None:
     """As a checkpoint of its own, as weights for a model that is there, and converted; without batch norm's counter."""
     model = small(name)
@@ -77,6 +84,7 @@ def test_a_module_of_anybodys_is_exported(tmp_path: Path) -> None:
         ("A", "x.caffemodel", {"weights": 3}, "weights: expected a file, 'imagenet' or a torch module, found 'int'"),
         ("A", "x.prototxt", {"widht": 2}, "unknown override 'widht'"),
         ("A", "x.prototxt", {"activation": "gelu"}, "A: Caffe has no layer for block1_gelu1"),
+        ("A-LRN", "x.keras", {}, r"A-LRN: Keras has no layer for block1_lrn \(LRN\)"),
     ],
 )
 def test_what_can_not_be_exported_is_one_line(

@@ -35,7 +35,8 @@ FILE = click.Path(path_type=str)
 def import_command(file: str, values: str | None, weights: str | None, input: str | None, output: Path | None) -> None:
     """Print a network from another tool's file as YAML.
 
-    FILE is an .onnx, torch's .pt2, or a .prototxt or .caffemodel of Caffe; CAFFEMODEL has the weights of a .prototxt.
+    FILE is an .onnx, torch's .pt2, Keras's .keras, or a .prototxt or .caffemodel of Caffe; CAFFEMODEL has the weights
+    of a .prototxt.
     A network that is not a chain of layers is refused with the place and the reason.
     """
     from vggkit.model.exchange import import_config
@@ -53,8 +54,8 @@ def import_command(file: str, values: str | None, weights: str | None, input: st
 def export(source: str, weights: str | None, input: str | None, settings: tuple[str, ...], output: Path | None) -> None:
     """Write a network as another tool's file, which -o names.
 
-    The ending says whose it is: .onnx or torch's .pt2, with or without weights, or Caffe's .prototxt for the layers
-    and .caffemodel for their weights as well.
+    The ending says whose it is: .onnx, torch's .pt2 or Keras's .keras, with or without weights, or Caffe's .prototxt
+    for the layers and .caffemodel for their weights as well.
     """
     from vggkit.model.exchange import export as call
 

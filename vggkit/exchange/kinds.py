@@ -7,11 +7,12 @@ import os
 from vggkit.base.errors import ArgumentError, file_name
 from vggkit.exchange.caffe.files import CaffeModel, Prototxt
 from vggkit.exchange.files import ModelFile
+from vggkit.exchange.keras.files import Keras
 from vggkit.exchange.onnx.files import Onnx
 from vggkit.exchange.programs.files import ExportedProgram
 
 MODEL_FILES: dict[str, ModelFile] = {
-    kind.ending: kind for kind in (Onnx(), ExportedProgram(), Prototxt(), CaffeModel())
+    kind.ending: kind for kind in (Onnx(), ExportedProgram(), Keras(), Prototxt(), CaffeModel())
 }
 """Every kind, by the ending of its files."""
 

@@ -38,7 +38,8 @@ def import_config(
     """Read a network from another tool's file.
 
     Args:
-        path: the file; its ending says whose it is: .onnx, torch's .pt2, or Caffe's .prototxt or .caffemodel.
+        path: the file; its ending says whose it is: .onnx, torch's .pt2, Keras's .keras, or Caffe's .prototxt or
+            .caffemodel.
         values: the .caffemodel with the weights of a .prototxt.
         input: shape of one image, "3x224x224"; if absent, the file's.
         weights: where to write the weights, with the configuration; the ending says the format, as for `convert`.
@@ -105,7 +106,8 @@ def export(
 
     Args:
         source: a name, a path, a Config, a Network, or a torch module, which goes with its own weights.
-        path: where to; the ending says whose it is: .onnx, torch's .pt2, or Caffe's .prototxt or .caffemodel.
+        path: where to; the ending says whose it is: .onnx, torch's .pt2, Keras's .keras, or Caffe's .prototxt or
+            .caffemodel.
         weights: a file, "imagenet", or a module that has this network's weights. None writes the layers alone.
         overrides: changes to the configuration.
 

@@ -28,11 +28,10 @@ import vggkit
 from tests.model.weights.hostile import FILES, zipped
 from tests.model.weights.makers import in_layout
 from vggkit.base import hdf5, rehearsal
-from vggkit.model.weights.container import Hdf5
 from vggkit.model.weights.inspection import inspect
 
 ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel", "onnx", "pt2")
-GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 1, "prototxt": 1, "caffemodel": 1, "onnx": 4, "pt2": 2}
+GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 3, "prototxt": 1, "caffemodel": 1, "onnx": 4, "pt2": 2}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
 """Bytes of the largest seed: of a larger one most mutations would change values alone."""
@@ -70,6 +69,9 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
     whole = good / "whole.keras"
     zipped(whole, {"model.weights.h5": found["h5"][-1], "config.json": b"{}"})
     found["keras"].append(whole.read_bytes())
+    for number, source in enumerate((model, model.config)):
+        vggkit.export(source, good / f"{number}.keras")
+        found["keras"].append((good / f"{number}.keras").read_bytes())
     for ending in ("prototxt", "caffemodel", "onnx", "pt2"):
         other = good / f"whole.{ending}"
         vggkit.export(model.config if ending == "prototxt" else model, other)
@@ -169,17 +171,17 @@ def _opened(path: Path, model: vggkit.VGG, tell: Callable[[str], None]) -> str:
     """Inspect a file and load it; return what came out."""
     said: list[str] = []
 
-    def rehearsed(container: Hdf5) -> None:
+    def rehearsed(path: str, member: str = "") -> None:
         """Rehearse in this process, which may crash in it: that is what a rehearsal is for."""
         tell(REHEARSED)
         try:
-            rehearsal.rehearse(container.location, container.MEMBER, hdf5.LARGEST_ATTRIBUTE)
+            rehearsal.rehearse(path, member, hdf5.LARGEST_ATTRIBUTE)
         except Exception as error:
-            raise vggkit.CheckpointError(f"{container.path}: {str(error).splitlines()[:1]}") from None
+            raise ValueError(str(str(error).splitlines()[:1])) from None
         finally:
             tell("opened")
 
-    Hdf5.rehearse = rehearsed  # type: ignore[method-assign]
+    hdf5.rehearse = rehearsed
 
     def used(path: Path) -> object:
         """Load a file's weights, or where it has a place for none, read what it says."""
@@ -187,7 +189,7 @@ def _opened(path: Path, model: vggkit.VGG, tell: Callable[[str], None]) -> str:
             return vggkit.import_config(path)
         return vggkit.load_weights(model, path, strict=False)
 
-    for act in (inspect, used):
+    for act in (inspect, used, *([vggkit.import_config] if path.suffix == ".keras" else [])):
         try:
             act(path)
             said.append("good")

@@ -542,7 +542,7 @@ def _(path: Path) -> None:
     keras(path, models(25, 3_000))
 
 
-@hostile("deep.keras", "can't be read as Keras: maximum recursion depth exceeded")
+@hostile("deep.keras", "config.json is nested too deeply")
 def _(path: Path) -> None:
     keras(path, '{"config":{"layers":[' * 100_000 + "]}}" * 100_000)
 
@@ -552,7 +552,105 @@ def _(path: Path) -> None:
     keras(path, "{}", zipfile.ZIP_DEFLATED)
 
 
-# What they cost
+def keras_chain(*layers: dict[str, Any]) -> str:
+    """Return the description of a model of these layers, for images of 3×8×8."""
+    image = {"class_name": "InputLayer", "config": {"name": "image", "batch_shape": [None, 8, 8, 3]}}
+    return json.dumps({"class_name": "Sequential", "config": {"name": "m", "layers": [image, *layers]}})
+
+
+def keras_layer(word: str, name: str = "x", module: str = "keras.layers", **options: Any) -> dict[str, Any]:
+    """Return the description of a layer."""
+    return {"module": module, "class_name": word, "config": {"name": name, **options}}
+
+
+CONV = keras_layer("Conv2D", "c", filters=8, kernel_size=3)
+
+DESCRIPTIONS = {
+    "lambda": (
+        keras_chain(CONV, keras_layer("Lambda", function={"class_name": "__lambda__", "config": {"code": "4wAA"}})),
+        "no configuration can express Lambda of x",
+    ),
+    "class": (keras_chain(CONV, keras_layer("system", module="os")), "no configuration can express os.system of x"),
+    "registered": (
+        keras_chain({**CONV, "registered_name": "mine>Conv2D"}),
+        "no configuration can express mine>Conv2D of c",
+    ),
+    "function": (
+        keras_chain({**CONV, "config": {**CONV["config"], "activation": "os.system"}}),
+        "activation 'os.system'",
+    ),
+    "terminal": (
+        keras_chain(keras_layer("\x1b[31m", "\x1b[31m")),
+        "no configuration can express \\u001b[31m of \\u001b[31m",
+    ),
+    "layers": (keras_chain(*[keras_layer("ReLU", f"r{n}") for n in range(9_000)]), "expected at most 2,000 layers"),
+    "wide": (keras_chain(keras_layer("Dense", units=10**15)), "which no configuration can express"),
+    "infinite": (keras_chain(CONV, keras_layer("LeakyReLU", negative_slope=float("inf"))), "no configuration"),
+    "list": ("[" * 10**6, "config.json is nested too deeply"),
+    "digits": ('{"config": ' + "1" * 5_000 + "}", "config.json is no JSON"),
+}
+"""Harmful descriptions of Keras's, with what their refusal says."""
+
+
+def described(name: str) -> Maker:
+    """Return what writes an archive with one of them."""
+    return lambda path: keras(path, DESCRIPTIONS[name][0])
+
+
+for _name, (_, _says) in DESCRIPTIONS.items():
+    FILES[f"{_name}.keras"] = described(_name), _says
+
+
+def keras_weights(path: Path, fill: Callable[[Any], None]) -> None:
+    """Write an archive of a convolution whose weights are filled by a function."""
+    import io
+
+    import h5py
+
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        fill(file.create_group("layers/conv2d/vars"))
+    zipped(path, {"model.weights.h5": content.getvalue(), "config.json": keras_chain(CONV).encode()})
+
+
+@hostile("outside.keras", "lies in another file or place, which is not read")
+def _(path: Path) -> None:
+    import h5py
+
+    keras_weights(path, lambda group: group.__setitem__("0", h5py.ExternalLink("/etc/passwd", "/x")))
+
+
+@hostile("claims.keras", "claims 4,000,000,000,000 bytes and has no values")
+def _(path: Path) -> None:
+    keras_weights(path, lambda group: group.create_dataset("0", (10**6, 10**6), "f4"))
+
+
+@hostile("inflated.keras", "claim")
+def _(path: Path) -> None:
+    import numpy
+
+    zeros = numpy.zeros((2**12, 2**12), "f4")
+    keras_weights(path, lambda group: group.create_dataset("0", data=zeros, chunks=(2**8, 2**8), compression="gzip"))
+
+
+@hostile("spaces.keras", "config.json claims 1,073,741,824 bytes")
+def _(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("model.weights.h5"), b"")
+        with archive.open(zipfile.ZipInfo("config.json"), "w", force_zip64=True) as member:
+            member._compressobj = zlib.compressobj(9, zlib.DEFLATED, -15)  # type: ignore[attr-defined] # its level
+            for _ in range(2**10):
+                member.write(b" " * 2**20)
+
+
+@hostile("empty.keras", "it has no model.weights.h5")
+def _(path: Path) -> None:
+    zipped(path, {"config.json": keras_chain(CONV).encode()})
+
+
+@hostile("none.keras", "expected an archive that Keras's model.save writes, found other bytes")
+def _(path: Path) -> None:
+    path.write_bytes(b"\0" * 100)
 
 
 # Other tools' files
@@ -863,16 +961,22 @@ def _memory() -> int:
 
 
 def _outcome(path: str) -> str:
-    """Inspect a file, load it, and return what is said; a traceback is a failure."""
+    """Inspect a file, load it, and return what is said; a traceback is a failure. Keras's are imported too."""
     import vggkit
     from vggkit.model.weights.inspection import inspect
 
     try:
         inspection = inspect(path)
         vggkit.load_model(path)
+        said = "\n".join(inspection.notes)
     except vggkit.VggkitError as error:
-        return str(error)
-    return "\n".join(inspection.notes)
+        said = str(error)
+    if not path.endswith(".keras"):
+        return said
+    try:
+        return f"{said} | {vggkit.import_config(path)}"
+    except vggkit.VggkitError as error:
+        return f"{said} | {error}"
 
 
 def measured(path: str) -> dict[str, Any]:

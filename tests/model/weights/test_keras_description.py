@@ -18,8 +18,9 @@ from tests.cli.test_app import printed, run
 from tests.conftest import sample
 from tests.keras_process import Keras
 from vggkit import VGG, CheckpointError
+from vggkit.exchange.keras.description import KerasLayers, keras_layers
 from vggkit.model.weights.inspection import inspect
-from vggkit.model.weights.keras_description import KerasLayers, described_config, keras_layers
+from vggkit.model.weights.keras_description import described_config
 
 pytestmark = pytest.mark.usefixtures("rehearsed_here")
 
@@ -250,10 +251,6 @@ FOREIGN: dict[str, tuple[str, str, str]] = {
              "block1_conv1: the file has activation 'selu' of conv0"),
     "threshold": ("[bare(4), layers.ReLU(threshold=0.1, name='r'), pool(), conv(6), pool(), *end()]",
                   PLAIN, "block1_conv1: the file has threshold 0.1 of r"),
-    "Rescaling": ("[layers.Rescaling(0.5, name='s'), conv(4), pool(), conv(6), pool(), *end()]", PLAIN,
-                  "input: the file has Rescaling of s"),
-    "Normalization": ("[layers.Normalization(mean=[1., 2., 3.], variance=[2., 2., 2.], name='n'), conv(4), pool(),"
-                      " conv(6), pool(), *end()]", PLAIN, "input: the file has Normalization of n"),
     "LayerNormalization": ("[bare(4), layers.LayerNormalization(name='n'), act('relu'), pool(), conv(6), pool(),"
                            " *end()]", GROUPED, "block1_conv1: the file has LayerNormalization of n"),
     "Permute": ("[layers.Permute((2, 1, 3), name='p'), conv(4), pool(), conv(6), pool(), *end()]",
@@ -263,7 +260,19 @@ FOREIGN: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 """Models that no configuration can express, one whose tensors have the same shapes, and what is said."""
 
-MODELS = {name: case[0] for cases in (SAME, OTHER, FOREIGN) for name, case in cases.items()}  # type: ignore[attr-defined] # three tables
+PREPARING = {
+    "Rescaling": ("[layers.Rescaling(0.5, 0.25, name='s'), conv(4), pool(), conv(6), pool(), *end()]",
+                  {"scale": 2, "mean": -0.25, "std": 1}),
+    "Normalization": ("[layers.Rescaling(2), layers.Normalization(mean=[1., 2., 3.], variance=[4., 2., 2.]), conv(4),"
+                      " pool(), conv(6), pool(), *end()]",
+                      {"scale": 0.5, "mean": [1, 2, 3], "std": [2, 2**0.5, 2**0.5]}),
+    "Rescaling behind": ("[layers.Normalization(mean=1., variance=4.), layers.Rescaling([1., 2., 3.], -1.), conv(4),"
+                         " pool(), conv(6), pool(), *end()]",
+                         {"scale": 1, "mean": [3, 2, 5 / 3], "std": [2, 1, 2 / 3]}),
+}  # fmt: skip
+"""Models that prepare pictures themselves, and how."""
+
+MODELS = {name: case[0] for cases in (SAME, OTHER, FOREIGN, PREPARING) for name, case in cases.items()}  # type: ignore[attr-defined] # four tables
 
 CODE = f"""
 import json, keras, numpy
@@ -402,6 +411,30 @@ def test_what_no_configuration_can_say_is_refused(name: str, format: str, saved:
     assert model.report is not None
     assert any(note.startswith(said) for note in model.report.notes)
     assert not saved.is_as(name, model)
+
+
+@pytest.mark.parametrize("format", ENDINGS)
+@pytest.mark.parametrize("name", PREPARING)
+def test_what_a_model_does_to_pictures_is_its_preprocess(name: str, format: str, saved: Saved) -> None:
+    """load_model's configuration has it; of pictures that are prepared so its outputs are Keras's."""
+    _, expected = PREPARING[name]
+    path = saved.file(name, format)
+    model = vggkit.load_model(path).eval()
+    said = model.config.preprocess
+    assert said is not None
+    for key, value in expected.items():
+        assert getattr(said, key) == pytest.approx(value if key == "scale" or isinstance(value, list) else [value] * 3)
+    x = torch.from_numpy(saved.outputs["x"]).permute(0, 3, 1, 2).contiguous()
+    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (said.mean, said.std))
+    with torch.no_grad():
+        found = model((x / said.scale - mean) / std).softmax(1)
+    torch.testing.assert_close(found, torch.from_numpy(saved.outputs[name]), rtol=1e-4, atol=1e-5)
+    assert inspect(path).notes == ()
+    again = vggkit.build(vggkit.loads(str(inspect(path).yaml)), weights=path)
+    assert again.report is not None
+    assert again.report.notes == ()
+    with pytest.raises(CheckpointError, match=r"input: the file's network prepares pictures itself: scale .*, mean"):
+        vggkit.build(vggkit.loads(PLAIN), weights=path)
 
 
 def test_the_soft_max_at_the_end_is_in_the_yaml(saved: Saved) -> None:

@@ -16,11 +16,13 @@ from typing import IO, TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import msgspec
 
 from vggkit.base.errors import CheckpointError, VggkitError
+from vggkit.exchange.keras.description import KerasLayers
 from vggkit.model.weights.container import CONFIG_KEY, Container, Stored
-from vggkit.model.weights.keras_description import Departure, KerasLayers, described_config
+from vggkit.model.weights.keras_description import Departure, described_config
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.config import Config
 from vggkit.notation.layers import Flatten, Pair, Shape
+from vggkit.notation.preprocess import Preprocess
 from vggkit.notation.zoo import loads
 
 if TYPE_CHECKING:
@@ -98,10 +100,12 @@ class OwnNetwork(msgspec.Struct, frozen=True):
     Args:
         network: as much of it as a configuration can express; None if that is no network.
         departures: the rest.
+        prepares: what its own layers do to pictures, which a configuration has as its `preprocess`.
     """
 
     network: Network | None
     departures: tuple[Departure, ...] = ()
+    prepares: Preprocess | None = None
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -153,16 +157,18 @@ class Checkpoint(msgspec.Struct, frozen=True):
             return OwnNetwork(_configured(text, self.path))
         if not self.described.layers:
             return None
-        first = next(layer for layer in self.layers if layer.kind in ("conv", "fc"))
-        config, departures = described_config(self.described, self.network_name, first.shapes["weight"][1])
+        channels = (layer.shapes["weight"][1] for layer in self.layers if layer.kind in ("conv", "fc"))
+        config, departures = described_config(self.described, self.network_name, next(channels, Config("").input[0]))
         network = None
         if config is not None:
             with suppress(VggkitError):
                 network = Network.of(config)
-        return OwnNetwork(network, departures)
+        return OwnNetwork(network, departures, None if config is None else config.preprocess)
 
     def order(self, layer: StoredLayer) -> Order:
         """Return the order in which a layer of the file takes the values of flattened maps."""
+        if self.described.layers:
+            return self.described.order
         if self.layout.order is not None:
             return self.layout.order
         own = None

@@ -23,6 +23,9 @@ from vggkit.base.archives import MOST_DIRECTORY, open_archive, place_in
 from vggkit.base.errors import ArgumentError, CheckpointError, escaped, shorten
 from vggkit.exchange.chain import Imported
 from vggkit.exchange.files import Given
+from vggkit.exchange.keras.archive import CONFIG, KerasArchive
+from vggkit.exchange.keras.archive import WEIGHTS as WEIGHTS_MEMBER
+from vggkit.exchange.keras.stated import stated
 from vggkit.exchange.kinds import kind_asked_for, kind_of_file
 from vggkit.model.weights.pickles import MOST_DIMENSIONS, StorageRecord, TensorRecord, tensor_of, unpickle
 
@@ -103,6 +106,11 @@ class Container(ABC):
             raise
         except Exception as error:  # a stranger's file can make its reader raise anything
             raise CheckpointError(f"{self.path}: can't be read as {self.format}: {_first_line(error)}") from None
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether it is of another tool, which has layers without weights."""
+        return False
 
     inflation: ClassVar[int]
     """All tensors together may be this many times as large as the file: weights hardly compress, bombs do."""
@@ -190,6 +198,8 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{shorten(path, 200).strip(chr(39))}: can't be read: {reason}") from None
+    if head.startswith(b"PK\x03\x04") and _is_keras(path):
+        return KerasZip(path)
     return Exchanged(path) if kind_of_file(path) else _kind(path, head)(path)
 
 
@@ -197,7 +207,7 @@ def _kind(path: str, head: bytes) -> type[Container]:
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return Hdf5
     if head.startswith(b"PK\x03\x04"):
-        return KerasZip if _is_keras(path) else PyTorch
+        return PyTorch
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return SafeTensors
     if head.startswith(b"\x80"):
@@ -211,7 +221,7 @@ def _kind(path: str, head: bytes) -> type[Container]:
 def _is_keras(path: str) -> bool:
     try:
         with open_archive(path) as archive:
-            return KerasZip.MEMBER in archive.namelist()
+            return WEIGHTS_MEMBER in archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError):
         return False  # PyTorch's reader will say what is wrong with it
 
@@ -615,6 +625,10 @@ class Exchanged(Container):
     ordered = True
     inflation = 1
 
+    @property
+    def is_structure(self) -> bool:
+        return not self.tensors
+
     def __init__(self, path: str, known: Imported | None = None) -> None:
         super().__init__(path)
         kind = kind_asked_for(path)
@@ -642,29 +656,29 @@ class KerasZip(Hdf5):
     """A `.keras` archive: the weights as HDF5, and the layers as JSON."""
 
     format = "Keras"
-    MEMBER = "model.weights.h5"
+    MEMBER = WEIGHTS_MEMBER
+
+    @property
+    def is_structure(self) -> bool:
+        return not self.archive.has_weights
 
     def rehearse(self) -> None:
-        with self.reading(), open_archive(self.location) as archive:
-            info = archive.getinfo(self.MEMBER)
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:  # each step back would unpack all of it
-            raise CheckpointError(
-                f"{self.path}: its {self.MEMBER} is compressed, which Keras doesn't do; unpack it, and pack it again"
-                f" with `zip -0`"
-            )
-        super().rehearse()
+        with self.reading():
+            self.archive = KerasArchive(self.location)
+            if self.archive.has_weights:
+                self.archive.check_stored()
+        if self.archive.has_weights:
+            super().rehearse()
 
     def _open(self) -> Any:
-        import h5py
+        return self.archive.weights()
 
-        self.archive = open_archive(self.location)
-        return h5py.File(self.archive.open(self.MEMBER), "r")
+    def _scan(self) -> None:
+        super()._scan()
+        own = stated(self.archive, Given(self.location))
+        if own is not None:
+            self.configured(str(own.config))
 
-    def _description(self) -> bytes | None:
-        try:
-            info = self.archive.getinfo("config.json")
-        except KeyError:
-            return None
-        if info.file_size > hdf5.LARGEST_ATTRIBUTE:
-            raise CheckpointError(f"{self.path}: config.json claims {info.file_size:,} bytes")
-        return self.archive.read(info)
+    def description(self) -> Any:
+        with self.reading():
+            return self.archive.json(CONFIG)

@@ -14,11 +14,12 @@ import msgspec
 from msgspec.structs import replace
 
 from vggkit.base.errors import VggkitError, shorten
-from vggkit.model.weights.checkpoint import Checkpoint, flattened
+from vggkit.model.weights.checkpoint import Checkpoint, OwnNetwork, flattened
 from vggkit.model.weights.keras_description import Departure
 from vggkit.model.weights.matching import Matching, match
 from vggkit.network import Network, PlacedLayer
 from vggkit.notation.layers import Conv2d, Flatten, GroupNorm, Layer, times
+from vggkit.notation.preprocess import spell_preprocess
 from vggkit.notation.spelling import fields, spell_value
 
 ADVICE = "load_model builds the network that the file is of; strict=False loads its weights into this one all the same"
@@ -54,7 +55,15 @@ def differences(network: Network, checkpoint: Checkpoint, matching: Matching, *,
         ]
     there = {pair.stored.name: pair.placed.name for pair in own_matching.pairs}
     counterparts = {pair.placed.name: there[pair.stored.name] for pair in matching.pairs if pair.stored.name in there}
-    return list(_Comparison(network, own.network, counterparts, own.departures, include_top=include_top).lines())
+    compared = _Comparison(network, own.network, counterparts, own.departures, include_top=include_top)
+    return [*_of_pictures(network, own), *compared.lines()]
+
+
+def _of_pictures(network: Network, own: OwnNetwork) -> Iterator[str]:
+    """Yield a line if a file's network prepares pictures itself, and the other's configuration does not say so."""
+    if own.prepares not in (None, network.config.preprocess):
+        said = ", ".join(f"{word} {shorten(value)}" for word, value in spell_preprocess(own.prepares).items())
+        yield f"input: the file's network prepares pictures itself: {said}; this configuration's preprocess does not"
 
 
 def _foreign(name: str, departure: Departure) -> str:

@@ -13,7 +13,7 @@ from vggkit.base.errors import VggkitError, escaped
 from vggkit.base.numbers import grouped, megabytes
 from vggkit.base.tables import Column, DrawnTable, FittedTable, Shown, Table, grid
 from vggkit.model.weights.checkpoint import Checkpoint
-from vggkit.model.weights.container import Exchanged, open_container
+from vggkit.model.weights.container import open_container
 from vggkit.model.weights.differences import differences
 from vggkit.model.weights.identification import likeliest
 from vggkit.model.weights.layouts import checkpoint_in_container, open_checkpoint
@@ -108,8 +108,7 @@ def inspect(path: str | os.PathLike[str], config: str | os.PathLike[str] | Netwo
     'D, width 0.1, 10 classes, input 3×32×32'
     """
     container = open_container(path)
-    is_structure = isinstance(container, Exchanged) and not container.tensors
-    checkpoint = checkpoint_in_container(container) if is_structure else open_checkpoint(path)
+    checkpoint = checkpoint_in_container(container) if container.is_structure else open_checkpoint(path)
     notes: tuple[str, ...] = ()
     try:
         network, matching, known, description, notes = _told(checkpoint, config)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from vggkit.base.errors import CheckpointError, escaped, shorten
+from vggkit.exchange.keras.description import MOST_LAYERS, KerasLayer, keras_layers
+from vggkit.exchange.keras.kinds import KERAS_KINDS
 from vggkit.model.weights.checkpoint import Checkpoint, Export, Flattened, Layout, StoredKind, StoredLayer, reordered
 from vggkit.model.weights.container import (
     CONFIG_KEY,
@@ -23,7 +25,6 @@ from vggkit.model.weights.container import (
     open_container,
     write_safetensors,
 )
-from vggkit.model.weights.keras_description import MOST_LAYERS, keras_layers
 from vggkit.network import Network, all_names
 from vggkit.notation.layers import Linear, Shape, elements
 
@@ -313,8 +314,12 @@ class KerasFile(Layout):
 
     def to_torch(self, tensor: Tensor, to: Flattened | None) -> Tensor:
         """In new memory, one position of the maps at a time."""
+        import torch
+
         if tensor.ndim == 4:
-            return tensor.permute(3, 2, 0, 1).contiguous()
+            turned = tensor.permute(3, 2, 0, 1)
+            # not contiguous(), which leaves strides to axes of one value as they are, for which kernels round otherwise
+            return turned.clone(memory_format=torch.contiguous_format)
         turned = tensor.T if tensor.ndim == 2 else tensor
         return reordered(turned, to) if to else turned.contiguous()
 
@@ -490,7 +495,7 @@ class Keras3(KerasFile):
             elif last == "num_batches_tracked":
                 groups.setdefault(f"{owner}/vars", []).append(stored)
         described = keras_layers(container.description())
-        said = described.names
+        said, roles_said = described.names, {layer.path: _roles(layer) for layer in described.layers}
         layers = []
         series: dict[StoredKind, set[str]] = {}
         for owner in sorted(groups, key=_natural):
@@ -499,7 +504,8 @@ class Keras3(KerasFile):
             values = sorted((s for s in groups[owner] if s not in counts), key=lambda stored: _natural(stored.name))
             if not all(stored.dtype.startswith(("float", "bfloat")) for stored in values):
                 continue  # the state of a random generator
-            roles = self.VARIABLES.get(re.sub(r"_\d+$", "", in_file)) or (ROLES[:2] if len(values) <= 2 else ROLES[:4])
+            usual = self.VARIABLES.get(re.sub(r"_\d+$", "", in_file)) or (ROLES[:2] if len(values) <= 2 else ROLES[:4])
+            roles = roles_said.get(f"/{owner.removesuffix('/vars')}") or usual
             if len(values) > len(roles):
                 roles = tuple(str(number) for number in range(len(values)))
             tensors = dict(zip(roles, values))
@@ -546,6 +552,12 @@ class Keras3(KerasFile):
             for role, read in layer.tensors.items():
                 place, name = (group, str(variables.index(role))) if role in variables else (owner, role)
                 place[name] = _array(export, read())
+
+
+def _roles(layer: KerasLayer) -> tuple[str, ...]:
+    """Return what the tensors of a layer are that a description has."""
+    kind = KERAS_KINDS.get(layer.word)
+    return () if kind is None else kind.roles(layer.options)
 
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (Torchvision(), Timm(), Keras(), Keras3(), Vggkit())}

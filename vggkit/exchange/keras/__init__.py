@@ -1,0 +1,1 @@
+"""Keras: the .keras archives of `model.save`."""
