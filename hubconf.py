@@ -3,7 +3,8 @@
     import torch
     model = torch.hub.load("path/to/a/checkout", "vgg16", source="local", pretrained=True)
 
-Each takes the keywords of `vggkit.build`. `torch.hub.list` names the entry points, `torch.hub.help` describes one.
+Each takes the keywords of `vggkit.build`. For a repository on GitHub
+`torch.hub.list` names the entry points, and `torch.hub.help` describes one.
 """
 
 from __future__ import annotations

@@ -295,6 +295,12 @@ class Schema:
         self.by_number = {**self.by_number, field.number: name}
 
 
+def fields(type: FieldType, *words: str) -> dict[str, Field]:
+    """Return fields of one type by name, from "number:name"."""
+    split = (word.split(":") for word in words)
+    return {name: Field(int(number), type) for number, name in split}
+
+
 class Packed(NamedTuple):
     """Numbers one behind the other, not read yet.
 

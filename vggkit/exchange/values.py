@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggkit.base.errors import LayerError
 from vggkit.base.shapes import Shape, elements, times
-from vggkit.exchange.messages import MalformedError
+from vggkit.exchange.messages import MalformedError, Packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +82,34 @@ def in_file(content: memoryview, shape: Shape, dtype: str) -> Values:
             lambda: (numpy.frombuffer(content, kind).astype("<u4") << 16).view("<f4").reshape(shape),
         )
     return Values(shape, dtype, lambda: numpy.frombuffer(content, kind).reshape(shape))
+
+
+def listed(pieces: Sequence[Any], numbers: Callable[[], Sequence[Any]], shape: Shape, dtype: str) -> Values:
+    """Return the values that a message lists.
+
+    Args:
+        pieces: of the message's field; numbers that are stored together are read where they lie.
+        numbers: returns them one by one.
+        shape: of the tensor.
+        dtype: torch's name of it, one of STORED but bfloat16.
+
+    Raises:
+        MalformedError: if there are too many, or too few.
+    """
+    if dtype in ("float32", "float64") and len(pieces) == 1 and isinstance(pieces[0], Packed):
+        return in_file(pieces[0].content, shape, dtype)
+    found = numbers()
+    if len(found) != elements(shape):
+        raise MalformedError(f"expected {elements(shape):,} values, found {len(found):,}")
+
+    def load() -> NDArray[Any]:
+        import numpy
+
+        if dtype == "float16":  # as the bits of each
+            return numpy.array(found, numpy.uint16).view(numpy.float16).reshape(shape)
+        return numpy.array(found, dtype).reshape(shape)
+
+    return Values(shape, dtype, load)
 
 
 def unknown(shape: Shape) -> Values:

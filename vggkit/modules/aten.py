@@ -54,7 +54,7 @@ class Padding(NamedTuple):
         (top, left), (height, width) = self.pads, layer.pads()
         if (height, width) != (0, 0) and (self.mode, layer.padding_mode) != ("zeros", "zeros"):
             raise LayerError(f"its input was padded with {self.mode}, and it pads with {layer.padding_mode} itself")
-        return Read(_plain(replace(layer, padding=(top + height, left + width), padding_mode=self.mode)), read.tensors)
+        return Read(replace(layer, padding=(top + height, left + width), padding_mode=self.mode).plain(), read.tensors)
 
 
 Reader = Callable[..., Sequence[Read] | Padding]
@@ -128,16 +128,6 @@ def _sizes(value: Any) -> Any:
 # Windows
 
 
-def _plain(layer: notation.Conv2d) -> notation.Conv2d:
-    """Return a convolution in the fewest words."""
-    pads = layer.pads()
-    mode = layer.padding_mode if any(pads) else "zeros"
-    same = replace(layer, padding="same", padding_mode=mode)
-    extents = [step * (size - 1) for size, step in zip(layer.kernel_size, layer.dilation)]
-    is_same = all(extent % 2 == 0 and extent // 2 == pad for extent, pad in zip(extents, pads))
-    return same if is_same else replace(layer, padding_mode=mode)
-
-
 def convolution(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
 ) -> Read:
@@ -158,7 +148,7 @@ def convolution(
     assert isinstance(layer, notation.Conv2d)  # as asked for
     if padding == "same" and any(step * (size - 1) % 2 for size, step in zip(layer.kernel_size, layer.dilation)):
         raise LayerError("it pads one side more than the other")
-    return Read(_plain(layer), {"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+    return Read(layer.plain(), {"weight": weight} if bias is None else {"weight": weight, "bias": bias})
 
 
 @reads("conv2d", "_convolution_mode")

@@ -70,14 +70,19 @@ def check_exported(network: Network, folder: Path, exporter: str) -> None:
     whole = torch.nn.Sequential(model, torch.nn.Softmax(1)) if network.ends_in_softmax else model
     try:
         by_torch(whole.eval(), images, path, exporter)
+        wanted = runtimes(path, images, onnx.load(str(path)).graph.input[0].name)
     except (ValueError, AssertionError, torch.onnx.errors.OnnxExporterError):  # it has no words for some options
+        return
+    except Exception as error:  # or writes what no runtime takes, such as a product of sizes that don't fit
+        if "onnxruntime" not in type(error).__module__:
+            raise
         return
     try:
         found = vggkit.build(vggkit.import_config(path), weights=path).eval()
     except CheckpointError as error:
         assert f"({NOT_READ[exporter]}): no layer of a configuration does" in str(error)  # noqa: PT017  # or it is read
         return
-    assert_close(runtimes(path, images, onnx.load(str(path)).graph.input[0].name), found, images)
+    assert_close(wanted, found, images)
 
 
 @pytest.mark.parametrize("exporter", NOT_READ)

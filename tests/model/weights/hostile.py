@@ -726,7 +726,7 @@ def _(path: Path) -> None:
     path.write_bytes(caffe_net(sized(7, sized(1, varint(10**12))) + sized(5, b"\0\0\0\0")))
 
 
-@hostile("apart.caffemodel", "fc (InnerProduct): expected 960 values in its blob, found 200,000")
+@hostile("apart.caffemodel", "fc (InnerProduct): expected 960 values, found 200,000")
 def _(path: Path) -> None:
     path.write_bytes(caffe_net(sized(7, sized(1, varint(5) + varint(192))) + b"\x2d\0\0\0\0" * 200_000))
 

@@ -15,6 +15,7 @@ from vggkit.base.errors import LayerError, shorten
 from vggkit.base.shapes import Pair, Shape, elements, times
 from vggkit.exchange.caffe.schema import OPTIONS
 from vggkit.exchange.chain import Chain
+from vggkit.exchange.layers import dropout, largest, with_windows
 from vggkit.exchange.messages import Message
 from vggkit.exchange.values import Values
 from vggkit.notation import layers as notation
@@ -133,6 +134,13 @@ class Weighted(CaffeKind):
         """Return a blob with its axes in torch's order."""
         return blob
 
+    def said(self, options: dict[str, Any], *, bias: bool) -> list[Said]:
+        """Return it with options, and with a bias unless it says that it has none."""
+        assert self.options is not None
+        if bias:
+            return [Said(self.word, (self.options, options), ("weight", "bias"))]
+        return [Said(self.word, (self.options, {**options, "bias_term": False}), ("weight",))]
+
 
 def _pair(options: Message, word: str, short: str, default: int | None) -> Pair:
     """Return height and width of something that may be given once, for both, or under two names."""
@@ -187,9 +195,7 @@ class Convolution(Weighted):
         )
         if min(*layer.kernel_size, *layer.stride, *layer.dilation, layer.groups) < 1:
             raise LayerError("expected a kernel, stride, dilation and group of at least 1")
-        same = replace(layer, padding="same")
-        fits = all(size % 2 for size in kernel) and same.pads() == padding
-        return same if fits else layer
+        return layer.plain()
 
     def write(self, layer: notation.Conv2d, x: Shape) -> list[Said]:
         pads = layer.pads()
@@ -203,9 +209,8 @@ class Convolution(Weighted):
             **_written_pair("stride", "stride", layer.stride, 1),
             **({"dilation": dilation} if layer.dilation != (1, 1) else {}),
             **({"group": layer.groups} if layer.groups > 1 else {}),
-            **({} if layer.bias else {"bias_term": False}),
         }
-        return [Said(self.word, (self.options, options), ("weight", "bias") if layer.bias else ("weight",))]
+        return self.said(options, bias=layer.bias)
 
 
 class InnerProduct(Weighted):
@@ -225,8 +230,7 @@ class InnerProduct(Weighted):
         return blob.turned() if is_turned else blob
 
     def write(self, layer: notation.Linear, x: Shape) -> list[Said]:
-        options = {"num_output": layer.out_features, **({} if layer.bias else {"bias_term": False})}
-        return [Said(self.word, (self.options, options), ("weight", "bias") if layer.bias else ("weight",))]
+        return self.said({"num_output": layer.out_features}, bias=layer.bias)
 
 
 class Pooling(CaffeKind):
@@ -246,7 +250,7 @@ class Pooling(CaffeKind):
         if options.get("global_pooling", False):
             if method == "AVE":
                 return notation.GlobalAvgPool2d()
-            return notation.MaxPool2d((x[1], x[2]), stride=(1, 1))
+            return largest(x)
         kernel, stride = _pair(options, "kernel_size", "kernel", None), _pair(options, "stride", "stride", 1)
         padding = _pair(options, "pad", "pad", 0)
         if min(*kernel, *stride) < 1:
@@ -263,7 +267,10 @@ class Pooling(CaffeKind):
 
     def write(self, layer: Layer, x: Shape) -> list[Said]:
         if isinstance(layer, notation.AdaptiveAvgPool2d):
-            return self.write(_dividing(layer, x), x)
+            if (same := with_windows(layer, x)) is not None:
+                return self.write(same, x)
+            sizes = f"{times(x[1:])} to {times(layer.output_size)}"
+            raise LayerError(f"Caffe has no average pool from {sizes}, which does not divide it")
         if isinstance(layer, notation.GlobalAvgPool2d):
             return [Said(self.word, (self.options, {"pool": "AVE", "global_pooling": True}))]
         assert isinstance(layer, (notation.MaxPool2d, notation.AvgPool2d))
@@ -295,17 +302,6 @@ def _caffes_places(axis: Places) -> int:
     if axis.padding and (count - 1) * axis.stride >= axis.size + axis.padding:
         count -= 1
     return count
-
-
-def _dividing(layer: notation.AdaptiveAvgPool2d, x: Shape) -> Layer:
-    """Return the average pool that has the same output, if the sizes divide."""
-    height, width = layer.output_size
-    if (height, width) == (1, 1):
-        return notation.GlobalAvgPool2d()
-    if x[1] % height or x[2] % width:
-        raise LayerError(f"Caffe has no average pool from {times(x[1:])} to {height}×{width}, which does not divide it")
-    window = x[1] // height, x[2] // width
-    return notation.AvgPool2d(window, stride=window)
 
 
 class LocalResponseNorm(CaffeKind):
@@ -415,10 +411,7 @@ class Dropout(CaffeKind):
     def read(self, sought: Sought) -> Layer:
         if not sought.options.get("scale_train", True):
             raise LayerError("it scales values when it runs, not in training; expected scale_train: true")
-        rate = sought.options.get("dropout_ratio", 0.5)
-        if not 0 <= rate < 1:
-            raise LayerError(f"dropout_ratio: expected a number from 0 to below 1, found {rate}")
-        return notation.Dropout(rate)
+        return dropout(sought.options.get("dropout_ratio", 0.5), "dropout_ratio")
 
     def write(self, layer: notation.Dropout, x: Shape) -> list[Said]:
         return [Said(self.word, (self.options, {"dropout_ratio": layer.p}))]

@@ -15,8 +15,9 @@ from vggkit.exchange.caffe.kinds import CAFFE_KINDS, Sought
 from vggkit.exchange.caffe.schema import NEW_TYPES, OLD_LAYER, OPTIONS
 from vggkit.exchange.chain import Chain, Imported
 from vggkit.exchange.files import plain_name
-from vggkit.exchange.messages import MalformedError, Message, Packed
-from vggkit.exchange.values import MisfitError, Values, in_file
+from vggkit.exchange.layers import told
+from vggkit.exchange.messages import MalformedError, Message
+from vggkit.exchange.values import MisfitError, Values, in_file, listed
 from vggkit.notation.config import Config
 from vggkit.notation.preprocess import LARGEST_SIDE, Preprocess, parse_preprocess
 
@@ -41,7 +42,7 @@ class CaffeLayer(NamedTuple):
     @property
     def told(self) -> str:
         """Its name and type, for messages."""
-        return escaped(f"{shorten(self.name).strip(chr(39))} ({shorten(self.type).strip(chr(39))})")
+        return told(self.name, self.type)
 
     @property
     def is_loss(self) -> bool:
@@ -208,20 +209,9 @@ def _blob(blob: Message) -> Values:
         raise LayerError(f"its blob has the shape {shorten(shape)}")
     word, dtype = ("double_data", "float64") if "double_data" in blob else ("data", "float32")
     pieces = blob.values.get(word, [])
-    if len(pieces) == 1 and isinstance(pieces[0], Packed):
-        return in_file(pieces[0].content, shape, dtype)
     if not pieces and not elements(shape):
         return in_file(memoryview(b""), shape, dtype)
-    numbers = blob.all(word)
-    if len(numbers) != elements(shape):
-        raise LayerError(f"expected {elements(shape):,} values in its blob, found {len(numbers):,}")
-
-    def load() -> Any:
-        import numpy
-
-        return numpy.array(numbers, dtype).reshape(shape)
-
-    return Values(shape, dtype, load)
+    return listed(pieces, lambda: blob.all(word), shape, dtype)
 
 
 IGNORED = ("Accuracy", "Silence", "ArgMax")

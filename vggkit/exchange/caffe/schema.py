@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from vggkit.exchange.messages import Boolean, Choice, Field, FieldType, Integer, Real, Schema, Submessage, Text
+from vggkit.exchange.messages import Boolean, Choice, Field, Integer, Real, Schema, Submessage, Text, fields
 
 INTEGER, BOOLEAN, FLOAT, DOUBLE, TEXT = Integer(), Boolean(), Real(), Real(double=True), Text()
-
-
-def _many(type: FieldType, *words: str) -> dict[str, Field]:
-    """Return fields of one type, from "number:name"."""
-    split = (word.split(":") for word in words)
-    return {name: Field(int(number), type) for number, name in split}
 
 
 SHAPE = Schema("BlobShape", {"dim": Field(1, INTEGER, joined=True)})
@@ -21,7 +15,7 @@ BLOB = Schema(
         "shape": Field(7, Submessage(SHAPE)),
         "data": Field(5, FLOAT, joined=True),
         "double_data": Field(8, DOUBLE, joined=True),
-        **_many(INTEGER, "1:num", "2:channels", "3:height", "4:width"),
+        **fields(INTEGER, "1:num", "2:channels", "3:height", "4:width"),
     },
 )
 
@@ -31,23 +25,23 @@ RULE = Schema(
     "NetStateRule",
     {
         "phase": Field(1, PHASE),
-        **_many(INTEGER, "2:min_level", "3:max_level"),
-        **_many(TEXT, "4:stage", "5:not_stage"),
+        **fields(INTEGER, "2:min_level", "3:max_level"),
+        **fields(TEXT, "4:stage", "5:not_stage"),
     },
 )
 
 FILLER = Schema("FillerParameter", {})
 
-WINDOW = _many(INTEGER, "9:pad_h", "10:pad_w")
+WINDOW = fields(INTEGER, "9:pad_h", "10:pad_w")
 
 CONVOLUTION = Schema(
     "ConvolutionParameter",
     {
-        **_many(INTEGER, "1:num_output", "3:pad", "4:kernel_size", "6:stride", "18:dilation", "5:group", "16:axis"),
-        **_many(INTEGER, "11:kernel_h", "12:kernel_w", "13:stride_h", "14:stride_w"),
+        **fields(INTEGER, "1:num_output", "3:pad", "4:kernel_size", "6:stride", "18:dilation", "5:group", "16:axis"),
+        **fields(INTEGER, "11:kernel_h", "12:kernel_w", "13:stride_h", "14:stride_w"),
         **WINDOW,
-        **_many(BOOLEAN, "2:bias_term", "17:force_nd_im2col"),
-        **_many(Submessage(FILLER), "7:weight_filler", "8:bias_filler"),
+        **fields(BOOLEAN, "2:bias_term", "17:force_nd_im2col"),
+        **fields(Submessage(FILLER), "7:weight_filler", "8:bias_filler"),
         "engine": Field(15, Choice({"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2})),
     },
 )
@@ -56,7 +50,7 @@ POOLING = Schema(
     "PoolingParameter",
     {
         "pool": Field(1, Choice({"MAX": 0, "AVE": 1, "STOCHASTIC": 2})),
-        **_many(INTEGER, "4:pad", "2:kernel_size", "3:stride", "5:kernel_h", "6:kernel_w", "7:stride_h", "8:stride_w"),
+        **fields(INTEGER, "4:pad", "2:kernel_size", "3:stride", "5:kernel_h", "6:kernel_w", "7:stride_h", "8:stride_w"),
         **WINDOW,
         "global_pooling": Field(12, BOOLEAN),
         "round_mode": Field(13, Choice({"CEIL": 0, "FLOOR": 1})),
@@ -68,9 +62,9 @@ POOLING = Schema(
 INNER_PRODUCT = Schema(
     "InnerProductParameter",
     {
-        **_many(INTEGER, "1:num_output", "5:axis"),
-        **_many(BOOLEAN, "2:bias_term", "6:transpose"),
-        **_many(Submessage(FILLER), "3:weight_filler", "4:bias_filler"),
+        **fields(INTEGER, "1:num_output", "5:axis"),
+        **fields(BOOLEAN, "2:bias_term", "6:transpose"),
+        **fields(Submessage(FILLER), "3:weight_filler", "4:bias_filler"),
     },
 )
 
@@ -78,7 +72,7 @@ LRN = Schema(
     "LRNParameter",
     {
         "local_size": Field(1, INTEGER),
-        **_many(FLOAT, "2:alpha", "3:beta", "5:k"),
+        **fields(FLOAT, "2:alpha", "3:beta", "5:k"),
         "norm_region": Field(4, Choice({"ACROSS_CHANNELS": 0, "WITHIN_CHANNEL": 1})),
         "engine": Field(6, Choice({"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2})),
     },
@@ -86,15 +80,15 @@ LRN = Schema(
 
 BATCH_NORM = Schema(
     "BatchNormParameter",
-    {"use_global_stats": Field(1, BOOLEAN), **_many(FLOAT, "2:moving_average_fraction", "3:eps")},
+    {"use_global_stats": Field(1, BOOLEAN), **fields(FLOAT, "2:moving_average_fraction", "3:eps")},
 )
 
 SCALE = Schema(
     "ScaleParameter",
     {
-        **_many(INTEGER, "1:axis", "2:num_axes"),
+        **fields(INTEGER, "1:axis", "2:num_axes"),
         "bias_term": Field(4, BOOLEAN),
-        **_many(Submessage(FILLER), "3:filler", "5:bias_filler"),
+        **fields(Submessage(FILLER), "3:filler", "5:bias_filler"),
     },
 )
 
@@ -109,7 +103,7 @@ ELU = Schema("ELUParameter", {"alpha": Field(1, FLOAT)})
 
 SWISH = Schema("SwishParameter", {"beta": Field(1, FLOAT)})
 
-CLIP = Schema("ClipParameter", _many(FLOAT, "1:min", "2:max"))
+CLIP = Schema("ClipParameter", fields(FLOAT, "1:min", "2:max"))
 
 ENGINE_ONLY = Schema("", {"engine": Field(1, Choice({"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2}))})
 
@@ -117,19 +111,19 @@ SOFTMAX = Schema(
     "SoftmaxParameter", {"engine": Field(1, Choice({"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2})), "axis": Field(2, INTEGER)}
 )
 
-LOG = Schema("LogParameter", _many(FLOAT, "1:base", "2:scale", "3:shift"))
+LOG = Schema("LogParameter", fields(FLOAT, "1:base", "2:scale", "3:shift"))
 
-FLATTEN = Schema("FlattenParameter", _many(INTEGER, "1:axis", "2:end_axis"))
+FLATTEN = Schema("FlattenParameter", fields(INTEGER, "1:axis", "2:end_axis"))
 
 INPUT = Schema("InputParameter", {"shape": Field(1, Submessage(SHAPE))})
 
 TRANSFORM = Schema(
     "TransformationParameter",
     {
-        **_many(FLOAT, "1:scale", "5:mean_value"),
-        **_many(INTEGER, "3:crop_size"),
+        **fields(FLOAT, "1:scale", "5:mean_value"),
+        **fields(INTEGER, "3:crop_size"),
         "mean_file": Field(4, TEXT),
-        **_many(BOOLEAN, "2:mirror", "6:force_color", "7:force_gray"),
+        **fields(BOOLEAN, "2:mirror", "6:force_color", "7:force_gray"),
     },
 )
 
@@ -145,17 +139,17 @@ DATA = Schema(
 
 IMAGE_DATA = Schema(
     "ImageDataParameter",
-    {**DATA.fields, **_many(INTEGER, "9:new_height", "10:new_width"), "is_color": Field(11, BOOLEAN)},
+    {**DATA.fields, **fields(INTEGER, "9:new_height", "10:new_width"), "is_color": Field(11, BOOLEAN)},
 )
 
-MEMORY_DATA = Schema("MemoryDataParameter", _many(INTEGER, "2:channels", "3:height", "4:width"))
+MEMORY_DATA = Schema("MemoryDataParameter", fields(INTEGER, "2:channels", "3:height", "4:width"))
 
 DUMMY_DATA = Schema(
     "DummyDataParameter",
-    {"shape": Field(6, Submessage(SHAPE)), **_many(INTEGER, "3:channels", "4:height", "5:width")},
+    {"shape": Field(6, Submessage(SHAPE)), **fields(INTEGER, "3:channels", "4:height", "5:width")},
 )
 
-PARAM = Schema("ParamSpec", {"name": Field(1, TEXT), **_many(FLOAT, "3:lr_mult", "4:decay_mult")})
+PARAM = Schema("ParamSpec", {"name": Field(1, TEXT), **fields(FLOAT, "3:lr_mult", "4:decay_mult")})
 
 OPTIONS: dict[str, tuple[Schema, int, int]] = {
     "convolution_param": (CONVOLUTION, 106, 10),
@@ -186,11 +180,11 @@ OPTIONS: dict[str, tuple[Schema, int, int]] = {
 LAYER = Schema(
     "LayerParameter",
     {
-        **_many(TEXT, "1:name", "2:type", "3:bottom", "4:top"),
+        **fields(TEXT, "1:name", "2:type", "3:bottom", "4:top"),
         "phase": Field(10, PHASE),
         "param": Field(6, Submessage(PARAM)),
         "blobs": Field(7, Submessage(BLOB)),
-        **_many(Submessage(RULE), "8:include", "9:exclude"),
+        **fields(Submessage(RULE), "8:include", "9:exclude"),
         **{word: Field(number, Submessage(schema)) for word, (schema, number, _) in OPTIONS.items()},
     },
 )
@@ -218,10 +212,10 @@ NEW_TYPES = {
 OLD_LAYER = Schema(
     "V1LayerParameter",
     {
-        **_many(TEXT, "4:name", "2:bottom", "3:top", "1001:param"),
+        **fields(TEXT, "4:name", "2:bottom", "3:top", "1001:param"),
         "type": Field(5, Choice(OLD_TYPES)),
         "blobs": Field(6, Submessage(BLOB)),
-        **_many(Submessage(RULE), "32:include", "33:exclude"),
+        **fields(Submessage(RULE), "32:include", "33:exclude"),
         "layer": Field(1, Submessage(Schema("V0LayerParameter", {"name": Field(1, TEXT)}))),
         **{word: Field(number, Submessage(schema)) for word, (schema, _, number) in OPTIONS.items() if number},
     },

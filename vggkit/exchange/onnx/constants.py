@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from vggkit.base.errors import LayerError, escaped, shorten
 from vggkit.base.shapes import Shape, elements
 from vggkit.exchange.files import content_of
-from vggkit.exchange.messages import MalformedError, Message, Packed
+from vggkit.exchange.messages import MalformedError, Message
 from vggkit.exchange.onnx.nodes import Node
 from vggkit.exchange.onnx.schema import DTYPES
-from vggkit.exchange.values import Values, in_file, unknown
+from vggkit.exchange.values import Values, in_file, listed, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,26 +69,11 @@ class Constants:
             if "raw_data" in tensor:
                 return in_file(tensor.get("raw_data"), shape, dtype)
             word = {"float32": "float_data", "float64": "double_data", "int64": "int64_data"}.get(dtype, "int32_data")
-            pieces = tensor.values.get(word, [])
-            if dtype in ("float32", "float64") and len(pieces) == 1 and isinstance(pieces[0], Packed):
-                return in_file(pieces[0].content, shape, dtype)
-            return self.listed(tensor.all(word), shape, dtype)
+            if dtype == "bfloat16":
+                raise MalformedError("expected its values as raw bytes")
+            return listed(tensor.values.get(word, []), lambda: tensor.all(word), shape, dtype)
         except MalformedError as error:
             raise MalformedError(f"the tensor {told}: {error}") from None
-
-    def listed(self, numbers: list[Any], shape: Shape, dtype: str) -> Values:
-        """Return values that are listed one by one."""
-        if len(numbers) != elements(shape) or dtype == "bfloat16":
-            raise MalformedError(f"expected {elements(shape):,} values, found {len(numbers):,}")
-
-        def load() -> NDArray[Any]:
-            import numpy
-
-            if dtype == "float16":  # as the bits of each
-                return numpy.array(numbers, numpy.uint16).view(numpy.float16).reshape(shape)
-            return numpy.array(numbers, dtype).reshape(shape)
-
-        return Values(shape, dtype, load)
 
     def external(self, tensor: Message) -> memoryview:
         """Return the bytes of a tensor that lie in a file beside this one."""

@@ -10,6 +10,7 @@ from math import inf, prod
 
 from vggkit.base.errors import LayerError, shorten
 from vggkit.base.shapes import Shape, times
+from vggkit.exchange.layers import dropout
 from vggkit.exchange.onnx import moves, windows  # noqa: F401 # what they read is in READERS, then
 from vggkit.exchange.onnx.nodes import Node
 from vggkit.exchange.onnx.readers import READERS, reads
@@ -200,9 +201,7 @@ def _(node: Node, walk: Walk) -> None:
         rate = walk.constants.number(node.inputs[1])
     if len(node.inputs) > 2 and node.inputs[2] and walk.constants.number(node.inputs[2]):
         raise LayerError("it drops values when it runs; expected training_mode false")
-    if not 0 <= rate < 1:
-        raise LayerError(f"ratio: expected a number from 0 to below 1, found {rate:g}")
-    walk.pointwise(node, notation.Dropout(rate))
+    walk.pointwise(node, dropout(rate, "ratio"))
 
 
 @reads("Identity")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vggkit.base.errors import LayerError, escaped, shorten
+from vggkit.exchange.layers import told
 from vggkit.exchange.messages import MalformedError, Message
 
 MOST_NODES = 20_000
@@ -34,7 +35,7 @@ class Node(NamedTuple):
     @property
     def told(self) -> str:
         """Its name and type, for messages."""
-        return escaped(f"{shorten(self.name).strip(chr(39))} ({shorten(self.op).strip(chr(39))})")
+        return told(self.name, self.op)
 
     def integer(self, word: str, default: int) -> int:
         """Return an option that is a whole number."""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from vggkit.exchange.messages import Content, Field, FieldType, Integer, Real, Schema, Submessage, Text
+from vggkit.exchange.messages import Content, Field, Integer, Real, Schema, Submessage, Text, fields
 
 INTEGER, FLOAT, DOUBLE, TEXT, CONTENT = Integer(), Real(), Real(double=True), Text(), Content()
 
 
-def _of(type: FieldType, *words: str) -> dict[str, Field]:
-    """Return fields of one type, from "number:name"."""
-    split = (word.split(":") for word in words)
-    return {name: Field(int(number), type) for number, name in split}
-
-
-ENTRY = Schema("StringStringEntryProto", _of(TEXT, "1:key", "2:value"))
+ENTRY = Schema("StringStringEntryProto", fields(TEXT, "1:key", "2:value"))
 
 TENSOR = Schema(
     "TensorProto",
     {
         "dims": Field(1, INTEGER, joined=True),
-        **_of(INTEGER, "2:data_type", "14:data_location"),
+        **fields(INTEGER, "2:data_type", "14:data_location"),
         "float_data": Field(4, FLOAT, joined=True),
         "int32_data": Field(5, INTEGER, joined=True),
         "int64_data": Field(7, INTEGER, joined=True),
@@ -47,7 +41,7 @@ ATTRIBUTE = Schema(
 NODE = Schema(
     "NodeProto",
     {
-        **_of(TEXT, "1:input", "2:output", "3:name", "4:op_type", "7:domain"),
+        **fields(TEXT, "1:input", "2:output", "3:name", "4:op_type", "7:domain"),
         "attribute": Field(5, Submessage(ATTRIBUTE)),
     },
 )
@@ -64,7 +58,7 @@ GRAPH = Schema(
         "node": Field(1, Submessage(NODE)),
         "name": Field(2, TEXT),
         "initializer": Field(5, Submessage(TENSOR)),
-        **_of(Submessage(VALUE_INFO), "11:input", "12:output", "13:value_info"),
+        **fields(Submessage(VALUE_INFO), "11:input", "12:output", "13:value_info"),
     },
 )
 
@@ -77,7 +71,7 @@ MODEL = Schema(
     "ModelProto",
     {
         "ir_version": Field(1, INTEGER),
-        **_of(TEXT, "2:producer_name", "3:producer_version"),
+        **fields(TEXT, "2:producer_name", "3:producer_version"),
         "opset_import": Field(8, Submessage(OPSET)),
         "graph": Field(7, Submessage(GRAPH)),
         "metadata_props": Field(14, Submessage(ENTRY)),

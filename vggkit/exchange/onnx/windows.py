@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from vggkit.base.errors import LayerError, shorten
 from vggkit.base.shapes import Pair, Shape, times
+from vggkit.exchange.layers import largest
 from vggkit.exchange.onnx.constants import axes_of
 from vggkit.exchange.onnx.nodes import Node
 from vggkit.exchange.onnx.readers import reads
@@ -78,9 +79,7 @@ def _(node: Node, walk: Walk) -> None:
     )
     if layer.groups < 1:
         raise LayerError(f"group: expected a whole number from 1, found {layer.groups}")
-    same = replace(layer, padding="same")
-    if all(size % 2 for size in kernel) and same.pads() == pad:
-        layer = same
+    layer = layer.plain()
     if shape != (wanted := layer.parameters(x)["weight"]):
         raise LayerError(f"expected weights of {times(wanted)}, found {times(shape)}")
     bias = {"bias": (node.inputs[2], shape[:1])} if has_bias else {}
@@ -177,8 +176,7 @@ def _(node: Node, walk: Walk) -> None:
 
 @reads("GlobalMaxPool")
 def _(node: Node, walk: Walk) -> None:
-    _, height, width = walk.maps()
-    walk.layer(node, notation.MaxPool2d((height, width), stride=(1, 1)))
+    walk.layer(node, largest(walk.maps()))
 
 
 @reads("ReduceMean", "ReduceMax")
@@ -192,9 +190,8 @@ def _(node: Node, walk: Walk) -> None:
     if {walk.axes[place] for place in places} != {2, 3}:
         raise LayerError("expected it over height and width")
     first = walk.axes
-    _, height, width = walk.chain.maps()
-    largest = notation.MaxPool2d((height, width), stride=(1, 1))
-    walk.chain.add(node.name, notation.GlobalAvgPool2d() if node.op == "ReduceMean" else largest)
+    whole = notation.GlobalAvgPool2d() if node.op == "ReduceMean" else largest(walk.chain.maps())
+    walk.chain.add(node.name, whole)
     channels = walk.chain.shape[0]
     kept = bool(node.integer("keepdims", 1))
     moves, walk.moves, walk.is_turned = walk.moves, [], False

@@ -14,6 +14,7 @@ from vggkit.base.errors import LayerError
 from vggkit.base.shapes import Pair, Shape, elements
 from vggkit.base.version import __version__
 from vggkit.exchange.files import Written
+from vggkit.exchange.layers import with_windows
 from vggkit.exchange.messages import Message
 from vggkit.exchange.onnx.averages import averages
 from vggkit.exchange.onnx.graph import BATCH, IMAGE, STATEMENT, GraphWriter, value_info
@@ -173,11 +174,8 @@ def _(layer: notation.AdaptiveAvgPool2d, graph: GraphWriter) -> str:
     x = graph.placed.input_shape
     _, height, width = x
     rows, columns = layer.output_size
-    if (rows, columns) == (1, 1):
-        return graph.add("GlobalAveragePool", graph.current)
-    if height % rows == 0 and width % columns == 0:
-        window = height // rows, width // columns
-        return graph.add("AveragePool", graph.current, kernel_shape=window, strides=window)
+    if (same := with_windows(layer, x)) is not None:
+        return add(same, graph)
     # windows of different sizes: each row of a matrix averages one, along the height and then along the width
     above = graph.floats("rows", (rows, height), [*chain(*averages(height, rows))])
     averaged = graph.add("MatMul", above, graph.current)

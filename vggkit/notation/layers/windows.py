@@ -145,6 +145,14 @@ class Conv2d(Layer, frozen=True, rename={"out_channels": "channels", "kernel_siz
             )
         return height // 2, width // 2
 
+    def plain(self) -> Conv2d:
+        """Return the same convolution in the fewest words: padded by "same" where that is what its numbers are."""
+        pads = self.pads()
+        mode = self.padding_mode if any(pads) else "zeros"
+        height, width = self._extent()
+        is_same = (2 * pads[0] + 1, 2 * pads[1] + 1) == (height, width)
+        return replace(self, padding="same" if is_same else pads, padding_mode=mode)
+
     def _extent(self) -> Pair:
         (height, width), dilation = self.kernel_size, self.dilation
         return dilation[0] * (height - 1) + 1, dilation[1] * (width - 1) + 1
