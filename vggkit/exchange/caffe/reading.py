@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from vggkit.base.errors import LayerError, TooSmallError, escaped, shorten
 from vggkit.base.shapes import Shape, elements, times
-from vggkit.exchange.caffe.kinds import CAFFE_KINDS, Sought
+from vggkit.exchange.caffe.kinds import CAFFE_KINDS
+from vggkit.exchange.caffe.rules import Sought
 from vggkit.exchange.caffe.schema import NEW_TYPES, OLD_LAYER, OPTIONS
 from vggkit.exchange.chain import Chain, Imported
 from vggkit.exchange.files import plain_name

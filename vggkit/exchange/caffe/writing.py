@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vggkit.base.errors import LayerError
 from vggkit.base.shapes import Shape, elements
-from vggkit.exchange.caffe.kinds import WRITING, Fixed, Said
+from vggkit.exchange.caffe.kinds import WRITING
+from vggkit.exchange.caffe.rules import Fixed, Said
 from vggkit.exchange.caffe.schema import BLOB, INPUT, LAYER, NET, SHAPE
 from vggkit.exchange.files import Written
 from vggkit.exchange.messages import Bulk, Message
