@@ -150,6 +150,15 @@ def test_more_ranks_than_stages_are_refused() -> None:
         vggkit.memory("A", batch=12, ranks=24, parallel="pipeline+ddp", freeze=["block1", "block2"])
 
 
+def test_networks_with_one_parameter_or_none_are_refused() -> None:
+    """What can't be cut, and what no optimizer could be made for."""
+    group: dict[str, Any] = {"batch": 2, "ranks": 2, "parallel": "pipeline"}
+    with pytest.raises(ArgumentError, match="expected at most 1 stage, as x has no more"):
+        vggkit.memory(vggkit.loads("{name: x, input: 3x8x8, blocks: [[conv3-2, maxpool]]}"), **group)
+    with pytest.raises(ArgumentError, match=r"^parallel: pipeline needs a parameter that is trained, and x has none$"):
+        vggkit.memory(vggkit.loads("{name: x, input: 3x8x8, blocks: [[maxpool, maxpool]]}"), **group)
+
+
 def test_the_largest_batch_has_the_cuts_that_are_best_for_it() -> None:
     """With no cuts there is room for a larger one, and with the best of them for this one."""
     group: dict[str, Any] = {"ranks": 3, "parallel": "pipeline", "microbatches": 4}

@@ -131,8 +131,8 @@ class Pipeline(WholeModel):
 
     @classmethod
     def models(cls, group: Group, network: Network) -> Iterable[tuple[str, Sequence[PlacedLayer]]]:
-        if group.cut == AUTO:  # each stage that is found has a parameter that is trained
-            return []
+        if group.cut == AUTO:  # each stage that is found has a parameter that is trained, if there are any
+            return super().models(group, network)
         return [(f"the stage from {stage.layers[0].name} on", stage.layers) for stage in stages_of(network, group.cut)]
 
     @classmethod

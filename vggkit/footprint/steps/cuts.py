@@ -73,8 +73,9 @@ def best_cut(network: Network, options: StepOptions) -> tuple[str, ...]:
     while path and figures.look_at(path):
         path = shortest(begins, len(layers), stages, figures.known, max)
     if not path:
+        most = most_stages(measure, begins)
         raise ArgumentError(
-            f"ranks: parallel {options.group.parallel} expected at most {most_stages(measure, begins)} stages, as"
+            f"ranks: parallel {options.group.parallel} expected at most {most} stage{'s' * (most > 1)}, as"
             f" {network.name} has no more with a parameter that is trained, found {stages}"
         )
     least = max(figures.exact[edge] for edge in path)
