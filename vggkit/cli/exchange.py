@@ -35,8 +35,8 @@ FILE = click.Path(path_type=str)
 def import_command(file: str, values: str | None, weights: str | None, input: str | None, output: Path | None) -> None:
     """Print a network from another tool's file as YAML.
 
-    FILE is an .onnx, torch's .pt2, Keras's .keras, or a .prototxt or .caffemodel of Caffe; CAFFEMODEL has the weights
-    of a .prototxt.
+    FILE is an .onnx, torch's .pt2 or TorchScript, Keras's .keras, or a .prototxt or .caffemodel of Caffe; CAFFEMODEL
+    has the weights of a .prototxt.
     A network that is not a chain of layers is refused with the place and the reason.
     """
     from vggkit.model.exchange import import_config

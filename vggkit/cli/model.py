@@ -35,7 +35,7 @@ class _LayoutOption(click.Option):
 def inspect(file: str, config: str | None, tensors: bool, format: str | None, output: Path | None) -> None:
     """Identify a checkpoint: layout, configuration, parameters, bytes.
 
-    FILE is a checkpoint of torchvision, timm, Keras or vggkit, or another tool's file (.onnx, .pt2, .caffemodel).
+    FILE is a checkpoint of torchvision, timm, Keras or vggkit, or another file (.onnx, .pt2, TorchScript, .caffemodel).
     Nothing in it is executed. Where the format allows it, no values are read. Exit 1 if it does not fit the
     configuration of --config.
     """

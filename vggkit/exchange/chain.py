@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from vggkit.exchange.messages import MalformedError
 from vggkit.exchange.values import MisfitError, Tensors, Values, constant
 from vggkit.modules.parts import Part, configured
 from vggkit.network import Network, place
+from vggkit.notation.config import Config
 from vggkit.notation.layers import LARGEST, BatchNorm, Flatten, Layer
 from vggkit.notation.preprocess import Preprocess
 
@@ -44,6 +45,21 @@ class Chain:
         self.image = self.shape = image
         self.parts: list[Part] = []
         self.values: list[Mapping[str, Values]] = []
+        self.last: tuple[Layer, Mapping[str, Values]] | None = None
+        """The layer that was added last, or could not be."""
+
+    def may_be_for(self, image: Shape) -> bool:
+        """Tell whether the layers that were added fit another image, the one that could not be among them."""
+        shape = image
+        try:
+            for part in self.parts:
+                shape = part.layer.output_shape(shape)
+            layer, values = self.last or (Flatten(), {})
+            layer.output_shape(shape)
+            held = {**layer.parameters(shape), **layer.buffers(shape)}
+        except LayerError:
+            return False
+        return all(tensor.shape == held[role] for role, tensor in values.items())
 
     def add(self, path: str, layer: Layer, values: Mapping[str, Values] | None = None) -> None:
         """Add a layer.
@@ -60,6 +76,7 @@ class Chain:
             raise LayerError(f"expected at most {MOST_LAYERS:,} layers, found more")
         if layer.needs_flat and len(self.shape) == 3:
             self.add(path, Flatten())
+        self.last = layer, values or {}
         part = Part(path, layer, self.shape)
         output = part.output_shape
         if elements(output) > LARGEST:
@@ -130,3 +147,8 @@ class Chain:
             if tensor.is_known
         }
         return network, tensors
+
+
+def likely_sides() -> Iterable[int]:
+    """Return the sides that the images of a network may have, the likely ones first: those that five pools halve."""
+    return dict.fromkeys((Config("").input[1], *range(32, 513, 32), *range(1, 513)))

@@ -44,11 +44,13 @@ class Given(NamedTuple):
         path: where it is.
         image: the shape of one image, if the user says it.
         weights: the file with its weights, where that is another one.
+        likely: the shape of an image that it may well be for, where it does not say it.
     """
 
     path: str
     image: Shape | None = None
     weights: str | None = None
+    likely: Shape | None = None
 
     @property
     def stem(self) -> str:
@@ -79,17 +81,13 @@ class Written(NamedTuple):
     tensors: Mapping[tuple[str, str], Callable[[], NDArray[Any]]] | None
 
 
-class ModelFile(ABC):
-    """A kind of file: how it is read, and how it is written."""
+class ReadableFile(ABC):
+    """A kind of file that is read."""
 
     title: ClassVar[str]
     """What it is called for people."""
-    ending: ClassVar[str]
-    """Of its files' names."""
     takes_weights: ClassVar[bool]
     """Whether it has a place for weights."""
-    needs_weights: ClassVar[bool]
-    """Whether it is nothing without them."""
 
     @abstractmethod
     def read(self, given: Given) -> Imported:
@@ -98,25 +96,6 @@ class ModelFile(ABC):
         Raises:
             MalformedError: if it is no such file, or has what no configuration says.
         """
-
-    @abstractmethod
-    def write(self, file: IO[bytes], written: Written) -> str:
-        """Write a file.
-
-        Args:
-            file: where to.
-            written: what to write.
-
-        Returns:
-            What someone who uses the file must know: its version, the names of its input and output.
-
-        Raises:
-            LayerError: if the format has no place for a layer, before anything is written.
-        """
-
-    def suited(self, network: Network) -> Network:
-        """Return the network that is written for another one: the same values, given the weights in its order."""
-        return network
 
     def imported(self, given: Given) -> Imported:
         """Read a file; whatever is wrong with it is one line.
@@ -137,6 +116,34 @@ class ModelFile(ABC):
         except Exception as error:  # a stranger's file can make its reader raise anything
             said = escaped(shorten(f"{type(error).__name__}: {error}", 120))
             raise CheckpointError(f"{path}: can't be read as {self.title}: {said}") from None
+
+
+class ModelFile(ReadableFile):
+    """A kind of file that is read and written."""
+
+    ending: ClassVar[str]
+    """Of its files' names."""
+    needs_weights: ClassVar[bool]
+    """Whether it is nothing without them."""
+
+    @abstractmethod
+    def write(self, file: IO[bytes], written: Written) -> str:
+        """Write a file.
+
+        Args:
+            file: where to.
+            written: what to write.
+
+        Returns:
+            What someone who uses the file must know: its version, the names of its input and output.
+
+        Raises:
+            LayerError: if the format has no place for a layer, before anything is written.
+        """
+
+    def suited(self, network: Network) -> Network:
+        """Return the network that is written for another one: the same values, given the weights in its order."""
+        return network
 
     def exported(self, file: IO[bytes], written: Written) -> str:
         """Write a file; what it has no place for is one line.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from vggkit.base.errors import ArgumentError, escaped, file_name
 from vggkit.base.files import opened
 from vggkit.exchange.files import Given, Written
-from vggkit.exchange.kinds import kind_asked_for
+from vggkit.exchange.kinds import kind_asked_for, kind_to_write
 from vggkit.modules.told import TorchModule, is_module
 from vggkit.network import Network, Source
 from vggkit.notation.config import Config, input_shape
@@ -39,7 +39,7 @@ def import_config(
 
     Args:
         path: the file; its ending says whose it is: .onnx, torch's .pt2, Keras's .keras, or Caffe's .prototxt or
-            .caffemodel.
+            .caffemodel; TorchScript is known by what is in it.
         values: the .caffemodel with the weights of a .prototxt.
         input: shape of one image, "3x224x224"; if absent, the file's.
         weights: where to write the weights, with the configuration; the ending says the format, as for `convert`.
@@ -125,7 +125,7 @@ def export(
     >>> export("D", pathlib.Path(tempfile.mkdtemp()) / "D.prototxt")
     'input data, output prob'
     """
-    kind = kind_asked_for(path)
+    kind = kind_to_write(path)
     network = kind.suited(Network.of(source, **overrides))
     if weights is None and is_module(source) and kind.takes_weights:
         weights = source

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from vggkit.base.errors import LayerError
 from vggkit.base.shapes import Pair, Shape, times
 from vggkit.notation import layers as notation
 from vggkit.notation.layers import Layer
-from vggkit.notation.spelling import typed
+from vggkit.notation.spelling import fields, typed
 
 
 class Read(NamedTuple):
@@ -99,7 +99,7 @@ def read(op: str, x: Shape, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
 
 
 def _in_place(one: Read) -> Read:
-    has_choice = any(field.name == "inplace" for field in fields(one.layer))
+    has_choice = "inplace" in one.layer.__struct_fields__
     return one._replace(layer=replace(one.layer, inplace=True)) if has_choice else one
 
 
@@ -110,7 +110,7 @@ def _layer(kind: type[Layer], **values: Any) -> Layer:
         LayerError: says which option has a value that it can't have.
     """
     checked = {}
-    for field in fields(kind):
+    for field in fields(kind).values():
         if field.name in values:
             value = values[field.name]
             try:

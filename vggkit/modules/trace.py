@@ -135,7 +135,8 @@ def _quiet() -> Iterator[None]:
 def _check_runnable(path: str, module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise ArgumentError(
-            f"model: {path} is TorchScript, which can't be followed; expected the module it was made of"
+            f"model: {path} is TorchScript, which is not followed; expected the module it was made of, or its file in"
+            " import_config"
         )
     for name, tensor in (*module._parameters.items(), *module._buffers.items()):
         if tensor is not None and is_lazy(tensor):

@@ -292,8 +292,8 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
         lambda m, x: torch.nn.functional.conv2d(x, m.a.weight * 2), "its weights or numbers are computed as it runs"
     ),
     "overwritten": (overwritten, "sigmoid.* takes a value that was overwritten in place before"),
-    "turned": (lambda m, x: m.a(x).transpose(2, 3), "no layer of a configuration moves values so, from 3×8×8 to 3×8×8"),
-    "mixed": (lambda m, x: m.a(x).reshape(1, -1), "moves values so"),
+    "turned": (lambda m, x: m.a(x).transpose(2, 3), "moves values so, from 3×8×8 to 3×8×8"),
+    "mixed": (lambda m, x: m.a(x).reshape(1, -1), "moves values so, from 3×8×8 to 384"),
     "sequences": (lambda m, x: m.fc(x), "linear in fc: its input is 3×8×8; expected flat features"),
     "padding alone": (lambda m, x: torch.nn.functional.pad(m.a(x), (1, 1, 1, 1)), "it pads maps, and no convolution"),
     "half": (lambda m, x: m.a(x).half().float(), "to.*: no layer of a configuration does that"),

@@ -30,8 +30,8 @@ from tests.model.weights.makers import in_layout
 from vggkit.base import hdf5, rehearsal
 from vggkit.model.weights.inspection import inspect
 
-ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel", "onnx", "pt2")
-GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 3, "prototxt": 1, "caffemodel": 1, "onnx": 4, "pt2": 2}
+ENDINGS = ("pth", "safetensors", "h5", "keras", "prototxt", "caffemodel", "onnx", "pt2", "pt")
+GOOD = {"pth": 2, "safetensors": 2, "h5": 2, "keras": 3, "prototxt": 1, "caffemodel": 1, "onnx": 4, "pt2": 2, "pt": 2}
 """How many seeds of each format come first and are good."""
 SMALL = 2**16
 """Bytes of the largest seed: of a larger one most mutations would change values alone."""
@@ -80,6 +80,12 @@ def seeds(folder: Path, formats: tuple[str, ...]) -> dict[str, list[bytes]]:
         vggkit.export(model.config, good / f"layers.{ending}")
         found[ending].append((good / f"layers.{ending}").read_bytes())
     found["onnx"] += [(TF2ONNX / name).read_bytes() for name in ("maps.onnx", "valid.onnx")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, that TorchScript is old
+        programs = torch.jit.script(model), torch.jit.trace(model, torch.rand(1, 3, 8, 8))
+        for number, program in enumerate(programs):
+            torch.jit.save(program, str(good / f"{number}.pt"))
+            found["pt"].append((good / f"{number}.pt").read_bytes())
     (folder / "hostile").mkdir()
     for name, (make, _) in FILES.items():
         path = folder / "hostile" / name

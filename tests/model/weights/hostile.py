@@ -234,7 +234,7 @@ def _(path: Path) -> None:
     archive(path, pickled(b"}") | {"byteorder": b"big"})
 
 
-@hostile("script.pth", "a TorchScript program")
+@hostile("script.pth", "expected a module of TorchScript, found something else in its data.pkl")
 def _(path: Path) -> None:
     archive(path, pickled(b"}") | {"constants.pkl": b"\x80\x02)."})
 
@@ -952,6 +952,77 @@ def _(path: Path) -> None:
 def _(path: Path) -> None:
     made = {**node("\x1b[31mrelu.default", "y", named("x")), "metadata": {"nn_module_stack": "L,\x1b[31mn,M"}}
     archive(path, program([made]))
+
+
+def scripted(forward: str, more: str = "", constants: bytes = b"\x80\x02).") -> dict[str, bytes]:
+    """Return the members of TorchScript: one module with the tensor w, whose forward has these lines."""
+    made = pickled(b"c__torch__\nM\n)\x81}", text("w"), tensor("FloatStorage", 4, number(4) + b"\x85"), b"sb")
+    lines = "\n".join(f"    {line}" for line in forward.splitlines())
+    code = f"class M(Module):\n  def forward(self: __torch__.M,\n    x: Tensor) -> Tensor:\n{lines}\n{more}"
+    return {**made, "constants.pkl": constants, "code/__torch__.py": code.encode(), "data/0": bytes(16)}
+
+
+SCRIPTS = {
+    "endless": ("n = 1\nwhile True:\n  n = torch.add(n, 1)", "expected at most 150,000 steps, found more"),
+    "range": ("for i in range(999999999999):\n  n = i\nreturn x", "expected at most 150,000 steps, found more"),
+    "itself": ("return (self).forward(x, )", "expected at most 40 functions in one another, found more"),
+    "doubled": ("n = [x]\n" + "n = [n, n]\n" * 5_000 + "return torch.cat(n)", "expected one tensor as its output"),
+    "grown": ("n = [1]\n" + "n = torch.add(n, n)\n" * 500 + "return torch.view(x, n)", "view in"),
+    "powers": ("n = 3\n" + "n = torch.mul(n, n)\n" * 500 + "return torch.view(x, [n, 1])", "view in"),
+    "layers": ("x = torch.relu(x)\n" * 2_001 + "return x", "expected at most 2,000 layers, found more"),
+    "calls": ("while True:\n  x = torch.relu(x)", "expected at most 10,000 operations, found more"),
+    "misfits": (
+        "x = torch.relu(x)\n" * 1_990 + "x = torch.flatten(x, 1)\nreturn torch.linear(x, self.w)",
+        "expected units × features as weights, found 4",
+    ),
+    "deep": ("return " + "-" * 3_900 + "1", "expected statements of at most 1,000 words"),
+    "attributes": ("return (x" + ".a\n" * 100_000 + ")", "expected statements of at most 1,000 words"),
+    "brackets": ("return " + "[" * 900, "expected code of TorchScript"),
+    "blocks": ("\n".join(" " * depth + "if True:" for depth in range(300)), "expected code of TorchScript"),
+    "digits": ("return " + "9" * 1_000_000, "expected lines of at most 4,000 bytes"),
+    "long": ("#\n" * 2**20, "expected at most 2,097,152 bytes of code, found more"),
+    "python": ("return __import__('os').system('touch pt_was_executed')", "it calls something that is not known"),
+    "eval": ('return eval(\'open("pt_was_executed", "w")\')', "expected one tensor as its output"),
+    "comprehension": ("return [x for x in range(9)]", "expected an expression of TorchScript, found ListComp"),
+    "statement": ("import os", "expected a statement of TorchScript, found Import"),
+    "control": ("ops.prim.RaiseException('\x1b[31m')", "it raises an error: '\\x1b[31m'"),
+}
+"""Forward passes that mean harm, with what their refusal says."""
+
+
+def script(name: str) -> Maker:
+    """Return what writes one of them."""
+
+    def make(path: Path) -> None:
+        archive(path, scripted(SCRIPTS[name][0]))
+
+    return make
+
+
+for _name, (_, _says) in SCRIPTS.items():
+    FILES[f"{_name}.pt"] = script(_name), _says
+
+
+@hostile("bomb.pt", "code/__torch__.py has 1,000,000,000 bytes")
+def _(path: Path) -> None:
+    archive(path, {**scripted(""), "code/__torch__.py": b" " * 10**9}, zipfile.ZIP_DEFLATED)
+
+
+@hostile("object.pt", "refused, as it would run code: it asks for posix.system")
+def _(path: Path) -> None:
+    archive(path, {**scripted(""), "data.pkl": CODE})
+
+
+@hostile("constants.pt", "refused: its pickle has more than 1,048,576 steps")
+def _(path: Path) -> None:
+    archive(path, scripted("return x", constants=b"\x80\x02" + b")" * (2**20 + 2) + b"."))
+
+
+@hostile("huge.pt", "expected 2000000000 values with strides [1] from 0 on, found 4")
+def _(path: Path) -> None:
+    big = tensor("FloatStorage", 2 * 10**9, number(2 * 10**9) + b"\x85")
+    members = {**scripted("return x"), **pickled(b"c__torch__\nM\n)\x81}", text("w"), big, b"sb")}
+    archive(path, {**members, "code/__torch__.py": members["code/__torch__.py"].replace(b"return x", b"return self.w")})
 
 
 def _memory() -> int:

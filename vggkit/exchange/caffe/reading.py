@@ -14,7 +14,7 @@ from vggkit.base.shapes import Shape, elements, times
 from vggkit.exchange.caffe.kinds import CAFFE_KINDS
 from vggkit.exchange.caffe.rules import Sought
 from vggkit.exchange.caffe.schema import NEW_TYPES, OLD_LAYER, OPTIONS
-from vggkit.exchange.chain import Chain, Imported
+from vggkit.exchange.chain import Chain, Imported, likely_sides
 from vggkit.exchange.files import plain_name
 from vggkit.exchange.layers import told
 from vggkit.exchange.messages import MalformedError, Message
@@ -356,6 +356,5 @@ def _images(
         return
     if not any(blobs.values()):
         raise MalformedError("it does not say the size of its images; --input says it")
-    likely = [Config("").input[1], *range(32, 513, 32)]  # what five pools halve without a rest
-    for side in dict.fromkeys((*likely, *range(1, 513))):
+    for side in likely_sides():
         yield channels, side, side

@@ -31,6 +31,7 @@ class Archive:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._content = content_of(path)
         try:
             self.zip = open_archive(path)
         except zipfile.BadZipFile:
@@ -40,7 +41,6 @@ class Archive:
         if not all(name.startswith(self.root) for name in names):
             self.root = ""
         self.names = frozenset(name.removeprefix(self.root) for name in names)
-        self._content: memoryview | None = None
 
     def has(self, name: str) -> bool:
         """Tell whether it has a member."""
@@ -68,8 +68,6 @@ class Archive:
             raise MalformedError(f"{self._told(name)} is compressed or encrypted, which torch doesn't do")
         with open(self.path, "rb") as file:
             begin = place_in(file, info)
-        if self._content is None:
-            self._content = content_of(self.path)
         if begin is None or begin + info.file_size > len(self._content):
             raise MalformedError(f"{self._told(name)} lies outside of the file")
         return self._content[begin : begin + info.file_size]

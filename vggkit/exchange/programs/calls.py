@@ -18,7 +18,7 @@ from vggkit.modules.steps import Called, chain, local_response_norm
 BATCH = 2
 """Images, where a program takes any number: with more than one, what mixes them up shows."""
 
-MOST_CALLS = 20_000
+MOST_CALLS = 10_000
 
 HANDED_ON = ("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "to", "_to_copy")
 """What returns the values as they are, unless it changes their format."""
@@ -27,7 +27,7 @@ FLOAT32 = 6
 """The number of this format in c10/core/ScalarType.h."""
 
 SCALED = ("add", "div", "mul", "pow", "sub")
-"""What computes values of the shape that they had, in the parts of a local response normalisation."""
+"""What computes values of the shape that they had, as in the parts of a local response normalisation."""
 
 
 @dataclass
@@ -114,13 +114,13 @@ class Call(NamedTuple):
         return Called(self.op, args, self.sources, self.shape or ())
 
 
-def values_in(arguments: Any) -> list[Value]:
-    """Return the values of a program in nested arguments, in order."""
-    if isinstance(arguments, Value):
-        return [arguments]
-    if isinstance(arguments, (list, tuple)) and not isinstance(arguments, Values):
-        return [value for one in arguments for value in values_in(one)]
-    return []
+def values_in(arguments: Sequence[Any]) -> list[Value]:
+    """Return the values of a program in arguments, and in lists among these, in order."""
+    found: list[Value] = []
+    for one in arguments:
+        inner = one if isinstance(one, list) else [one]
+        found += [value for value in inner if isinstance(value, Value)]
+    return found
 
 
 class Recorder:
@@ -169,7 +169,7 @@ class Recorder:
 
 def _output(call: Call) -> tuple[Shape | None, bool]:
     """Return the shape of what an operation makes, None if it is not known, and whether that may lie in its input."""
-    if call.op in SCALED:
+    if call.op.removesuffix("_") in SCALED:
         return call.shape, False
     with suppress(LayerError):
         args, kwargs = call.behind()

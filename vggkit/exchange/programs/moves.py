@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vggkit.base.errors import LayerError, shorten
 from vggkit.base.shapes import Shape, elements, times
+from vggkit.exchange.values import MisfitError
 from vggkit.notation.layers import Flatten
 
 MOST_VALUES = 2**22
@@ -49,9 +50,9 @@ def moves_of(op: str, x: Shape, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     try:
         found = maker(x, *args, **kwargs)
     except (TypeError, ValueError, IndexError):
-        raise LayerError(f"it can't move {times(x)} as {shorten(args)} say") from None
+        raise MisfitError(f"it can't move {times(x)} as {shorten(args)} say") from None
     if any(len(move.shape) > MOST_AXES or prod(move.shape) != prod(x) for move in found):
-        raise LayerError(f"it can't make {times(found[-1].shape)} of {times(x)}")
+        raise MisfitError(f"it can't make {times(found[-1].shape)} of {times(x)}")
     return found
 
 
@@ -148,7 +149,9 @@ def layer_of_moves(moves: Sequence[Move], x: Shape, batch: int) -> Flatten | Non
         for order, axes in (("chw", (0, 1, 2, 3)), ("hwc", (0, 2, 3, 1))):
             if _are_in_order(moves, (batch, *x), axes):
                 return Flatten("hwc") if order == "hwc" else Flatten()
-    raise LayerError(f"no layer of a configuration moves values so, from {times(x)} to {times(shape[1:]) or 'nothing'}")
+    raise MisfitError(
+        f"no layer of a configuration moves values so, from {times(x)} to {times(shape[1:]) or 'nothing'}"
+    )
 
 
 def _are_in_order(moves: Sequence[Move], x: Shape, axes: Sequence[int]) -> bool:

@@ -21,13 +21,13 @@ import msgspec
 from vggkit.base import hdf5
 from vggkit.base.archives import MOST_DIRECTORY, open_archive, place_in
 from vggkit.base.errors import ArgumentError, CheckpointError, escaped, shorten
+from vggkit.base.pickles import MOST_DIMENSIONS, StorageRecord, TensorRecord, tensor_of, unpickle
 from vggkit.exchange.chain import Imported
 from vggkit.exchange.files import Given
 from vggkit.exchange.keras.archive import CONFIG, KerasArchive
 from vggkit.exchange.keras.archive import WEIGHTS as WEIGHTS_MEMBER
 from vggkit.exchange.keras.stated import stated
 from vggkit.exchange.kinds import kind_asked_for, kind_of_file
-from vggkit.model.weights.pickles import MOST_DIMENSIONS, StorageRecord, TensorRecord, tensor_of, unpickle
 
 if TYPE_CHECKING:
     import torch
@@ -179,12 +179,13 @@ def _first_line(error: BaseException) -> str:
     return shorten(lines[0] if lines else type(error).__name__, 160).strip("'\"")
 
 
-def open_container(path: str | os.PathLike[str]) -> Container:
+def open_container(path: str | os.PathLike[str], likely: tuple[int, ...] | None = None) -> Container:
     """Open a file with tensors in it.
 
     Args:
-        path: a file of safetensors, PyTorch, HDF5 or Keras, or a folder of safetensors, whatever its name; or another
-            tool's file, by its ending.
+        path: a file of safetensors, PyTorch, HDF5, Keras or TorchScript, or a folder of safetensors, whatever its name;
+            or another tool's file, by its ending.
+        likely: the shape of an image that its network may well be for, where it does not say it.
 
     Raises:
         CheckpointError: if there is no such file, it is none of these, it is damaged, or it would execute code.
@@ -200,7 +201,7 @@ def open_container(path: str | os.PathLike[str]) -> Container:
         raise CheckpointError(f"{shorten(path, 200).strip(chr(39))}: can't be read: {reason}") from None
     if head.startswith(b"PK\x03\x04") and _is_keras(path):
         return KerasZip(path)
-    return Exchanged(path) if kind_of_file(path) else _kind(path, head)(path)
+    return Exchanged(path, likely=likely) if kind_of_file(path) else _kind(path, head)(path)
 
 
 def _kind(path: str, head: bytes) -> type[Container]:
@@ -452,8 +453,6 @@ class PyTorch(Mapped):
             if len(roots) != 1:
                 raise CheckpointError(f"{self.path}: expected an archive of torch.save, found one without a data.pkl")
             root = roots[0]
-            if f"{root}/constants.pkl" in archive.namelist():
-                raise CheckpointError(f"{self.path}: refused: a TorchScript program; save the model's state_dict()")
             if f"{root}/byteorder" in archive.namelist() and self._member(archive, f"{root}/byteorder") != b"little":
                 raise CheckpointError(f"{self.path}: expected little-endian values, found big-endian ones")
             for member in members:
@@ -620,6 +619,7 @@ class Exchanged(Container):
     Args:
         path: the file.
         known: what it says; None reads it.
+        likely: the shape of an image that it may well be for, where it does not say it.
     """
 
     ordered = True
@@ -629,11 +629,11 @@ class Exchanged(Container):
     def is_structure(self) -> bool:
         return not self.tensors
 
-    def __init__(self, path: str, known: Imported | None = None) -> None:
+    def __init__(self, path: str, known: Imported | None = None, likely: tuple[int, ...] | None = None) -> None:
         super().__init__(path)
         kind = kind_asked_for(path)
         self.format = kind.title
-        self.network, tensors, self.notes = known or kind.imported(Given(path))
+        self.network, tensors, self.notes = known or kind.imported(Given(path, likely=likely))
         self.metadata[CONFIG_KEY] = str(self.network.config)
         self.values = {
             f"{placed.module}.{role}": tensors[placed.name, role]

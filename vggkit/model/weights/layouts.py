@@ -34,16 +34,17 @@ if TYPE_CHECKING:
 ROLES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], likely: Shape | None = None) -> Checkpoint:
     """Open a file with weights in it.
 
     Args:
         path: the file.
+        likely: the shape of an image that its network may well be for, where it does not say it.
 
     Raises:
         CheckpointError: if it is no checkpoint, damaged, or would execute code.
     """
-    checkpoint = checkpoint_in_container(open_container(path))
+    checkpoint = checkpoint_in_container(open_container(path, likely))
     container = checkpoint.container
     if not any(layer.kind in ("conv", "fc") for layer in checkpoint.layers):
         names = ", ".join(list(container.tensors)[:3]) or "no tensor at all"

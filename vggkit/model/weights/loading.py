@@ -75,7 +75,7 @@ def checkpoint_of(source: WeightsSource | nn.Module, network: Network) -> Checkp
             f"weights: expected a file, 'imagenet' or a torch module, found {shorten(type(source).__name__)}; a state"
             " dict does not say how its layers run, its module does"
         )
-    return open_checkpoint(resolve(source, network))
+    return open_checkpoint(resolve(source, network), network.input_shape)
 
 
 def load_weights(

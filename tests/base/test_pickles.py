@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tests.model.weights.hostile import LEGACY, archive, pickled, tensor, text
 from tests.model.weights.makers import small
 from vggkit import CheckpointError
+from vggkit.base.pickles import unpickle
 from vggkit.model.weights.container import WEIGHTS, open_container
-from vggkit.model.weights.pickles import unpickle
 
 
 def training() -> dict[str, Any]:

@@ -81,13 +81,13 @@ class Ordered(dict[Any, Any]):
     said: Any = None
 
 
-class _Global(NamedTuple):
+class Global(NamedTuple):
     """The name of a class, function or dtype, which is never looked up."""
 
     name: str
 
 
-class _Opaque:
+class Opaque:
     """A value without tensors, whose contents are of no use here."""
 
 
@@ -103,13 +103,19 @@ def tensor_of(value: Any) -> TensorRecord | None:
     return tensor if isinstance(tensor, TensorRecord) else None
 
 
-def unpickle(path: str, file: BinaryIO, storages: dict[str, StorageRecord] | None = None) -> Any:
+def unpickle(
+    path: str,
+    file: BinaryIO,
+    storages: dict[str, StorageRecord] | None = None,
+    kind: type[Machine] | None = None,
+) -> Any:
     """Run one pickle, from where the file stands to its end.
 
     Args:
         path: the file's, for errors.
         file: its bytes in memory.
         storages: is given the rows of values that the pickle mentions.
+        kind: what knows more steps than those of a checkpoint.
 
     Returns:
         What it describes: dicts, lists, tuples, numbers, text, and a TensorRecord for each tensor.
@@ -117,7 +123,7 @@ def unpickle(path: str, file: BinaryIO, storages: dict[str, StorageRecord] | Non
     Raises:
         CheckpointError: if it does anything that a checkpoint does not need, too long, or is damaged.
     """
-    machine = _Machine(path, {} if storages is None else storages)
+    machine = (kind or Machine)(path, {} if storages is None else storages)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count > MOST_OPCODES:
@@ -130,7 +136,7 @@ def unpickle(path: str, file: BinaryIO, storages: dict[str, StorageRecord] | Non
         raise CheckpointError(f"{path}: can't be read as PyTorch: its pickle is damaged") from None
 
 
-class _Machine:
+class Machine:
     """The stack, the marks in it and the memo of a pickle."""
 
     def __init__(self, path: str, storages: dict[str, StorageRecord]) -> None:
@@ -202,26 +208,40 @@ class _Machine:
         kind = SPECIAL.get(name.removeprefix("torch._utils."))
         if kind is not None:
             raise self.refused(f"it holds {kind}, and only dense tensors are read")
-        if not (name in _CALLS or name in _CLASSES or _storage_dtype(name) or _is_dtype(name)):
+        if not self.knows(name):
             raise CheckpointError(
                 f"{self.path}: refused, as it would run code: it asks for {escaped(name[:100])}, and only tensors are"
                 f" read. Save the model's state_dict() instead of the model"
             )
-        self.stack.append(_Global(name))
+        self.stack.append(Global(name))
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a name may stand in a pickle."""
+        return name in _CALLS or name in _CLASSES or bool(_storage_dtype(name)) or _is_dtype(name)
 
     def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, _Global) or not isinstance(arguments, tuple) or function.name not in _CALLS:
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise self.refused("a call of something else than what makes tensors")
-        self.stack.append(_CALLS[function.name](self, *arguments))
+        self.stack.append(self.called(function.name, arguments))
+
+    def called(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        """Return what stands for the result of a call."""
+        if name not in _CALLS:
+            raise self.refused("a call of something else than what makes tensors")
+        return _CALLS[name](self, *arguments)
 
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
+        self.set_state(target, state)
+
+    def set_state(self, target: Any, state: Any) -> None:
+        """Give an object its state."""
         if isinstance(target, Ordered) and isinstance(state, dict):
             target.said = state.get("_metadata")
         elif isinstance(target, _Parameter) and isinstance(state, tuple) and len(state) == len(_PARAMETER_STATE):
             target.tensor = tensor_of(state[0])
-        elif not isinstance(target, _Opaque):
+        elif not isinstance(target, Opaque):
             raise self.refused("a pickle of something else than tensors")
 
     def storage(self, _: Any) -> None:
@@ -230,7 +250,7 @@ class _Machine:
         if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] != "storage":
             raise self.refused("a reference to something else than a tensor's values")
         kind, key, elements, view = said[1], said[2], said[4], said[5] if len(said) == 6 else None
-        dtype = _storage_dtype(kind.name) if isinstance(kind, _Global) else None
+        dtype = _storage_dtype(kind.name) if isinstance(kind, Global) else None
         if dtype is None or not isinstance(key, str) or not _is_size(elements):
             raise self.refused("values of an unknown kind")
         whole = StorageRecord(key, dtype or None, elements)
@@ -286,7 +306,7 @@ class _Machine:
         dtype: Any,
         metadata: Any = None,
     ) -> TensorRecord:
-        if not isinstance(dtype, _Global) or not _is_dtype(dtype.name):
+        if not isinstance(dtype, Global) or not _is_dtype(dtype.name):
             raise TypeError
         word = dtype.name.removeprefix("torch.")
         return self.tensor(storage, offset, shape, stride, requires_grad, hooks, metadata, dtype=word)
@@ -299,7 +319,7 @@ class _Machine:
 
     def of_type(self, function: Any, kind: Any, arguments: Any, state: Any) -> Any:
         """Make a tensor that has attributes, which are passed by."""
-        if not isinstance(function, _Global) or not isinstance(kind, _Global) or kind.name not in _CLASSES:
+        if not isinstance(function, Global) or not isinstance(kind, Global) or kind.name not in _CLASSES:
             raise self.refused("a tensor of a class of its own")
         if not isinstance(arguments, tuple) or function.name not in _TENSORS:
             raise TypeError
@@ -308,8 +328,8 @@ class _Machine:
     def size(self, sides: Any) -> Any:
         return sides
 
-    def opaque(self, *arguments: Any) -> _Opaque:
-        return _Opaque()
+    def opaque(self, *arguments: Any) -> Opaque:
+        return Opaque()
 
 
 def _is_size(value: Any) -> bool:
@@ -341,8 +361,8 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
 }
 _VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING")
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine.mark,
+_STEPS: dict[str, Callable[[Machine, Any], None]] = {
+    "MARK": Machine.mark,
     "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
     "TUPLE1": lambda machine, _: machine.tuple_of(1),
     "TUPLE2": lambda machine, _: machine.tuple_of(2),
@@ -351,30 +371,30 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "APPENDS": lambda machine, _: machine.append(machine.since_mark()),
     "SETITEM": lambda machine, _: machine.set_one(),
     "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
-    "GLOBAL": _Machine.name,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.call,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.storage,
+    "GLOBAL": Machine.name,
+    "REDUCE": Machine.call,
+    "NEWOBJ": Machine.call,
+    "BUILD": Machine.build,
+    "BINPERSID": Machine.storage,
 }
 """What each opcode does; those that are not here are refused."""
 
 _TENSORS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _Machine.tensor,
-    "torch._utils._rebuild_tensor_v2": _Machine.tensor,
-    "torch._utils._rebuild_tensor_v3": _Machine.tensor_with_dtype,
-    "torch._utils._rebuild_parameter": _Machine.parameter,
-    "torch._utils._rebuild_parameter_with_state": _Machine.parameter,
+    "torch._utils._rebuild_tensor": Machine.tensor,
+    "torch._utils._rebuild_tensor_v2": Machine.tensor,
+    "torch._utils._rebuild_tensor_v3": Machine.tensor_with_dtype,
+    "torch._utils._rebuild_parameter": Machine.parameter,
+    "torch._utils._rebuild_parameter_with_state": Machine.parameter,
 }
 _CALLS: dict[str, Callable[..., Any]] = {
     **_TENSORS,
-    "torch.nn.parameter.Parameter": _Machine.empty_parameter,
-    "torch._tensor._rebuild_from_type_v2": _Machine.of_type,
-    "collections.OrderedDict": _Machine.ordered,
-    "torch.Size": _Machine.size,
-    "torch.device": _Machine.opaque,
-    "collections.Counter": _Machine.opaque,  # a scheduler's milestones
-    "_codecs.encode": _Machine.opaque,  # bytes
+    "torch.nn.parameter.Parameter": Machine.empty_parameter,
+    "torch._tensor._rebuild_from_type_v2": Machine.of_type,
+    "collections.OrderedDict": Machine.ordered,
+    "torch.Size": Machine.size,
+    "torch.device": Machine.opaque,
+    "collections.Counter": Machine.opaque,  # a scheduler's milestones
+    "_codecs.encode": Machine.opaque,  # bytes
 }
 """What a pickle may call, and what stands for it here."""
 
