@@ -226,7 +226,7 @@ def _load_name(name: str) -> Config:
         config = _shipped(path)
         aliases = tuple(f"{alias}_bn" for alias in config.aliases)
         return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
-    if Path(name).is_file():
+    if os.path.isfile(name):
         advice = "expected a file that ends in .yaml; `vggkit import` makes one of another tool's file"
         raise ConfigError([Problem(f"{file_name(name)}: {advice}")])
     known = f" Known: {', '.join(names())}; those of `vggkit list --family`; or give a path that ends in .yaml"

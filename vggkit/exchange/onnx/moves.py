@@ -51,6 +51,12 @@ def _reshape(node: Node, walk: Walk, shape: Shape) -> None:
     walk.move(lambda array: array.reshape(shape), shape, node.told, axes=axes)
 
 
+@reads("Concat")
+def _(node: Node, _: Walk) -> None:
+    if len(node.inputs) != 1:
+        raise LayerError("it joins values with others; a network here is a chain")
+
+
 @reads("Squeeze")
 def _(node: Node, walk: Walk) -> None:
     rank = len(walk.shape)

@@ -10,7 +10,7 @@ from vggkit.base.errors import LayerError
 from vggkit.exchange.messages import shortest
 from vggkit.exchange.onnx.constants import axes_of, fold
 from vggkit.exchange.onnx.nodes import Node
-from vggkit.exchange.onnx.walk import Walk
+from vggkit.exchange.onnx.walk import Padding, Walk
 from vggkit.notation import layers as notation
 from vggkit.notation.layers import Layer
 
@@ -276,5 +276,42 @@ def _is_variance(part: Any, walk: Walk) -> bool:
     return first is second and _is_centred(first, walk) and _is_mean(part, walk, of=source)
 
 
-TOGETHER: tuple[Callable[[Formula, Walk], bool], ...] = (_response_norm, _activation, _batch_norm)
-"""What adds a layer, if operations are that layer together, and tells whether they are."""
+# Circular padding, as torch's older exporter writes it
+
+
+def _wrapped(formula: Formula, walk: Walk) -> bool:
+    """Note a padding of maps along one axis with what lies at their other side."""
+    node, inputs = formula.node, formula.inputs
+    axis = node.integer("axis", 0)
+    places = [place for place, one in enumerate(inputs) if one is None]
+    if node.op != "Concat" or axis not in (2, 3) or len(places) != 1 or len(walk.shape) != 4:
+        return False
+    size, (place,) = walk.maps()[axis - 1], places
+    before, behind = (_cut(part, walk, axis, size) for part in (inputs[:place], inputs[place + 1 :]))
+    if before is None or behind is None or before != range(size - len(before), size) or behind != range(len(behind)):
+        return False
+    held = walk.take_padding() or Padding("wrap", (0, 0, 0, 0), 0.0)
+    if held.mode != "wrap":
+        return False
+    pads = [*held.pads]
+    pads[axis - 2], pads[axis] = len(before), len(behind)
+    walk.padding = Padding("wrap", (pads[0], pads[1], pads[2], pads[3]), 0.0)
+    return True
+
+
+def _cut(parts: Sequence[Any], walk: Walk, axis: int, size: int) -> range | None:
+    """Return which rows or columns are cut out of the value that came in; None if something else is done."""
+    if not parts:
+        return range(0)
+    (part, *others) = parts
+    if others or not isinstance(part, Formula) or part.node.op != "Slice" or part.inputs[0] is not None:
+        return None
+    numbers = [walk.constants.numbers(name) for name in part.node.inputs[1:]]
+    if len(numbers) < 3 or not all(len(one) == 1 for one in numbers) or numbers[3:] not in ([], [(1,)]):
+        return None
+    start, end, where = (one[0] for one in numbers[:3])
+    return range(*slice(start, end).indices(size)) if where % 4 == axis else None
+
+
+TOGETHER: tuple[Callable[[Formula, Walk], bool], ...] = (_response_norm, _activation, _batch_norm, _wrapped)
+"""What adds a layer or notes a padding, if operations are that together, and tells whether they are."""
