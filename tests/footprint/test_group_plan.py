@@ -155,7 +155,7 @@ def test_images_that_cant_be_shared_out_evenly_are_the_reason() -> None:
     text = str(vggkit.plan("D", ranks=3, batch=8))
     assert "ddp, ddp-view, zero1, fsdp" in text
     assert "can't be used: batch: expected a multiple of 3, found 8." in text
-    assert "tensor can't be used: ranks: parallel tensor expected a number that divides the 4096 units of fc1" in text
+    assert "tensor+ddp can't be used: ranks: parallel tensor+ddp expected a product of two numbers above 1" in text
 
 
 @pytest.mark.parametrize("figure", SORTS)
@@ -190,7 +190,7 @@ def test_the_command_prints_what_the_function_returns() -> None:
     assert isinstance(found, GroupPlan)
     assert printed("plan", "D", "--ranks", "8", "--batch", "256", "--card", "24GiB", "--sort", "sent") == f"{found}\n"
     assert run("plan", "D", "--ranks", "8", "--batch", "256", "--card", "1GB").exit_code == 1
-    assert run("plan", "D", "--ranks", "17", "--batch", "8").exit_code == 1
+    assert run("plan", "D", "--ranks", "1009", "--batch", "8").exit_code == 1
     assert vggkit.plan("D", ranks=8).images == 8
 
 
