@@ -79,7 +79,7 @@ CASES = [
 
 
 RANKS = {"tensor": 2, "tensor+ddp": 4}
-"""How many ranks there are, where not three: those that divide a layer divide its units."""
+"""How many ranks there are, where not three."""
 
 
 def of_case(case: str) -> dict[str, Any]:

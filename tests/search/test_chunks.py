@@ -196,12 +196,12 @@ def test_each_option_of_the_training_step_reaches_every_figure(word: str) -> Non
 
 
 def test_a_network_that_ranks_cant_run_is_left_out() -> None:
-    """As is what depends on numbers: 819 units can't be divided by two. In a comparison it has the reason instead."""
+    """As is what depends on numbers: one class can't be divided by two. In a comparison it has the reason instead."""
     shared = {"ranks": 2, "parallel": "tensor"}
-    found = vggkit.find("A", "allcnn_c", figures="training_peak", vary={"width": [0.2, 0.25]}, **shared)
-    assert ([variant.label for variant in found], found.left_out) == (["A:width=0.25"], 3)
+    found = vggkit.find("A", "allcnn_c", figures="training_peak", vary={"num_classes": [1, 10]}, **shared)
+    assert ([variant.label for variant in found], found.left_out) == (["A:num_classes=10"], 3)
     assert found.reason is not None
-    assert "expected a number that divides the 819 units of fc1, found 2" in found.reason
+    assert "expected at most as many as predictions has units, 1, found 2" in found.reason
     columns = vggkit.compare("A", "allcnn_c", batch=4, **shared).networks
     assert columns[0].training_peak_bytes == vggkit.memory("A", batch=4, **shared).peak_bytes
     assert columns[1].training_peak_bytes is None
