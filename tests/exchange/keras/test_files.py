@@ -208,7 +208,7 @@ POOLS = [
         "{maxpool: 2, stride: 2, ceil_mode: true}", "{maxpool: 3, stride: 3, padding: 1, ceil_mode: true}", "{maxpool: 2x3, padding: 0x1}",
         "{maxpool: 2, stride: 2, padding: 1}", "{avgpool: 3, stride: 2, padding: 1}", "{avgpool: 3, stride: 1, padding: 1, count_include_pad: false}",
         "{avgpool: 3, stride: 2, padding: 1, count_include_pad: false}", "{conv: 4, stride: 2}", "{conv: 4, stride: 3, padding: 2x1, kernel: 5x3}",
-        "{conv: 3, groups: 3, kernel: 2, padding: 1, bias: false}", "{conv: 3, dilation: 2}", "{adaptive-avgpool: 3x2}", "{adaptive-avgpool: 1}",
+        "{conv: 3, groups: 3, kernel: 2, padding: 1, bias: false}", "{conv: 3, dilation: 2}", "{conv: 3, kernel: 4, padding: 1}", "{adaptive-avgpool: 3x2}", "{adaptive-avgpool: 1}",
     )
 ]  # fmt: skip
 """Windows on odd and even sides, behind values of both signs and of one."""
