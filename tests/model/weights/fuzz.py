@@ -25,7 +25,8 @@ from pathlib import Path
 import torch
 
 import vggkit
-from tests.model.weights.hostile import FILES, zipped
+from tests.model.weights.hostile import zipped
+from tests.model.weights.hostile_programs import FILES
 from tests.model.weights.makers import in_layout
 from vggkit.base import hdf5, rehearsal
 from vggkit.model.weights.inspection import inspect

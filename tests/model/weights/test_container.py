@@ -18,7 +18,8 @@ import torch.distributed.checkpoint
 from safetensors.torch import save_file
 
 import vggkit
-from tests.model.weights.hostile import FILES, MOST_MEMORY, MOST_SECONDS, header
+from tests.model.weights.hostile import MOST_MEMORY, MOST_SECONDS, header
+from tests.model.weights.hostile_programs import FILES
 from tests.model.weights.makers import LAYOUT_FILES, archived, in_layout, scores, small
 from vggkit import CheckpointError
 from vggkit.base import hdf5

@@ -94,9 +94,7 @@ def _stated(program: Program, given: Given) -> Network | None:
 def _missing(archive: Archive) -> str:
     """Say what an archive is that has no exported program."""
     if archive.has(BEFORE):
-        return (
-            "it was exported by a torch before 2.8; torch.export.load and .save of torch 2.8 or newer make it current"
-        )
+        return "it was exported by a torch before 2.8; torch.export.load and .save of a newer one make it current"
     if any(name.startswith("data/aotinductor/") for name in archive.names):
         return "it was compiled by AOTInductor; expected the program itself, as torch.export.save writes it"
     if archive.has("constants.pkl"):
@@ -120,7 +118,8 @@ def _tensors(archive: Archive) -> Iterator[tuple[str, Values]]:
     for folder, config in CONFIGS.items():
         if archive.has(f"{folder}model.pt"):
             raise MalformedError(
-                "its weights are in a pickle; torch.export.load and .save of torch 2.9 or newer undo that"
+                "its weights are in a pickle, as older torch wrote them; torch.export.load and .save of a newer one undo"
+                " that"
             )
         if not archive.has(config):
             continue
