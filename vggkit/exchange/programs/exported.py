@@ -118,8 +118,8 @@ def _tensors(archive: Archive) -> Iterator[tuple[str, Values]]:
     for folder, config in CONFIGS.items():
         if archive.has(f"{folder}model.pt"):
             raise MalformedError(
-                "its weights are in a pickle, as older torch wrote them; torch.export.load and .save of a newer one undo"
-                " that"
+                "its weights are in a pickle, as older torch wrote them; torch.export.load and .save of a newer one"
+                " make them current"
             )
         if not archive.has(config):
             continue
