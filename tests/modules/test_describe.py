@@ -92,6 +92,7 @@ WRITTEN: dict[str, Callable[[Sequence[nn.Module]], nn.Module]] = {"modules": in_
 @given(network=drawn.networks())
 @example(network=Network.of(vggkit.loads("{input: 2x3x3, blocks: [[conv1-1, {conv: 1, padding_mode: reflect}]]}")))
 @example(network=Network.of(vggkit.loads("{input: 3x4x5, classifier: [{flatten: hwc}, FC-2, log-softmax]}")))
+@example(network=Network.of(vggkit.loads("{input: 2x3x3, blocks: [[conv1-1, {batchnorm: {momentum: 0}}]]}")))
 def test_a_drawn_network_is_described_as_it_is(written: str, network: Network) -> None:
     """Whatever the grammar can say is read off modules and off functions, layer by layer."""
     assert_described(network, WRITTEN[written])

@@ -98,6 +98,22 @@ def read(op: str, x: Shape, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
     return found
 
 
+def read_recorded(op: str, x: Shape, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Read] | Padding:
+    """Return what `read` does, of an operation that torch recorded as a model ran.
+
+    Where a batch normalisation's momentum is None, torch records 0 (torch/nn/modules/batchnorm.py, forward).
+    """
+    found = read(op, x, args, kwargs)
+    return found if isinstance(found, Padding) else [_with_recorded_momentum(one) for one in found]
+
+
+def _with_recorded_momentum(one: Read) -> Read:
+    layer = one.layer
+    if isinstance(layer, notation.BatchNorm) and layer.momentum == 0:
+        return one._replace(layer=replace(layer, momentum=None))
+    return one
+
+
 def _in_place(one: Read) -> Read:
     has_choice = "inplace" in one.layer.__struct_fields__
     return one._replace(layer=replace(one.layer, inplace=True)) if has_choice else one
@@ -309,7 +325,7 @@ def _(
     layer = _layer(
         notation.BatchNorm,
         eps=eps,
-        momentum=momentum or None,  # torch's module has 0 for None where it does not train
+        momentum=momentum,
         affine=bool(tensors),
         track_running_stats=running_mean is not None,
     )

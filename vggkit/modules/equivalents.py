@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vggkit.base.errors import LayerError
 from vggkit.base.shapes import Shape
-from vggkit.modules.aten import READERS, Padding, Read, convolution, read
+from vggkit.modules.aten import READERS, Padding, Read, convolution, read, read_recorded
 from vggkit.modules.trace import Given, Step
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
@@ -33,7 +33,7 @@ def equivalents(step: Step) -> Sequence[nn.Module] | Padding:
     args: Sequence[Any] = step.args[1:]
     kwargs: Mapping[str, Any] = {word: value for word, value in step.kwargs.items() if value is not Given}
     if isinstance(function, OpOverload) and function.namespace == "aten":
-        return _of_operation(function._opname, x, args, kwargs)
+        return _modules(read_recorded(function._opname, x, args, kwargs), x)
     if function not in FUNCTIONS:
         raise LayerError
     op, arguments = FUNCTIONS[function]
@@ -104,7 +104,11 @@ COMPUTED = (
 
 def _of_operation(op: str, x: Shape, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[nn.Module] | Padding:
     """Return the modules that do what an operation of ATen does, with its tensors."""
-    found = read(op, x, args, kwargs)
+    return _modules(read(op, x, args, kwargs), x)
+
+
+def _modules(found: Sequence[Read] | Padding, x: Shape) -> Sequence[nn.Module] | Padding:
+    """Return the modules of layers, with their tensors."""
     if isinstance(found, Padding):
         return found
     made = []

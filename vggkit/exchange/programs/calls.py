@@ -12,7 +12,7 @@ from vggkit.base.shapes import Shape, times
 from vggkit.exchange.chain import Chain
 from vggkit.exchange.programs.moves import Move, layer_of_moves, moves_of
 from vggkit.exchange.values import Values
-from vggkit.modules.aten import Padding, Read, read
+from vggkit.modules.aten import Padding, Read, read_recorded
 from vggkit.modules.steps import Called, chain, local_response_norm
 
 BATCH = 2
@@ -180,7 +180,7 @@ def _output(call: Call) -> tuple[Shape | None, bool]:
         moves = moves_of(call.op, call.shape, args, kwargs)
         if moves is not None:
             return moves[-1].shape, True
-        found = read(call.op, call.shape[1:], args, kwargs)
+        found = read_recorded(call.op, call.shape[1:], args, kwargs)
         batch, *x = call.shape
         if isinstance(found, Padding):
             (height, width), (channels, *sizes) = found.pads, x
@@ -253,7 +253,7 @@ class _Adder:
             self.mover = call
             return
         self.settle_moves()
-        found = read(call.op, self.network.shape, args, kwargs)
+        found = read_recorded(call.op, self.network.shape, args, kwargs)
         if isinstance(found, Padding):
             self.settle()
             self.padding, self.padder = found, call
