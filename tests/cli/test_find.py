@@ -317,6 +317,11 @@ LONG = (
 )  # fmt: skip
 
 
+INTERRUPTED = (1, -signal.SIGINT)
+"""Exit codes after Ctrl-C. CPython exits by the signal if it came while a text was executed, as in dataclasses that are
+being imported, even where it was caught (Python/pythonrun.c, unhandled_keyboard_interrupt)."""
+
+
 def started(*more: str) -> subprocess.Popen[str]:
     """Start a search of nine million variants, by all cores."""
     return subprocess.Popen(
@@ -338,7 +343,8 @@ def test_a_long_search_shows_its_first_lines_at_once_and_ends_at_ctrl_c(everybod
         lines = [running.stdout.readline() for _ in range(3)]
         (os.killpg if everybody else os.kill)(running.pid, signal.SIGINT)
         out, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors) == (1, "\nAborted!\n")
+    assert running.returncode in INTERRUPTED
+    assert errors == "\nAborted!\n"
     assert len(out) <= held + 2 * select.PIPE_BUF
     assert lines[0] == "name,num_classes,width,multiply_accumulates\n"
     assert (lines[2] + out).endswith("\n")
@@ -368,7 +374,8 @@ def test_ctrl_c_leaves_whole_lines_in_a_named_pipe(tmp_path: Path) -> None:
             os.killpg(running.pid, signal.SIGINT)
             rest = pipe.read()
         _, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors) == (1, "\nAborted!\n")
+    assert running.returncode in INTERRUPTED
+    assert errors == "\nAborted!\n"
     assert first == "name,num_classes,width,multiply_accumulates\n"
     assert rest.endswith("\n") or not rest
 
@@ -390,7 +397,8 @@ def test_ctrl_c_leaves_nothing_of_a_long_searchs_file(tmp_path: Path) -> None:
             assert running.poll() is None
         os.killpg(running.pid, signal.SIGINT)
         _, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors) == (1, "\nAborted!\n")
+    assert running.returncode in INTERRUPTED
+    assert errors == "\nAborted!\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -51,10 +51,10 @@ def test_the_command_draws_it(ending: str, tmp_path: Path) -> None:
 
 def test_where_no_strategy_can_be_used_nothing_is_drawn(tmp_path: Path) -> None:
     """One line says so, with the first reason."""
-    found = vggkit.plan("A", ranks=67, batch=4)
-    with pytest.raises(VggkitError, match="A: no strategy can be used by 67 ranks, so there is nothing to draw"):
+    found = vggkit.plan("A", ranks=1009, batch=4)
+    with pytest.raises(VggkitError, match="A: no strategy can be used by 1009 ranks, so there is nothing to draw"):
         picture(found)
     file = tmp_path / "ways.svg"
-    result = run("plan", "A", "--ranks", "67", "--batch", "4", "--plot", str(file))
+    result = run("plan", "A", "--ranks", "1009", "--batch", "4", "--plot", str(file))
     assert result.exit_code == 1
     assert not file.exists()
