@@ -339,6 +339,7 @@ def _in_all(sought: Sought, fits: Iterable[Fit | CardFit]) -> Iterator[str]:
         if fit.images:
             yield (
                 f"On {group.ranks} cards of {name_of(fit)}: {grouped(fit.images)} images in all by {group.parallel}."
+                " `vggkit plan` has all strategies."
             )
 
 
