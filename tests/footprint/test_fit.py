@@ -257,7 +257,7 @@ def test_of_several_ranks_all_images_are_told_and_where_other_strategies_are() -
     """One image more for each of the four ranks has no room."""
     said = printed("D", "--fit", "24GiB", "--device", "cpu", "--ranks", "4", "--parallel", "fsdp")
     assert "\nOn 4 cards of 24.00 GiB: 1,340 images in all by fsdp. `vggkit plan` has all strategies.\n" in said
-    found = vggkit.max_batch("D", "24GiB", ranks=4, parallel="fsdp")
+    found = vggkit.max_batch("D", "24GiB", device="cpu", ranks=4, parallel="fsdp")
     assert found == 1340 // 4
     peaks = [vggkit.memory("D", batch=batch, ranks=4, parallel="fsdp").peak_bytes for batch in (found, found + 1)]
     assert peaks[0] <= parse_bytes("24GiB") < peaks[1]
