@@ -141,6 +141,9 @@ class Network(msgspec.Struct, frozen=True):
     config: Config
     layers: tuple[PlacedLayer, ...]
 
+    def __hash__(self) -> int:  # a configuration has none
+        return hash((self.name, self.layers))
+
     @classmethod
     def of(cls, source: Source, **overrides: Unpack[Overrides]) -> Network:
         """Return the network of a configuration.

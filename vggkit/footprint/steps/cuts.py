@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import accumulate
 from operator import add
 from typing import NamedTuple
@@ -213,8 +214,16 @@ class Memory(Measure):
         """Return what a walk says."""
         layers = self.layers[edge.first : edge.end]
         stage = Stage(edge.place, self.stages, received(layers) if edge.first else layers)
-        step = StageTraining(self.network, self.options, stage)
-        return step.peak.size if self.options.device == "cpu" else step.card_use().reserved_bytes
+        blocks = {one.block for one in layers}
+        inside = tuple(block for block in self.options.checkpoint if block in blocks)
+        return _taken(self.network, self.options.replace(checkpoint=inside), stage)
+
+
+@lru_cache(maxsize=4096)
+def _taken(network: Network, options: StepOptions, stage: Stage) -> int:
+    """Return what a stage takes; of the steps that a search tries, many have the same stages."""
+    step = StageTraining(network, options, stage)
+    return step.peak.size if options.device == "cpu" else step.card_use().reserved_bytes
 
 
 MEASURES: dict[str, type[Measure]] = {MEMORY: Memory, MACS: Macs}
