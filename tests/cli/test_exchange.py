@@ -88,6 +88,8 @@ def test_export_writes_a_file_and_says_what_it_is() -> None:
             ["export", "x.prototxt", "-o", "y.onnx"],
             "x.prototxt: expected a file that ends in .yaml; `vggkit import` makes",
         ),
+        (["summarize", "./x.prototxt"], "x.prototxt: expected a file that ends in .yaml; `vggkit import` makes"),
+        (["summarize", "./x.caffemodel"], "x.caffemodel: expected a file that ends in .yaml; `vggkit import` makes"),
         (["import", "no.prototxt"], "no.prototxt: can't be read: No such file or directory"),
         (["import", "x.safetensors"], "x.safetensors: expected a file that ends in .onnx, .pt2, .keras, .prototxt"),
         (["import", "x.prototxt", "no.caffemodel"], "no.caffemodel: can't be read: No such file or directory"),

@@ -200,9 +200,17 @@ def _load_file(path: Path, chain: tuple[str, ...], *, extended: bool = False) ->
         raise ConfigError([Problem(f"{name}: no such file")]) from None
     except OSError as error:
         raise ConfigError([Problem(f"{name}: can't be read: {error.strerror or error}")]) from None
+    if not extended and path.suffix.lower() not in ENDINGS and not _has_layers(text):
+        raise ConfigError([Problem(f"{name}: {NO_YAML}")])
     if extended and not _has_layers(text):  # its lines may be secret, so no message quotes them
         raise ConfigError([Problem(f"{name}: not a configuration; `vggkit validate` says what is wrong in a file")])
     return _parse(text, name, (*chain, real), path.parent)
+
+
+ENDINGS = (".yaml", ".yml", ".json", "")
+"""Of files that are meant to be configurations."""
+
+NO_YAML = "expected a file that ends in .yaml; `vggkit import` makes one of another tool's file"
 
 
 def _has_layers(text: bytes) -> bool:
@@ -227,8 +235,7 @@ def _load_name(name: str) -> Config:
         aliases = tuple(f"{alias}_bn" for alias in config.aliases)
         return replace(override(config, {"batch_norm": True}), name=f"{config.name}-BN", aliases=aliases)
     if os.path.isfile(name):
-        advice = "expected a file that ends in .yaml; `vggkit import` makes one of another tool's file"
-        raise ConfigError([Problem(f"{file_name(name)}: {advice}")])
+        raise ConfigError([Problem(f"{file_name(name)}: {NO_YAML}")])
     known = f" Known: {', '.join(names())}; those of `vggkit list --family`; or give a path that ends in .yaml"
     raise ConfigError([Problem(f"unknown configuration {shorten(name)}.{_advice(name) or known}")])
 
