@@ -164,6 +164,7 @@ def test_a_padding_before_a_convolution_is_the_convolutions(pad: Any, mode: str,
             padded: Tensor = self.conv(nn.functional.pad(x, sides, mode=word))
             return padded
 
+    torch.manual_seed(0)
     module = Padded().eval()
     x = torch.randn(2, 3, 8, 8)
     for one in (module, nn.Sequential(pad(sides), module.conv)):
@@ -171,7 +172,10 @@ def test_a_padding_before_a_convolution_is_the_convolutions(pad: Any, mode: str,
         (layer,) = (placed.layer for placed in Network.of(config))
         assert (layer.padding, layer.padding_mode) == ("same", mode)
         found = vggkit.build(config, weights=one).eval()(x)
-        assert torch.equal(found, module(x)) if mode != "zeros" else torch.allclose(found, module(x), atol=1e-6)
+        if mode == "zeros":  # oneDNN adds up in another order where it pads itself
+            torch.testing.assert_close(found, module(x), rtol=1e-5, atol=1e-5)
+        else:
+            assert torch.equal(found, module(x))
 
 
 def test_zeros_before_a_convolution_are_added_to_its_own() -> None:

@@ -4,7 +4,7 @@
     venv/bin/python tests/data/tf2onnx/make.py
 
 They lie here since TensorFlow is large and needs no place among what the tests install. Weights are random; the images
-are those of `tests/exchange/onnx/test_tf2onnx.py`.
+are those of `tests/exchange/onnx/test_keras.py`.
 """
 
 from __future__ import annotations
@@ -123,6 +123,15 @@ MODELS: dict[str, tuple[int, Any]] = {
 """The opset of each file, and what makes its layers."""
 
 
+def seeded(make: Any) -> tuple[keras.Model, numpy.ndarray[Any, Any]]:
+    """Return a model of `MODELS` with the same weights each time, and pictures for it."""
+    keras.utils.set_random_seed(1)
+    made = make()
+    model = keras.Sequential(made) if isinstance(made, list) else made
+    randomize(model)
+    return model, numpy.random.default_rng(0).random((2, *model.input_shape[1:]), "float32") * 255
+
+
 def randomize(model: keras.Model) -> None:
     """Give what begins as 0 or 1 other values, which tf2onnx does not leave out."""
     random = numpy.random.default_rng(0)
@@ -135,11 +144,7 @@ def main() -> None:
     """Write every file, one process of tf2onnx each."""
     outputs = {}
     for name, (opset, make) in MODELS.items():
-        keras.utils.set_random_seed(1)
-        made = make()
-        model = keras.Sequential(made) if isinstance(made, list) else made
-        randomize(model)
-        images = numpy.random.default_rng(0).random((2, *model.input_shape[1:]), "float32") * 255
+        model, images = seeded(make)
         outputs[name] = model(images, training=False).numpy().round(7).tolist()
         with tempfile.TemporaryDirectory() as folder:
             model.export(f"{folder}/model", verbose=False)

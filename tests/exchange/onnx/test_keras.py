@@ -122,15 +122,11 @@ sys.path.insert(0, {str(DATA)!r})
 sys.dont_write_bytecode = True
 import warnings
 warnings.simplefilter("ignore")
-import keras, numpy
-from make import MODELS, randomize
+import numpy
+from make import MODELS, seeded
 del MODELS["averages"]  # which Keras can't export
 for name, (_, make) in MODELS.items():
-    keras.utils.set_random_seed(1)
-    made = make()
-    model = keras.Sequential(made) if isinstance(made, list) else made
-    randomize(model)
-    images = numpy.random.default_rng(0).random((2, *model.input_shape[1:]), "float32") * 255
+    model, images = seeded(make)
     numpy.save(f"{{name}}.npy", model(images, training=False).detach().numpy())
     model.export(f"{{name}}.onnx", format="onnx", verbose=False)
 """

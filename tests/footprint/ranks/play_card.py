@@ -31,7 +31,7 @@ MADE: dict[str, Callable[[Network, StepOptions], Training | staged.Training]] = 
 
 
 # of the card that isn't there nothing can be read back, and so no state of its random numbers
-_random.OffsetBasedRNGTracker._set_device_state = lambda *_: None  # type: ignore[method-assign]
+_random.OffsetBasedRNGTracker._set_device_state = lambda *_: None  # type: ignore[method-assign]  # as said above
 
 
 class _Forgetting(torch.autograd.Function):

@@ -423,11 +423,13 @@ def test_what_a_model_does_to_pictures_is_its_preprocess(name: str, format: str,
     said = model.config.preprocess
     assert said is not None
     for key, value in expected.items():
-        assert getattr(said, key) == pytest.approx(value if key == "scale" or isinstance(value, list) else [value] * 3)
+        wanted = value if key == "scale" or isinstance(value, list) else [value] * 3
+        assert getattr(said, key) == pytest.approx(wanted)  # a scale is turned over, which rounds
     x = torch.from_numpy(saved.outputs["x"]).permute(0, 3, 1, 2).contiguous()
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (said.mean, said.std))
     with torch.no_grad():
         found = model((x / said.scale - mean) / std).softmax(1)
+    # Keras adds up in another order, of values up to 255
     torch.testing.assert_close(found, torch.from_numpy(saved.outputs[name]), rtol=1e-4, atol=1e-5)
     assert inspect(path).notes == ()
     again = vggkit.build(vggkit.loads(str(inspect(path).yaml)), weights=path)

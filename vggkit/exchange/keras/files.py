@@ -24,7 +24,7 @@ class Keras(ModelFile):
     def read(self, given: Given) -> Imported:
         try:
             archive = KerasArchive(given.path)
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):  # zipfile raises all three
             raise MalformedError("expected an archive that Keras's model.save writes, found other bytes") from None
         return imported(archive, given)
 

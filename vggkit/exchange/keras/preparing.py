@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 from vggkit.exchange.keras.rules import KerasKind, Options, format_fault
@@ -30,9 +31,9 @@ class Prepares(KerasKind):
             yield from self.prepare(options, walk)
             walk.preparation.preprocess()  # which a configuration must allow
 
+    @abstractmethod
     def prepare(self, options: Options, walk: Walk) -> Iterator[str]:
         """Note what is done; yield words for what no configuration can express."""
-        raise NotImplementedError
 
 
 class Rescaling(Prepares):

@@ -49,5 +49,5 @@ def is_torch_script(path: str | os.PathLike[str]) -> bool:
             if file.read(4) != b"PK\x03\x04":
                 return False
         return script.is_script(Archive(os.fspath(path)))
-    except (OSError, ValueError, NotImplementedError, VggkitError):
+    except (OSError, ValueError, NotImplementedError, VggkitError):  # zipfile has the third for what it can't unpack
         return False  # whoever reads it says what is wrong
