@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 import vggkit
 from tests.cli.test_app import printed, run
-from tests.conftest import sample
+from tests.conftest import Run, sample
 from tests.footprint.ranks import divided, sharded, staged, tracked
 from tests.footprint.ranks.test_replicas import LOOPS, REPLICAS, TINY
 from vggkit.base.eager import PARAMETERS, Storage
@@ -156,6 +157,14 @@ def test_ranks_with_different_numbers_of_units_are_measured() -> None:
         [own] = {one.peak.size for one in steps_with_room(network, options)}
         assert own < vggkit.memory(network, batch=3, ranks=ranks, parallel=parallel).peak_bytes
         assert measure_alone(network, options).peak_bytes == own
+
+
+def test_what_torch_makes_once_in_a_process_is_none_of_the_model(tmp_path: Path, process: Run) -> None:
+    """It has no rule of its own for this gradient on DTensors, and makes what it needs to find one."""
+    file = tmp_path / "x.yaml"
+    file.write_text("{input: 2x8x8, blocks: [[conv3-4]], classifier: [{fc: 7, activation: leaky-relu}, FC-5]}")
+    result = process("verify", str(file), "--batch", "2", "--ranks", "3", "--parallel", "tensor")
+    assert (result.returncode, "✗" in result.stdout.decode()) == (0, False)
 
 
 # Every rank

@@ -21,6 +21,7 @@ from torch.distributed._tools.fake_collectives import CollectiveOp, collective_o
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -74,11 +75,23 @@ def fake_group(group: Group) -> Iterator[None]:
 def measure_alone(network: Network, options: StepOptions) -> Measured:
     """Measure a rank in this process, on fake tensors, without the other ranks."""
     with fake_group(options.group):
-        mesh = mesh_of(options.device, options.group)
+        mesh = measured_mesh(options)
         with FakeTensors(), warnings.catch_warnings():
             # of the CPU's random numbers; no tensor has values here
             warnings.filterwarnings("ignore", "DTensor random operators may not have complete support")
             return measure(network, options, mesh)
+
+
+def measured_mesh(options: StepOptions) -> DeviceMesh:
+    """Return all ranks, when everything is made that torch makes once and that is none of the model.
+
+    From the first operation on that it has no rule for on DTensors, it keeps a list of one rank on the CPU
+    (torch/distributed/tensor/_decompositions.py, `_get_fake_mesh`).
+    """
+    made_up: Any = getattr(DTensor._op_dispatcher.sharding_propagator, "decomp_strategy", None)
+    if made_up is not None:  # older versions of torch have none
+        made_up._get_fake_mesh(options.device)
+    return mesh_of(options.device, options.group)
 
 
 EARLY = 3
@@ -92,7 +105,7 @@ def measure(network: Network, options: StepOptions, mesh: DeviceMesh) -> Measure
     Args:
         network: what is trained.
         options: what a step is like; its rank is the process's.
-        mesh: all ranks, as `vggkit.model.parallelize.mesh_of` returns them.
+        mesh: all ranks, as `measured_mesh` returns them.
     """
     tracker, set_up = RankTracker(), set_up_of(options)
     set_up.meshes_of(mesh)  # which are none of the model

@@ -18,8 +18,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
 from vggkit.model.gloo import RankQuestion
-from vggkit.model.parallelize import mesh_of
-from vggkit.model.rank import Measured, measure
+from vggkit.model.rank import Measured, measure, measured_mesh
 from vggkit.network import Network
 from vggkit.notation.zoo import loads
 
@@ -32,7 +31,7 @@ def answer(question: RankQuestion) -> Measured:
     store = FileStore(question.store, group.ranks)
     dist.init_process_group("gloo", store=store, rank=group.own, world_size=group.ranks, timeout=seconds)
     try:
-        measured = measure(Network.of(loads(question.config)), options, mesh_of(options.device, group))
+        measured = measure(Network.of(loads(question.config)), options, measured_mesh(options))
         dist.barrier()  # nobody leaves while somebody is still sending
     finally:
         dist.destroy_process_group()

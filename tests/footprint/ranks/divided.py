@@ -18,7 +18,7 @@ from tests.footprint.ranks.loop import Training, group_of
 from tests.footprint.ranks.tracked import EARLY
 from vggkit.footprint.ranks.traffic import Traffic, all_reduce
 from vggkit.footprint.steps.options import StepOptions
-from vggkit.model.rank import RankTracker
+from vggkit.model.rank import RankTracker, measured_mesh
 from vggkit.model.tracking import FakeTensors
 
 
@@ -116,6 +116,7 @@ def seen(network: vggkit.Network, options: StepOptions) -> Seen:
     is_fake = options.group.parallel == "tensor"
     try:
         with group_of(options):
+            measured_mesh(options)  # for what torch makes once in a process
             meshes = meshes_of(options)
             with FakeTensors() if is_fake else nullcontext(), (tracker := RankTracker()):
                 training = DividedTraining(network, options, meshes)

@@ -22,7 +22,7 @@ from vggkit.footprint.optimizers import Update
 from vggkit.footprint.plan import plan_step
 from vggkit.footprint.ranks.tensors import NOT_ON_PARTS
 from vggkit.footprint.ranks.traffic import Traffic
-from vggkit.footprint.steps.options import StepOptions, checked_options
+from vggkit.footprint.steps.options import StepOptions, check_ranks, checked_options
 from vggkit.network import Network
 
 if TYPE_CHECKING:
@@ -186,6 +186,26 @@ def test_a_card_must_have_what_was_measured() -> None:
 
 # Drawn networks
 
+ACTIVATIONS = ["relu", "leaky-relu", "elu", "silu", "hardtanh", "gelu", "tanh", "sigmoid", "none"]
+OF_UNEVEN = [word for word in ACTIVATIONS if word != "hardtanh"]
+
+
+@pytest.mark.parametrize("word", ACTIVATIONS)
+def test_uneven_parts_are_refused_where_torch_refuses_them(word: str) -> None:
+    """Whatever torch trains is planned, and what it has no rule for is refused."""
+    text = f"{{input: 2x8x8, blocks: [[conv3-4, maxpool]], classifier: [{{fc: 7, activation: {word}}}, FC-5]}}"
+    network = Network.of(vggkit.loads(text))
+    alike = checked_options(network, batch=2, ranks=7, parallel="tensor", rank=0)
+    assert planned(network, alike) == seen(network, alike)
+    uneven = alike.replace(ranks=3)
+    if word in OF_UNEVEN:
+        assert planned(network, uneven) == seen(network, uneven)
+        return
+    with pytest.raises(NotImplementedError, match="does not have a sharding strategy"):
+        seen(network, uneven)
+    with pytest.raises(ArgumentError, match="ranks: parallel tensor expected a number that divides the 7 units of fc1"):
+        check_ranks(network, uneven)
+
 
 @st.composite
 def drawn_steps(draw: DrawFn, parallel: str) -> tuple[Network, StepOptions]:
@@ -193,14 +213,15 @@ def drawn_steps(draw: DrawFn, parallel: str) -> tuple[Network, StepOptions]:
     ranks = draw(st.integers(2, 5))
     maps = st.sampled_from(["conv3-6", {"conv": 4, "norm": "batch"}, {"conv": 3, "activation": "silu"}, "LRN"])
     blocks = draw(st.lists(st.lists(maps, min_size=1, max_size=3).map(lambda block: [*block, "maxpool"]), max_size=2))
+    units = [draw(st.integers(1 if place % 2 else ranks, 40)) for place in range(draw(st.integers(0, 4)))]
     classifier = [
         {
-            "fc": draw(st.integers(1 if place % 2 else ranks, 40)),
+            "fc": number,
             "bias": draw(st.booleans()),
-            "activation": draw(st.sampled_from(["relu", "elu", "silu", "hardtanh", "gelu", "tanh", "none"])),
+            "activation": draw(st.sampled_from(ACTIVATIONS if number % ranks == 0 else OF_UNEVEN)),
             "dropout": draw(st.sampled_from([0, 0.3])),
         }
-        for place in range(draw(st.integers(0, 4)))
+        for number in units
     ]
     classifier.append({"fc": draw(st.integers(ranks, 12)), "bias": draw(st.booleans())})
     document = {"name": "drawn", "input": "2x8x8", "blocks": blocks, "classifier": ["flatten", *classifier]}

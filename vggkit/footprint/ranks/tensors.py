@@ -45,7 +45,7 @@ from vggkit.footprint.ranks.parts import rows_of
 from vggkit.footprint.ranks.strategy import Asked, Blocks, Placed, WholeModel
 from vggkit.footprint.ranks.traffic import Traffic, all_gather, all_reduce
 from vggkit.network import Network, PlacedLayer
-from vggkit.notation.layers.head import Dropout
+from vggkit.notation.layers import Dropout, Hardtanh
 
 WRAPPING = "construction of parallelize_module"
 """The event in which a model is divided."""
@@ -56,6 +56,9 @@ NOT_ON_PARTS = ("adafactor", "rprop")
 UNIT_BY_UNIT = ("activation", "dropout")
 """Roles of layers that run on some units as on all."""
 
+
+NEEDING_EVEN_PARTS = (Hardtanh,)
+"""Activations whose gradient torch has no rule for on DTensors (`hardtanh_backward`, torch 2.14)."""
 
 RANDOM_STATE = 16
 """Bytes of the state of a card's random numbers, a seed and an offset, and of what says which of them are equal."""
@@ -341,8 +344,13 @@ class TensorParallel(WholeModel):
                     f" {grouped(units)}, found {group.ranks}"
                 )
         for first, second in zip(places[::2], places[1::2]):
-            fc = layers[first].name
+            fc, units = layers[first].name, layers[first].output_shape[0]
             for between in layers[first + 1 : second]:
+                if units % group.ranks and isinstance(between.layer, NEEDING_EVEN_PARTS):
+                    raise ArgumentError(
+                        f"ranks: parallel {cls.name} expected a number that divides the {grouped(units)} units of {fc},"
+                        f" as torch can't train {between.name} on uneven parts, found {group.ranks}"
+                    )
                 if between.layer.role not in UNIT_BY_UNIT:
                     raise ArgumentError(
                         f"parallel: {cls.name} can't divide {fc}, as {between.name} behind it needs all of its units"
