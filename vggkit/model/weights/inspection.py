@@ -216,7 +216,7 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
         ("configuration", inspection.description),
         *([("published", inspection.published)] if inspection.published else []),
         ("parameters", grouped(inspection.parameters)),
-        ("dtype", ", ".join(inspection.dtypes)),
+        *([("dtype", ", ".join(inspection.dtypes))] if inspection.dtypes else []),
         ("tensors", f"{grouped(len(inspection.tensors))}, {megabytes(inspection.bytes)}"),
         ("matched", inspection.matched),
     ]
