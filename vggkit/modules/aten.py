@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from vggkit.base.entries import entering
 from vggkit.base.errors import LayerError
 from vggkit.base.shapes import Pair, Shape, times
 from vggkit.notation import layers as notation
@@ -63,15 +64,8 @@ Reader = Callable[..., Sequence[Read] | Padding]
 READERS: dict[str, Reader] = {}
 """What reads each operation."""
 
-
-def reads(*ops: str) -> Callable[[Reader], Reader]:
-    """Have a function read operations."""
-
-    def add(reader: Reader) -> Reader:
-        READERS.update(dict.fromkeys(ops, reader))
-        return reader
-
-    return add
+reads = entering(READERS)
+"""Has a function read operations, by their names."""
 
 
 def read(op: str, x: Shape, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Read] | Padding:
