@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import _functional_collectives as functional
 
 import vggkit
 from tests.cli.test_app import run, told
@@ -20,7 +25,7 @@ from vggkit.base.errors import BuildError
 from vggkit.footprint.steps.options import StepOptions, checked_options
 from vggkit.model import gloo
 from vggkit.model.gloo import RankQuestion, measure_together
-from vggkit.model.rank import measure_alone
+from vggkit.model.rank import RankTracker, measure_alone
 from vggkit.network import Network
 from vggkit.notation.zoo import dump
 
@@ -80,6 +85,58 @@ def test_gloos_copy_has_a_line_of_its_own(tmp_path: Path) -> None:
         "rank 0, peak with gloo's copy in reduce-scatter": 584_692,
         "rank 1, peak with gloo's copy in reduce-scatter": 584_528,
     }
+
+
+def world() -> dist.ProcessGroup:
+    """Return the group of all ranks."""
+    ranks = dist.group.WORLD
+    assert ranks is not None
+    return ranks
+
+
+ONES = torch.ones(16)
+STARTED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "broadcast": lambda _, made: dist.broadcast(made.copy_(ONES), 0, async_op=True),
+    "all-gather": lambda sent, made: dist.all_gather_single(made, sent, async_op=True),
+    "reduce-scatter": lambda sent, made: dist.reduce_scatter_single(made, sent, async_op=True),
+}
+RETURNED: dict[str, Callable[[Tensor], Tensor]] = {
+    "all-reduce": lambda sent: functional.all_reduce(sent, "sum", world()),
+    "all-gather": lambda sent: functional.all_gather_single(sent, 0, world()),
+    "reduce-scatter": lambda sent: functional.reduce_scatter_single(sent, "sum", 0, world()),
+}
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """Be the only rank of a group."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("name", STARTED)
+def test_what_gloo_holds_is_not_counted(name: str) -> None:
+    """Its threads hold what they send for as long as they like; here as long as somebody has the work."""
+    with RankTracker() as tracker:
+        sent, made = ONES.clone(), torch.zeros(16)
+        work = STARTED[name](sent, made)
+        assert work.wait()
+        assert torch.equal(made, ONES)
+        assert tracker.alive == 128
+        del sent, made
+        assert tracker.alive == 0
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_dtensors_send_is_there_at_once(name: str) -> None:
+    """What comes back is counted, and nothing else is."""
+    with RankTracker() as tracker:
+        made = RETURNED[name](ONES)
+        assert torch.equal(made, ONES)
+        assert tracker.alive == 64
 
 
 # What goes wrong
@@ -189,15 +246,15 @@ def test_a_rank_ends_with_whoever_has_asked(tmp_path: Path) -> None:
         ),
         (
             ("--ranks", "8", "--parallel", "ddp"),
-            "gloo: 8 processes would take 21.41 GB, and this machine has 21.41 GB; expected fewer ranks, a smaller"
+            "gloo: 8 processes would take 25.84 GB, and this machine has 25.84 GB; expected fewer ranks, a smaller"
             " batch or a smaller network. Without --gloo nothing is allocated",
         ),
     ],
     ids=str,
 )
 def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str) -> None:
-    """In one line, before a process starts; eight ranks by ddp hold D's 2,276,423,056 bytes each."""
-    monkeypatch.setattr(gloo, "free_bytes", lambda: 8 * (2_276_423_056 + gloo.PROCESS_BYTES) - 1)
+    """In one line, before a process starts: eight ranks by ddp hold 2,276,423,056 bytes each, and D has 553,430,176."""
+    monkeypatch.setattr(gloo, "free_bytes", lambda: 8 * (2_276_423_056 + 553_430_176 + gloo.PROCESS_BYTES) - 1)
     monkeypatch.setattr(gloo, "PROGRAM", ("false",))
     assert told("verify", "D", *options, "--gloo") == f"Error: {said}\n"
 

@@ -6,7 +6,6 @@ figures on fake tensors are those of any machine. In a real one each process is 
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,15 +16,16 @@ import msgspec
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import FakeWork
 from torch.distributed._tools.fake_collectives import CollectiveOp, collective_ops, sync_ops
-from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
+from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vggkit.base.errors import BuildError
 from vggkit.footprint.ranks import Group
@@ -299,16 +299,15 @@ SENT: dict[Any, Callable[[Any, Any, dist.ProcessGroup], Traffic]] = {
 """What a rank sends and receives in each of torch's operations, from its arguments, its result and the ranks."""
 
 
-MOST_SECONDS = 60
-"""So long gloo's threads may hold what has been sent."""
-
-
 class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does not type its __init_subclass__
     """MemTracker that is there before the model is, and sees what is sent, too.
 
+    gloo's threads hold what they send for a little longer than whoever waits for it, now and then. They get copies that
+    are not counted, so that what is alive does not depend on them.
+
     Attributes:
         peak: most bytes alive at one moment.
-        peak_with_copies: the same with the copies that gloo makes.
+        peak_with_copies: the same with the copy that gloo itself makes.
         counts: whether the step is measured.
         traffic: what has been sent and received in it.
         is_sending: whether gloo may still hold something that has been sent to one rank.
@@ -316,8 +315,6 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
 
     def __init__(self) -> None:
         super().__init__()
-        self._copies: set[Any] = set()
-        self._settling: list[tuple[Tensor, int]] = []
         self.peak = self.peak_with_copies = 0
         self.traffic = Traffic()
         self.counts = self.is_sending = False
@@ -329,64 +326,37 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
 
     @property
     def alive(self) -> int:
-        """Bytes that are alive, without gloo's copies, which its threads may keep for as long as they like."""
-        total = int(sum(one["Total"] for device, one in self._curr_mem_snap.items() if device.type == "cpu"))
-        return total - sum(int(copy.mem_consumed) for copy in self._copies)
+        """Bytes that are alive."""
+        return int(sum(one["Total"] for device, one in self._curr_mem_snap.items() if device.type == "cpu"))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._settle()
         if func not in collective_ops or func in sync_ops:
-            self._track_copy(func, args)
             return self._run(func, types, args, kwargs)
         if self.counts and func not in SENT:
             raise BuildError(f"parallel: torch sends by {func}, and how many bytes that are is not known")
-        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-        held = [(tensor, _use_count(tensor)) for tensor in tensors]
         group = CollectiveOp.get_process_group(func, args)
-        made = self._run(func, types, args, kwargs)
-        self.is_sending |= func is c10d.send.default and dist.get_backend(group) == "gloo"
-        if func is c10d._reduce_scatter_base_.default and dist.get_backend(group) == "gloo":
-            copied = _size(args[1])  # gloo reduces a copy of its input (ProcessGroupGloo.cpp, reduce_scatter)
-            self.peak_with_copies = max(self.peak_with_copies, self.alive + copied)
+        is_gloo = dist.get_backend(group) == "gloo"
+        by_copies = is_gloo and func in BY_COPIES
+        made = self._run(partial(_by_copies, func) if by_copies else func, types, args, kwargs)
+        if is_gloo:
+            self._note_gloo(func, args)
         if self.counts:
             self.traffic = self.traffic.plus(SENT[func](args, made, group))
-        if dist.get_backend(group) == "gloo":
-            if func.namespace == functional.name:
-                # whoever uses the result waits for it; gloo's thread holds it a little longer, and nobody else does yet
-                functional.wait_tensor.default(made)
-                results = [(one, 1) for one in tree_leaves(made) if all(one is not tensor for tensor in tensors)]
-                self._settling = [*held, *results]
-                self._settle()
-            elif _is_waited_for(func, args):
-                self._settling = held
         return made
 
     def _run(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]  # nor here
 
-    def _track_copy(self, func: Any, args: Any) -> None:
-        """Note gloo's copy of a tensor where the tracker sees it, which is split in the thread that waits for it."""
-        if func is torch.ops.aten.split.Tensor and args[0].untyped_storage() not in self._WINFO:
-            self._track(_MemRefType.TEMP, args[0])
-            self._copies.add(self._WINFO[args[0].untyped_storage()][0])
-
-    def _delete_callback(self, winfo: Any, w_st: Any) -> None:
-        self._copies.discard(winfo)
-        super()._delete_callback(winfo, w_st)
+    def _note_gloo(self, func: Any, args: Any) -> None:
+        """Note what gloo holds, or may hold, of what it sends."""
+        self.is_sending |= func is c10d.send.default
+        if func is c10d._reduce_scatter_base_.default:
+            copied = _size(args[1])  # gloo reduces a copy of its input (ProcessGroupGloo.cpp, reduce_scatter)
+            self.peak_with_copies = max(self.peak_with_copies, self.alive + copied)
 
     def _update_peak_stats(self, peak_state: Any) -> None:
         self.peak = max(self.peak, self.alive)
         self.peak_with_copies = max(self.peak_with_copies, self.peak)
-
-    def _settle(self) -> None:
-        """Wait until gloo's threads have let go of what has been sent: they do so a little after it is there."""
-        until = time.monotonic() + MOST_SECONDS
-        for tensor, count in self._settling:
-            while _use_count(tensor) > count:
-                if time.monotonic() > until:
-                    raise BuildError(f"gloo: its threads hold what has been sent for more than {MOST_SECONDS} seconds")
-                time.sleep(0)
-        self._settling = []
 
     # Modules may run twice in a step, and in wrappers; what is asked for is not the figures of each
 
@@ -403,12 +373,36 @@ class RankTracker(MemTracker):  # type: ignore[no-untyped-call]  # torch does no
         return
 
 
-def _use_count(tensor: Any) -> int:
-    """Return how often a tensor is held."""
-    return int(tensor._use_count())
+BY_COPIES = frozenset(
+    {
+        c10d._allgather_base_.default,
+        c10d._reduce_scatter_base_.default,
+        c10d.broadcast_.default,
+        functional.all_reduce.default,
+        functional.all_gather_into_tensor.default,
+        functional.reduce_scatter_tensor.default,
+    }
+)
+"""What gloo does with copies: what all ranks do at once, so that each can wait for it. Those of c10d write their first
+argument. `allreduce_` is not here: it sends the buckets of DistributedDataParallel, which stay from step to step, and
+DistributedDataParallel goes on with the tensors that come back."""
 
 
-def _is_waited_for(func: Any, args: Any) -> bool:
-    """Tell whether whoever calls an operation waits until it is done."""
-    names = [argument.name for argument in func._schema.arguments]
-    return dict(zip(names, args)).get("asyncOp") is False
+def _by_copies(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run one of torch's operations on copies of its tensors, and return its result when it is there.
+
+    Args:
+        func: the operation, one of `BY_COPIES`.
+        args: its arguments.
+        kwargs: its arguments that have words.
+    """
+    copies = tree_map_only(Tensor, torch.clone, args)
+    made = func(*copies, **kwargs)
+    if func.namespace == functional.name:
+        return tree_map_only(Tensor, lambda one: functional.wait_tensor.default(one).clone(), made)
+    _, work = made
+    work.wait()
+    for tensor, copy in zip(tree_leaves(args[0]), tree_leaves(copies[0])):
+        tensor.copy_(copy)
+    # whoever waits for the true one again has gloo's copy of what it reduces in sight
+    return args[0], FakeWork().boxed()

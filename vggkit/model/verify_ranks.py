@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vggkit.footprint.ranks import NO_GROUP
 from vggkit.footprint.ranks.traffic import Traffic
+from vggkit.footprint.steps import step_of
 from vggkit.footprint.steps.options import StepOptions
 from vggkit.footprint.steps.refusals import steps_of_ranks
 from vggkit.footprint.steps.step import Step
@@ -42,7 +44,8 @@ def verify_together(network: Network, options: StepOptions) -> Iterator[Claim]:
         ArgumentError: if the machine has no room for the ranks.
         BuildError: if a process ends early, or they wait for each other for too long.
     """
-    check_machine([step.peak.size for step in steps_of_ranks(network, options)])
+    copied = step_of(network, options.replace(group=NO_GROUP)).parameter_bytes  # of what is sent, at most about that
+    check_machine([step.peak.size + copied for step in steps_of_ranks(network, options)])
     return _claims_together(network, options)
 
 
