@@ -33,6 +33,22 @@ def test_every_strategy_that_can_be_used_is_a_point() -> None:
     assert f"ways to share the work. On the Pareto front: {first.label}: " in drawn.description
 
 
+def test_equal_ways_are_one_point_that_says_so() -> None:
+    """The legend counts each of them, as the table does."""
+    found = vggkit.plan("D", ranks=8, batch=256, card="24GiB")
+    equal = [way for way in found.front() if way.label.startswith("pipeline+ddp --replicas 4")]
+    assert len({(way.sent_bytes, way.held_bytes) for way in equal}) == 1
+    assert len(equal) == 2
+    figure = picture(found).figure
+    named = {text.get_text() for text in figure.axes[1].texts}
+    assert "pipeline+ddp --replicas 4 and 1 equal" in named
+    assert len(named) == len(found.front()) - 1
+    said = [text.get_text() for text in figure.axes[0].texts]
+    others = [way for way in found.runnable if not way.on_front]
+    assert f"on the Pareto front, the result the same: {len(found.front())}" in said
+    assert f"others: {len([way for way in others if not way.changes_result])}" in said
+
+
 def test_without_a_card_there_is_no_line() -> None:
     """As nobody says what each rank has."""
     axes = picture(vggkit.plan("A", ranks=4, batch=64)).figure.axes[1]

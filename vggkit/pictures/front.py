@@ -167,6 +167,17 @@ def _legend(shown: Points) -> dict[str, str]:
     return legend
 
 
+def _apart(shown: Points, front: list[Point]) -> list[Point]:
+    """Return those that stand at different places: of equal ones the first, which says how many more there are."""
+    at: dict[tuple[float, float], list[Point]] = {}
+    for point in front:
+        at.setdefault(shown.position(point), []).append(point)
+    return [
+        first._replace(label=f"{first.label} and {grouped(len(equal))} equal") if equal else first
+        for first, *equal in at.values()
+    ]
+
+
 def _labelled(front: list[Point]) -> list[Point]:
     """Return those that get a label: both ends, and some between them."""
     if len(front) <= MOST_LABELS:
@@ -202,7 +213,7 @@ def _draw_labels(axes: Axes, shown: Points, front: list[Point]) -> None:
         for (left, low), (right, high) in pairwise(steps)
         for (x, y), (end_x, end_y) in (((left, low), (right, low)), ((right, low), (right, high)))
     ]
-    labelled = [bubble(variant) for variant in _labelled(front)]
+    labelled = [bubble(point) for point in _labelled(_apart(shown, front))]
     seen = front if len(shown.points) > MOST_SHAPES else shown.points  # a cloud of points leaves no room
     taken = [*line, *(bubble(point).box for point in seen)]
     for one, place in zip(labelled, places(labelled, PLANE, taken)):

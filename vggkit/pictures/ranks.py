@@ -28,7 +28,6 @@ def picture(found: GroupPlan) -> Picture:
             f"{found.network.name}: no strategy can be used by {found.ranks} ranks, so there is nothing to draw:"
             f" {found[0].reason}"
         )
-    named = {(way.sent_bytes, way.held_bytes): way for way in reversed(found.front())}  # of equal ones the first
     shown = front.Points(
         things="ways to share the work",
         networks=found.network.name,
@@ -42,11 +41,10 @@ def picture(found: GroupPlan) -> Picture:
             front.Point(
                 way.label,
                 (way.sent_bytes, way.held_bytes),
-                on_front=way in named.values(),
+                on_front=way.on_front,
                 kind=OTHER if way.changes_result else SAME,
             )
             for way in found.runnable
-            if not way.on_front or way in named.values()
         ),
         limit=found.room and found.room.bytes,
         kinds=KINDS,
