@@ -63,6 +63,10 @@ class Case(NamedTuple):
     is_whole: bool = True
     is_in_parts: bool = True
 
+    def share(self, rank: int) -> slice:
+        """Return which images of a step are a rank's."""
+        return slice(rank // (self.ranks // self.shares), None, self.shares)
+
 
 CASES = [
     Case("ddp", "ddp"),
@@ -195,7 +199,7 @@ def play(case: Case, rank: int, folder: Path) -> None:
         folder: where the files are written.
     """
     run = vggkit.parallelize(small(seed=rank), case.parallel, **case.options)
-    share = slice(rank // (case.ranks // case.shares), None, case.shares)
+    share = case.share(rank)
     if isinstance(run, PipelineStage):
         losses = train_stage(run, case.schedule, share)
     else:
@@ -259,9 +263,9 @@ def die(case: Case, rank: int) -> None:
 
     module_of(run).register_forward_hook(kill)
     if isinstance(run, PipelineStage):
-        train_stage(run, case.schedule, slice(None))
+        train_stage(run, case.schedule, case.share(rank))
     else:
-        train(run, case.parallel, slice(None))
+        train(run, case.parallel, case.share(rank))
 
 
 def main(word: str, rank: int, ranks: int, folder: Path) -> None:

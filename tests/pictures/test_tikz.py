@@ -67,12 +67,17 @@ def streams(pdf: bytes) -> list[bytes]:
     ]
 
 
+LIGATURES = {"013": "ff", "014": "fi", "015": "fl", "016": "ffi", "017": "ffl"}
+"""What TeX's fonts have as one letter, by its octal number (encoding OT1)."""
+
+
 def words(pdf: bytes) -> Counter[str]:
     """Return the texts of a PDF's pages, each as often as it is set: TeX sets each node's in one piece."""
     found: Counter[str] = Counter()
     for stream in streams(pdf):
         for pieces in re.findall(rb"\[((?:\([^)]*\)|[-\d.]+)+)\]TJ", stream):
-            found[b"".join(re.findall(rb"\(([^)]*)\)", pieces)).decode("latin-1")] += 1
+            text = b"".join(re.findall(rb"\(([^)]*)\)", pieces)).decode("latin-1")
+            found[re.sub(r"\\(01[3-7])", lambda code: LIGATURES[code[1]], text)] += 1
     return found
 
 

@@ -132,7 +132,7 @@ def test_the_family_goes_out_and_comes_back(name: str, tmp_path: Path) -> None:
         for placed in network.layers[:-1]
         if placed.module in said
     }
-    assert (tmp_path / "x.onnx").stat().st_size < 20_000
+    assert (tmp_path / "x.onnx").stat().st_size < 25_000
     check_read_back(network, tmp_path / "x.onnx")
 
 

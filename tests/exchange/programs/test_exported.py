@@ -116,7 +116,7 @@ def test_the_family_goes_out_and_comes_back(name: str, tmp_path: Path) -> None:
     """Without weights: a few kilobytes, and torch gives the output's shape on the meta device."""
     network = Network.of(name)
     vggkit.export(network, tmp_path / "x.pt2")
-    assert (tmp_path / "x.pt2").stat().st_size < 30_000
+    assert (tmp_path / "x.pt2").stat().st_size < 40_000
     assert plainest(Network.of(vggkit.import_config(tmp_path / "x.pt2"))) == plainest(network)
     output = loaded(tmp_path / "x.pt2")(torch.empty(5, *network.input_shape, device="meta"))
     assert output.shape == (5, *network.layers[-1].output_shape)
