@@ -17,6 +17,7 @@ from tests import drawn, judges
 from tests.conftest import sample
 from tests.modules.written import Functional, in_a_row
 from vggkit import ArgumentError, Config, Network
+from vggkit.model.hub import HubVGG
 from vggkit.notation.layers import Layer, Shape
 
 FAMILY = json.loads((Path(__file__).parents[1] / "data" / "family.json").read_text(encoding="utf-8"))
@@ -323,3 +324,21 @@ def test_timms_outputs_are_the_same(name: str) -> None:
     timm = judges.package("timm")
     module = randomized(timm.create_model(name, num_classes=10))
     held_against(module, vggkit.describe(module))
+
+
+class Squared(vggkit.VGG):
+    """A model that runs otherwise than its configuration says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network, and square its scores."""
+        return super().forward(x) ** 2
+
+
+def test_a_class_made_of_a_models_is_what_it_runs_as() -> None:
+    """It has the configuration of the model's class, and says nothing else if it does nothing else."""
+    config = vggkit.loads("{name: small, input: 3x4x4, blocks: [[conv3-4]], classifier: [FC-4, soft-max]}")
+    model = vggkit.build(config)
+    assert vggkit.describe(HubVGG.of(model)) == config
+    model.__class__ = Squared
+    with pytest.raises(ArgumentError, match=r"no layer of a configuration does what torch\.Tensor\.__pow__ does"):
+        vggkit.describe(model)

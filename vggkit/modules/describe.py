@@ -63,10 +63,21 @@ def describe(module: TorchModule, *, input: str | Sequence[SupportsIndex] | None
         raise ArgumentError(f"model: expected a torch.nn.Module, found {shorten(type(module).__name__)}")
     module = bare(module)
     image = _image(module, input)
-    own = vars(type(module)).get("config")  # a model of vggkit.build knows what it is
-    if isinstance(own, property) and isinstance(config := module.config, Config) and image == config.input:
-        return config
-    return described(module, image).config
+    own = own_config(module)
+    return own if own and image == own.input else described(module, image).config
+
+
+def own_config(module: nn.Module) -> Config | None:
+    """Return the configuration of a model of `vggkit.build`, which knows what it is; None for any other module.
+
+    It has the last soft-max, which such a model leaves out when it runs. A class made of the model's own may run
+    otherwise; then it is a module like any other.
+    """
+    kind = next((kind for kind in type(module).__mro__ if isinstance(vars(kind).get("config"), property)), None)
+    if kind is None or type(module).forward is not getattr(kind, "forward", None):
+        return None
+    config = module.config
+    return config if isinstance(config, Config) else None
 
 
 def _image(module: nn.Module, input: Any) -> Shape:

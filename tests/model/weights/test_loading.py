@@ -26,6 +26,7 @@ from tests.keras_process import Keras
 from tests.model.test_peers import OTHERS, SOME, fill, take, timms, torchvisions
 from tests.model.weights.makers import LAYOUT_FILES, in_layout, scores, small, without_configuration
 from vggkit import ArgumentError, CheckpointError, VggkitError
+from vggkit.model.hub import HubVGG
 from vggkit.model.weights.inspection import inspect
 
 pytestmark = pytest.mark.usefixtures("rehearsed_here")
@@ -418,3 +419,19 @@ model.save("own.keras"); model.save_weights("own.weights.h5"); model.save("own.h
         assert torch.equal(trunk.block5.conv3.weight, model.block5.conv3.weight)
         first = scores(model) if first is None else first
         assert torch.equal(scores(model), first)
+
+
+TWO_SOFTMAXES = vggkit.loads("{input: 3x4x4, blocks: [[conv3-4]], classifier: [FC-4, soft-max, soft-max]}")
+
+
+@pytest.mark.parametrize("form", [lambda model: model, HubVGG.of], ids=["as it is built", "for the Hub"])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_model_leaves_out_its_last_softmax_alone(
+    form: Callable[[vggkit.VGG], vggkit.VGG], softmax: bool, tmp_path: Path
+) -> None:
+    """The one before it is a layer like any other, and the weights are those of the whole network."""
+    model = form(vggkit.build(TWO_SOFTMAXES, seed=0, softmax=softmax))
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    vggkit.export(TWO_SOFTMAXES, tmp_path / "x.onnx", weights=model)
+    for source in (model, tmp_path / "x.onnx"):
+        assert torch.equal(vggkit.build(TWO_SOFTMAXES, weights=source, softmax=softmax)(x), model(x))

@@ -8,7 +8,7 @@ from vggkit.base.errors import ArgumentError
 from vggkit.model.weights.checkpoint import Checkpoint
 from vggkit.model.weights.container import CONFIG_KEY, Container, Stored
 from vggkit.model.weights.layouts import LAYOUTS
-from vggkit.modules.describe import Described, described, suited
+from vggkit.modules.describe import Described, described, own_config, suited
 from vggkit.modules.trace import bare
 from vggkit.network import place
 from vggkit.notation.layers import Shape
@@ -65,7 +65,8 @@ def checkpoint_in(module: nn.Module, image: Shape) -> Checkpoint:
     """
     module = bare(module)
     known = _known(module, image)
-    network = place(known.config)
+    config = own_config(module) or known.config
+    network = place(config)
     holding = (part for part in known.modules if next(part.parameters(), next(part.buffers(), None)) is not None)
     tensors = {
         f"{placed.module}.{role}": getattr(part, role)
@@ -74,4 +75,4 @@ def checkpoint_in(module: nn.Module, image: Shape) -> Checkpoint:
     }
     if any(tensor.is_meta for tensor in tensors.values()):
         raise ArgumentError("weights: the module is on the meta device and has no values")
-    return LAYOUTS["vggkit"].read(Held(type(module).__name__, tensors, str(known.config)))
+    return LAYOUTS["vggkit"].read(Held(type(module).__name__, tensors, str(config)))
