@@ -35,6 +35,20 @@ def test_pools_of_every_small_size_are_torchs(kernel: int, ceil_mode: bool) -> N
             assert rules_say(pool, x) == torchs(pool, x), (pool, x)
 
 
+def test_the_plainest_average_is_the_same_average() -> None:
+    """To the last bit, and an average whose divisor is its window's size says none, unless a window may be cut off."""
+    numbers = torch.rand(1, 1, 5, 6, generator=torch.Generator().manual_seed(0))
+    for kernel, stride, padding, *flags, divisor in product(
+        [(2, 2), (3, 2)], (1, 2), (0, 1), (False, True), (False, True), (None, 4, 6, 7)
+    ):
+        pool = AvgPool2d(kernel, (stride, stride), (padding, padding), *flags, divisor)
+        plain = pool.in_inference((1, 5, 6))
+        assert isinstance(plain, AvgPool2d)
+        assert torch.equal(plain.module((1, 5, 6), nn)(numbers), pool.module((1, 5, 6), nn)(numbers)), pool
+        if not pool.ceil_mode:
+            assert plain.divisor_override == (divisor if divisor != kernel[0] * kernel[1] else None), pool
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
 def test_convolutions_of_every_small_size_are_torchs(padding_mode: str) -> None:
     """Over sizes, kernels, strides, paddings and dilations: torch's shape, and refused exactly where it refuses."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from math import gcd
+from math import gcd, prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -364,7 +364,8 @@ class AvgPool2d(SteppingPool, frozen=True, rename={"kernel_size": "kernel"}):
 
     def in_inference(self, x: Shape) -> Layer | None:
         counted = self.count_include_pad or self.padding == (0, 0) or self.divisor_override is not None
-        plain = replace(self, count_include_pad=counted)
+        own = self.divisor_override == prod(self.kernel_size) and not self.ceil_mode  # there a last window may be cut
+        plain = replace(self, count_include_pad=counted, divisor_override=None if own else self.divisor_override)
         return None if plain == AvgPool2d((1, 1), stride=(1, 1), ceil_mode=self.ceil_mode) else plain
 
     def module(self, x: Shape, nn: Any) -> Any:
