@@ -362,6 +362,10 @@ READ: dict[str, tuple[str, str]] = {
         "i(9, 9), conv(4, 3, padding='same'), L.MaxPooling2D(3, 2, 'same')",
         "{maxpool: 3, padding: 1}",
     ),
+    "same pool of one value": (
+        "i(3, 3), conv(4, 3), L.MaxPooling2D(2, 2, 'same')",
+        "{maxpool: 2, ceil_mode: true}",
+    ),
     "same average": (
         "i(9, 9), conv(4, 3, padding='same'), L.AveragePooling2D(3, 2, 'same')",
         "{avgpool: 3, padding: 1, count_include_pad: false}",

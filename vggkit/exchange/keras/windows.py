@@ -207,7 +207,7 @@ class MaxPooling2D(Pool):
             yield plain if pads.is_even else up
         else:
             wanted = counts(_sides(walk.shape), pads, kernel, strides)
-            fitting = [layer for layer in (plain, up) if layer.output_shape(walk.shape)[1:] == wanted]
+            fitting = [layer for layer in (plain, up) if _places(layer, walk.shape) == wanted]
             yield fitting[0] if fitting else up
             if not fitting:
                 yield UNEVEN if own else "zeros, more on one side"
@@ -236,6 +236,15 @@ class MaxPooling2D(Pool):
         if every.before == pads and counts(sizes, NONE, (1, 1), strides) == wanted:
             return [self.said(kernel, (1, 1), "same"), self.said((1, 1), strides, "valid", "stride")]
         raise LayerError(f"Keras has no max pool that pads its {times(sizes)} input by {times(pads)} as this one does")
+
+
+def _places(pool: SteppingPool, x: Shape) -> Pair | None:
+    """Return how many windows a pool has in height and width; None where not even one fits."""
+    try:
+        _, height, width = pool.output_shape(x)
+    except LayerError:
+        return None
+    return height, width
 
 
 def _ends(layer: SteppingPool, x: Shape) -> Pair:
