@@ -32,7 +32,7 @@ def plainest(network: Network) -> list[Any]:
         if getattr(layer, "ceil_mode", False):
             down = replace(layer, ceil_mode=False)
             with suppress(LayerError):  # a window that fits nowhere, rounded down
-                layer = down if down.output_shape(x) == layer.output_shape(x) else layer
+                layer = down.in_inference(x) if down.output_shape(x) == layer.output_shape(x) else layer
         if isinstance(layer, AdaptiveAvgPool2d) and layer.output_size != (1, 1):
             (height, height_left), (width, width_left) = (divmod(*axis) for axis in zip(x[1:], layer.output_size))
             same = AvgPool2d((height, width), stride=(height, width)) if height and width else layer
